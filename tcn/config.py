@@ -1,0 +1,282 @@
+"""Every scientific choice of a run, with its unit and its source.
+
+In: plain dictionaries (from a file, a command line, a variant's delta). Out: frozen dataclasses, checked,
+and the run's identity: a hash over the resolved settings and the digests of data and split.
+"""
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
+TIES = ("hard", "soft", "none")
+
+
+class InputError(ValueError):
+    """Bad input from the user: the message names the file or field and says what to do."""
+
+
+class Modality(enum.Enum):
+    """Which side of the retrieval an image belongs to."""
+
+    SKETCH = "sketch"
+    PHOTO = "photo"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is shown to the network."""
+
+    dataset: str = "emoji"
+    split: str = "fixed"
+    image_size: int = 224
+    """Side of the square the encoders see, in pixels (paper: 224)."""
+    stored_size: int = 256
+    """Side of the square kept in the image cache, at which augmentation applies, in pixels (released: 256)."""
+    batch_pairs: int = 32
+    """Sketch-photo pairs in a batch (paper: 32)."""
+    augmentation: str = "corrected"
+    """`released`: scale and turn about the top-left corner, fill black, truncate to 8 bits.
+    `corrected`: about the centre, fill as below, no truncation (method facts, section 6)."""
+    sketch_fill: int = 255
+    """Grey level uncovered by the corrected augmentation of a sketch; the released form always fills 0."""
+    photo_fill: int = 0
+    """The same for photos; 255 where photos stand on white."""
+    unit_words: bool = True
+    """Word vectors scaled to unit length (released for Sketchy), or raw (released for TU-Berlin)."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Which parts of the two encoders are one (`hard`), tied by the sharing loss (`soft`) or free (`none`).
+
+    The paper's criterion: couple what is common to both modalities, keep apart what is specific to one.
+    """
+
+    stem: str = "soft"
+    stage1: str = "soft"
+    stage2: str = "soft"
+    stage3: str = "soft"
+    stage4: str = "soft"
+    batch_norm_affine: str = "none"
+    """Scale and shift of every batch norm in the encoders (TCN: independent)."""
+    batch_norm_statistics: str = "none"
+    """Running statistics of every batch norm in the encoders: `hard` or `none`."""
+    embedding: str = "hard"
+    """The feature-embedding network; one for both modalities in the paper."""
+    call: str = "separate"
+    """`joint`: sketches and photos of a step pass a wholly shared encoder in one batch (our HWS default);
+    `separate`: two calls, each normalised by its own batch. The paper does not say which HWS used."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Architecture and where it starts."""
+
+    backbone: str = "resnet50"
+    weights: str = "imagenet"
+    """`imagenet`, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
+    teacher_weights: str = "imagenet"
+    """The same for the frozen teacher, whose classifier gives the SVD start."""
+    dim: int = 64
+    """Retrieval dimension D."""
+    embedding_norm: str = "shared"
+    """`shared`: one batch norm over D, each modality in a call of its own (released for Sketchy).
+    `per_modality`: shared scale and shift, statistics kept apart (released for TU-Berlin, QuickDraw)."""
+    dropout: float = 0.0
+    """On the retrieval feature, training only (released: 0 for Sketchy; else 0.5 for D <= 64, 0.7 above)."""
+    start: str = "svd"
+    """`svd` of the teacher's classifier, or `random` (framework default)."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weights of the terms, applied once, in training (paper: total loss)."""
+
+    class_sketch: float = 1.0
+    class_photo: float = 1.0
+    distillation: float = 1.0
+    """0 leaves the teacher's loss out; the SVD start stays."""
+    sharing: float = 1000.0
+    """Weight of L_SWS (paper: 1000)."""
+    semantic: float = 1.0
+    semantic_form: str = "coupled"
+    """`coupled`: anchors mixed with word vectors (the paper's semantic metric). `separate`: batch-hard triplet
+    on the features plus a regression to the words (the ablated form)."""
+    regression: float = 1.0
+    """Weight of the regression inside the `separate` form."""
+    margin: float | None = None
+    """None: softplus ("soft margin"); a number: hinge."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimisation (paper section on implementation; released script)."""
+
+    epochs: int = 10
+    encoder_rate: float = 1e-4
+    """Base learning rate of the encoders (released: 1e-4)."""
+    head_rate: float = 1e-4
+    """Base learning rate of everything else (released: 1e-4)."""
+    weight_decay: float = 5e-4
+    """L2 penalty inside Adam's gradient, not decoupled (released: 5e-4)."""
+    optimizer: str = "adam"
+    """`adam`, or `none` for floors that are not trained."""
+    select_by: str = "seen_accuracy"
+    """Which epoch is kept: `seen_accuracy` (mean over seen classes on held-out sketches; released) or
+    `validation_map` (mAP@all on validation classes, never trained on). Never an unseen class."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How features are taken and scored."""
+
+    features: str = "embedding"
+    """`embedding` (D) or `backbone` (d, before the embedding)."""
+    statistics: str = "network"
+    """`network`: as the network stands. `per_modality`: features standardised per modality by mean and
+    standard deviation taken from seen training images (for floors)."""
+    binary: bool = True
+    """Also score ITQ codes, fitted on seen training features."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, resolved: what is hashed here is what runs, is written and is logged."""
+
+    data: Data = field(default_factory=Data)
+    network: Network = field(default_factory=Network)
+    coupling: Coupling = field(default_factory=Coupling)
+    losses: Losses = field(default_factory=Losses)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    method: str = "tcn"
+    seed: int = 2020
+    """Seed of every random stream (released: 2020)."""
+
+
+_CHOICES = {
+    "data.augmentation": ("corrected", "released"),
+    **{f"coupling.{part}": TIES for part in (*PARTS, "batch_norm_affine", "embedding")},
+    "coupling.batch_norm_statistics": ("hard", "none"),
+    "coupling.call": ("joint", "separate"),
+    "network.embedding_norm": ("shared", "per_modality"),
+    "network.start": ("svd", "random"),
+    "losses.semantic_form": ("coupled", "separate"),
+    "training.optimizer": ("adam", "none"),
+    "training.select_by": ("seen_accuracy", "validation_map"),
+    "evaluation.features": ("embedding", "backbone"),
+    "evaluation.statistics": ("network", "per_modality"),
+}
+_POSITIVE = ("data.image_size", "data.stored_size", "data.batch_pairs", "network.dim", "training.encoder_rate",
+             "training.head_rate")
+_NOT_NEGATIVE = ("losses.class_sketch", "losses.class_photo", "losses.distillation", "losses.sharing",
+                 "losses.semantic", "losses.regression", "training.weight_decay", "training.epochs", "seed")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as nested plain values, in declaration order."""
+    return dataclasses.asdict(config)
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"data": {"split": 1}}` -> `{"data.split": 1}`.
+
+    >>> flatten({"data": {"split": "1"}, "seed": 3})
+    {'data.split': '1', 'seed': 3}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Build and check a Config from nested values; missing keys take their defaults.
+
+    Raises InputError for an unknown key or a value of the wrong type or outside its choices, naming it.
+    """
+    return change(Config(), flatten(values))
+
+
+def change(config: Config, delta: dict[str, Any]) -> Config:
+    """A copy of `config` with dotted keys replaced, checked.
+
+    >>> change(Config(), {"losses.sharing": 10}).losses.sharing
+    10.0
+    """
+    for key, value in delta.items():
+        config = _replace(config, key.split("."), value, key)
+    check(config)
+    return config
+
+
+def _replace(node: Any, path: list[str], value: Any, full: str) -> Any:
+    names = [f.name for f in dataclasses.fields(node)]
+    if path[0] not in names:
+        raise InputError(f"unknown setting '{full}': '{path[0]}' is none of {', '.join(names)}")
+    current = getattr(node, path[0])
+    if len(path) > 1:
+        if not dataclasses.is_dataclass(current):
+            raise InputError(f"unknown setting '{full}': '{path[0]}' has no parts")
+        return dataclasses.replace(node, **{path[0]: _replace(current, path[1:], value, full)})
+    if dataclasses.is_dataclass(current):
+        raise InputError(f"setting '{full}' is a group; name one of its fields, such as "
+                         f"'{full}.{dataclasses.fields(current)[0].name}'")
+    hint = typing.get_type_hints(type(node))[path[0]]
+    return dataclasses.replace(node, **{path[0]: _typed(value, hint, full)})
+
+
+def _typed(value: Any, hint: Any, key: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = next(o for o in options if o is not type(None))
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is kind:
+        return value
+    raise InputError(f"setting '{key}' takes {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def check(config: Config) -> None:
+    """Raise InputError where a value is out of range or settings contradict each other."""
+    flat = flatten(to_dict(config))
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            raise InputError(f"setting '{key}' is {flat[key]!r}; choose one of {', '.join(choices)}")
+    for key in _POSITIVE:
+        if not flat[key] > 0:
+            raise InputError(f"setting '{key}' is {flat[key]!r}; it must be above 0")
+    for key in _NOT_NEGATIVE:
+        if flat[key] < 0:
+            raise InputError(f"setting '{key}' is {flat[key]!r}; it must not be below 0")
+    if not 0 <= config.network.dropout < 1:
+        raise InputError(f"setting 'network.dropout' is {config.network.dropout!r}; it must be in [0, 1)")
+    if config.coupling.call == "joint" and not wholly_shared(config.coupling):
+        raise InputError("setting 'coupling.call' is 'joint', which needs every part of the encoders, batch-norm "
+                         "affine and statistics included, to be 'hard'")
+
+
+def wholly_shared(coupling: Coupling) -> bool:
+    """True where the two encoders are one network in every part."""
+    return all(getattr(coupling, name) == "hard"
+               for name in (*PARTS, "batch_norm_affine", "batch_norm_statistics"))
+
+
+def identity(config: Config, data_digest: str, split_digest: str, words_digest: str = "") -> str:
+    """Hex name of a run: settings and contents, never paths, time or host.
+
+    The same settings on the same files give the same identity on every machine.
+    """
+    payload = {"config": to_dict(config), "data": data_digest, "split": split_digest, "words": words_digest}
+    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""Trained network -> features of any list of images, and standardisation per modality.
+
+In: a model with `encode(images, modality)`, decoded images. Out: float32 arrays, rows in the list's order.
+Paper: retrieval on the embedding's features; method facts, sections 4 and 5.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tcn.config import Modality
+from tcn.images import Pixels, to_network
+
+
+class Encoder(Protocol):
+    """What can be scored: encodes images [B, 3, H, W] of one modality to features [B, D]."""
+
+    def encode(self, images: Tensor, modality: Modality) -> Tensor: ...
+
+
+@torch.no_grad()
+def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
+            layer: str = "embedding", batch: int = 64) -> np.ndarray:
+    """Features float32 [N, D] in evaluation mode, without augmentation.
+
+    layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). The model's mode is given back as found.
+    """
+    encode = model.encode if layer == "embedding" else model.encode_backbone
+    was_training = model.training
+    model.eval()
+    rows = [encode(to_network(pixels.batch(np.arange(start, min(start + batch, len(pixels))), device), image_size),
+                   modality).float().cpu() for start in range(0, len(pixels), batch)]
+    model.train(was_training)
+    return torch.cat(rows).numpy()
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Mean and standard deviation [D] of one modality's features on seen training images."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray) -> "Standardiser":
+        """Per-dimension statistics of features [N, D]; a constant dimension gets deviation 1 (it carries nothing)."""
+        deviation = features.std(0)
+        return cls(features.mean(0), np.where(deviation > 1e-12, deviation, 1).astype(np.float32))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return ((features - self.mean) / self.deviation).astype(np.float32)
+
+
+def singular_values(features: np.ndarray, top: int = 30) -> np.ndarray:
+    """The `top` largest singular values of L2-normalised features [N, D], descending (paper: singular-value figure).
+
+    Shorter where min(N, D) is below `top`.
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return np.linalg.svd(unit.astype(np.float64), compute_uv=False)[:top]

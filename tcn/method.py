@@ -1,0 +1,141 @@
+"""A `Method`: what training needs to know of a way to learn, and TCN's own.
+
+In: config, backbones, word vectors. Out: a model that encodes, and the loss terms of a batch. Other methods
+live outside this package; nothing here looks them up.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tcn.backbones import Backbone, Classifier, Teacher
+from tcn.batches import PairBatch
+from tcn.config import Config, Modality
+from tcn.losses import (batch_hard, classification, distillation, semantic_metric, semantic_regression,
+                        sharing_norms)
+from tcn.network import CoupledNetwork
+from tcn.seeding import stream_seed
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Raw terms by name (a vector over samples, or a scalar) and the weight of each; total = sum of weight * mean."""
+
+    terms: dict[str, Tensor]
+    weights: dict[str, float]
+
+    def means(self) -> dict[str, Tensor]:
+        """Each term's mean, unweighted."""
+        return {name: value.mean() for name, value in self.terms.items()}
+
+    def total(self) -> Tensor:
+        """The scalar that is minimised."""
+        return sum(self.weights[name] * value for name, value in self.means().items())
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a model is built from: encoder and its classifier, the teacher and its classifier, words [C, W]."""
+
+    encoder: Backbone
+    teacher: Backbone
+    classifier: Classifier
+    words: Tensor
+    classes: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn: `name` enters the run's identity; `build` makes the model; `losses` reads a batch.
+
+    The model is an nn.Module with encode(images, modality), encode_backbone, classify(features, modality)
+    and groups() -> {"encoder": [...], "head": [...]} parameters.
+    """
+
+    name: str
+    build: Callable[[Config, Ingredients], nn.Module]
+    losses: Callable[[nn.Module, PairBatch, Config, torch.Generator], LossTerms]
+
+
+class TcnModel(nn.Module):
+    """The coupled network, the semantic metric's projections, and the frozen teacher (not part of the state)."""
+
+    def __init__(self, config: Config, ingredients: Ingredients) -> None:
+        super().__init__()
+        self.network = CoupledNetwork(ingredients.encoder, ingredients.classifier, ingredients.classes, config)
+        size = ingredients.words.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(config.seed, "words"))
+            self.word_projection = nn.Linear(size, config.network.dim)
+            self.word_regression = nn.Linear(config.network.dim, size)
+        self.register_buffer("words", ingredients.words, persistent=False)
+        # In a tuple, the teacher stays out of the parameters and the checkpoint.
+        self._teacher = (Teacher(ingredients.teacher, ingredients.classifier),)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The frozen ImageNet network."""
+        return self._teacher[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TcnModel":
+        self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def encode(self, images: Tensor, modality: Modality) -> Tensor:
+        """Retrieval features [B, D]."""
+        return self.network.encode(images, modality)
+
+    def encode_backbone(self, images: Tensor, modality: Modality) -> Tensor:
+        """Pooled encoder features [B, d]."""
+        return self.network.encoders.encode(images, modality)
+
+    def classify(self, features: Tensor, modality: Modality) -> Tensor:
+        """Seen-class logits [B, C] of retrieval features [B, D]."""
+        return self.network.embedding(modality).class_head(features)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by learning rate: the encoders', and all others."""
+        encoders = list(self.network.encoders.parameters())
+        known = {id(p) for p in encoders}
+        return {"encoder": encoders, "head": [p for p in self.parameters() if id(p) not in known]}
+
+
+def tcn_losses(model: TcnModel, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
+    """All terms of the paper's total loss on one batch; terms of weight 0 that cost a forward pass are left out."""
+    out = model.network(batch.sketches, batch.photos)
+    weights = config.losses
+    terms = {"class_sketch": classification(out.sketch_logits, batch.labels),
+             "class_photo": classification(out.photo_logits, batch.labels)}
+    if weights.distillation > 0:
+        terms["distillation"] = distillation(out.photo_distillation, model.teacher(batch.photos))
+    pairs = model.network.soft_pairs()
+    if pairs:
+        terms["sharing"] = sharing_norms(pairs).sum()
+    if weights.semantic > 0:
+        terms["semantic"] = _semantic(model, batch, out.sketch_features, out.photo_features, config, generator)
+    return LossTerms(terms, {name: getattr(weights, name) for name in terms})
+
+
+def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, config: Config,
+              generator: torch.Generator) -> Tensor:
+    features = torch.cat([sketch, photo])
+    labels = torch.cat([batch.labels, batch.labels])
+    words = model.words[batch.labels]
+    margin = "soft" if config.losses.margin is None else config.losses.margin
+
+    def classify(rows: Tensor) -> Tensor:
+        halves = rows[:len(sketch)], rows[len(sketch):]
+        return torch.cat([model.classify(half, modality) for half, modality in zip(halves, Modality)])
+
+    if config.losses.semantic_form == "separate":
+        regression = semantic_regression(model.word_regression(features), torch.cat([words, words]))
+        return batch_hard(features, labels, classify, margin) + config.losses.regression * regression
+    anchors = model.word_projection(words)
+    alpha = torch.rand(len(labels), generator=generator).to(features)
+    return semantic_metric(features, torch.cat([anchors, anchors]), labels, alpha, classify, margin)
+
+
+TCN = Method("tcn", TcnModel, tcn_losses)

@@ -1,0 +1,795 @@
+"""From features to numbers: one ranking per query, read by every protocol in use under the names mAP and Prec.
+
+In come query and gallery features (or binary codes) with their labels; out come `Scores`: per-query values, their
+averages under each named protocol, and for each number its chance level and its ceiling (paper, section 4: metrics).
+
+Only the ranks of the relevant photos matter, so a block of queries is handled as a [queries, relevant photos] table:
+the sorted distances say how many photos lie nearer than a relevant one and how many lie equally far. Ties are
+therefore known exactly, and the value over a random tie order follows in closed form or from sampled ranks.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tcn.config import InputError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way in which published code computes "mAP" and "Prec" from a ranking."""
+
+    name: str
+    #: "raw": mean of the precisions at the hits. "voc": each replaced by the largest precision at its rank or later.
+    average_precision: str
+    #: what the AP of the first K ranks is divided by: "min(K, R)", "hits" (relevant photos among the K) or "K"
+    divisor: str
+    #: "micro": mean over queries. "macro": mean over classes of the class means.
+    average: str
+    #: "hits / K", "hits / min(K, R)" or "item K + 1" (the relevance of the one photo after the cut-off)
+    precision: str
+    #: whether the protocol defines mAP over the whole ranking
+    at_all: bool
+    #: who computes it so
+    source: str
+
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
+    protocol.name: protocol
+    for protocol in (
+        Protocol("released", "voc", "min(K, R)", "macro", "hits / K", True,
+                 "The default (`iccv19`) of TCN's released code, also SAKE and DSN; the paper's tables use it."),
+        Protocol("cvpr19", "raw", "hits", "micro", "item K + 1", False,
+                 "The other flag of TCN's released code, from Doodle2Search: scikit-learn's AP on the top K alone."),
+        Protocol("zse", "voc", "min(K, R)", "micro", "hits / min(K, R)", True,
+                 "ZSE-SBIR and the code that descends from it."),
+        Protocol("sem-pcyc", "raw", "hits", "micro", "hits / K", True,
+                 "SEM-PCYC: scikit-learn's AP, for mAP@K on the top K alone."),
+        Protocol("cvae", "raw", "K", "micro", "hits / K", True,
+                 "CVAE (ECCV 2018) and Jiangtong Li's ZS-SBIR."),
+        Protocol("standard", "raw", "min(K, R)", "micro", "hits / K", True,
+                 "The textbook definition: un-interpolated, one vote a query."),
+    )
+})
+ALL: tuple[str, ...] = tuple(PROTOCOLS)
+
+METRICS = ("euclidean", "cosine", "hamming")
+#: How equal distances are ordered; see `score`.
+TIES = ("expected", "best", "worst", "gallery-order", "scikit-learn")
+MISSING_CLASSES = ("error", "zero", "as-released")
+DUPLICATES = ("as-published", "distinct")
+
+#: Cosine distances are rounded to 2**-40: far above the rounding of float64 sums, far below the resolution of
+#: float32 features. Equal photos thus tie exactly, whatever the block size, the device or the number of threads.
+_RESOLUTION = 2.0**40
+#: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
+_BLOCK_ELEMENTS = 2**23
+#: Random rankings behind the chance levels that have no closed form.
+CHANCE_DRAWS = 1000
+
+
+# ---------------------------------------------------------------------------------------------------- measures
+@dataclass(frozen=True)
+class _Measure:
+    """A number per query: AP or Prec, by one rule, at one cut-off (None: no cut-off; "R": as many as relevant)."""
+
+    family: str
+    rule: str
+    divisor: str
+    k: int | str | None
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the mean over random tie orders is known exactly."""
+        return self.family == "Prec" or (self.rule == "raw" and self.divisor != "hits")
+
+
+def _measures(protocol: Protocol, ks: Sequence[int]) -> dict[str, _Measure]:
+    """The metrics that a protocol defines, by name."""
+    found: dict[str, _Measure] = {}
+    if protocol.at_all:
+        found["mAP@all"] = _Measure("AP", protocol.average_precision, "R", None)
+    for k in ks:
+        found[f"mAP@{k}"] = _Measure("AP", protocol.average_precision, protocol.divisor, k)
+        found[f"Prec@{k}"] = _Measure("Prec", protocol.precision, "", k)
+    return found
+
+
+def _small_class_measures(protocol: Protocol) -> dict[str, _Measure]:
+    """R-precision and Prec@5, for galleries whose classes are smaller than the usual cut-offs."""
+    if protocol.name not in ("released", "standard"):
+        return {}
+    return {"Prec@5": _Measure("Prec", "hits / K", "", 5), "Prec@R": _Measure("Prec", "hits / K", "", "R")}
+
+
+def _cut(measure: _Measure, relevant: Tensor) -> Tensor:
+    """The cut-off K of each query as float64 [B, 1]; infinite where there is none."""
+    if measure.k == "R":
+        return relevant[:, None].clamp(min=1).double()
+    value = math.inf if measure.k is None else float(measure.k)
+    return torch.full((len(relevant), 1), value, dtype=torch.float64, device=relevant.device)
+
+
+def _divisor(measure: _Measure, relevant: Tensor, hits: Tensor | None) -> Tensor:
+    """What the sum over the hits is divided by, float64 [B]; at least 1, so that no hit means 0."""
+    cut = _cut(measure, relevant)[:, 0]
+    number = relevant.double()
+    if measure.family == "Prec":
+        value = {"hits / K": cut, "hits / min(K, R)": torch.minimum(cut, number), "item K + 1": torch.ones_like(cut)}[
+            measure.rule]
+    elif measure.divisor == "hits" and measure.k is not None:
+        assert hits is not None
+        value = hits.double()
+    else:
+        value = {"R": number, "min(K, R)": torch.minimum(cut, number), "K": cut}[measure.divisor]
+    return value.clamp(min=1.0)
+
+
+def _from_ranks(measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: Tensor | None = None) -> Tensor:
+    """One measure for each query from the ranks of its relevant photos.
+
+    ranks: float64 [B, R], ascending, counted from 1, infinite where a query has fewer than R relevant photos.
+    relevant: [B], the number of relevant photos. thresholds: float64 [B, R], the rank at which the precision of a
+    hit is read if that is not its own rank (scikit-learn reads it at the last photo of equal distance).
+    """
+    cut = _cut(measure, relevant)
+    if measure.family == "Prec":
+        inside = ranks == cut + 1 if measure.rule == "item K + 1" else ranks <= cut
+        return inside.sum(1) / _divisor(measure, relevant, None)
+    inside = ranks <= cut
+    if thresholds is None:
+        found = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
+        precision = found / ranks
+    else:
+        thresholds = torch.minimum(thresholds, cut)
+        within = torch.where(inside, thresholds, math.inf)
+        found = torch.searchsorted(within, thresholds, right=True)
+        precision = found / thresholds
+    precision = precision.masked_fill(~inside, 0.0)
+    if measure.rule == "voc":
+        envelope = precision.flip(1).cummax(1).values.flip(1)
+        precision = envelope.masked_fill(~inside, 0.0)
+    return precision.sum(1) / _divisor(measure, relevant, inside.sum(1))
+
+
+# -------------------------------------------------------------------------------------------------------- ties
+@dataclass(frozen=True)
+class _TieGroups:
+    """For each relevant photo, sorted by distance, the run of equal distances that it stands in. All [B, R] int64."""
+
+    start: Tensor  #: photos that lie nearer
+    size: Tensor  #: photos equally far, itself included; 0 where a query has fewer than R relevant photos
+    hits_before: Tensor  #: relevant photos that lie nearer
+    hits: Tensor  #: relevant photos equally far, itself included
+
+    @classmethod
+    def of(cls, everything: Tensor, relevant: Tensor) -> _TieGroups:
+        """everything: sorted distances [B, N]. relevant: sorted distances [B, R], infinite where there is none."""
+        start = torch.searchsorted(everything, relevant)
+        size = torch.searchsorted(everything, relevant, right=True) - start
+        before = torch.searchsorted(relevant, relevant)
+        hits = torch.searchsorted(relevant, relevant, right=True) - before
+        return cls(start, size, before, torch.where(size > 0, hits, 0))
+
+    def rows(self, chosen: Tensor) -> _TieGroups:
+        return _TieGroups(self.start[chosen], self.size[chosen], self.hits_before[chosen], self.hits[chosen])
+
+    @property
+    def mixed(self) -> Tensor:
+        """Queries [B] whose relevant photos share a distance with irrelevant ones: the tie order matters."""
+        return (self.hits < self.size).any(1)
+
+    def ranks(self, order: str) -> Tensor:
+        """float64 [B, R]: relevant photos come "best" (first) or "worst" (last) among those equally far."""
+        column = torch.arange(self.start.shape[1], device=self.start.device)
+        offset = column - self.hits_before + (self.size - self.hits if order == "worst" else 0)
+        return torch.where(self.size > 0, (self.start + offset + 1).double(), math.inf)
+
+
+def _harmonic(length: int, device: torch.device) -> Tensor:
+    """H[i] = 1 + 1/2 + ... + 1/i for i = 0..length, float64."""
+    steps = torch.arange(1, length + 1, dtype=torch.float64, device=device).reciprocal()
+    return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+
+
+def _expected(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Tensor) -> Tensor:
+    """The mean of a measure over all orders of equal distances, exactly, float64 [B].
+
+    A run of n photos, m of them relevant, stands after s photos, h of them relevant. Position p of the run is
+    relevant with probability m/n, and then (p-1)(m-1)/(n-1) relevant photos are expected before it in the run, so it
+    adds m/n * (h + 1 + (p-1)(m-1)/(n-1)) / (s+p) to the sum of precisions. Over p this is a harmonic difference.
+    Each of the m relevant photos carries one m-th of its run.
+    """
+    cut = _cut(measure, relevant)
+    size = groups.size.double().clamp(min=1)
+    reach = torch.minimum(torch.clamp(cut - groups.start, min=0), groups.size)
+    if measure.family == "Prec":
+        if measure.rule == "item K + 1":
+            share = ((groups.start <= cut) & (cut < groups.start + groups.size)) / size
+        else:
+            share = reach / size
+        return share.sum(1) / _divisor(measure, relevant, None)
+    slope = (groups.hits - 1).clamp(min=0) / (size - 1).clamp(min=1)
+    steps = harmonic[groups.start + reach.long()] - harmonic[groups.start]
+    total = slope * reach + (groups.hits_before + 1 - slope * (groups.start + 1)) * steps
+    return (total / size).sum(1) / _divisor(measure, relevant, None)
+
+
+def _hash(seed: int, *parts: Tensor) -> Tensor:
+    """Uniform float64 in [0, 1) from a seed and integers: the same on every device and for every block size."""
+    state = torch.tensor(seed, dtype=torch.int64, device=parts[0].device)
+    for part in parts:
+        # splitmix64's mixing steps; int64 products wrap around, and the masks make the shifts logical
+        state = (state + part) * -7046029254386353131
+        state = (state ^ ((state >> 30) & (2**34 - 1))) * -4658895280553007687
+        state = (state ^ ((state >> 27) & (2**37 - 1))) * -7723592293110705685
+        state = state ^ ((state >> 31) & (2**33 - 1))
+    return ((state >> 11) & (2**53 - 1)).double() * 2.0**-53
+
+
+def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
+    """Ranks of the relevant photos when equal distances come in random order, float64 [B, R], ascending.
+
+    The m relevant photos of a run of n take a uniformly random m of its n positions. Sparse runs draw positions and
+    draw again where two fell together: every step treats the positions alike, so every m-subset is equally likely.
+    Runs more than half full are shuffled outright. identity: int64 [B], names each row's stream of random numbers.
+    """
+    start, size, before, hits = groups.start, groups.size, groups.hits_before, groups.hits
+    rows, width = start.shape
+    column = torch.arange(width, device=start.device).expand(rows, width)
+    ranks = start + column - before
+    stream = identity[:, None].expand(rows, width)
+
+    sparse = (hits < size) & (2 * hits <= size)
+    draw = (_hash(seed, stream, column, torch.zeros_like(column)) * size).long()
+    ranks = torch.where(sparse, start + draw, ranks)
+    ranks = _sort_rows(torch.where(size > 0, ranks, 2**62))
+    again, attempt = torch.arange(rows, device=start.device), 0
+    while len(again):
+        part = ranks[again]
+        same = torch.zeros_like(part, dtype=torch.bool)
+        same[:, 1:] = (part[:, 1:] == part[:, :-1]) & sparse[again, 1:]
+        left = same.any(1)
+        again, part, same, attempt = again[left], part[left], same[left], attempt + 1
+        if len(again):
+            at = column[again]
+            draw = (_hash(seed, stream[again], at, torch.full_like(at, attempt)) * size[again]).long()
+            ranks[again] = _sort_rows(torch.where(same, start[again] + draw, part))
+
+    dense = (hits < size) & (2 * hits > size)
+    row, first = (dense & (column == before)).nonzero(as_tuple=True)
+    if len(row):
+        length, wanted = size[row, first], hits[row, first]
+        run = torch.repeat_interleave(torch.arange(len(row), device=row.device), length)
+        ends = length.cumsum(0)
+        position = torch.arange(int(ends[-1]), device=row.device) - (ends - length)[run]
+        key = run + _hash(seed, identity[row[run]], first[run] + width, position)
+        shuffled = torch.argsort(key, stable=True)
+        taken = position[shuffled] < wanted[run]  # the first `wanted` items are the relevant ones before shuffling
+        place, owner = position[taken], run[taken]
+        nth = torch.arange(len(owner), device=row.device) - (wanted.cumsum(0) - wanted)[owner]
+        ranks[row[owner], first[owner] + nth] = start[row, first][owner] + place
+    return torch.where(size > 0, (ranks + 1).double(), math.inf)
+
+
+def _sort_rows(table: Tensor) -> Tensor:
+    """Each row ascending. NumPy's vectorised sort is several times faster on a CPU than torch's, which keeps indices."""
+    if table.device.type == "cpu":
+        values = table.contiguous().numpy()
+        values.sort(axis=1)
+        return torch.from_numpy(values)
+    return table.sort(dim=1).values
+
+
+# ------------------------------------------------------------------------------------------- chance and ceiling
+@lru_cache(maxsize=4096)
+def _chance(measure: _Measure, relevant: int, photos: int) -> float:
+    """The expected value of a measure for a query whose gallery is in random order.
+
+    That is a gallery whose photos all lie equally far, so the closed forms for ties apply; the other measures take
+    the mean over `CHANCE_DRAWS` seeded random rankings.
+    """
+    if relevant == 0:
+        return 0.0
+    rows = 1 if measure.closed_form else CHANCE_DRAWS
+    full = torch.zeros((rows, relevant), dtype=torch.int64)
+    groups = _TieGroups(full, full + photos, full, full + relevant)
+    number = torch.full((rows,), relevant)
+    if measure.closed_form:
+        return float(_expected(measure, groups, number, _harmonic(photos, full.device))[0])
+    ranks = _random_ranks(groups, torch.arange(rows), seed=relevant * 1_000_003 + photos)
+    return float(_from_ranks(measure, ranks, number).mean())
+
+
+def _ceiling(measure: _Measure, relevant: np.ndarray, photos: int) -> np.ndarray:
+    """The largest value that any ranking could reach, for each query, float64."""
+    number = relevant.astype(np.float64)
+    any_relevant = (relevant > 0).astype(np.float64)
+    if measure.k is None or measure.k == "R":
+        return any_relevant
+    if measure.rule == "item K + 1":
+        return any_relevant * (photos > measure.k)
+    if (measure.family == "Prec" and measure.rule == "hits / K") or measure.divisor == "K":
+        return np.minimum(number, measure.k) / measure.k
+    return any_relevant
+
+
+# ------------------------------------------------------------------------------------------------------- result
+@dataclass(frozen=True)
+class Scores:
+    """What one set of rankings is worth under every protocol asked for, per query and averaged."""
+
+    protocols: tuple[str, ...]
+    metric: str
+    ties: str
+    missing_classes: str
+    duplicates: str
+    ks: tuple[int, ...]
+    queries: int  #: number of queries scored
+    photos: int  #: gallery size N (after `duplicates`)
+    classes: np.ndarray  #: the query classes, sorted, as given
+    query_class: np.ndarray  #: int64 [queries], index into `classes`
+    relevant: np.ndarray  #: int64 [queries], R
+    _values: dict[_Measure, np.ndarray] = field(repr=False)
+    _draws: dict[_Measure, np.ndarray] = field(repr=False)
+
+    def metrics(self, protocol: str) -> tuple[str, ...]:
+        """The names of the metrics that a protocol has a value for."""
+        return tuple(self._named(protocol))
+
+    def _named(self, protocol: str) -> dict[str, _Measure]:
+        if protocol not in self.protocols:
+            raise InputError(f"protocol {protocol!r} was not scored; scored were {', '.join(self.protocols)}")
+        rule = PROTOCOLS[protocol]
+        return {**_measures(rule, self.ks), **_small_class_measures(rule)}
+
+    def _measure(self, protocol: str, metric: str) -> _Measure:
+        named = self._named(protocol)
+        if metric not in named:
+            raise InputError(f"protocol {protocol!r} has no metric {metric!r}; it has {', '.join(named)}")
+        return named[metric]
+
+    def per_query(self, protocol: str, metric: str) -> np.ndarray:
+        """Values of one metric, float64 [queries], in the order in which the queries were given."""
+        return self._values[self._measure(protocol, metric)]
+
+    @property
+    def ap(self) -> dict[str, np.ndarray]:
+        """Average precision over the whole ranking, float64 [queries], by protocol (not defined by cvpr19)."""
+        return {name: self.per_query(name, "mAP@all") for name in self.protocols if PROTOCOLS[name].at_all}
+
+    @property
+    def prec(self) -> dict[str, dict[int, np.ndarray]]:
+        """Precision at each cut-off, float64 [queries], by protocol and K."""
+        return {name: {k: self.per_query(name, f"Prec@{k}") for k in self.ks} for name in self.protocols}
+
+    @property
+    def r_precision(self) -> np.ndarray:
+        """Share of relevant photos among the first R, float64 [queries]."""
+        return self._values[_Measure("Prec", "hits / K", "", "R")]
+
+    def value(self, protocol: str, metric: str) -> float:
+        """The averaged metric, e.g. `value("released", "mAP@all")`."""
+        return float(self._average(protocol, metric, self.per_query(protocol, metric)))
+
+    def error(self, protocol: str, metric: str) -> float:
+        """Standard error of `value` from sampling tie orders; 0 where the value is exact."""
+        draws = self._draws.get(self._measure(protocol, metric))
+        if draws is None or draws.shape[1] < 2:
+            return 0.0
+        each = np.array([self._average(protocol, metric, draw) for draw in draws.T])
+        return float(each.std(ddof=1) / math.sqrt(len(each)))
+
+    def chance(self, protocol: str, metric: str) -> float:
+        """Expected value of the metric if every gallery were in random order, averaged as the protocol does.
+
+        Exact for Prec and for raw AP with a fixed divisor; else the mean of `CHANCE_DRAWS` seeded random rankings
+        for each (R, N).
+        """
+        measure = self._measure(protocol, metric)
+        distinct, index = np.unique(self.relevant, return_inverse=True)
+        table = np.array([_chance(measure, int(number), self.photos) for number in distinct])
+        return float(self._average(protocol, metric, table[index]))
+
+    def ceiling(self, protocol: str, metric: str) -> float:
+        """The best value that any ranking could reach, averaged as the protocol does."""
+        measure = self._measure(protocol, metric)
+        return float(self._average(protocol, metric, _ceiling(measure, self.relevant, self.photos)))
+
+    def _average(self, protocol: str, metric: str, values: np.ndarray) -> float:
+        counted = np.ones(len(values), dtype=bool)
+        if self.missing_classes == "as-released" and metric.startswith("mAP"):
+            counted = self.relevant > 0
+        values, group = values[counted], self.query_class[counted]
+        if not len(values):
+            return 0.0
+        if PROTOCOLS[protocol].average == "micro":
+            return values.mean()
+        number = np.bincount(group, minlength=len(self.classes))
+        total = np.bincount(group, weights=values, minlength=len(self.classes))
+        return (total[number > 0] / number[number > 0]).mean()
+
+    def per_class(self, protocol: str, metric: str) -> dict[Any, float]:
+        """Mean of the metric over the queries of each class."""
+        values = self.per_query(protocol, metric)
+        total = np.bincount(self.query_class, weights=values, minlength=len(self.classes))
+        number = np.bincount(self.query_class, minlength=len(self.classes))
+        return {name.item(): float(mean) for name, mean in zip(self.classes, total / number)}
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """The same numbers as `evaluate` returns."""
+        return {name: {metric: self.value(name, metric) for metric in _measures(PROTOCOLS[name], self.ks)}
+                for name in self.protocols}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Tidy rows, one a number: protocol, metric, value, standard_error, chance, ceiling, queries, photos."""
+        return [
+            {"protocol": name, "metric": metric, "value": self.value(name, metric),
+             "standard_error": self.error(name, metric), "chance": self.chance(name, metric),
+             "ceiling": self.ceiling(name, metric), "queries": self.queries, "photos": self.photos}
+            for name in self.protocols for metric in self.metrics(name)
+        ]
+
+
+# ------------------------------------------------------------------------------------------------ public calls
+def evaluate(
+    query: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    protocols: Sequence[str] = ALL,
+    metric: str = "euclidean",
+    ks: Sequence[int] = (100, 200),
+    **options: Any,
+) -> dict[str, dict[str, float]]:
+    """Score rankings by every named protocol: `{protocol: {"mAP@all": .., "mAP@100": .., "Prec@100": .., ...}}`.
+
+    query [Nq, D], gallery [Ng, D]: NumPy arrays or tensors, floating point for "euclidean" (on L2-normalised
+    features; the default) and "cosine", 0-1 codes (bool or uint8) for "hamming". query_labels [Nq], gallery_labels
+    [Ng]: integers or strings. "cvpr19" defines no mAP@all. `options` are those of `score`, which also returns
+    per-query values, chance levels and ceilings. Raises `InputError`.
+
+    Five photos ranked by hand. The query points along the first axis; the photos stand at 10, 20, 30, 40 and 50
+    degrees from it, so that is their order. The second and the third are cats: R = 2, the precisions at the hits are
+    1/2 and 2/3. Raw AP is their mean, 7/12; the interpolated AP lifts the first to 2/3. Within the first two there
+    is one hit: divided by min(2, R) = 2 its precision gives 1/4, divided by the one hit 1/2.
+
+    >>> import numpy as np
+    >>> angles = np.deg2rad([10, 20, 30, 40, 50])
+    >>> gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    >>> labels = np.array(["dog", "cat", "cat", "dog", "dog"])
+    >>> result = evaluate(np.array([[3.0, 0.0]]), gallery, np.array(["cat"]), labels, ks=(2,))
+    >>> for name in ("released", "cvpr19", "cvae", "standard"):
+    ...     print(name, {metric: round(value, 3) for metric, value in result[name].items()})
+    released {'mAP@all': 0.667, 'mAP@2': 0.25, 'Prec@2': 0.5}
+    cvpr19 {'mAP@2': 0.5, 'Prec@2': 1.0}
+    cvae {'mAP@all': 0.583, 'mAP@2': 0.25, 'Prec@2': 0.5}
+    standard {'mAP@all': 0.583, 'mAP@2': 0.25, 'Prec@2': 0.5}
+
+    (cvpr19's "Prec@2" is the relevance of the third photo alone.)
+    """
+    return score(query, gallery, query_labels, gallery_labels, protocols, metric, ks, **options).summary()
+
+
+def score(
+    query: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    protocols: Sequence[str] = ALL,
+    metric: str = "euclidean",
+    ks: Sequence[int] = (100, 200),
+    *,
+    missing_classes: str = "error",
+    ties: str = "expected",
+    tie_draws: int = 32,
+    seed: int = 0,
+    gallery_group: Any = None,
+    duplicates: str = "as-published",
+    block: int | None = None,
+    device: str | torch.device | None = None,
+) -> Scores:
+    """As `evaluate`, with everything behind the numbers.
+
+    missing_classes: what a class with queries but no photos means. "error" raises; "zero" scores its queries 0;
+        "as-released" leaves it out of mAP and counts it as 0 in Prec, as the released code does.
+    ties: how photos at equal distance are ordered. "expected": the mean over random orders, in closed form for Prec
+        and for raw AP with a fixed divisor, elsewhere the mean of `tie_draws` orders drawn with `seed` (its standard
+        error: `Scores.error`). "best", "worst": relevant photos first or last among equals, which bounds every
+        metric except those divided by the hits and "item K + 1". "gallery-order": as they stand in the gallery.
+        "scikit-learn": in AP, all photos at one distance share the precision at the last of them (the top K being cut
+        in gallery order); Prec is then in gallery order.
+    gallery_group [Ng]: equal values mark one photo listed several times. duplicates: "as-published" keeps all,
+        "distinct" the first of each group.
+    block: queries handled at once, chosen to bound memory if None; it changes no number. device: defaults to that of
+        `query`, or the CPU; a device without float64 (MPS) is replaced by the CPU.
+
+    Raises `InputError` for features that are not 2-D numbers, that hold NaN or infinities, or that are empty; for
+    zero vectors (they have no direction); for lengths or dimensions that do not fit; for labels that are neither
+    integers nor strings; and for unknown options.
+
+    >>> import numpy as np
+    >>> codes = np.array([[0, 0], [0, 1], [1, 1]], dtype=np.uint8)
+    >>> scores = score(codes[:1], codes, [7], [3, 7, 7], metric="hamming", ks=(1,))
+    >>> round(scores.value("standard", "mAP@all"), 4)  # hits at ranks 2 and 3: (1/2 + 2/3) / 2
+    0.5833
+    >>> scores.value("standard", "Prec@R"), round(scores.chance("standard", "Prec@1"), 4)
+    (0.5, 0.6667)
+    """
+    protocols = _check_protocols(protocols)
+    ks = _check_cutoffs(ks)
+    _check_choice("metric", metric, METRICS)
+    _check_choice("ties", ties, TIES)
+    _check_choice("missing_classes", missing_classes, MISSING_CLASSES)
+    _check_choice("duplicates", duplicates, DUPLICATES)
+    if tie_draws < 1:
+        raise InputError(f"tie_draws must be at least 1, not {tie_draws}")
+    place = _device(device, query)
+    queries = _features("query", query, metric, place)
+    photos = _features("gallery", gallery, metric, place)
+    _check_dimensions(queries, photos)
+    query_names = _labels("query_labels", query_labels, len(queries), "query")
+    photo_names = _labels("gallery_labels", gallery_labels, len(photos), "gallery")
+    if (query_names.dtype.kind == "U") != (photo_names.dtype.kind == "U"):
+        raise InputError("query_labels and gallery_labels must be of one kind: both integers or both strings")
+    if duplicates == "distinct":
+        if gallery_group is None:
+            raise InputError("duplicates='distinct' needs gallery_group, which says which photos are the same")
+        keep = _first_of_each(_labels("gallery_group", gallery_group, len(photos), "gallery"))
+        photos, photo_names = photos[torch.from_numpy(keep).to(place)], photo_names[keep]
+
+    classes, query_class = np.unique(query_names, return_inverse=True)
+    photo_class = np.searchsorted(classes, photo_names)
+    photo_class[photo_class == len(classes)] = 0
+    photo_class = np.where(classes[photo_class] == photo_names, photo_class, len(classes))
+    counts = np.bincount(photo_class, minlength=len(classes) + 1)[: len(classes)]
+    if missing_classes == "error" and (counts == 0).any():
+        names = ", ".join(str(name) for name in classes[counts == 0][:5])
+        raise InputError(f"gallery_labels has no photo for {int((counts == 0).sum())} query class(es): {names}; leave "
+                         "their queries out, or choose missing_classes='zero' or 'as-released'")
+
+    measures = {measure for name in protocols for measure in (
+        *_measures(PROTOCOLS[name], ks).values(), *_small_class_measures(PROTOCOLS[name]).values())}
+    measures.add(_Measure("Prec", "hits / K", "", "R"))
+    # photos of one class side by side, so that a query's relevant photos are a slice
+    order = np.argsort(photo_class, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    relevant = counts[query_class]
+    # queries with similarly many relevant photos share a block, so that little of its table is padding
+    schedule = np.lexsort((query_class, relevant))
+    table = _Gallery(photos[torch.from_numpy(order).to(place)], torch.from_numpy(order).to(place), metric)
+    harmonic = _harmonic(len(photos), place)
+    values = {measure: np.zeros(len(queries)) for measure in measures}
+    draws: dict[_Measure, np.ndarray] = {}
+    size = _block_size(block, len(photos))
+    for begin in range(0, len(schedule), size):
+        chosen = schedule[begin:begin + size]
+        if relevant[chosen].max() == 0:
+            continue
+        found, sampled = _score_block(
+            table, queries[torch.from_numpy(chosen).to(place)], torch.from_numpy(starts[query_class[chosen]]).to(place),
+            torch.from_numpy(relevant[chosen]).to(place), torch.from_numpy(chosen).to(place), measures, harmonic, ties,
+            tie_draws, seed)
+        for measure, value in found.items():
+            values[measure][chosen] = value.cpu().numpy()
+        for measure, (rows, value) in sampled.items():
+            if measure not in draws:
+                draws[measure] = np.full((len(queries), tie_draws), np.nan)
+            draws[measure][chosen[rows.cpu().numpy()]] = value.cpu().numpy()
+    for measure, drawn in draws.items():
+        # queries without such ties have the same value in every draw
+        drawn[:] = np.where(np.isnan(drawn), values[measure][:, None], drawn)
+    return Scores(protocols, metric, ties, missing_classes, duplicates, ks, len(queries), len(photos), classes,
+                  query_class, relevant, values, draws)
+
+
+def rank(
+    query: Any,
+    gallery: Any,
+    k: int,
+    metric: str = "euclidean",
+    *,
+    block: int | None = None,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
+    """Indices of the k nearest photos of each query, int64 [Nq, min(k, Ng)]; equal distances in gallery order.
+
+    Features and errors as in `score`.
+
+    >>> import numpy as np
+    >>> rank(np.eye(2)[:1], np.array([[0.0, 1.0], [1.0, 0.1], [2.0, 0.2], [1.0, 0.0]]), k=3)
+    array([[3, 1, 2]])
+    """
+    _check_choice("metric", metric, METRICS)
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}")
+    place = _device(device, query)
+    queries = _features("query", query, metric, place)
+    photos = _features("gallery", gallery, metric, place)
+    _check_dimensions(queries, photos)
+    table = _Gallery(photos, torch.arange(len(photos), device=place), metric)
+    size = _block_size(block, len(photos))
+    k = min(k, len(photos))
+    found = []
+    for begin in range(0, len(queries), size):
+        keys = table.keys(table.distances(queries[begin:begin + size]))
+        found.append((keys.topk(k, dim=1, largest=False, sorted=True).values % len(photos)).cpu().numpy())
+    return np.concatenate(found)
+
+
+# ----------------------------------------------------------------------------------------------- one block
+@dataclass(frozen=True)
+class _Gallery:
+    """Gallery features [N, D] ready for distances, and where each row stood in the gallery as given [N]."""
+
+    features: Tensor
+    order: Tensor
+    metric: str
+
+    def distances(self, queries: Tensor) -> Tensor:
+        """Whole numbers as float64 [B, N] that grow with the distance: Hamming, or cosine distance times 2**40.
+
+        The Euclidean distance of unit vectors is the root of twice the cosine distance: the same order.
+        """
+        product = queries @ self.features.T
+        if self.metric == "hamming":
+            return product.neg_().add_(self.features.shape[1]).div_(2).double()
+        return product.neg_().add_(1.0).mul_(_RESOLUTION).round_().clamp_(min=0.0)
+
+    def keys(self, distances: Tensor) -> Tensor:
+        """int64 [B, N], all different in a row: by distance, then by gallery order."""
+        return distances.to(torch.int64).mul_(len(self.features)).add_(self.order)
+
+
+def _score_block(
+    gallery: _Gallery, queries: Tensor, starts: Tensor, relevant: Tensor, identity: Tensor, measures: set[_Measure],
+    harmonic: Tensor, ties: str, tie_draws: int, seed: int,
+) -> tuple[dict[_Measure, Tensor], dict[_Measure, tuple[Tensor, Tensor]]]:
+    """All measures of a block of queries, and per tie order those that were sampled (rows, values [rows, draws])."""
+    distances = gallery.distances(queries)
+    width = int(relevant.max())
+    column = torch.arange(width, device=queries.device)
+    present = column < relevant[:, None]
+    at = (starts[:, None] + column).clamp_(max=distances.shape[1] - 1)
+    by_order = None
+    if ties in ("gallery-order", "scikit-learn"):
+        keys = gallery.keys(distances)
+        wanted = _sort_rows(keys.gather(1, at).masked_fill_(~present, 2**62))
+        by_order = torch.searchsorted(_sort_rows(keys), wanted) + 1
+        by_order = torch.where(present, by_order.double(), math.inf)
+    nearest = _sort_rows(distances.gather(1, at).masked_fill_(~present, math.inf))
+    groups = _TieGroups.of(_sort_rows(distances), nearest)
+
+    if ties == "gallery-order":
+        return {measure: _from_ranks(measure, by_order, relevant) for measure in measures}, {}
+    if ties == "scikit-learn":
+        last = torch.where(present, (groups.start + groups.size).double(), math.inf)
+        return {measure: _from_ranks(measure, by_order, relevant, last if measure.family == "AP" else None)
+                for measure in measures}, {}
+    ranks = groups.ranks("worst" if ties == "worst" else "best")
+    if ties in ("best", "worst"):
+        return {measure: _from_ranks(measure, ranks, relevant) for measure in measures}, {}
+
+    mixed = groups.mixed.nonzero()[:, 0]
+    sampled = [measure for measure in measures if not measure.closed_form]
+    found = {measure: (_expected(measure, groups, relevant, harmonic) if measure.closed_form and len(mixed)
+                       else _from_ranks(measure, ranks, relevant)) for measure in measures}
+    if not len(mixed) or not sampled:
+        return found, {}
+    drawn = {measure: torch.empty((len(mixed), tie_draws), dtype=torch.float64, device=queries.device)
+             for measure in sampled}
+    rows = max(1, _BLOCK_ELEMENTS // 8 // (width * tie_draws))
+    for begin in range(0, len(mixed), rows):
+        part = mixed[begin:begin + rows].repeat_interleave(tie_draws)
+        draw = torch.arange(tie_draws, device=queries.device).repeat(len(part) // tie_draws)
+        ranks = _random_ranks(groups.rows(part), identity[part] * tie_draws + draw, seed)
+        for measure in sampled:
+            drawn[measure][begin:begin + rows] = _from_ranks(measure, ranks, relevant[part]).view(-1, tie_draws)
+    for measure in sampled:
+        found[measure][mixed] = drawn[measure].mean(1)
+    return found, {measure: (mixed, drawn[measure]) for measure in sampled}
+
+
+# --------------------------------------------------------------------------------------------------- checks
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def _check_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
+    names = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+    if not names:
+        raise InputError("protocols is empty; choose from " + ", ".join(ALL))
+    for name in names:
+        _check_choice("protocols", name, ALL)
+    return tuple(dict.fromkeys(names))
+
+
+def _check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
+    values = (ks,) if isinstance(ks, (int, np.integer)) else tuple(ks)
+    for k in values:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InputError(f"ks must be whole numbers from 1 on, not {k!r}")
+    return tuple(dict.fromkeys(int(k) for k in values))
+
+
+def _check_dimensions(queries: Tensor, photos: Tensor) -> None:
+    if queries.shape[1] != photos.shape[1]:
+        raise InputError(f"query has {queries.shape[1]} dimensions and gallery {photos.shape[1]}; they must agree")
+
+
+def _device(device: str | torch.device | None, query: Any) -> torch.device:
+    chosen = torch.device(device) if device is not None else (
+        query.device if isinstance(query, Tensor) else torch.device("cpu"))
+    return torch.device("cpu") if chosen.type == "mps" else chosen
+
+
+def _features(name: str, values: Any, metric: str, device: torch.device) -> Tensor:
+    """Checked and ready for products: unit vectors in float64, or codes as float32 of -1 and +1."""
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+    else:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{name} is an array of {array.dtype}; give numbers in a [rows, dimensions] array")
+        tensor = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    if tensor.ndim != 2:
+        raise InputError(f"{name} must be [rows, dimensions], not of shape {tuple(tensor.shape)}")
+    if 0 in tensor.shape:
+        raise InputError(f"{name} is empty (shape {tuple(tensor.shape)})")
+    is_code = tensor.dtype in (torch.bool, torch.uint8)
+    if metric == "hamming":
+        if not is_code:
+            raise InputError(f"{name} is {tensor.dtype}; metric='hamming' compares codes: bool, or uint8 of 0 and 1")
+        if tensor.dtype == torch.uint8 and int(tensor.max()) > 1:
+            raise InputError(f"{name} holds {int(tensor.max())}; codes are 0 and 1, one a byte (unpack packed bits)")
+        return tensor.to(device=device, dtype=torch.float32).mul_(2).sub_(1)
+    if is_code:
+        raise InputError(f"{name} is {tensor.dtype}, so it holds codes; compare them with metric='hamming'")
+    if tensor.is_complex():
+        raise InputError(f"{name} is complex; features are real numbers")
+    tensor = tensor.to(device=device, dtype=torch.float64)
+    finite = torch.isfinite(tensor).all(1)
+    if not bool(finite.all()):
+        raise InputError(f"{name} holds NaN or infinity, first in row {int((~finite).nonzero()[0])}")
+    # by the largest component first, so that no square over- or underflows
+    largest = tensor.abs().amax(1, keepdim=True)
+    if not bool((largest > 0).all()):
+        raise InputError(f"{name} row {int((largest[:, 0] == 0).nonzero()[0])} is all zeros: it has no direction, so "
+                         f"no {metric} ranking; leave it out")
+    tensor = tensor / largest
+    return tensor / torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
+
+
+def _labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind not in "iuU":
+        raise InputError(f"{name} is an array of {array.dtype}; labels are integers or strings (for a list of names: "
+                         f"np.array(names, dtype=str))")
+    if array.ndim != 1:
+        raise InputError(f"{name} must be one-dimensional, not of shape {array.shape}")
+    if len(array) != rows:
+        raise InputError(f"{name} has {len(array)} entries, but {of} has {rows} rows")
+    return array
+
+
+def _first_of_each(groups: np.ndarray) -> np.ndarray:
+    """Indices of the first row of each group, ascending."""
+    return np.sort(np.unique(groups, return_index=True)[1])
+
+
+def _block_size(block: int | None, photos: int) -> int:
+    if block is None:
+        return max(1, _BLOCK_ELEMENTS // photos)
+    if block < 1:
+        raise InputError(f"block must be at least 1, not {block}")
+    return block

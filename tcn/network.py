@@ -1,0 +1,67 @@
+"""Encoders and embedding composed: images of a modality in, retrieval features and logits out.
+
+Paper: figure of the framework. Every output has a name, so that nobody scores photos with the sketches' side.
+"""
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tcn.backbones import Backbone, Classifier
+from tcn.config import Config, Modality
+from tcn.coupling import CoupledEncoders
+from tcn.embedding import Embedding
+from tcn.seeding import stream_seed
+
+
+@dataclass(frozen=True)
+class CoupledOutput:
+    """A training step's outputs. Features [B, D], class logits [B, C], distillation logits of photos [B, 1000]."""
+
+    sketch_features: Tensor
+    photo_features: Tensor
+    sketch_logits: Tensor
+    photo_logits: Tensor
+    photo_distillation: Tensor
+
+
+class CoupledNetwork(nn.Module):
+    """Two encoders coupled as the config asks, and the feature-embedding network on top."""
+
+    def __init__(self, encoder: Backbone, classifier: Classifier, classes: int, config: Config) -> None:
+        super().__init__()
+        self.encoders = CoupledEncoders(encoder, config.coupling)
+        net = config.network
+        embedding = Embedding(encoder.features, net.dim, classes, net.embedding_norm, net.dropout,
+                              classifier if net.start == "svd" else None, len(classifier.bias),
+                              stream_seed(config.seed, "embedding"))
+        shared = config.coupling.embedding == "hard"
+        self.embeddings = nn.ModuleDict({Modality.SKETCH.value: embedding,
+                                         Modality.PHOTO.value: embedding if shared else copy.deepcopy(embedding)})
+        self._embedding_tied = config.coupling.embedding == "soft"
+
+    def embedding(self, modality: Modality) -> Embedding:
+        """The embedding network that serves a modality (the same one where it is hard-shared)."""
+        return self.embeddings[modality.value]
+
+    def soft_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Tensor pairs under the sharing loss, those of a softly tied embedding included."""
+        pairs = self.encoders.soft_pairs()
+        if self._embedding_tied:
+            sketch, photo = (self.embedding(m).projection for m in Modality)
+            pairs += list(zip(sketch.parameters(), photo.parameters()))
+        return pairs
+
+    def encode(self, images: Tensor, modality: Modality) -> Tensor:
+        """Retrieval features [B, D], not yet L2-normalised."""
+        return self.embedding(modality)(self.encoders.encode(images, modality), modality)
+
+    def forward(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
+        """A training step: sketches and photos [B, 3, H, W] of the same B pairs."""
+        raw_sketch, raw_photo = self.encoders.encode_pair(sketches, photos)
+        on_sketch, on_photo = self.embedding(Modality.SKETCH), self.embedding(Modality.PHOTO)
+        sketch, photo = on_sketch(raw_sketch, Modality.SKETCH), on_photo(raw_photo, Modality.PHOTO)
+        return CoupledOutput(sketch, photo, on_sketch.class_head(sketch), on_photo.class_head(photo),
+                             on_photo.distillation_head(photo))

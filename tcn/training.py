@@ -1,0 +1,186 @@
+"""The loop: schedule, epochs, validation, choice of the epoch, checkpoint and resume.
+
+In: a Method and its model, training pairs, validation images of seen or never-trained classes. Out: the model
+at its chosen epoch, a history per epoch and per step. Unseen classes never enter. Paper: implementation details.
+"""
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from tcn import metrics
+from tcn.batches import PairSource
+from tcn.config import Config, InputError, Modality
+from tcn.features import extract
+from tcn.images import Pixels
+from tcn.method import Method
+from tcn.seeding import stream_seed, torch_stream
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a number; the message names epoch, step and term."""
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """What a checkpoint may be chosen by: held-out sketches of seen classes; sketches and photos of validation
+    classes (None where a data set has none). Never an unseen class."""
+
+    heldout: Pixels | None
+    sketches: Pixels | None
+    photos: Pixels | None
+
+
+@dataclass
+class History:
+    """Rows per epoch (0 = before training) and per step, and the epoch that was kept."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    steps: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float = -math.inf
+
+
+def learning_rate(epoch: int, epochs: int, base: float) -> float:
+    """base * 0.001 ** (epoch / (2 * epochs)); epoch counts from 0 (released schedule).
+
+    >>> learning_rate(0, 10, 1e-4), round(learning_rate(10, 10, 1e-4), 9)
+    (0.0001, 3.162e-06)
+    """
+    return base * 0.001 ** (epoch / (2 * epochs))
+
+
+def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device) -> float:
+    """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
+    features = torch.from_numpy(extract(model, sketches, Modality.SKETCH, image_size, device)).to(device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        right = (model.classify(features, Modality.SKETCH).argmax(1).cpu().numpy() == sketches.labels)
+    model.train(was_training)
+    return float(np.mean([right[sketches.labels == c].mean() for c in np.unique(sketches.labels)]))
+
+
+def validate(model: nn.Module, data: ValidationData, image_size: int, device: torch.device) -> dict[str, float]:
+    """`seen_accuracy` and `validation_map` (mAP@all, `released` rules, validation classes), NaN where there is no data."""
+    result = {"seen_accuracy": math.nan, "validation_map": math.nan}
+    if data.heldout is not None and len(data.heldout):
+        result["seen_accuracy"] = class_accuracy(model, data.heldout, image_size, device)
+    if data.sketches is not None and len(data.sketches) and data.photos is not None:
+        query = extract(model, data.sketches, Modality.SKETCH, image_size, device)
+        gallery = extract(model, data.photos, Modality.PHOTO, image_size, device)
+        result["validation_map"] = metrics.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
+                                                    protocols=("released",))["released"]["mAP@all"]
+    return result
+
+
+def save_atomically(value: Any, path: Path) -> None:
+    """torch.save to a temporary neighbour, then rename: a reader sees the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as out:
+        torch.save(value, out)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> Any:
+    """A checkpoint's contents, loaded without running code. Raises InputError where missing or unreadable."""
+    if not path.exists():
+        raise InputError(f"no checkpoint at {path}; the run has to be trained first")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError(f"checkpoint {path} can't be read ({type(error).__name__}); delete it to train again") from error
+
+
+def fit(method: Method, model: nn.Module, source: PairSource, validation: ValidationData, config: Config,
+        folder: Path, device: torch.device, label: str = "", progress: bool = True,
+        on_epoch: Callable[[History], None] | None = None) -> History:
+    """Train `model` in place and leave it at its chosen epoch.
+
+    Resumes from `folder/resume.pt` where an earlier call stopped at the end of an epoch; writes that file and
+    `folder/best.pt` atomically. `on_epoch` is called after each epoch. Raises Diverged where a loss is not finite.
+    """
+    settings = config.training
+    groups = model.groups()
+    rates = {"encoder": settings.encoder_rate, "head": settings.head_rate}
+    optimizer = torch.optim.Adam([{"params": [p for p in groups[name] if p.requires_grad], "name": name, "lr": rates[name]}
+                                  for name in rates if any(p.requires_grad for p in groups[name])],
+                                 weight_decay=settings.weight_decay, fused=True)
+    resume, best = folder / "resume.pt", folder / "best.pt"
+    history = History()
+    done = 0
+    if resume.exists():
+        state = load_checkpoint(resume)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = History(**state["history"])
+        done = state["epoch"]
+    else:
+        history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device)})
+    bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
+               mininterval=0.5, smoothing=0.1, dynamic_ncols=True)
+    with bar:
+        for epoch in range(done + 1, settings.epochs + 1):
+            bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
+            row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, rates)
+            row.update(validate(model, validation, config.data.image_size, device))
+            history.epochs.append(row)
+            value = row[settings.select_by]
+            if math.isnan(value):
+                raise InputError(f"training.select_by is '{settings.select_by}', but the data set has nothing to "
+                                 f"measure it on; choose the other")
+            if value > history.best_value:
+                history.best_value, history.best_epoch = value, epoch
+                save_atomically({"model": model.state_dict(), "epoch": epoch}, best)
+            save_atomically({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch,
+                             "history": vars(history)}, resume)
+            bar.set_postfix_str(f"{settings.select_by} {value:.3f}")
+            if on_epoch:
+                on_epoch(history)
+    if history.best_epoch:
+        model.load_state_dict(load_checkpoint(best)["model"])
+    return history
+
+
+def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
+           epoch: int, device: torch.device, bar: tqdm, history: History, rates: dict[str, float]) -> dict[str, float]:
+    model.train()
+    current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in rates.items()}
+    for group in optimizer.param_groups:
+        group["lr"] = current[group["name"]]
+    sums: dict[str, float] = {}
+    started = time.perf_counter()
+    # Dropout draws from torch's global stream: seeded per epoch, and given back as it was.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream_seed(config.seed, "dropout", epoch))
+        for step, batch in enumerate(source.epoch(config.seed, epoch, device)):
+            generator = torch_stream(config.seed, "alpha", epoch, step)
+            losses = method.losses(model, batch, config, generator)
+            total = losses.total()
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
+            values = {name: mean.item() for name, mean in losses.means().items()} | {"total": total.item()}
+            if not math.isfinite(values["total"]):
+                bad = ", ".join(f"{k}={v}" for k, v in values.items() if not math.isfinite(v))
+                raise Diverged(f"loss is not finite at epoch {epoch}, step {step} ({bad}); lower training.encoder_rate "
+                               f"or training.head_rate")
+            history.steps.append({"step": (epoch - 1) * source.steps + step + 1, "epoch": epoch, **values})
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch)
+            bar.update(len(batch))
+    seconds = time.perf_counter() - started
+    return {"epoch": epoch, "encoder_rate": current["encoder"], "head_rate": current["head"],
+            **{name: value / source.pairs for name, value in sums.items()},
+            "seconds": seconds, "pairs_per_second": source.pairs / seconds}
