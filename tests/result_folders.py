@@ -1,0 +1,192 @@
+"""Writes result folders for the tests of the report: made-up numbers in the layout that the runner writes.
+
+Nothing in here is a result. Values come from seeded noise and plain formulas, so that a test can work out by itself
+what a table must say.
+"""
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SOURCES = ("openmoji", "emojione-monotone", "fluent-emoji-high-contrast")
+EMOJI_VARIANTS = ("tcn", "hws", "nws", "floor-imagenet", "floor-imagenet-permodality", "floor-svd",
+                  "floor-svd-permodality")
+COMMAND = "python benchmarks/run_all.py --made-up"
+LEVELS = {"tcn": 0.30, "hws": 0.26, "nws": 0.28, "floor-imagenet": 0.18, "floor-imagenet-permodality": 0.22,
+          "floor-svd": 0.13, "floor-svd-permodality": 0.17}
+METRICS = {"mAP@all": 0.0, "Prec@R": -0.02, "Prec@5": -0.05, "mAP@200": 0.01, "Prec@100": -0.08, "Prec@200": -0.09}
+CEILINGS = {"Prec@100": 0.047, "Prec@200": 0.024}
+
+
+def made_up(variant: str, seed: int, metric: str, protocol: str = "released", features: str = "real",
+            classes: str = "unseen", source: str = "all", gallery: str = "all") -> float:
+    """The made-up value of one row of metrics.csv: a formula, so that tests can recompute it."""
+    value = LEVELS.get(variant, 0.20) + METRICS[metric] + 0.011 * seed
+    value -= 0.004 if protocol == "standard" else 0.0
+    value -= 0.05 if features == "binary" else 0.0
+    value += 0.03 if classes == "validation" else 0.0
+    value += {"all": 0.0, SOURCES[0]: 0.01, SOURCES[1]: 0.05, SOURCES[2]: -0.06}[source]
+    value -= 0.02 if gallery != "all" else 0.0
+    return round(max(value, 0.001), 6)
+
+
+def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Iterable[int] = (0,),
+                dataset: str = "emoji", split: str = "fixed", smoke: bool = False, classes: int = 12,
+                missing: dict[str, str] | None = None, epochs: int = 6) -> dict[tuple[str, int], Path]:
+    """Write suite.json and one finished cell per variant and seed; returns (variant, seed) -> folder.
+
+    A second call on the same root with another data set adds its cells to the plan.
+    """
+    folders = {(variant, seed): write_cell(root, variant, seed, dataset, split, classes, epochs)
+               for variant in variants for seed in seeds}
+    path = root / "suite.json"
+    plan = json.loads(path.read_text())["cells"] if path.exists() else []
+    plan += [{"dataset": dataset, "split": split, "variant": variant, "seed": seed, "folder": folder.name,
+              "identity": folder.name[-8:]} for (variant, seed), folder in folders.items()]
+    _write(path, {"profile": "laptop" if dataset == "emoji" else "paper", "smoke": smoke,
+                  "created": "2000-01-01T00:00:00", "command": COMMAND, "missing_datasets": missing or {},
+                  "cells": plan})
+    return folders
+
+
+def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", split: str = "fixed", classes: int = 12,
+               epochs: int = 6, class_names: Iterable[str] | None = None, **changes: Any) -> Path:
+    """One finished cell with every file of the contract except the checkpoint; `changes` override settings."""
+    trained = not variant.startswith("floor-")
+    dim = 32 if variant.startswith("floor-imagenet") else 8
+    identity = f"{abs(hash((dataset, split, variant, seed, str(changes)))) % 16 ** 8:08x}"
+    folder = root / "cells" / f"{dataset}-{split}__{variant}__seed{seed}__{identity}"
+    folder.mkdir(parents=True)
+    weight = float(variant.rsplit("-", 1)[1]) if variant.startswith("tcn-weight-") else 10.0
+    config = {"data": {"dataset": dataset, "split": split, "image_size": 32, "batch_pairs": 4},
+              "network": {"backbone": "efficientnet-lite0", "dim": 8},
+              "losses": {"sharing": weight},
+              "training": {"epochs": epochs if trained else 0, "optimizer": "adam" if trained else "none",
+                           "encoder_rate": 3e-4, "head_rate": 3e-3, "select_by": "validation_map"},
+              "evaluation": {"features": "backbone" if dim == 32 else "embedding"},
+              "method": "tcn", "variant": variant, "seed": seed}
+    for dotted, value in changes.items():
+        group, _, key = dotted.partition("__")
+        config[group][key] = value  # type: ignore[index]
+    _write(folder / "config.json", config)
+    _write(folder / "status.json", {"state": "finished", "reason": None, "epochs_done": epochs, "best_epoch": 4,
+                                    "epochs": epochs if trained else 0})
+    _write(folder / "provenance.json", {
+        "identity": identity + "0" * 56, "commit": "c0ffee" + "0" * 34, "dirty": False, "diff_sha256": "",
+        "versions": {"torch": "0.0.1+test", "torchvision": "0.0.2", "numpy": "0.0.3"}, "python": "3.0.0",
+        "device": "made-up device", "threads": 2, "platform": "nowhere", "data_digest": "d" * 64,
+        "split_digest": "e" * 64, "command": COMMAND, "started": "2000-01-01T00:00:00",
+        "finished": "2000-01-01T00:10:00", "train_seconds": 754.0, "total_seconds": 800.0,
+        "optimizer_steps": 12 * epochs if trained else 0,
+        "selected_by": "validation mAP@all" if trained else "not trained", "words": "made up", "weights": "made up"})
+    names = list(class_names or (f"thing {i:02d}" for i in range(classes)))
+    rng = np.random.default_rng([seed, len(variant), sum(map(ord, variant))])
+    _write_metrics(folder, variant, seed, dataset, len(names))
+    if trained:
+        _write_curves(folder, rng, epochs, LEVELS.get(variant, 0.2))
+    _write_features(folder, rng, names, dim)
+    _write_examples(folder, names, rng)
+    return folder
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def _write_rows(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write_metrics(folder: Path, variant: str, seed: int, dataset: str, classes: int) -> None:
+    rows = []
+    views = [("all", "all")]
+    if dataset == "emoji":
+        views += [(source, "all") for source in SOURCES] + [(SOURCES[1], "without emojione-v1")]
+    for where in ("unseen", "validation") if dataset == "emoji" else ("unseen",):
+        for features in ("real", "binary"):
+            for protocol in ("released", "standard"):
+                for metric in METRICS:
+                    for source, gallery in views:
+                        rows.append((where, features, protocol, metric,
+                                     made_up(variant, seed, metric, protocol, features, where, source, gallery),
+                                     0.021 if gallery == "all" else 0.019, CEILINGS.get(metric, 1.0), source, gallery,
+                                     3 * classes if source == "all" else classes,
+                                     5 * classes if gallery == "all" else 4 * classes))
+    _write_rows(folder / "metrics.csv", ["classes", "features", "protocol", "metric", "value", "chance", "ceiling",
+                                         "query_source", "gallery", "queries", "photos"], rows)
+
+
+def _write_curves(folder: Path, rng: np.random.Generator, epochs: int, level: float) -> None:
+    steps = np.arange(1, 12 * epochs + 1)
+    losses = {side: start * np.exp(-steps / (10 * epochs)) + 0.2 * rng.random(len(steps))
+              for side, start in (("class_sketch", 4.0), ("class_photo", 3.0))}
+    _write_rows(folder / "steps.csv",
+                ["step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total"],
+                [(s, (s - 1) // 12 + 1, f"{a:.5f}", f"{b:.5f}", 1, 0, 1, 9) for s, a, b in
+                 zip(steps, losses["class_sketch"], losses["class_photo"])])
+    rows = [(0, "", "", "", "", "", "", "", "", 0.05, level / 2, 1.0, 30.0)]
+    rows += [(e, 3e-4, 3e-3, 9, 2, 2, 1, 0, 1, round(0.6 - 0.5 / e, 4), round(level - level / (2 + e), 4), 20.0, 30.0)
+             for e in range(1, epochs + 1)]
+    _write_rows(folder / "history.csv", ["epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo",
+                                         "distillation", "sharing", "semantic", "seen_accuracy", "validation_map",
+                                         "seconds", "pairs_per_second"], rows)
+
+
+def _write_features(folder: Path, rng: np.random.Generator, names: list[str], dim: int) -> None:
+    centres = rng.normal(size=(len(names), dim))
+    sides = {}
+    for side, count, noise in (("query", 3, 0.6), ("gallery", 5, 0.4)):
+        labels = np.repeat(np.arange(len(names)), count)
+        values = centres[labels] + noise * rng.normal(size=(len(labels), dim))
+        sides[side] = values.astype(np.float32)
+        sides[f"{side}_labels"] = np.array([names[i] for i in labels])
+        sides[f"{side}_paths"] = np.array([f"{names[i]}/{side}{k}.png" for k, i in enumerate(labels)])
+    sides["query_sources"] = np.array([SOURCES[k % 3] for k in range(len(sides["query"]))])
+    np.savez(folder / "features.npz", **sides)
+    _write_rows(folder / "per_query.csv", ["query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"],
+                [(path, label, source, "real", 0.5, 0.5, 0.5) for path, label, source in
+                 zip(sides["query_paths"], sides["query_labels"], sides["query_sources"])])
+    rows = []
+    for where in ("training", "unseen"):
+        for modality in ("sketch", "photo"):
+            decay = {"training": 6.0, "unseen": 4.0}[where] + (modality == "photo")
+            rows += [(where, modality, i, round(50 * float(np.exp(-(i - 1) / decay)), 6)) for i in range(1, 31)]
+    _write_rows(folder / "singular_values.csv", ["set", "modality", "index", "value"], rows)
+
+
+def _write_examples(folder: Path, names: list[str], rng: np.random.Generator) -> None:
+    (folder / "examples").mkdir()
+
+    def picture(name: str, index: int, colour: bool) -> str:
+        image = Image.new("RGB", (48, 48), "white")
+        draw = ImageDraw.Draw(image)
+        fill = (40 + 60 * (index % 4), 200 - 37 * (index % 5), 90 + 50 * (index % 3)) if colour else None
+        draw.ellipse((6 + index % 9, 8, 40, 42 - index % 11), outline="black", width=2, fill=fill)
+        draw.line((10, 40, 40, 10 + 3 * (index % 8)), fill="black", width=2)
+        image.save(folder / "examples" / name)
+        return f"examples/{name}"
+
+    examples = []
+    for number, kind in enumerate(("fixed", "fixed", "fixed", "failure")):
+        target = number
+        retrieved = []
+        for rank in range(1, 14):
+            other = target if rng.random() < (0.5 if kind == "fixed" else 0.0) else int(rng.integers(len(names)))
+            correct = other == target and kind == "fixed"
+            other = other if correct or other != target else (other + 1) % len(names)
+            retrieved.append({"rank": rank, "class": names[other], "correct": correct,
+                              "file": picture(f"{number}-{rank}.png", other * 7 + rank, True)})
+        examples.append({"query": {"class": names[target], "file": picture(f"{number}-query.png", target, False),
+                                   "source": SOURCES[number % 3]},
+                         "average_precision": 0.5 if kind == "fixed" else 0.01, "kind": kind, "retrieved": retrieved})
+    _write(folder / "examples.json", {"examples": examples})

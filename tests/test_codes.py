@@ -1,0 +1,148 @@
+"""ITQ against SciPy's Procrustes solution, its own invariances and small cases."""
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import orthogonal_procrustes
+from scipy.stats import ortho_group
+
+from tcn import codes
+from tcn.codes import binary_codes, itq
+from tcn.config import InputError
+
+WIDTH = 12
+
+
+def features(seed: int, rows: int = 200, width: int = WIDTH) -> np.ndarray:
+    """Correlated rows around a mean far from 0."""
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(rows, width)) @ generator.normal(size=(width, width)) + 5
+
+
+def start(seed: int, width: int = WIDTH) -> np.ndarray:
+    return ortho_group.rvs(width, random_state=seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_textbook_round_solves_the_procrustes_problem(seed):
+    rows, first = features(seed), start(seed)
+    centred = rows - rows.mean(0)
+    corners = np.where(centred @ first >= 0, 1.0, -1.0)
+    solution, _ = orthogonal_procrustes(centred, corners)
+    np.testing.assert_allclose(itq(rows, 1, first).matrix, solution, atol=1e-9)
+
+
+def test_one_released_round_takes_the_transposed_factor():
+    rows, first = features(3), start(3)
+    centred = rows - rows.mean(0)
+    corners = np.where(centred @ first >= 0, 1.0, -1.0)
+    # B^T V = U S W^T by hand from two eigenproblems would leave signs open; NumPy's factors are what was released
+    u, _, w_transposed = np.linalg.svd(corners.T @ centred)
+    released = itq(rows, 1, first, rule="released").matrix
+    np.testing.assert_allclose(released, w_transposed @ u.T, atol=1e-12)
+    assert np.abs(released - itq(rows, 1, first).matrix).max() > 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_textbook_error_never_rises_and_ends_below_the_released_rule(seed):
+    rows, first = features(seed), start(seed)
+    errors = [itq(rows, rounds, first).error(rows) for rounds in (0, 1, 2, 3, 5, 10, 50)]
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(errors, errors[1:]))
+    assert errors[-1] < itq(rows, 50, first, rule="released").error(rows)
+
+
+def test_error_is_the_squared_distance_to_the_codes():
+    rows = features(1, rows=6, width=3)
+    fitted = itq(rows, 4, seed=2)
+    total = 0.0
+    for row, code in zip(rows, fitted.encode(rows)):
+        for b in range(3):
+            projected = sum((row[i] - rows[:, i].mean()) * fitted.matrix[i, b] for i in range(3))
+            assert code[b] == (projected >= 0)
+            total += ((1.0 if code[b] else -1.0) - projected) ** 2
+    assert fitted.error(rows) == pytest.approx(total)
+
+
+@pytest.mark.parametrize("rule", codes.RULES)
+def test_rotations_are_orthogonal_and_codes_repeatable(rule):
+    rows = features(4)
+    fitted = itq(rows, rule=rule)
+    np.testing.assert_allclose(fitted.matrix.T @ fitted.matrix, np.eye(WIDTH), atol=1e-12)
+    again = itq(torch.tensor(rows), rule=rule)
+    np.testing.assert_array_equal(fitted.matrix, again.matrix)
+    code = fitted.encode(rows)
+    assert code.dtype == bool and code.shape == rows.shape
+    np.testing.assert_array_equal(code, again.encode(torch.tensor(rows)))
+    assert (itq(rows, rule=rule, seed=1).encode(rows) != code).any()
+    np.testing.assert_array_equal(np.asarray(fitted), fitted.matrix)
+
+
+def test_no_rounds_leave_the_start():
+    rows, first = features(5), start(5)
+    np.testing.assert_array_equal(itq(rows, 0, first).matrix, first)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_codes_follow_a_turn_and_a_shift_of_the_features(seed):
+    rows, first, turn = features(seed), start(seed), start(seed + 1)
+    shift = np.random.default_rng(seed).normal(size=WIDTH)
+    before = itq(rows, 3, first)
+    after = itq(rows @ turn + shift, 3, turn.T @ first)
+    np.testing.assert_allclose(after.matrix, turn.T @ before.matrix, atol=1e-6)
+    assert (after.encode(rows @ turn + shift) == before.encode(rows)).mean() > 0.999
+
+
+def test_fewer_bits_keep_the_principal_directions():
+    generator = np.random.default_rng(6)
+    rows = generator.normal(size=(300, 6)) * [0.1, 5, 0.1, 4, 0.1, 3]
+    fitted = itq(rows, bits=3)
+    assert fitted.matrix.shape == (6, 3)
+    np.testing.assert_allclose(fitted.matrix.T @ fitted.matrix, np.eye(3), atol=1e-12)
+    assert np.abs(fitted.matrix[[1, 3, 5]]).max() > 0.5 and np.abs(fitted.matrix[[0, 2, 4]]).max() < 0.05
+    assert fitted.encode(rows).shape == (300, 3)
+
+
+def test_what_the_codes_are_fitted_on():
+    seen, query, gallery = features(1), features(2, rows=30), features(3, rows=40)
+    ours = binary_codes(seen, query, gallery)
+    fitted = itq(seen)
+    np.testing.assert_array_equal(ours[0], (query - seen.mean(0)) @ fitted.matrix >= 0)
+    np.testing.assert_array_equal(ours[1], (gallery - seen.mean(0)) @ fitted.matrix >= 0)
+    released = binary_codes(None, query, gallery, rule="released", fit="as-released")
+    fitted = itq(query, rule="released")
+    np.testing.assert_array_equal(released[0], (query - query.mean(0)) @ fitted.matrix >= 0)
+    np.testing.assert_array_equal(released[1], (gallery - gallery.mean(0)) @ fitted.matrix >= 0)
+    # a shift of the whole gallery is invisible to the released way only
+    moved = binary_codes(None, query, gallery + 100, rule="released", fit="as-released")
+    np.testing.assert_array_equal(moved[1], released[1])
+    assert (binary_codes(seen, query, gallery + 100)[1] != ours[1]).any()
+
+
+@pytest.mark.parametrize("call,message", [
+    (lambda: itq(features(0), rule="paper"), "rule='paper'"),
+    (lambda: itq(features(0), -1), "rounds"),
+    (lambda: itq(features(0)[0]), "features must be"),
+    (lambda: itq(features(0).astype(object)), "features is an array of object"),
+    (lambda: itq(np.where(np.arange(12) == 3, np.nan, features(0))), "features holds NaN or infinity, first in row 0"),
+    (lambda: itq(features(0), rotation=np.eye(3)), r"rotation must be \[12, 12\]"),
+    (lambda: itq(features(0), rotation=2 * np.eye(12)), "not orthogonal"),
+    (lambda: itq(features(0), bits=13), "bits must be"),
+    (lambda: itq(features(0)).encode(np.ones((2, 3))), "3 dimensions"),
+    (lambda: binary_codes(None, features(0), features(1)), "seen_features is missing"),
+    (lambda: binary_codes(None, features(0), features(1), fit="test"), "fit='test'"),
+])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_worked_examples_in_the_docstrings():
+    failed, tried = doctest.testmod(codes)
+    assert tried > 3 and failed == 0

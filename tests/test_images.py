@@ -1,0 +1,192 @@
+"""Decoding, the packed cache, and augmentation against a slow pixel-by-pixel warp."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tcn import images
+from tcn.batches import PairSource
+from tcn.config import Config, InputError, change
+from tcn.datasets import Files
+from tcn.images import Geometry, augment, augment_as_released, draw_geometry, pack, to_network
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def listing(root: Path, paths: list[str], labels: list[int]) -> Files:
+    return Files(root, tuple(paths), np.array(labels, dtype=np.int64), ("",) * len(paths))
+
+
+def slow_released(image, flip, sx, sy, rotation, tx, ty):
+    """For each new pixel, find the old place by solving the two equations by hand (Cramer), then mix four pixels."""
+    height, width, _ = image.shape
+    if flip:
+        image = image[:, ::-1]
+    a, b = math.cos(rotation) * sx, -math.sin(rotation) * sy
+    c, d = math.sin(rotation) * sx, math.cos(rotation) * sy
+    det = a * d - b * c
+    result = np.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            u, v = (d * (x - tx) - b * (y - ty)) / det, (a * (y - ty) - c * (x - tx)) / det
+            u0, v0 = math.floor(u), math.floor(v)
+            value = np.zeros(3)
+            for i, j, share in ((u0, v0, (1 - u + u0) * (1 - v + v0)), (u0 + 1, v0, (u - u0) * (1 - v + v0)),
+                                (u0, v0 + 1, (1 - u + u0) * (v - v0)), (u0 + 1, v0 + 1, (u - u0) * (v - v0))):
+                if 0 <= i < width and 0 <= j < height:
+                    value += share * image[j, i]
+            result[y, x] = np.floor(value + 1e-9)
+    return result
+
+
+@pytest.mark.parametrize("parameters", [(False, 1.0, 1.0, 0.0, 0.0, 0.0), (True, 1.0, 1.0, 0.0, 0.0, 0.0),
+                                        (False, 1.3, 0.7, 0.0, 0.0, 0.0), (True, 0.8, 1.1, 0.4, -3.0, 2.5),
+                                        (False, 1.0, 1.0, -math.pi / 6, 10.0, -10.0)])
+def test_released_augmentation_is_the_slow_warp(parameters):
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    got = augment_as_released(image, *parameters)
+    expected = slow_released(image, *parameters)
+    assert got.dtype == np.uint8 and got.shape == image.shape
+    # Truncation turns a rounding of 1e-13 into one grey level, so a few pixels may differ by 1.
+    difference = np.abs(got.astype(int) - expected.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+def test_released_augmentation_keeps_a_rectangle_and_fills_black():
+    image = np.full((6, 10, 3), 200, np.uint8)
+    got = augment_as_released(image, False, 1.0, 1.0, 0.0, 4.0, 0.0)
+    assert got.shape == image.shape
+    assert (got[:, :4] == 0).all() and (got[:, 4:] == 200).all()
+    with pytest.raises(InputError, match="uint8"):
+        augment_as_released(image.astype(float), False, 1, 1, 0, 0, 0)
+
+
+def test_corrected_augmentation_turns_about_the_centre_and_fills_as_asked():
+    square = torch.full((1, 3, 21, 21), 255.0)
+    square[:, :, 8:13, 8:13] = 0
+    still = Geometry(np.array([False]), *(np.array([v]) for v in (1.0, 1.0, math.pi / 2, 0.0, 0.0)))
+    torch.testing.assert_close(augment(square, still, "corrected", 255.0), square, atol=1e-2, rtol=0)
+    shifted = Geometry(np.array([False]), *(np.array([v]) for v in (1.0, 1.0, 0.0, 0.5, 0.0)))
+    out = augment(torch.zeros(1, 3, 20, 20), shifted, "corrected", 255.0)
+    expected = torch.where(torch.arange(20) < 10, 255.0, 0.0).expand(1, 3, 20, 20)
+    torch.testing.assert_close(out, expected, atol=1e-3, rtol=0)
+
+
+def test_geometry_has_the_published_distribution():
+    g = draw_geometry(np.random.default_rng(0), 20000)
+    assert abs(g.flip.mean() - 0.5) < 0.02
+    for values, centre, reach in ((g.sx, 1, 0.3), (g.sy, 1, 0.3), (g.rotation, 0, math.radians(30)),
+                                  (g.tx, 0, 10 / 256), (g.ty, 0, 10 / 256)):
+        moved = values[values != centre]
+        assert abs(len(moved) / 20000 - 0.5) < 0.02
+        assert abs(moved - centre).max() <= reach and abs(moved - centre).max() > 0.98 * reach
+        assert abs(np.abs(moved - centre).mean() - reach / 2) < 0.03 * reach
+    assert ((g.sx != 1) == (g.sy != 1)).all() and ((g.tx != 0) == (g.ty != 0)).all()
+
+
+def test_network_input_is_normalised_as_torchvision_does():
+    from torchvision.transforms import functional as T
+
+    image = torch.randint(0, 256, (2, 3, 8, 8)).float()
+    expected = T.normalize(image / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(to_network(image, 8), expected)
+    assert to_network(image, 4).shape == (2, 3, 4, 4)
+
+
+def test_decode_puts_transparency_on_white_and_keeps_colour(tmp_path):
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2] = (10, 20, 30, 255)
+    write(tmp_path / "a.png", rgba)
+    out = images.decode(tmp_path / "a.png", 4)
+    assert (out[:2] == (10, 20, 30)).all() and (out[2:] == 255).all()
+
+
+def test_pack_decodes_once_and_then_reads_the_cache(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        write(tmp_path / "d" / f"{i} ü.png", picture)
+    files = listing(tmp_path / "d", [f"{i} ü.png" for i in range(5)], [0, 0, 1, 1, 1])
+    assert np.array_equal(pack(files, 8, tmp_path / "c", "digest", "x", False).array, pictures)
+    for path in (tmp_path / "d").iterdir():
+        path.unlink()
+    again = pack(files, 8, tmp_path / "c", "digest", "x", False)
+    assert np.array_equal(again.array, pictures)
+    assert torch.equal(again.batch(np.array([3, 0]))[1], torch.from_numpy(pictures[0]).permute(2, 0, 1).float())
+
+
+def test_pack_names_every_unreadable_image_and_leaves_no_half_file(tmp_path):
+    write(tmp_path / "ok.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "bad1.png").write_bytes(b"no image")
+    (tmp_path / "bad2.jpg").write_bytes(b"")
+    files = listing(tmp_path, ["bad1.png", "ok.png", "bad2.jpg"], [0, 0, 0])
+    with pytest.raises(InputError, match="2 unreadable.*bad1.png.*bad2.jpg"):
+        pack(files, 8, tmp_path / "c", "digest", "x", False)
+    assert list((tmp_path / "c" / "pixels").iterdir()) == []
+
+
+def test_pack_says_what_room_it_needs(tmp_path, monkeypatch):
+    import collections
+
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: usage(10, 10, 50_000_000))
+    write(tmp_path / "ok.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(InputError, match="no room.*--cache"):
+        pack(listing(tmp_path, ["ok.png"], [0]), 8, tmp_path / "c", "digest", "x", False)
+
+
+def _source(tmp_path, photos: int = 10, batch: int = 4) -> PairSource:
+    def pixels(name, labels):
+        array = np.zeros((len(labels), 8, 8, 3), np.uint8)
+        array[:, :, :, 0] = np.arange(len(labels))[:, None, None]
+        return images.Pixels(array, listing(tmp_path, [f"{name}{i}" for i in range(len(labels))], labels))
+
+    settings = change(Config(), {"data.image_size": 8, "data.stored_size": 8, "data.batch_pairs": batch}).data
+    return PairSource(pixels("s", [0, 1, 1, 2]), pixels("p", [i % 3 for i in range(photos)]), settings)
+
+
+def test_epoch_visits_every_photo_once_with_a_sketch_of_its_class(tmp_path, monkeypatch):
+    source = _source(tmp_path)
+    seen = []
+    original = images.Pixels.batch
+    monkeypatch.setattr(images.Pixels, "batch", lambda self, i, device="cpu": seen.append((self, i)) or original(self, i, device))
+    batches = list(source.epoch(0, 1, torch.device("cpu")))
+    assert [len(b) for b in batches] == [4, 4, 2] and source.pairs == 10 and source.steps == 3
+    photos = np.concatenate([i for p, i in seen if p is source.photos])
+    sketches = np.concatenate([i for p, i in seen if p is source.sketches])
+    assert sorted(photos) == list(range(10))
+    assert (source.sketches.labels[sketches] == source.photos.labels[photos]).all()
+    assert torch.equal(torch.cat([b.labels for b in batches]), torch.from_numpy(source.photos.labels[photos]))
+
+
+def test_epochs_differ_and_repeat_by_seed(tmp_path):
+    source, cpu = _source(tmp_path, 40, 8), torch.device("cpu")
+    first, again, other = ([b.photos for b in source.epoch(*key, cpu)] for key in ((0, 1), (0, 1), (0, 2)))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other))
+
+
+def test_both_sides_of_a_pair_get_the_same_geometry(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    files = listing(tmp_path, [str(i) for i in range(12)], [0] * 12)
+    one = images.Pixels(np.repeat(array[:1], 12, 0), files)
+    settings = change(Config(), {"data.image_size": 8, "data.stored_size": 8, "data.photo_fill": 255}).data
+    batch = next(PairSource(one, one, settings).epoch(0, 1, torch.device("cpu")))
+    assert torch.equal(batch.sketches, batch.photos)
+    assert len({x.numpy().tobytes() for x in batch.photos}) > 3
+
+
+def test_a_last_photo_alone_is_left_out_and_a_class_without_sketch_is_an_error(tmp_path):
+    source = _source(tmp_path, 9)
+    assert source.pairs == 8 and [len(b) for b in source.epoch(0, 1, torch.device("cpu"))] == [4, 4]
+    source.sketches.files.labels[:] = 1
+    with pytest.raises(InputError, match="no training sketch"):
+        PairSource(source.sketches, source.photos, source.settings)

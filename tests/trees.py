@@ -1,0 +1,77 @@
+"""Small data sets in the exact layouts of the three in circulation, for tests and for end-to-end runs.
+
+In: a folder, a data set's name, images per class and their size. Out: real PNG and JPEG files under the released
+folder and class names, coloured by class so that a network can learn something from them.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+SPLITS = Path(__file__).parents[1] / "tcn" / "splits"
+SKETCHY_SKETCHES = "256x256/sketch/tx_000000000000_ready"
+SKETCHY_ORIGINALS = "256x256/photo/tx_000000000000_ready"
+SKETCHY_EXTENDED = "EXTEND_image_sketchy_ready"
+FOLDER = {"sketchy": "Sketchy", "tuberlin": "TUBerlin", "quickdraw": "QuickDraw"}
+
+
+def class_names(dataset: str) -> list[str]:
+    """Folder names as released, in the order of the committed table."""
+    stem = "sketchy-1" if dataset == "sketchy" else dataset
+    return list(yaml.safe_load((SPLITS / f"{stem}.yaml").read_text())["classes"])
+
+
+def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size: int = 8) -> Path:
+    """Write `dataset` (`sketchy`, `tuberlin` or `quickdraw`) below `root`; returns its own folder.
+
+    Every class gets `sketches` sketches and `photos` photos of `size` pixels. Sketchy keeps its habit: the first
+    half of a class's photos (at least one) lies in both photo folders, the rest only in the extended one.
+    """
+    base = root / FOLDER[dataset]
+    for index, name in enumerate(class_names(dataset)):
+        for number in range(sketches):
+            picture = _sketch(index, number, size)
+            if dataset == "sketchy":
+                _save(picture, base / SKETCHY_SKETCHES / name / f"n{index:08d}_{number // 2}-{number % 2 + 1}.png")
+            elif dataset == "tuberlin":
+                _save(picture, base / "png_ready" / name / f"{80 * index + number + 1}.png")
+            else:
+                _save(picture, base / "QuickDraw_sketches_final" / name / f"{4500000000000000 + number}.png")
+        for number in range(photos):
+            picture = _photo(index, number, size)
+            if dataset == "sketchy":
+                original = number < max(1, photos // 2)
+                file = f"n{index:08d}_{number}.jpg" if original else f"ext_{number}.jpg"
+                _save(picture, base / SKETCHY_EXTENDED / name / file)
+                if original:
+                    _save(picture, base / SKETCHY_ORIGINALS / name / file)
+            elif dataset == "tuberlin":
+                _save(picture, base / "ImageResized_ready" / name / f"{name}_{number}.{('jpg', 'JPEG')[number % 2]}")
+            else:
+                _save(picture, base / "QuickDraw_images_final" / name / f"{number}.jpg")
+    return base
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def _sketch(index: int, number: int, size: int) -> Image.Image:
+    """Black strokes on white: a grid whose steps encode the class, shifted from drawing to drawing."""
+    canvas = np.full((size, size), 255, np.uint8)
+    canvas[(index + number) % size] = 0
+    canvas[:, index // size % size] = 0
+    return Image.fromarray(canvas)
+
+
+def _photo(index: int, number: int, size: int) -> Image.Image:
+    """One colour a class with the sketch's grid in a lighter tone, and a brightness that varies."""
+    canvas = np.empty((size, size, 3), np.uint8)
+    canvas[:] = (37 * index % 200, 83 * index % 200, (131 * index + 9 * number) % 200)
+    canvas[(index + number) % size] = 255
+    canvas[:, index // size % size] = 230
+    return Image.fromarray(canvas)
