@@ -1,8 +1,8 @@
 """One cell: skip, resume, finish or fail. Everything a reader needs is written as plain files in its folder."""
 from __future__ import annotations
 
+import hashlib
 import io
-import math
 import time
 import traceback
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Material:
         data = config.data
         key = data.dataset, data.split, data.unit_words
         if key not in self._words:
-            source = self.places.words or datasets.SPECS[data.dataset].words
+            source = self.places.words or getattr(datasets.SPECS[data.dataset], "words", None)
             if source is None:
                 raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
                                  f"GloVe text, or a table made with benchmarks/make_words.py)")
@@ -92,7 +92,7 @@ class Material:
         """The run's identity on this data."""
         split = self.split(config.data.dataset, config.data.split)
         uses_words = config.training.optimizer != "none" and config.losses.semantic > 0
-        return identity(config, split.data_digest, split.split_digest, self.words(config).digest if uses_words else "")
+        return identity(config, split.data_digest, split.split_digest, _words_digest(self.words(config)) if uses_words else "")
 
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher, words: what a model is built from."""
@@ -104,6 +104,10 @@ class Material:
         else:
             words = torch.zeros(len(split.seen), 1)
         return Ingredients(encoder, teacher, classifier, words, len(split.seen))
+
+
+def _words_digest(words: Words) -> str:
+    return hashlib.sha256(np.ascontiguousarray(words.vectors).tobytes()).hexdigest()
 
 
 def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from reports import paper, tables
-from reports.results import Cell, ReportError, Score, Suite, Task, digest, setting
+from reports.results import Cell, Score, Suite, Task, digest, setting
 
 TSNE_CLASSES = 8
 TSNE_SEED = 2021
@@ -138,7 +138,9 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     frames = []
     for cell, arrays in loaded:
         points = _embedding_points(arrays, kept)
-        perplexity = float(np.clip(len(points) / len(kept), 5, 30))
+        if len(points) < 10:
+            return None
+        perplexity = float(np.clip(len(points) / len(kept), 3, min(30, (len(points) - 1) / 3)))
         xy = _embed(np.stack(points.pop("vector").to_list()), perplexity, cache)
         frames.append(points.assign(variant=cell.variant, seed=cell.seed, x=xy[:, 0], y=xy[:, 1],
                                     shown=points["class"].isin(drawn)))
@@ -159,14 +161,11 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
 
 def retrieval(suite: Suite, task: Task) -> FigureData | None:
     """Columns: block, query_class, query_source, query_file, kind, variant, ap, rank, class, file, correct."""
-    metric = paper.retrieval_metric(task)
-    floors = [v for v in paper.main_variants(suite, task) if v.startswith("floor-") and suite.cells_of(task, v)]
-    best = max(floors, key=lambda v: suite.measure(task, v, Score(metric, classes="validation")).mean, default=None)
     blocks: dict[tuple[str, str], list[tuple[str, dict]]] = {}
     kinds: dict[tuple[str, str], str] = {}
     seeds = []
-    for variant in ("tcn", "hws", "nws", best):
-        for cell in suite.cells_of(task, variant)[:1] if variant else []:
+    for variant in (*paper.TRAINED, *_reference_floor(suite, task)):
+        for cell in suite.cells_of(task, variant)[:1]:
             examples = suite.examples(cell)
             if not examples:
                 continue
@@ -195,9 +194,9 @@ def retrieval(suite: Suite, task: Task) -> FigureData | None:
                                         "rank", "class", "file", "correct"])
     left = len(blocks) - len(chosen)
     return FigureData("retrieval", f"{task.slug}-retrieval", "Retrieval examples",
-                      "Each query drawing and the 13 photos that each variant ranks first, one row a variant. Right: solid "
-                      "green frame and ✓; wrong: dashed vermilion frame and ✗. AP: the query's average precision. Fixed "
-                      "queries were named before any run; the failure is a query that went wrong. "
+                      "Each query and the 13 photos that each variant ranks first, one row a variant. Right: solid green "
+                      "frame and ✓; wrong: dashed vermilion frame and ✗. AP: the query's average precision. The queries are "
+                      "the same for every variant, except that each may add a failure of its own. "
                       f"Runs: {', '.join(seeds)}." + (f" {left} further examples are in the result folders." if left else ""),
                       frame)
 
@@ -208,10 +207,7 @@ def publishers(suite: Suite, task: Task) -> FigureData | None:
     views = tables.publisher_views(suite, task)
     if len(views) < 2:
         return None
-    variants = [v for v in ("tcn", "hws", "nws") if suite.cells_of(task, v)]
-    floors = [v for v in paper.main_variants(suite, task) if v.startswith("floor-") and suite.cells_of(task, v)]
-    if floors:
-        variants.append(max(floors, key=lambda v: suite.measure(task, v, Score(metric, classes="validation")).mean))
+    variants = [v for v in (*paper.TRAINED, *_reference_floor(suite, task)) if suite.cells_of(task, v)]
     rows = []
     for variant in variants:
         for source, gallery in views:
@@ -225,7 +221,7 @@ def publishers(suite: Suite, task: Task) -> FigureData | None:
     several = frame.groupby("variant")["seed"].nunique().max() > 1
     return FigureData("publishers", f"{task.slug}-publishers", "Whose drawings are found",
                       f"{metric} (released rule, real-valued, unseen classes) by publisher of the query drawing, for the "
-                      "trained variants and the floor that does best on the validation classes. "
+                      "trained variants and the floor that is best on the validation classes. "
                       + ("Bars: means over seeds; whiskers: ± one standard deviation; dots: seeds. " if several
                          else "One seed. ") + "Short dotted lines: chance.", frame)
 
@@ -254,6 +250,14 @@ def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
                       "the unseen classes are shown for the reader and chose nothing.", frame)
 
 
+def _reference_floor(suite: Suite, task: Task) -> list[str]:
+    """The floor that is best on the validation classes; none where nothing tells."""
+    score = Score(paper.retrieval_metric(task), classes="validation")
+    means = {v: suite.measure(task, v, score) for v in paper.main_variants(suite, task) if v.startswith("floor-")}
+    means = {v: m.mean for v, m in means.items() if m.n}
+    return [max(means, key=means.__getitem__)] if means else []
+
+
 def _long(cell: Cell, quantity: str, at: pd.Series, value: pd.Series, window: int = 1) -> pd.DataFrame:
     frame = pd.DataFrame({"variant": cell.variant, "seed": cell.seed, "quantity": quantity, "at": at, "value": value})
     frame = frame.dropna(subset="value")
@@ -278,9 +282,6 @@ def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.D
 
 def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
     """t-SNE [n, 2] of vectors [n, D]; read from `cache` where the same vectors were embedded before."""
-    if len(vectors) < 10:
-        raise ReportError(f"t-SNE needs at least 10 points, got {len(vectors)}")
-    perplexity = min(perplexity, (len(vectors) - 1) / 3)
     path = cache / f"tsne-{digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
     try:
         found = np.load(path, allow_pickle=False)

@@ -336,7 +336,7 @@ def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> p
         raise ReportError(f"{path.name} has no rows")
     for name in numbers:
         try:
-            frame[name] = pd.to_numeric(frame[name].replace("", "nan"))
+            frame[name] = pd.to_numeric(frame[name].mask(frame[name].isin(("", "nan"))))
         except (ValueError, TypeError) as error:
             raise ReportError(f"{path.name}, column {name}: {error}") from None
     return frame

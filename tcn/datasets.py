@@ -1,7 +1,8 @@
 """What a data set is: its layout on disk, its classes and their roles, and the file lists of a split.
 
 In: a data root (or, for emoji, a cache folder) and a split's table of classes in `splits/`. Out: a `Split` of
-ordered `Files`, checked against what was expected, with digests that never hold an absolute path. Paper: data sets.
+ordered `Files`, checked against what was expected, with digests that never hold an absolute path.
+Paper: data sets.
 """
 from __future__ import annotations
 
@@ -56,18 +57,18 @@ class DatasetSpec:
 _ALL = ("mAP@all", "Prec@100")
 SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in (
     DatasetSpec("emoji", "Emoji", (), ("sketch",), ("photo",), ("fixed",), {"fixed": ("mAP@all", "Prec@R")},
-                "Built on this machine from published emoji drawings (tcn/emoji.py); split committed with the code."),
+                "Built on this machine from published emoji drawings; the split is committed with the code."),
     DatasetSpec("sketchy", "Sketchy Extended", ("sketchy", "sketchyextended"),
                 ("256x256/sketch/tx_000000000000_ready",),
                 ("256x256/photo/tx_000000000000_ready", "EXTEND_image_sketchy_ready"),
                 ("1", "2"), {"1": _ALL, "2": ("mAP@200", "Prec@200")},
-                "Classes, roles and counts of the list files released with the paper; split 2 as published for "
-                "classes outside ImageNet's 1,000."),
+                "Classes, roles and counts of the list files released with the paper; split 2 as published "
+                "for classes outside ImageNet's 1,000."),
     DatasetSpec("tuberlin", "TU-Berlin Extended", ("tuberlin", "tuberlinextended"), ("png_ready",),
                 ("ImageResized_ready",), ("1",), {"1": _ALL},
                 "Classes, roles and counts of the list files released with the paper."),
-    DatasetSpec("quickdraw", "QuickDraw Extended", ("quickdraw", "quickdrawextended"), ("QuickDraw_sketches_final",),
-                ("QuickDraw_images_final",), ("1",), {"1": _ALL},
+    DatasetSpec("quickdraw", "QuickDraw Extended", ("quickdraw", "quickdrawextended"),
+                ("QuickDraw_sketches_final",), ("QuickDraw_images_final",), ("1",), {"1": _ALL},
                 "Class names released with the paper; counts of the published lists of its unseen classes."),
 )})
 
@@ -98,7 +99,7 @@ class Split:
     name: str
     seen: tuple[str, ...]
     validation: tuple[str, ...]
-    """Classes never trained on that choose settings and checkpoints (emoji); none in the paper's data sets."""
+    """Classes never trained on that choose settings and checkpoints (emoji); none in the paper's sets."""
     unseen: tuple[str, ...]
     train_sketches: Files
     """Of seen classes, without the held-out ones."""
@@ -155,7 +156,7 @@ class Plan:
 
 
 def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
-    """The spec of `dataset` and the checked name of `split` (default: the data set's first). Raises InputError."""
+    """The spec of `dataset` and the checked name of `split`, by default its first. Raises InputError."""
     if dataset not in SPECS:
         raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}")
     found = SPECS[dataset]
@@ -186,13 +187,13 @@ def read_plan(dataset: str, split: str | None = None) -> Plan:
     )
 
 
-# --- where the data sets are -------------------------------------------------------------------------------------
+# --- where the data sets are --------------------------------------------------------------------------------
 
 def available(data_root: Path | None, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Which data sets can be loaded, and for each other one the reason.
 
-    `data_root` None: the folder in `$TCN_DATA`, if set. `names` None: all. Emoji counts as present, since it is
-    built on demand. A data set is missing unless all its folders exist; its classes are checked by `load`.
+    `data_root` None: the folder in `$TCN_DATA`, if set. `names` None: all. Emoji counts as present, since it
+    is built on demand. A data set is missing unless all its folders exist; its classes are checked by `load`.
     Raises InputError for an unknown name, or a data root that is not a folder.
     """
     root = _data_root(data_root)
@@ -231,8 +232,8 @@ def _locate(found: DatasetSpec, root: Path | None) -> Path | str:
     held = {place: [folder for folder in found.folders if (place / folder).is_dir()] for place in places}
     whole = [place for place in places if len(held[place]) == len(found.folders)]
     if len({place.resolve() for place in whole}) > 1:
-        raise InputError(f"{found.title} is there more than once: {', '.join(map(str, whole))}; leave one, or pass "
-                         f"one of them as the data root")
+        raise InputError(f"{found.title} is there more than once: {', '.join(map(str, whole))}; leave one, "
+                         f"or pass one of them as the data root")
     if whole:
         return whole[0]
     place = max(places, key=lambda one: len(held[one]))
@@ -247,19 +248,20 @@ def _compact(name: str) -> str:
     return "".join(filter(str.isalnum, name)).casefold()
 
 
-# --- loading -----------------------------------------------------------------------------------------------------
+# --- loading ------------------------------------------------------------------------------------------------
 
-def load(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, progress: bool = True,
-         emoji_tarballs: Path | None = None, strict: bool = True) -> Split:
+def load(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path,
+         progress: bool = True, emoji_tarballs: Path | None = None, strict: bool = True) -> Split:
     """The file lists of one split, checked against its table.
 
     `data_root` as in `available`; `cache` is where emoji is built (from `emoji_tarballs`, a folder of package
     tarballs, or over the network). Held-out sketches of the paper's data sets: per seen class the
-    `held_out_per_class` files with the smallest sha256 of "class/file name" (class in normal form); where a class
-    has fewer than five times as many, a fifth of it, at least one.
-    Raises InputError with every problem at once: folders or classes missing, empty or unexpected, two folders of
-    one class, files of 0 bytes. With `strict` False these become notes, and classes without both sketches and
-    photos are left out. Other counts than expected, and stray files, are always notes.
+    `held_out_per_class` files with the smallest sha256 of "class/file name" (class in normal form); where a
+    class has fewer than five times as many, a fifth of it, at least one.
+
+    Raises InputError with every problem at once: folders or classes missing, empty or unexpected, two folders
+    of one class, files of 0 bytes. With `strict` False these become notes, and classes without both sketches
+    and photos are left out. Other counts than expected, and stray files, are always notes.
     """
     found, split = spec(dataset, split)
     plan = read_plan(dataset, split)
@@ -287,14 +289,15 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
 
 @dataclass(frozen=True)
 class _Tree:
-    """One folder of class folders as found: class -> folder name on disk, and -> sorted (file name, bytes)."""
+    """One folder of class folders: class -> its name on disk, and -> sorted (file name, bytes)."""
 
     folder: str
     on_disk: dict[str, str]
     files: dict[str, list[tuple[str, int]]]
 
 
-def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[str], progress: bool) -> _Tree:
+def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[str],
+          progress: bool) -> _Tree:
     """List one folder of class folders; problems and notes are added to the lists given."""
     by_form = {normal_form(name): name for name in plan.roles}
     on_disk: dict[str, str] = {}
@@ -309,13 +312,14 @@ def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[
         if name is None:
             extra.append(entry.name)
         elif name in on_disk:
-            problems.append(f"{folder}: folders '{on_disk[name]}' and '{entry.name}' are both class '{name}'; "
-                            f"merge them or remove one")
+            problems.append(f"{folder}: folders '{on_disk[name]}' and '{entry.name}' are both class "
+                            f"'{name}'; merge them or remove one")
         else:
             on_disk[name] = entry.name
     lacking = [name for name in plan.roles if name not in on_disk]
     if lacking:
-        problems.append(f"{folder}: {len(lacking)} of {len(plan.roles)} classes missing: {_expected(lacking, plan)}")
+        problems.append(f"{folder}: {len(lacking)} of {len(plan.roles)} classes missing: "
+                        f"{_expected(lacking, plan)}")
     if extra:
         problems.append(f"{folder}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "
                         f"{', '.join(extra)}; move {'them' if len(extra) > 1 else 'it'} elsewhere")
@@ -338,10 +342,11 @@ def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[
         images.sort()
     empty = [name for name, images in files.items() if not images]
     if empty:
-        problems.append(f"{folder}: {len(empty)} class folder{'s' if len(empty) > 1 else ''} without any image: "
-                        f"{_expected(empty, plan)}")
+        problems.append(f"{folder}: {len(empty)} class folder{'s' if len(empty) > 1 else ''} without any "
+                        f"image: {_expected(empty, plan)}")
     if hollow:
-        problems.append(f"{folder}: {len(hollow)} file{'s' if len(hollow) > 1 else ''} of 0 bytes: {_some(hollow)}")
+        problems.append(f"{folder}: {len(hollow)} file{'s' if len(hollow) > 1 else ''} of 0 bytes: "
+                        f"{_some(hollow)}")
     if stray:
         notes.append(f"{folder}: ignored {len(stray)} stray file{'s' if len(stray) > 1 else ''}: "
                      f"{_some(sorted(stray))}")
@@ -352,7 +357,7 @@ def _expected(names: list[str], plan: Plan) -> str:
     """Class names with the files expected of each, where known."""
     parts = []
     for name in names:
-        counts = [f"{plan.counts[kind][name]} {kind}" for kind in ("sketches", "photos") if name in plan.counts[kind]]
+        counts = [f"{counts[name]} {kind}" for kind, counts in plan.counts.items() if name in counts]
         parts.append(f"{name} ({', '.join(counts)} expected)" if counts else name)
     return ", ".join(parts)
 
@@ -372,8 +377,8 @@ def _compare_counts(trees: list[_Tree], plan: Plan, kind: str) -> list[str]:
     if different:
         worst = sorted(different, key=lambda name: -abs(counts[name] - plan.counts[kind][name]))
         shown = _some([f"{name} {counts[name]} of {plan.counts[kind][name]}" for name in worst])
-        notes.append(f"{where}: {len(different)} class{'es' if len(different) > 1 else ''} with other counts than in "
-                     f"the published lists: {shown}")
+        notes.append(f"{where}: {len(different)} class{'es' if len(different) > 1 else ''} with other counts "
+                     f"than in the published lists: {shown}")
     total, expected = sum(counts.values()), plan.totals.get(kind)
     allowed = 0 if expected is None or not plan.totals_rounded else expected // 100
     if expected is not None and abs(total - expected) > allowed:
@@ -385,8 +390,8 @@ def held_out(label: str, names: Sequence[str], count: int) -> set[str]:
     """The files of one class that are kept from training: the same answer on every machine.
 
     `label` is the class, `names` its file names. Takes the `count` names with the smallest sha256 of
-    "class/file name" (class in normal form), or a fifth of them (at least one) where that is fewer; a class of
-    one file keeps it for training.
+    "class/file name" (class in normal form), or a fifth of them (at least one) where that is fewer; a class
+    of one file keeps it for training.
 
     >>> sorted(held_out("Palm_Tree", ["1.png", "2.png", "3.png", "4.png"], 1)) == sorted(
     ...     held_out("palm tree", ["4.png", "3.png", "2.png", "1.png"], 1))
@@ -395,7 +400,7 @@ def held_out(label: str, names: Sequence[str], count: int) -> set[str]:
     if len(names) < 2 or count < 1:
         return set()
     form = normal_form(label)
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{form}/{name}".encode("utf-8", "surrogateescape")).digest())
+    ranked = sorted(names, key=lambda name: _digest([f"{form}/{name}"]))
     return set(ranked[:min(count, max(1, len(names) // 5))])
 
 
@@ -413,14 +418,15 @@ def _assemble(found: DatasetSpec, plan: Plan, root: Path, sketches: list[_Tree],
         if found.name == "emoji":
             kept[name] = {f"{plan.held_out[name]}.png"} if name in plan.held_out else set()
             if not kept[name] <= set(names):
-                raise InputError(f"{root}: the held-out drawing {name}/{plan.held_out[name]}.png is not there; "
-                                 f"delete that folder and run again, so that it is built anew")
+                raise InputError(f"{root}: the held-out drawing {name}/{plan.held_out[name]}.png is not "
+                                 f"there; delete that folder and run again, so that it is built anew")
         else:
             kept[name] = held_out(name, names, plan.held_out_per_class)
             short += len(kept[name]) < plan.held_out_per_class
     if short:
-        notes.append(f"{short} seen class{'es' if short > 1 else ''} with fewer than {5 * plan.held_out_per_class} "
-                     f"sketches: a fifth is held out instead of {plan.held_out_per_class}")
+        notes.append(f"{short} seen class{'es' if short > 1 else ''} with fewer than "
+                     f"{5 * plan.held_out_per_class} sketches: a fifth is held out instead of "
+                     f"{plan.held_out_per_class}")
 
     seen_sketches = _entries(sketches, roles["seen"])
     parts = {
@@ -450,7 +456,8 @@ _Entry = tuple[str, str, str]
 
 
 def _entries(trees: list[_Tree], classes: Sequence[str]) -> list[_Entry]:
-    return [(tree.folder, name, file) for name in classes for tree in trees for file, _ in tree.files.get(name, ())]
+    return [(tree.folder, name, file)
+            for name in classes for tree in trees for file, _ in tree.files.get(name, ())]
 
 
 def _files(found: DatasetSpec, root: Path, entries: list[_Entry], label_of: Mapping[str, int],
@@ -466,20 +473,22 @@ def _files(found: DatasetSpec, root: Path, entries: list[_Entry], label_of: Mapp
 
 
 def _digest(lines: Iterable[str]) -> str:
+    """sha256 of the lines joined by line feeds; file names that are not UTF-8 keep their bytes."""
     total = hashlib.sha256()
-    for line in lines:
-        total.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    for index, line in enumerate(lines):
+        total.update(b"\n" * (index > 0) + line.encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
-# --- list files --------------------------------------------------------------------------------------------------
+# --- list files ---------------------------------------------------------------------------------------------
 
 def read_list(path: Path) -> tuple[list[str], np.ndarray]:
     """A list file in circulation: one `path label` a line, the label being the integer after the last space.
 
-    Returns N paths as written (class names in them may hold spaces) and labels, int64 [N]. Blank lines are skipped.
-    A path that stands twice is returned twice, as published. Raises InputError naming file and line where a line has
-    no path or no whole number from 0 as its label, and where the file is missing, empty or not UTF-8.
+    Returns N paths as written (class names in them may hold spaces) and labels, int64 [N]. Blank lines are
+    skipped. A path that stands twice is returned twice, as published. Raises InputError naming file and line
+    where a line has no path or no whole number from 0 as its label, and where the file is missing, empty or
+    not UTF-8.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -499,7 +508,7 @@ def read_list(path: Path) -> tuple[list[str], np.ndarray]:
         if not name:
             raise InputError(f"{path}, line {number}: '{line}' holds no space; expected 'path label'")
         if not (label.isascii() and label.isdigit()):
-            raise InputError(f"{path}, line {number}: label '{label}' after the last space is no whole number")
+            raise InputError(f"{path}, line {number}: label '{label}', after the last space, is no number")
         paths.append(name)
         labels.append(int(label))
     if not paths:

@@ -227,6 +227,40 @@ def _expected(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic:
     return (total / size).sum(1) / _divisor(measure, relevant, None)
 
 
+def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Tensor, order: str) -> Tensor:
+    """The largest ("best") or smallest ("worst") value that a measure takes over all tie orders, float64 [B].
+
+    Mostly relevant photos come first, or last, among those equally far. Not so for "item K + 1", nor where the sum
+    is divided by the hits: one late hit more can lower that mean. There the number x of hits that the run across the
+    cut-off places within it is varied; for each x they stand as early, or as late, as they can.
+    """
+    ranks = groups.ranks(order)
+    if measure.rule != "item K + 1" and (measure.divisor != "hits" or measure.k is None):
+        return _from_ranks(measure, ranks, relevant)
+    cut = _cut(measure, relevant)
+    end = groups.start + groups.size
+    if measure.rule == "item K + 1":
+        here = (groups.start <= cut) & (cut < end)
+        return (here if order == "best" else here & (groups.hits == groups.size)).any(1).double()
+    column = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
+    whole = (end <= cut) & (groups.size > 0)
+    before, total = whole.sum(1, keepdim=True), (column / ranks).masked_fill(~whole, 0.0).sum(1, keepdim=True)
+    across = (groups.start < cut) & (cut < end)
+    hits = across.sum(1, keepdim=True)
+    start = groups.start.masked_fill(~across, 0).amax(1, keepdim=True)
+    outside = (end - cut).masked_fill(~across, 0.0).amax(1, keepdim=True)
+    fewest, most = torch.clamp(hits - outside, min=0), torch.minimum(hits, cut - start)
+    x = torch.arange(int(most.max()) + 1, device=ranks.device).expand(len(ranks), -1)
+    # x hits on consecutive ranks after `lead` photos, `before` of them relevant: precisions (before + i) / (lead + i)
+    lead = start.expand_as(x) if order == "best" else torch.clamp(cut.clamp(max=len(harmonic) - 1).long() - x, min=0)
+    last = torch.clamp(lead + x, max=len(harmonic) - 1)
+    value = (total + x - (lead - before) * (harmonic[last] - harmonic[lead])) / (before + x).clamp(min=1)
+    impossible = (x < fewest) | (x > most)
+    if order == "best":
+        return value.masked_fill(impossible, -math.inf).amax(1)
+    return value.masked_fill(impossible, math.inf).amin(1)
+
+
 def _mixed_bits(state: Tensor) -> Tensor:
     """splitmix64's mixing steps, in place; int64 products wrap around, and the masks make the shifts logical."""
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
@@ -262,17 +296,20 @@ def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
     sparse = (hits < size) & (2 * hits <= size)
     draw = (_uniform(seed, (identity[:, None], 0), column) * size).long()
     ranks = torch.where(sparse, start + draw, ranks)
-    ranks = _sort_rows(torch.where(size > 0, ranks, 2**62))
+    ranks = _sort_rows(torch.where(size > 0, ranks, 2**62 + column))
     again, attempt = torch.arange(rows, device=start.device), 0
-    while len(again):
+    while True:
         part = ranks[again]
-        same = torch.zeros_like(part, dtype=torch.bool)
-        same[:, 1:] = (part[:, 1:] == part[:, :-1]) & sparse[again, 1:]
+        same = part[:, 1:] == part[:, :-1]
         left = same.any(1)
-        again, part, same, attempt = again[left], part[left], same[left], attempt + 1
-        if len(again):
-            draw = (_uniform(seed, (identity[again, None], attempt), column[again]) * size[again]).long()
-            ranks[again] = _sort_rows(torch.where(same, start[again] + draw, part))
+        if not bool(left.any()):
+            break
+        again, part, attempt = again[left], part[left], attempt + 1
+        row, at = same[left].nonzero(as_tuple=True)
+        at = at + 1
+        draw = (_uniform(seed, (identity[again[row]], attempt), at) * size[again[row], at]).long()
+        part[row, at] = start[again[row], at] + draw
+        ranks[again] = _sort_rows(part)
 
     dense = (hits < size) & (2 * hits > size)
     row, first = (dense & (column == before)).nonzero(as_tuple=True)
@@ -519,10 +556,10 @@ def score(
         "as-released" leaves it out of mAP and counts it as 0 in Prec, as the released code does.
     ties: how photos at equal distance are ordered. "expected": the mean over random orders, in closed form for Prec
         and for raw AP with a fixed divisor, elsewhere the mean of `tie_draws` orders drawn with `seed` (its standard
-        error: `Scores.error`). "best", "worst": relevant photos first or last among equals, which bounds every
-        metric except those divided by the hits and "item K + 1". "gallery-order": as they stand in the gallery.
+        error: `Scores.error`). "best", "worst": the largest and the smallest value that any order gives. "gallery-order": as they stand in the gallery.
         "scikit-learn": in AP, all photos at one distance share the precision at the last of them (the top K being cut
-        in gallery order); Prec is then in gallery order.
+        in gallery order); Prec is then in gallery order. Unit vectors tie where their cosines differ by less than
+        about 1e-12, so copies of a photo do, whatever the rounding.
     gallery_group [Ng]: equal values mark one photo listed several times. duplicates: "as-published" keeps all,
         "distinct" the first of each group.
     block: queries handled at once, chosen to bound memory if None; no number depends on it beyond the order of sums. device: defaults to that of
@@ -662,6 +699,8 @@ class _Gallery:
 
     def keys(self, distances: Tensor) -> Tensor:
         """int64 [B, N], all different in a row: by distance, then by gallery order."""
+        if len(self.features) > 2**21:
+            raise InputError(f"gallery has {len(self.features)} rows; gallery order is kept for up to {2**21}")
         return distances.to(torch.int64).mul_(len(self.features)).add_(self.order)
 
 
@@ -690,10 +729,10 @@ def _score_block(
         last = torch.where(present, (groups.start + groups.size).double(), math.inf)
         return {measure: _from_ranks(measure, by_order, relevant, last if measure.family == "AP" else None)
                 for measure in measures}, {}
-    ranks = groups.ranks("worst" if ties == "worst" else "best")
     if ties in ("best", "worst"):
-        return {measure: _from_ranks(measure, ranks, relevant) for measure in measures}, {}
+        return {measure: _bound(measure, groups, relevant, harmonic, ties) for measure in measures}, {}
 
+    ranks = groups.ranks("best")
     mixed = groups.mixed.nonzero()[:, 0]
     sampled = [measure for measure in measures if not measure.closed_form]
     found = {measure: (_expected(measure, groups, relevant, harmonic) if measure.closed_form and len(mixed)

@@ -1,7 +1,8 @@
 """Class names -> word vectors, from a committed table, a word2vec file or a GloVe file.
 
 In: a file and class names. Out: `Words`, one float32 row a class, with a sentence on where each came from.
-Files of word vectors are read in a stream: only rows that a class name may need are kept. Paper: semantic metric.
+Files of word vectors are read in a stream: only rows that a class name may need are kept.
+Paper: semantic metric.
 """
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ import numpy as np
 from tcn.config import InputError
 
 _JOINTS = ("_", "-", "")
-"""How a vocabulary may join the words of a name, in order of preference: `palm_tree`, `t-shirt`, `seashell`."""
+"""How a vocabulary may join a name's words, in order of preference: `palm_tree`, `t-shirt`, `seashell`."""
 _FUNCTION_WORDS = frozenset({"a", "an", "and", "of", "the", "to"})
 """Left out of an average where the vocabulary lacks them, as Google News lacks a, and, of, to."""
 _RESPELLINGS = {"axe": "ax", "tablelamp": "table lamp"}
-"""Class names of the paper's data sets that Google News, American and without rare compounds, may only hold so."""
+"""Names in the paper's data sets that an American vocabulary, or one without rare compounds, may lack."""
 _LONGEST_TOKEN = 4096
 _LARGEST_WIDTH = 10_000
 _BLOCK = 1 << 20
@@ -51,7 +52,7 @@ class Words:
 
 
 def normal_form(name: str) -> str:
-    """The form in which class names are compared: one space for any run of spaces, hyphens and underscores, no case.
+    """The form in which class names are compared: no case, one space for spaces, hyphens and underscores.
 
     >>> normal_form("Hot-air_balloon") == normal_form("hot air balloon")
     True
@@ -63,21 +64,24 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
     """One vector per name from `source`, scaled to unit length or raw.
 
     `source` is a table (`.csv`: `name,v0,v1,...`, looked up by normal form) or a vocabulary: word2vec binary,
-    word2vec text, or GloVe text, each plain or `.gz`, told apart by content. In a vocabulary a name of several words
-    is one token where there is one (joined by `_`, by `-`, or written together; lower case preferred), and the mean
-    of its words only otherwise, raw vectors averaged before scaling. What stands in brackets counts as words
-    (`mouse (animal)`: mouse, animal). Two names have a second spelling, tried last (`axe`: ax).
-    Raises InputError naming the file: every name without a vector at once; the byte or line where it is cut off or
-    garbled; vectors that are not finite, or zero where unit length is asked for; `.pkl` files, which are refused.
+    word2vec text, or GloVe text, each plain or `.gz`, told apart by content. In a vocabulary a name of
+    several words is one token where there is one (joined by `_`, by `-`, or written together; lower case
+    preferred), and the mean of its words only otherwise, raw vectors averaged before scaling. What stands in
+    brackets counts as words (`mouse (animal)`: mouse, animal). Two names have a second spelling, tried last
+    (`axe`: ax).
+
+    Raises InputError naming the file: every name without a vector at once; the byte or line where it is cut
+    off or garbled; vectors that are not finite, or zero where unit length is asked for; `.pkl` files, which
+    are refused.
     """
     source = Path(source)
     names = tuple(names)
     if not names:
         raise InputError("no class names to look up")
     if source.suffix.lower() in (".pkl", ".pickle"):
-        raise InputError(f"{source}: pickle files are not read, since loading one can run any code. Convert it once "
-                         f"with `python -m tcn.words {source.name} {source.stem}.csv`, which admits only names and "
-                         f"arrays, and pass the .csv")
+        raise InputError(f"{source}: pickle files are not read, since loading one can run any code. Convert "
+                         f"it once with `python -m tcn.words {source.name} {source.stem}.csv`, which admits "
+                         f"only names and arrays, and pass the .csv")
     if not source.is_file():
         raise InputError(f"word vector file {source} does not exist")
     try:
@@ -86,7 +90,8 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
         else:
             vectors, description = _from_vocabulary(source, names)
     except (EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{source}: the compressed file is cut off or damaged ({error}); fetch it again") from error
+        raise InputError(f"{source}: the compressed file is cut off or damaged ({error}); fetch it again"
+                         ) from error
     except OSError as error:
         raise InputError(f"{source} can't be read: {error.strerror or error}") from error
     if unit:
@@ -99,7 +104,7 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
                  f"{description}; {'unit length' if unit else 'raw length'}")
 
 
-# --- tables ------------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------------------
 
 def write_table(path: Path, names: Sequence[str], vectors: np.ndarray) -> None:
     """Write names and vectors [C, W] as a table that `load_words` reads; float32 values survive exactly."""
@@ -129,8 +134,8 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
                                      f"{len(header) - 1} expected")
                 form = normal_form(row[0])
                 if form in lines:
-                    raise InputError(f"{source}, line {reader.line_num}: '{row[0]}' stands in line {lines[form]} "
-                                     f"already")
+                    raise InputError(f"{source}, line {reader.line_num}: '{row[0]}' stands in line "
+                                     f"{lines[form]} already")
                 lines[form] = reader.line_num
                 if form in wanted:
                     rows[form] = _floats(row[1:], f"{source}, line {reader.line_num}")
@@ -140,7 +145,8 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
         raise InputError(f"{source} is no table: {error}") from error
     unknown = [name for name in names if normal_form(name) not in rows]
     if unknown:
-        raise InputError(f"{source} has no row for {len(unknown)} of {len(names)} class names: {', '.join(unknown)}")
+        raise InputError(f"{source} has no row for {len(unknown)} of {len(names)} class names: "
+                         f"{', '.join(unknown)}")
     vectors = np.stack([rows[normal_form(name)] for name in names])
     return vectors, f"{source.name}: table, {vectors.shape[1]}-d, one row a class"
 
@@ -159,7 +165,7 @@ def _finite(values: np.ndarray, where: str) -> np.ndarray:
     return values
 
 
-# --- vocabularies ------------------------------------------------------------------------------------------------
+# --- vocabularies -------------------------------------------------------------------------------------------
 
 def _parts(name: str) -> list[str]:
     """The words of a class name, lower case, without brackets: `car_(sedan)` -> car, sedan."""
@@ -221,8 +227,9 @@ def _from_vocabulary(source: Path, names: Sequence[str]) -> tuple[np.ndarray, st
         elif how != name:
             whole.append(f"{name} = {how}")
     if unknown:
-        raise InputError(f"{source} ({kind}, {count:,} words) has no vector for {len(unknown)} of {len(names)} class "
-                         f"names: {', '.join(unknown)}. Use another file, or a table with a row for each class")
+        raise InputError(f"{source} ({kind}, {count:,} words) has no vector for {len(unknown)} of "
+                         f"{len(names)} class names: {', '.join(unknown)}. Use another file, or a table with "
+                         f"a row for each class")
     exact = len(names) - len(whole) - len(averaged)
     description = f"{source.name}: {kind}, {count:,} words, {width}-d; {exact} names are tokens as they stand"
     if whole:
@@ -236,14 +243,16 @@ def _resolve(name: str, wanted: _Wanted) -> tuple[np.ndarray | None, str]:
     """The raw vector of a name and the token or mean it is; or None and the words that lack one."""
     lacking: list[str] = []
     for parts in _spellings(name):
-        tokens = [wanted.found[key] for key in (joint.join(parts) for joint in _JOINTS) if key in wanted.found]
+        keys = [joint.join(parts) for joint in _JOINTS]
+        tokens = [wanted.found[key] for key in keys if key in wanted.found]
         if tokens:
             _, token, vector = min(tokens, key=lambda hit: hit[0])  # the first joint among equals
             return vector, token
         there = [wanted.found[part] for part in parts if part in wanted.found]
         missing = [part for part in parts if part not in wanted.found]
         if there and set(missing) <= _FUNCTION_WORDS:
-            return np.mean([hit[2] for hit in there], axis=0), f"mean of {' + '.join(hit[1] for hit in there)}"
+            mean = np.mean([vector for _, _, vector in there], axis=0)
+            return mean, f"mean of {' + '.join(token for _, token, _ in there)}"
         lacking = lacking or missing
     return None, " and ".join(lacking) or f"'{name}'"
 
@@ -267,13 +276,14 @@ def _read(stream: BinaryIO, source: Path, wanted: _Wanted) -> tuple[str, int, in
         raise InputError(f"{source}: the header says that the file holds no words")
     if _is_text(rest.partition(b"\n")[0]):
         return "word2vec text", _read_text(chunks, source, wanted, width, count), width
-    return "word2vec binary", _read_binary(_chained(rest, stream), len(first) + 1, source, wanted, width, count), width
+    body, offset = _chained(rest, stream), len(first) + 1
+    return "word2vec binary", _read_binary(body, offset, source, wanted, width, count), width
 
 
 def _check_width(width: int, source: Path, first: bytes) -> None:
     if not 2 <= width <= _LARGEST_WIDTH:
-        raise InputError(f"{source} is no file of word vectors: line 1 starts {first[:40]!r}; expected a word2vec "
-                         f"header 'count width' or a GloVe line 'word v0 v1 ...'")
+        raise InputError(f"{source} is no file of word vectors: line 1 starts {first[:40]!r}; expected a "
+                         f"word2vec header 'count width' or a GloVe line 'word v0 v1 ...'")
 
 
 def _is_text(line: bytes) -> bool:
@@ -303,8 +313,8 @@ def _read_text(chunks: Iterator[bytes], source: Path, wanted: _Wanted, width: in
     if rest.strip():
         words += _text_line(rest, number + 1, source, wanted, width)
     if count is not None and words != count:
-        raise InputError(f"{source}: the header promises {count:,} words, the file holds {words:,}; it is cut off or "
-                         f"damaged, fetch it again")
+        raise InputError(f"{source}: the header promises {count:,} words, the file holds {words:,}; it is "
+                         f"cut off or damaged, fetch it again")
     return words
 
 
@@ -317,7 +327,8 @@ def _text_line(line: bytes, number: int, source: Path, wanted: _Wanted, width: i
     # a few GloVe words hold spaces themselves, so the values are counted from the right
     token, *values = line.split(b" ", 1) if spaces == width else line.rsplit(b" ", width)
     if spaces < width:
-        raise InputError(f"{source}, line {number}: {spaces} values, {width} expected; the file is cut off or damaged")
+        raise InputError(f"{source}, line {number}: {spaces} values, {width} expected; the file is cut off "
+                         f"or damaged")
     match = wanted.rank(token)
     if match:
         fields = values[0].split(b" ") if spaces == width else values
@@ -325,7 +336,8 @@ def _text_line(line: bytes, number: int, source: Path, wanted: _Wanted, width: i
     return 1
 
 
-def _read_binary(chunks: Iterator[bytes], offset: int, source: Path, wanted: _Wanted, width: int, count: int) -> int:
+def _read_binary(chunks: Iterator[bytes], offset: int, source: Path, wanted: _Wanted, width: int,
+                 count: int) -> int:
     size = 4 * width
     buffer, start = b"", 0
     for index in range(count):
@@ -334,48 +346,49 @@ def _read_binary(chunks: Iterator[bytes], offset: int, source: Path, wanted: _Wa
             if 0 <= space and space + 1 + size <= len(buffer):
                 break
             if space < 0 and len(buffer) - start > _LONGEST_TOKEN or space - start > _LONGEST_TOKEN:
-                raise InputError(f"{source}: word {index + 1:,} at byte {offset + start:,} does not end; this is no "
-                                 f"word2vec binary of {width} values a word, or it is damaged")
+                raise InputError(f"{source}: word {index + 1:,} at byte {offset + start:,} does not end; "
+                                 f"this is no word2vec binary of {width} values a word, or it is damaged")
             chunk = next(chunks, None)
             if chunk is None:
-                raise InputError(f"{source} is cut off at byte {offset + len(buffer):,}, in word {index + 1:,} of "
-                                 f"{count:,}; fetch it again")
+                raise InputError(f"{source} is cut off at byte {offset + len(buffer):,}, in word "
+                                 f"{index + 1:,} of {count:,}; fetch it again")
             offset += start
             buffer, start = buffer[start:] + chunk, 0
         token = buffer[start:space].lstrip(b"\n")  # the original writer ends each vector with a line feed
         match = wanted.rank(token)
         if match:
             vector = np.frombuffer(buffer, "<f4", width, space + 1).astype(np.float64)
-            wanted.keep(*match, token, _finite(vector, f"{source}: word {index + 1:,} at byte {offset + start:,}"))
+            where = f"{source}: word {index + 1:,} at byte {offset + start:,}"
+            wanted.keep(*match, token, _finite(vector, where))
         start = space + 1 + size
     if buffer[start:].strip() or any(chunk.strip() for chunk in chunks):
-        raise InputError(f"{source} goes on after byte {offset + start:,}, where its {count:,} words end; this is no "
-                         f"word2vec binary of {width} values a word, or it is damaged")
+        raise InputError(f"{source} goes on after byte {offset + start:,}, where its {count:,} words end; "
+                         f"this is no word2vec binary of {width} values a word, or it is damaged")
     return count
 
 
-# --- pickled vectors in circulation ------------------------------------------------------------------------------
+# --- pickled vectors in circulation -------------------------------------------------------------------------
 
 _ADMITTED = frozenset({
     ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    *((f"numpy.{core}.{module}", name) for core in ("core", "_core") for module, name in (
+        ("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))),
 })
-"""All that a pickled dictionary of names and arrays needs; nothing among it runs code of the file's choosing."""
+"""All that a pickled dictionary of names and arrays needs; none of it runs code of the file's choosing."""
 
 
 class _OnlyArrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ADMITTED:
-            raise InputError(f"it asks for {module}.{name}, which a dictionary of names and arrays doesn't need")
+            raise InputError(f"it asks for {module}.{name}, which names and arrays don't need")
         return super().find_class(module, name)
 
 
 def convert_pickle(source: Path, target: Path) -> int:
-    """Turn a pickled dictionary {class name: vector} into a table for `load_words`; returns the number of rows.
+    """Turn a pickled dictionary {class name: vector} into a table for `load_words`; the number of rows.
 
-    Everything in the file but names, numbers and arrays is refused before it is built. Vectors may be [W] or [1, W].
-    Raises InputError for a file of another make, naming what is in the way.
+    Everything in the file but names, numbers and arrays is refused before it is built. Vectors may be [W] or
+    [1, W]. Raises InputError for a file of another make, naming what is in the way.
     """
     try:
         with open(source, "rb") as stream:
@@ -387,7 +400,8 @@ def convert_pickle(source: Path, target: Path) -> int:
     except Exception as error:  # a damaged pickle raises nearly anything
         raise InputError(f"{source} is no readable pickle ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict) or not content:
-        raise InputError(f"{source} holds a {type(content).__name__}; expected a dictionary of class names and vectors")
+        raise InputError(f"{source} holds a {type(content).__name__}; expected a dictionary of class names "
+                         f"and vectors")
     rows = []
     for name, value in content.items():
         try:
@@ -395,8 +409,8 @@ def convert_pickle(source: Path, target: Path) -> int:
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: entry {name!r} is no vector ({error})") from error
         if not isinstance(name, str) or len(row) < 2 or (rows and len(row) != len(rows[0])):
-            raise InputError(f"{source}: entry {name!r} holds {len(row)} numbers; expected a class name and a vector "
-                             f"as long as the others")
+            raise InputError(f"{source}: entry {name!r} holds {len(row)} numbers; expected a class name and "
+                             f"a vector as long as the others")
         rows.append(_finite(row, f"{source}: entry {name!r}"))
     write_table(Path(target), list(content), np.stack(rows))
     return len(rows)

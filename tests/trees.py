@@ -1,7 +1,7 @@
 """Small data sets in the exact layouts of the three in circulation, for tests and for end-to-end runs.
 
-In: a folder, a data set's name, images per class and their size. Out: real PNG and JPEG files under the released
-folder and class names, coloured by class so that a network can learn something from them.
+In: a folder, a data set's name, images per class and their size. Out: real PNG and JPEG files under the
+released folder and class names, coloured by class so that a network can learn something from them.
 """
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ def class_names(dataset: str) -> list[str]:
 def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size: int = 8) -> Path:
     """Write `dataset` (`sketchy`, `tuberlin` or `quickdraw`) below `root`; returns its own folder.
 
-    Every class gets `sketches` sketches and `photos` photos of `size` pixels. Sketchy keeps its habit: the first
-    half of a class's photos (at least one) lies in both photo folders, the rest only in the extended one.
+    Every class gets `sketches` sketches and `photos` photos of `size` pixels. Sketchy keeps its habit: the
+    first half of a class's photos (at least one) lies in both photo folders, the rest only in the extended
+    one.
     """
     base = root / FOLDER[dataset]
     for index, name in enumerate(class_names(dataset)):
         for number in range(sketches):
             picture = _sketch(index, number, size)
             if dataset == "sketchy":
-                _save(picture, base / SKETCHY_SKETCHES / name / f"n{index:08d}_{number // 2}-{number % 2 + 1}.png")
+                file = f"n{index:08d}_{number // 2}-{number % 2 + 1}.png"
+                _save(picture, base / SKETCHY_SKETCHES / name / file)
             elif dataset == "tuberlin":
                 _save(picture, base / "png_ready" / name / f"{80 * index + number + 1}.png")
             else:
@@ -49,7 +51,8 @@ def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size
                 if original:
                     _save(picture, base / SKETCHY_ORIGINALS / name / file)
             elif dataset == "tuberlin":
-                _save(picture, base / "ImageResized_ready" / name / f"{name}_{number}.{('jpg', 'JPEG')[number % 2]}")
+                file = f"{name}_{number}.{('jpg', 'JPEG')[number % 2]}"
+                _save(picture, base / "ImageResized_ready" / name / file)
             else:
                 _save(picture, base / "QuickDraw_images_final" / name / f"{number}.jpg")
     return base

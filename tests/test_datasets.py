@@ -1,0 +1,367 @@
+"""Data sets: split contents against hand-written facts, problems said precisely, digests, held-out rule,
+lists."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import SKETCHY_EXTENDED, SKETCHY_ORIGINALS, SKETCHY_SKETCHES, make_tree
+
+from tcn import datasets
+from tcn.config import InputError
+from tcn.datasets import SPECS, available, load, read_list, read_plan
+
+UNSEEN = {
+    ("sketchy", "1"): "airplane, bell, butterfly, camel, chicken, cup, deer, harp, horse, parrot, pineapple, "
+                      "ray, rifle, scissors, snail, squirrel, swan, tank, teddy_bear, tree, umbrella, "
+                      "volcano, wheelchair, windmill, wine_bottle",
+    ("sketchy", "2"): "bat, cabin, cow, dolphin, door, giraffe, helicopter, mouse, pear, raccoon, "
+                      "rhinoceros, saw, scissors, seagull, skyscraper, songbird, sword, tree, wheelchair, "
+                      "windmill, window",
+    ("tuberlin", "1"): "ant, banana, bottle opener, brain, bread, bridge, bus, canoe, fan, frying-pan, "
+                       "horse, hot air balloon, laptop, lighter, parachute, penguin, pizza, rollerblades, "
+                       "shoe, snowboard, space shuttle, streetlight, suitcase, t-shirt, table, teacup, "
+                       "telephone, tractor, trombone, windmill",
+    ("quickdraw", "1"): "bat, cow, dolphin, door, giraffe, helicopter, mouse, raccoon, rhinoceros, saw, "
+                        "scissors, skyscraper, tree, windmill, feather, campfire, palm tree, fire_hydrant, "
+                        "bread, beach, megaphone, cactus, zebra, tiger, shark, frog, banana, cake, "
+                         "hamburger, fan",
+}
+SIZES = {("sketchy", "1"): (100, 25), ("sketchy", "2"): (104, 21), ("tuberlin", "1"): (220, 30),
+         ("quickdraw", "1"): (80, 30)}
+SOME_SEEN = {"sketchy": {"car_(sedan)", "hot-air_balloon", "jack-o-lantern", "zebra"},
+             "tuberlin": {"bear (animal)", "pipe (for smoking)", "flower with stem", "sponge bob"},
+             "quickdraw": {"hot-air_balloon", "eiffel tower", "soccer ball", "wine bottle"}}
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three data sets, six sketches and four photos a class; read only."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("sketchy", "tuberlin", "quickdraw"):
+        make_tree(folder, name, sketches=6, photos=4, size=4)
+    return folder
+
+
+@pytest.fixture
+def tuberlin(tmp_path: Path) -> Path:
+    """A TU-Berlin tree to spoil; its own folder."""
+    return make_tree(tmp_path, "tuberlin", sketches=2, photos=1, size=2)
+
+
+def _load(root: Path, dataset: str, split: str | None = None, **options: object) -> datasets.Split:
+    return load(dataset, split, data_root=root, cache=root / "no-cache", progress=False, **options)
+
+
+# --- split contents -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("dataset", "split"), SIZES)
+def test_split_classes_are_the_published_ones(root: Path, dataset: str, split: str) -> None:
+    found = _load(root, dataset, split)
+    assert (len(found.seen), len(found.unseen)) == SIZES[dataset, split]
+    assert set(found.unseen) == set(UNSEEN[dataset, split].split(", "))
+    assert SOME_SEEN[dataset] <= set(found.seen)
+    assert found.validation == ()
+    assert len(set(found.classes)) == sum(SIZES[dataset, split])
+    assert found.classes == found.seen + found.unseen
+
+
+@pytest.mark.parametrize(("dataset", "split"), SIZES)
+def test_each_list_holds_its_roles_classes_and_nothing_else(root: Path, dataset: str, split: str) -> None:
+    found = _load(root, dataset, split)
+    seen, unseen = SIZES[dataset, split]
+    photos = 6 if dataset == "sketchy" else 4
+    assert {name: len(files) for name, files in found.lists().items()} == {
+        "train_sketches": 5 * seen, "heldout_sketches": seen, "train_photos": photos * seen,
+        "validation_sketches": 0, "validation_photos": 0, "query": 6 * unseen, "gallery": photos * unseen}
+    folders = {"sketchy": ({SKETCHY_SKETCHES}, {SKETCHY_ORIGINALS, SKETCHY_EXTENDED}),
+               "tuberlin": ({"png_ready"}, {"ImageResized_ready"}),
+               "quickdraw": ({"QuickDraw_sketches_final"}, {"QuickDraw_images_final"})}[dataset]
+    for name, files in found.lists().items():
+        its = found.unseen if name in ("query", "gallery") else found.seen
+        assert files.labels.dtype == np.int64
+        assert len(files.paths) == len(files.labels) == len(files.sources) == len(files.groups)
+        assert len(set(files.paths)) == len(files)
+        for path, label in zip(files.paths, files.labels, strict=True):
+            folder, of_class, file = path.rsplit("/", 2)
+            assert of_class == found.classes[label] and of_class in its
+            assert folder in folders["photo" in name or name == "gallery"]
+            assert (files.root / path).is_file() and file
+        assert set(files.sources) <= {""}
+
+
+def test_no_file_of_an_unseen_class_is_ever_trained_on(root: Path) -> None:
+    for dataset, split in SIZES:
+        found = _load(root, dataset, split)
+        unseen = set(UNSEEN[dataset, split].split(", "))
+        for files in (found.train_sketches, found.train_photos, found.heldout_sketches):
+            assert not {path.split("/")[-2] for path in files.paths} & unseen
+            assert files.labels.max() < len(found.seen)
+
+
+def test_sketchys_twice_named_photos_form_one_group(root: Path) -> None:
+    gallery = _load(root, "sketchy").gallery
+    # of four photos the first two lie in both folders: six entries, four pictures a class
+    assert len(gallery) == 6 * 25
+    assert len(set(gallery.groups)) == 4 * 25
+    by_group: dict[str, set[bytes]] = {}
+    for path, group in zip(gallery.paths, gallery.groups, strict=True):
+        by_group.setdefault(group, set()).add((gallery.root / path).read_bytes())
+    assert all(len(contents) == 1 for contents in by_group.values())
+
+
+def test_expected_counts_are_those_of_the_published_lists() -> None:
+    def total(dataset: str, split: str, role: str, kind: str) -> int:
+        plan = read_plan(dataset, split)
+        return sum(plan.counts[kind].get(name, 0) for name in plan.of(role))
+
+    assert total("sketchy", "1", "seen", "sketches") == 55_252 + 5_000
+    assert total("sketchy", "1", "unseen", "sketches") == 15_229
+    assert total("sketchy", "1", "seen", "photos") == 68_401
+    assert total("sketchy", "1", "unseen", "photos") == 17_101
+    assert total("tuberlin", "1", "seen", "sketches") == 15_400 + 2_200
+    assert total("tuberlin", "1", "unseen", "sketches") == 2_400
+    assert total("tuberlin", "1", "unseen", "photos") == 27_989
+    assert total("quickdraw", "1", "unseen", "sketches") == 92_291
+    assert total("quickdraw", "1", "unseen", "photos") == 54_151
+    for split in ("1", "2"):
+        plan = read_plan("sketchy", split)
+        assert plan.totals == {"sketches": 75_481, "photos": 73_002 + 12_500}
+        assert sum(plan.counts["sketches"].values()) == 75_481
+        assert sum(plan.counts["photos"].values()) == 85_502
+    assert read_plan("tuberlin").totals == {"sketches": 20_000, "photos": 204_489}
+    assert read_plan("sketchy", "1").held_out_per_class * 100 == 5_000
+    assert read_plan("tuberlin").held_out_per_class * 220 == 2_200
+
+
+def test_headline_metrics_follow_the_paper() -> None:
+    assert SPECS["sketchy"].headline["1"] == SPECS["tuberlin"].headline["1"] == ("mAP@all", "Prec@100")
+    assert SPECS["sketchy"].headline["2"] == ("mAP@200", "Prec@200")
+    assert SPECS["quickdraw"].headline["1"] == ("mAP@all", "Prec@100")
+    for spec in SPECS.values():
+        assert set(spec.headline) == set(spec.splits)
+
+
+# --- held-out sketches --------------------------------------------------------------------------------------
+
+def test_held_out_rule_by_hand() -> None:
+    names = [f"{number}.png" for number in range(40)]
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"hot air balloon/{name}".encode()).hexdigest())
+    for spelling in ("hot-air_balloon", "Hot air balloon", "hot_air_balloon"):
+        assert datasets.held_out(spelling, names[::-1], 5) == set(ranked[:5])
+    assert datasets.held_out("hot air balloon", names, 10) == set(ranked[:8]), "never more than a fifth"
+    assert datasets.held_out("cup", ["1.png", "2.png"], 50) <= {"1.png", "2.png"}
+    assert len(datasets.held_out("cup", ["1.png", "2.png"], 50)) == 1
+    assert datasets.held_out("cup", ["1.png"], 50) == set()
+
+
+def test_full_size_classes_hold_out_exactly_as_many_as_released() -> None:
+    assert len(datasets.held_out("flower", [f"{n}.png" for n in range(518)], 50)) == 50
+    assert len(datasets.held_out("ant", [f"{n}.png" for n in range(80)], 10)) == 10
+
+
+def test_held_out_sketches_are_apart_from_training_and_stable(root: Path) -> None:
+    first, again = _load(root, "tuberlin"), _load(root, "tuberlin")
+    assert first.heldout_sketches.paths == again.heldout_sketches.paths
+    assert not set(first.heldout_sketches.paths) & set(first.train_sketches.paths)
+    of_seen = {path for path in (f"png_ready/{name}/{file.name}" for name in first.seen
+                                 for file in (first.query.root / "png_ready" / name).iterdir())}
+    assert set(first.heldout_sketches.paths) | set(first.train_sketches.paths) == of_seen
+    assert sorted(first.heldout_sketches.labels) == list(range(220))
+
+
+# --- problems -----------------------------------------------------------------------------------------------
+
+def test_all_problems_are_named_at_once(tuberlin: Path) -> None:
+    shutil.rmtree(tuberlin / "png_ready" / "ant")
+    shutil.rmtree(tuberlin / "ImageResized_ready" / "zebra")
+    (tuberlin / "ImageResized_ready" / "griffin").mkdir()
+    for file in (tuberlin / "png_ready" / "bread").iterdir():
+        file.unlink()
+    shutil.copytree(tuberlin / "png_ready" / "t-shirt", tuberlin / "png_ready" / "T_Shirt")
+    (tuberlin / "png_ready" / "cup" / "9999.png").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        _load(tuberlin.parent, "tuberlin")
+    said = str(caught.value)
+    assert str(tuberlin) in said and "6 problems" in said
+    assert "png_ready: 1 of 250 classes missing: ant (80 sketches, 424 photos expected)" in said
+    assert "ImageResized_ready: 1 of 250 classes missing: zebra (80 sketches expected)" in said
+    assert "ImageResized_ready: 1 unexpected class folder: griffin" in said
+    assert "png_ready: 1 class folder without any image: bread (80 sketches, 1273 photos expected)" in said
+    assert "'T_Shirt' and 't-shirt' are both class 't-shirt'" in said
+    assert "png_ready: 1 file of 0 bytes: cup/9999.png" in said
+
+
+def test_lenient_loading_leaves_broken_classes_out_and_says_so(tuberlin: Path) -> None:
+    shutil.rmtree(tuberlin / "png_ready" / "ant")
+    shutil.rmtree(tuberlin / "ImageResized_ready" / "zebra")
+    (tuberlin / "ImageResized_ready" / "griffin").mkdir()
+    found = _load(tuberlin.parent, "tuberlin", strict=False)
+    assert len(found.seen) == 219 and len(found.unseen) == 29
+    assert not {"ant", "zebra", "griffin"} & set(found.classes)
+    assert set(found.train_photos.labels) == set(range(219))
+    said = "\n".join(found.notes)
+    assert "ant" in said and "zebra" in said and "griffin" in said
+
+
+def test_class_folders_may_be_spelt_otherwise(tuberlin: Path) -> None:
+    plain = _load(tuberlin.parent, "tuberlin")
+    for old, new in (("hot air balloon", "hot-air_balloon"), ("palm tree", "Palm_Tree"),
+                     ("frying-pan", "frying pan"), ("bear (animal)", "bear_(animal)")):
+        (tuberlin / "ImageResized_ready" / old).rename(tuberlin / "ImageResized_ready" / new)
+    spelt = _load(tuberlin.parent, "tuberlin")
+    assert spelt.classes == plain.classes
+    assert "ImageResized_ready/hot-air_balloon/hot air balloon_0.jpg" in spelt.gallery.paths
+    assert (spelt.gallery.labels == plain.gallery.labels).all()
+    assert (spelt.data_digest, spelt.split_digest) == (plain.data_digest, plain.split_digest)
+
+
+def test_stray_files_are_ignored_and_counted(tuberlin: Path) -> None:
+    before = _load(tuberlin.parent, "tuberlin")
+    (tuberlin / "png_ready" / "filelist.txt").write_text("x")
+    (tuberlin / "png_ready" / "__MACOSX").mkdir()
+    (tuberlin / "png_ready" / "cup" / "Thumbs.db").write_text("x")
+    (tuberlin / "png_ready" / "cup" / "._1.png").write_text("x")
+    (tuberlin / "png_ready" / "cup" / "more.png").mkdir()
+    (tuberlin / "ImageResized_ready" / ".DS_Store").write_text("x")
+    after = _load(tuberlin.parent, "tuberlin")
+    assert after.data_digest == before.data_digest and after.split_digest == before.split_digest
+    assert any(note == "png_ready: ignored 5 stray files: __MACOSX, cup/._1.png, cup/Thumbs.db, "
+                       "cup/more.png, filelist.txt" for note in after.notes)
+    assert any(note == "ImageResized_ready: ignored 1 stray file: .DS_Store" for note in after.notes)
+
+
+def test_image_endings_in_any_case_count(tuberlin: Path) -> None:
+    folder = tuberlin / "ImageResized_ready" / "ant"
+    for ending in ("JPEG", "JPG", "jpeg", "PNG"):
+        shutil.copy(folder / "ant_0.jpg", folder / f"more_{ending}.{ending}")
+    found = _load(tuberlin.parent, "tuberlin")
+    mine = [path.rsplit("/")[-1] for path in found.gallery.paths if "/ant/" in path]
+    assert mine == ["ant_0.jpg", "more_JPEG.JPEG", "more_JPG.JPG", "more_PNG.PNG", "more_jpeg.jpeg"]
+
+
+def test_counts_that_differ_are_notes(tuberlin: Path) -> None:
+    notes = "\n".join(_load(tuberlin.parent, "tuberlin").notes)
+    assert "png_ready: 250 classes with other counts than in the published lists: airplane 2 of 80" in notes
+    assert "ImageResized_ready: 30 classes with other counts than in the published lists: windmill 1 of " \
+           "2922, brain 1 of 1297" in notes
+    assert "ImageResized_ready: 250 photos in all, 204,489 expected" in notes
+
+
+def test_expected_counts_met_leave_no_note(tuberlin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = read_plan("tuberlin")
+    small = dataclasses.replace(
+        plan, counts={"sketches": dict.fromkeys(plan.roles, 2), "photos": dict.fromkeys(plan.roles, 1)},
+        totals={"sketches": 500, "photos": 252}, totals_rounded=True, held_out_per_class=0)
+    monkeypatch.setattr(datasets, "read_plan", lambda *_: small)
+    assert _load(tuberlin.parent, "tuberlin").notes == ()
+    monkeypatch.setattr(datasets, "read_plan", lambda *_: dataclasses.replace(small, totals_rounded=False))
+    notes = _load(tuberlin.parent, "tuberlin").notes
+    assert notes == ("ImageResized_ready: 250 photos in all, 252 expected",)
+
+
+# --- where data sets are ------------------------------------------------------------------------------------
+
+def test_present_data_sets_run_and_the_others_are_named(
+        tuberlin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tuberlin.parent / "sketchy" / SKETCHY_EXTENDED).mkdir(parents=True)
+    present, missing = available(tuberlin.parent, None)
+    assert present == ["emoji", "tuberlin"]
+    assert set(missing) == {"sketchy", "quickdraw"}
+    assert f"{tuberlin.parent / 'sketchy'} holds {SKETCHY_EXTENDED} but not " \
+           f"{SKETCHY_SKETCHES}, {SKETCHY_ORIGINALS}" in missing["sketchy"]
+    assert str(tuberlin.parent) in missing["quickdraw"] and "QuickDraw_sketches_final" in missing["quickdraw"]
+    with pytest.raises(InputError, match="QuickDraw_images_final"):
+        _load(tuberlin.parent, "quickdraw")
+
+    monkeypatch.setenv("TCN_DATA", str(tuberlin.parent))
+    assert available(None, ["tuberlin"]) == (["tuberlin"], {})
+    monkeypatch.delenv("TCN_DATA")
+    present, missing = available(None, ["tuberlin"])
+    assert present == [] and "--data-root" in missing["tuberlin"] and "TCN_DATA" in missing["tuberlin"]
+
+
+@pytest.mark.parametrize("spelling", ["TUBerlin", "tu-berlin", "TU_Berlin_Extended", "."])
+def test_the_data_sets_folder_may_be_spelt_otherwise_or_be_the_root(tuberlin: Path, spelling: str) -> None:
+    plain = _load(tuberlin.parent, "tuberlin")
+    if spelling == ".":
+        root = tuberlin
+    else:
+        root = tuberlin.parent
+        tuberlin.rename(root / spelling)
+    found = _load(root, "tuberlin")
+    assert found.split_digest == plain.split_digest and len(found.query) == 60
+
+
+def test_two_copies_of_a_data_set_are_an_error(tuberlin: Path) -> None:
+    shutil.copytree(tuberlin, tuberlin.parent / "tu-berlin")
+    with pytest.raises(InputError, match="more than once.*tu-berlin"):
+        available(tuberlin.parent, ["tuberlin"])
+
+
+def test_bad_names_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="unknown data set 'mnist'.*emoji, sketchy, tuberlin, quickdraw"):
+        available(tmp_path, ["mnist"])
+    with pytest.raises(InputError, match="unknown split '3' of sketchy: choose one of 1, 2"):
+        _load(tmp_path, "sketchy", "3")
+    with pytest.raises(InputError, match="nowhere.*--data-root.*not a folder"):
+        available(tmp_path / "nowhere", None)
+    monkeypatch.setenv("TCN_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match=r"elsewhere.*\$TCN_DATA.*not a folder"):
+        available(None, None)
+
+
+# --- digests ------------------------------------------------------------------------------------------------
+
+def test_digests_follow_the_contents_and_never_the_place(tuberlin: Path, tmp_path: Path) -> None:
+    here = _load(tuberlin.parent, "tuberlin")
+    shutil.copytree(tuberlin, tmp_path / "else" / "where" / "tu-berlin")
+    there = _load(tmp_path / "else" / "where", "tuberlin")
+    assert (here.data_digest, here.split_digest) == (there.data_digest, there.split_digest)
+
+    file = min((tuberlin / "png_ready" / "cup").iterdir())
+    file.write_bytes(file.read_bytes() + b"\0")
+    grown = _load(tuberlin.parent, "tuberlin")
+    assert grown.data_digest != here.data_digest and grown.split_digest == here.split_digest
+    file.rename(file.with_name("renamed.png"))
+    renamed = _load(tuberlin.parent, "tuberlin")
+    assert renamed.data_digest != grown.data_digest and renamed.split_digest != grown.split_digest
+
+
+def test_both_sketchy_splits_share_the_data_digest_only(root: Path) -> None:
+    one, two = _load(root, "sketchy", "1"), _load(root, "sketchy", "2")
+    assert one.data_digest == two.data_digest
+    assert one.split_digest != two.split_digest
+
+
+# --- list files ---------------------------------------------------------------------------------------------
+
+def test_list_lines_end_in_their_label(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes("\ufeffpng_ready/hot air balloon/1.png 7\r\n\r\npng_ready/ant/a b  c.png 0\n".encode())
+    paths, labels = read_list(file)
+    assert paths == ["png_ready/hot air balloon/1.png", "png_ready/ant/a b  c.png"]
+    assert labels.dtype == np.int64 and labels.tolist() == [7, 0]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"a/1.png 0\na/2.png\n", r"list\.txt, line 2.*holds no space"),
+    (b"a/1.png 0\n\nhot air balloon/2.png\n", r"line 3: label 'balloon/2\.png'"),
+    (b"a/1.png -1\n", r"line 1: label '-1'"),
+    (b"a/1.png 1.0\n", r"line 1: label '1\.0'"),
+    (b"\n\n", r"list\.txt is empty"),
+    (b"a/1.png 0\n\xff\xfe 1\n", r"not UTF-8 text \(byte 10\)"),
+])
+def test_bad_lists_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_list(tmp_path / "list.txt")
+
+
+def test_a_missing_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gone.txt can't be read"):
+        read_list(tmp_path / "gone.txt")

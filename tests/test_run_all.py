@@ -1,0 +1,225 @@
+"""The command end to end, on small trees in the paper's layouts: real training, MLflow, report, resume, failures."""
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+from trees import class_names, make_tree
+
+from benchmarks import run_all, runner
+from tcn import training
+
+SMALL = ["--set", "network.backbone=resnet18", "network.dim=8", "data.image_size=32", "data.stored_size=32",
+         "training.encoder_rate=1e-3", "training.head_rate=1e-2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A data root with Sketchy, random weights, a word table."""
+    root = tmp_path_factory.mktemp("place")
+    make_tree(root / "data", "sketchy", sketches=3, photos=2, size=16)
+    torch.manual_seed(0)
+    torch.save(models.resnet18().state_dict(), root / "r18.pth")
+    rng = np.random.default_rng(0)
+    with open(root / "words.csv", "w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["name", *(f"v{i}" for i in range(6))])
+        rows.writerows([name, *rng.normal(size=6).round(3)] for name in class_names("sketchy"))
+    return root
+
+
+@pytest.fixture
+def run(place, monkeypatch, capsys):
+    """Call the command on that place; returns status, standard output, standard error."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("TCN_DATA", raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run_all.main([*arguments, "--data-root", str(place / "data"), "--cache", str(place / "cache"), "--words",
+                               str(place / "words.csv"), "--weights", str(place / "r18.pth"), "--device", "cpu",
+                               "--quick", *SMALL])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+ONE = ("--datasets", "sketchy", "--seeds", "3")
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """An output folder with tcn, hws and a floor finished on both Sketchy splits."""
+    output = place / "finished"
+    status = run_all.main(["--datasets", "sketchy", "--seeds", "3", "--variants", "floor-svd-permodality", "hws", "tcn",
+                           "--output", str(output), "--data-root", str(place / "data"), "--cache", str(place / "cache"),
+                           "--words", str(place / "words.csv"), "--weights", str(place / "r18.pth"), "--device", "cpu",
+                           "--quick", *SMALL])
+    assert status == 0
+    return output
+
+
+def cells(output: Path) -> dict[str, Path]:
+    return {p.name.rsplit("__", 1)[0]: p for p in (output / "cells").iterdir()}
+
+
+def test_every_cell_leaves_its_plain_files(finished):
+    found = cells(finished)
+    assert set(found) == {f"sketchy-{s}__{v}__seed3" for s in "12" for v in ("floor-svd-permodality", "hws", "tcn")}
+    for name, folder in found.items():
+        files = {p.name for p in folder.iterdir()}
+        always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "features.npz",
+                  "singular_values.csv", "examples.json", "examples"}
+        assert always <= files
+        assert ({"history.csv", "steps.csv", "checkpoint.pt"} <= files) == ("floor" not in name)
+        assert not {"resume.pt", "best.pt"} & files
+        status = json.loads((folder / "status.json").read_text())
+        assert status["state"] == "finished"
+        provenance = json.loads((folder / "provenance.json").read_text())
+        assert provenance["identity"].startswith(folder.name.rsplit("__", 1)[1])
+        assert {"commit", "versions", "device", "threads", "data_digest", "split_digest", "command"} <= set(provenance)
+        assert str(finished.parent) not in (folder / "config.json").read_text()
+
+
+def test_written_metrics_follow_from_the_written_features(finished):
+    """A naive ranking of the saved features gives the saved mAP@all (standard rules) and AP per query."""
+    folder = cells(finished)["sketchy-1__tcn__seed3"]
+    data = np.load(folder / "features.npz")
+    q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (data["query"].astype(float), data["gallery"].astype(float)))
+    precisions = []
+    for row, label in zip(q, data["query_labels"]):
+        order = np.argsort(((g - row) ** 2).sum(1), kind="stable")
+        hits = (data["gallery_labels"][order] == label)
+        precisions.append(sum(hits[:i + 1].mean() for i in np.flatnonzero(hits)) / hits.sum())
+    rows = list(csv.DictReader(open(folder / "metrics.csv")))
+    saved = next(float(r["value"]) for r in rows if (r["classes"], r["features"], r["protocol"], r["metric"], r["query_source"])
+                 == ("unseen", "real", "standard", "mAP@all", "all"))
+    assert saved == pytest.approx(np.mean(precisions), rel=1e-6)
+    per_query = [float(r["AP_standard"]) for r in csv.DictReader(open(folder / "per_query.csv")) if r["features"] == "real"]
+    np.testing.assert_allclose(per_query, precisions, rtol=1e-6)
+    unseen = set(data["query_labels"])
+    assert len(unseen) == 25 and "windmill" in unseen
+
+
+def test_mlflow_holds_the_same(finished):
+    client = mlflow.MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tcn-paper-smoke")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if r.data.tags["kind"] == "suite"]
+    children = [r for r in runs if r.data.tags["kind"] == "cell"]
+    assert len(parents) == 1 and len(children) == 6
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
+    assert all(r.info.status == "FINISHED" for r in runs)
+    tcn = next(r for r in children if r.data.tags["variant"] == "tcn" and r.data.tags["split"] == "1")
+    folder = cells(finished)["sketchy-1__tcn__seed3"]
+    assert tcn.data.params["losses.sharing"] == "1000.0" and tcn.data.params["network.backbone"] == "resnet18"
+    steps = list(csv.DictReader(open(folder / "steps.csv")))
+    history = client.get_metric_history(tcn.info.run_id, "step/class_sketch")
+    assert [m.step for m in history] == [int(r["step"]) for r in steps]
+    assert [m.value for m in history] == pytest.approx([float(r["class_sketch"]) for r in steps])
+    value = next(float(r["value"]) for r in csv.DictReader(open(folder / "metrics.csv"))
+                 if (r["classes"], r["features"], r["protocol"], r["metric"]) == ("unseen", "real", "released", "mAP@all"))
+    assert tcn.data.metrics["unseen/real/released/mAP_at_all"] == pytest.approx(value)
+    assert {i.dataset.name for i in tcn.inputs.dataset_inputs} == {"sketchy 1 training", "sketchy 1 unseen"}
+    assert {"metrics.csv", "examples", "config.json"} <= {a.path for a in client.list_artifacts(tcn.info.run_id)}
+    assert any(a.path == "report" for a in client.list_artifacts(parents[0].info.run_id))
+
+
+def test_a_second_call_trains_nothing_and_changes_no_cell(finished, run, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
+    monkeypatch.setattr(runner, "run_cell", None)
+    status, out, _ = run(*ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(finished), "--no-report")
+    assert status == 0 and "0 cells run, 6 already finished" in out
+    assert out.rstrip().splitlines()[-1].startswith("chance mAP@all")
+    assert before == {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
+
+
+def test_report_stands_on_the_result_folders(finished):
+    page = (finished / "report" / "index.html").read_text()
+    assert "TCN" in page and "Sketchy" in page
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(place, run, finished):
+    status, out, _ = run(*ONE, "--variants", "tcn", "nws", "--output", str(finished), "--dry-run")
+    assert status == 0 and "finished, 1/1 epochs" in out and "nws" in out and "pairs/s" in out and "motivation curves" in out
+    status, _, _ = run(*ONE, "--variants", "tcn", "--output", str(place / "nothing"), "--dry-run")
+    assert status == 0 and not (place / "nothing").exists()
+
+
+def test_interrupted_cell_resumes_and_gives_the_same_digits(place, run, monkeypatch):
+    arguments = [*ONE, "--variants", "tcn", "--no-report"]
+    more = ["training.epochs=3"]
+    status, _, _ = run(*arguments, "--output", str(place / "straight"), "--set", *more)
+    assert status == 0 or True
+    monkeypatch.setattr(run_all, "_unused", None, raising=False)
+    original, calls = training.save_atomically, []
+
+    def interrupt(value, path):
+        original(value, path)
+        if path.name == "resume.pt" and value["epoch"] == 1 and not calls:
+            calls.append(path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_atomically", interrupt)
+    status, _, err = run(*arguments, "--output", str(place / "halves"))
+    assert status == 130 and "interrupted" in err
+    folder = calls[0].parent
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    client = mlflow.MlflowClient(f"sqlite:///{place / 'halves' / 'mlflow.db'}")
+    run_id = json.loads((folder / "mlflow.json").read_text())["run_id"]
+    assert client.get_run(run_id).info.status == "KILLED"
+    status, out, _ = run(*arguments, "--output", str(place / "halves"))
+    assert status == 0
+    assert client.get_run(run_id).info.status == "FINISHED"
+    twin = place / "straight" / "cells" / folder.name
+    assert (folder / "metrics.csv").read_bytes() == (twin / "metrics.csv").read_bytes()
+
+
+def test_a_failed_cell_is_named_and_the_others_run(place, run):
+    output = place / "failing"
+    status, out, err = run(*ONE, "--variants", "tcn", "floor-svd", "--output", str(output), "--set", "training.head_rate=1e30")
+    assert status == 1
+    assert "failed: sketchy-1__tcn__seed3: loss is not finite" in err
+    assert "2 cells run, 0 already finished, 2 failed" in out
+    failed = cells(output)["sketchy-1__tcn__seed3"]
+    assert json.loads((failed / "status.json").read_text())["state"] == "failed"
+    assert "not finite" in (output / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--variants", "tcm"], "unknown variant 'tcm'"), (["--datasets", "sketchi"], "unknown data set 'sketchi'"),
+    (["--set", "losses.sharring=1"], "sharring"), (["--set", "losses.sharing"], "KEY=VALUE"),
+    (["--profile", "laptop", "--datasets", "tuberlin"], "unknown data set"), (["--device", "cuda:77"], "--device cuda:77")])
+def test_bad_options_are_named(run, place, arguments, words):
+    status, _, err = run("--output", str(place / "bad"), *arguments)
+    assert status == 2 and words in err and err.count("\n") == 1
+    assert not (place / "bad").exists()
+
+
+def test_missing_data_sets_are_named_and_the_present_ones_run(run, place):
+    status, out, _ = run("--seeds", "3", "--variants", "floor-svd", "--output", str(place / "some"), "--no-report")
+    assert status == 0 and "missing: tuberlin:" in out and "missing: quickdraw:" in out and "2 cells run" in out
+
+
+def test_output_of_another_suite_or_purpose_is_refused(run, place, finished):
+    (place / "letters").mkdir(exist_ok=True)
+    (place / "letters" / "dear.txt").write_text("diary")
+    status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "letters"))
+    assert status == 2 and "holds other files" in err
+    suite = place / "other"
+    suite.mkdir(exist_ok=True)
+    (suite / "suite.json").write_text(json.dumps({"profile": "laptop", "smoke": False, "cells": [], "created": ""}))
+    status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(suite))
+    assert status == 2 and "profile 'laptop'" in err and "another --output" in err
+
+
+def test_broken_mlflow_costs_no_result(run, place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/at/all/mlflow.db")
+    status, out, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "nomlflow"), "--no-report")
+    assert "MLflow is not available" in err and status == 0 and "2 cells run" in out

@@ -1,0 +1,195 @@
+"""The loop on a tiny real problem: it learns, repeats, resumes bit for bit, and keeps the chosen epoch."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_network import tiny_backbone
+from torch import nn
+
+import baselines
+from tcn import training
+from tcn.backbones import Classifier
+from tcn.batches import PairSource
+from tcn.config import Config, InputError, Modality, change
+from tcn.datasets import Files
+from tcn.images import Pixels
+from tcn.method import TCN, Ingredients
+from tcn.training import Diverged, History, ValidationData, learning_rate
+
+CPU = torch.device("cpu")
+CLASSES = 4
+
+
+def pixels(labels: list[int], seed: int) -> Pixels:
+    """Class c is a bright spot in its own quarter of a noisy picture."""
+    rng = np.random.default_rng(seed)
+    array = rng.integers(0, 60, (len(labels), 12, 12, 3), dtype=np.uint8)
+    for i, c in enumerate(labels):
+        array[i, 6 * (c % 2):6 * (c % 2) + 6, 6 * (c // 2 % 2):6 * (c // 2 % 2) + 6, c % 3] += 150
+    return Pixels(array, Files(Path("."), tuple(map(str, range(len(labels)))), np.array(labels), ("",) * len(labels)))
+
+
+def config(**delta) -> Config:
+    return change(Config(), {"network.dim": 4, "data.image_size": 12, "data.stored_size": 12, "data.batch_pairs": 8,
+                             "training.epochs": 3, "training.encoder_rate": 3e-3, "training.head_rate": 3e-2, **delta})
+
+
+def ingredients(seed: int = 0) -> Ingredients:
+    g = torch.Generator().manual_seed(seed)
+    return Ingredients(tiny_backbone(seed), tiny_backbone(seed), Classifier(torch.randn(1000, 4, generator=g), torch.zeros(1000)),
+                       torch.randn(CLASSES, 5, generator=g), CLASSES)
+
+
+def setup(settings: Config):
+    labels = [i % CLASSES for i in range(24)]
+    source = PairSource(pixels(labels[:12], 1), pixels(labels, 2), settings.data)
+    validation = ValidationData(pixels(labels[:8], 3), pixels([4, 5, 4, 5], 4), pixels([4, 4, 5, 5, 5], 5))
+    return TCN.build(settings, ingredients()), source, validation
+
+
+def train(folder: Path, settings: Config, **options) -> tuple[nn.Module, History]:
+    folder.mkdir(parents=True, exist_ok=True)
+    model, source, validation = setup(settings)
+    history = training.fit(TCN, model, source, validation, settings, folder, CPU, progress=False, **options)
+    return model, history
+
+
+def strip(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "pairs_per_second")} for row in rows]
+
+
+def test_training_lowers_the_class_loss_and_classifies(tmp_path):
+    _, history = train(tmp_path, config(**{"training.epochs": 20, "losses.sharing": 0.1}))
+    assert history.epochs[-1]["class_sketch"] < 0.75 * history.epochs[1]["class_sketch"]
+    assert max(row["seen_accuracy"] for row in history.epochs) > 0.6
+    assert len(history.steps) == 20 * 3 and [r["epoch"] for r in history.epochs] == list(range(21))
+
+
+def test_two_runs_agree_bit_for_bit_and_another_seed_does_not(tmp_path):
+    first, h1 = train(tmp_path / "a", config())
+    second, h2 = train(tmp_path / "b", config())
+    other, _ = train(tmp_path / "c", config(seed=7))
+    assert strip(h1.epochs) == strip(h2.epochs) and h1.steps == h2.steps
+    states = [m.state_dict() for m in (first, second, other)]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert any(not torch.equal(states[0][k], states[2][k]) for k in states[0])
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("delta", [{}, {"network.dropout": 0.5, "network.embedding_norm": "per_modality"},
+                                   {"losses.semantic_form": "separate", "coupling.embedding": "soft"}])
+def test_stopped_and_resumed_equals_straight_bit_for_bit(tmp_path, delta):
+    settings = config(**{"training.epochs": 4, **delta})
+    straight, expected = train(tmp_path / "straight", settings)
+
+    def stop_after_two(history):
+        if history.epochs[-1]["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(tmp_path / "halves", settings, on_epoch=stop_after_two)
+    torch.manual_seed(12345)
+    resumed, history = train(tmp_path / "halves", settings)
+    assert strip(history.epochs) == strip(expected.epochs) and history.steps == expected.steps
+    assert history.best_epoch == expected.best_epoch
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("by", ["seen_accuracy", "validation_map"])
+def test_the_kept_epoch_is_the_first_best_by_the_chosen_measure(tmp_path, by):
+    settings = config(**{"training.epochs": 5, "training.select_by": by})
+    model, history = train(tmp_path, settings)
+    values = [row[by] for row in history.epochs[1:]]
+    assert history.best_epoch == 1 + int(np.argmax(values)) and history.best_value == max(values)
+    _, source, validation = setup(settings)
+    assert training.validate(model, validation, 12, CPU)[by] == history.best_value
+
+
+def test_selection_without_its_data_is_refused(tmp_path):
+    settings = config(**{"training.select_by": "validation_map"})
+    model, source, validation = setup(settings)
+    with pytest.raises(InputError, match="select_by"):
+        training.fit(TCN, model, source, ValidationData(validation.heldout, None, None), settings, tmp_path, CPU, progress=False)
+
+
+def test_class_accuracy_is_a_mean_over_classes():
+    class Fixed(nn.Module):
+        def encode(self, images, modality):
+            return torch.zeros(len(images), 3)
+
+        def classify(self, features, modality):
+            return torch.tensor([[0.0, 1.0, 0.0]]).expand(len(features), 3)
+
+    # Class 1 right twice, class 0 wrong once: 1/2 over classes, though 2/3 over images.
+    assert training.class_accuracy(Fixed(), pixels([1, 1, 0], 0), 12, CPU) == 0.5
+
+
+def test_divergence_is_reported_with_its_place(tmp_path):
+    settings = config(**{"training.encoder_rate": 1e30, "training.head_rate": 1e30})
+    with pytest.raises(Diverged, match="epoch 1, step"):
+        train(tmp_path, settings)
+
+
+def test_damaged_and_missing_checkpoints_are_named(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint"):
+        training.load_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "resume.pt").write_bytes(b"half a file")
+    with pytest.raises(InputError, match="resume.pt"):
+        train(tmp_path, config())
+
+
+def test_schedule_is_the_released_one():
+    for epoch in range(10):
+        assert learning_rate(epoch, 10, 1e-4) == pytest.approx(1e-4 * math.exp(math.log(0.001) * epoch / 20))
+
+
+def test_without_teacher_only_the_distillation_goes():
+    model, source, _ = setup(config(**{"losses.distillation": 0}))
+    with_teacher, _, _ = setup(config())
+    assert torch.equal(model.network.embedding(Modality.PHOTO).projection.weight,
+                       with_teacher.network.embedding(Modality.PHOTO).projection.weight)
+    batch = next(source.epoch(0, 1, CPU))
+    g = torch.Generator().manual_seed(0)
+    terms = TCN.losses(model, batch, config(**{"losses.distillation": 0}), g).terms
+    assert set(terms) == {"class_sketch", "class_photo", "sharing", "semantic"}
+
+
+def test_total_is_the_weighted_sum_of_the_means():
+    settings = config(**{"losses.sharing": 7, "losses.semantic": 0.5, "losses.class_sketch": 0.1})
+    model, source, _ = setup(settings)
+    with torch.no_grad():
+        for p in model.network.encoders.photo.parameters():
+            p.mul_(1.1)
+    terms = TCN.losses(model, next(source.epoch(0, 1, CPU)), settings, torch.Generator().manual_seed(0))
+    m = {k: v.mean().item() for k, v in terms.terms.items()}
+    assert m["sharing"] > 0
+    assert terms.total().item() == pytest.approx(0.1 * m["class_sketch"] + m["class_photo"] + m["distillation"]
+                                                 + 7 * m["sharing"] + 0.5 * m["semantic"], rel=1e-5)
+
+
+def test_teacher_is_no_part_of_the_checkpoint_and_learns_nothing(tmp_path):
+    model, history = train(tmp_path, config())
+    assert not any("teacher" in key for key in model.state_dict())
+    fresh = ingredients().teacher.state_dict()
+    assert all(torch.equal(v, fresh[k]) for k, v in model.teacher.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", sorted(baselines.VARIANTS))
+def test_every_variant_builds_and_takes_a_step(name):
+    variant = baselines.find(name)
+    settings = config(**variant.delta)
+    _, source, _ = setup(config())
+    model = variant.method.build(settings, ingredients())
+    terms = variant.method.losses(model, next(source.epoch(0, 1, CPU)), settings, torch.Generator().manual_seed(0))
+    terms.total().backward()
+    assert terms.total().isfinite() and any(p.grad is not None for p in model.groups()["encoder"])
+    shared = len(list(model.network.encoders.parameters())) < 2 * len(list(tiny_backbone().parameters()))
+    assert shared == (name.startswith(("hws", "floor")) or name == "tcn-shared-bn")
