@@ -1,8 +1,8 @@
 """Iterative quantisation (ITQ): real-valued retrieval features to binary codes for Hamming ranking.
 
-In come features [N, D]; out comes a `Rotation` whose signs are the code bits (paper, section 4: binary retrieval;
-the method is Gong and Lazebnik's, CVPR 2011). The released code's two deviations, the rotation update and what the
-rotation is fitted on, are settings.
+In come features [N, D]; out comes a `Rotation` whose signs are the code bits (paper, section 4: binary
+retrieval; the method is Gong and Lazebnik's, CVPR 2011). The released code's two deviations, the rotation
+update and what the rotation is fitted on, are settings.
 """
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Rotation:
     mean: np.ndarray  #: float64 [D], mean of the features it was fitted on
 
     def encode(self, features: Any, mean: np.ndarray | None = None) -> np.ndarray:
-        """Codes, bool [N, bits], of features [N, D]; centred by `mean` [D], or by the mean of the fit if None."""
+        """Codes, bool [N, bits], of features [N, D]; centred by `mean` [D], by that of the fit if None."""
         return self._rotated(features, mean) >= 0
 
     def error(self, features: Any) -> float:
-        """Quantisation error: the squared distance of the rotated rows from their codes of -1 and +1, summed."""
+        """Quantisation error: squared distances of the rotated rows from their codes of -1 and +1, summed."""
         rotated = self._rotated(features, None)
         return float(np.square(_signs(rotated) - rotated).sum())
 
@@ -60,14 +60,14 @@ def itq(
 
     features: [N, D] numbers (array or tensor); centred here, computed in float64. rotation: orthogonal start
     [bits, bits]; drawn uniformly with `seed` if None. bits: None keeps all D directions as they are; a number
-    projects on that many principal axes first. Raises `InputError` for bad shapes, NaN, or a start that is not
-    orthogonal.
+    projects on that many principal axes first. Raises `InputError` for bad shapes, NaN, or a start that is
+    not orthogonal.
 
     Each round takes the codes B = sign(V R) and then, for these codes, a new R. Minimising |B - V R|^2 over
     orthogonal R is maximising tr(R^T V^T B), since the norms of B and V R are fixed. With the singular value
-    decomposition B^T V = U S W^T this is tr(R^T W S U^T), largest for R = W U^T: the "textbook" rule, under which
-    the error never rises. The released code multiplies what NumPy returns third, which is W^T and not W:
-    R = W^T U^T, the "released" rule. That is orthogonal too, but not the minimiser.
+    decomposition B^T V = U S W^T this is tr(R^T W S U^T), largest for R = W U^T: the "textbook" rule, under
+    which the error never rises. The released code multiplies what NumPy returns third, which is W^T and not
+    W: R = W^T U^T, the "released" rule. That is orthogonal too, but not the minimiser.
 
     >>> import numpy as np
     >>> corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -108,9 +108,9 @@ def binary_codes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes of queries and gallery, bool [Nq, bits] and [Ng, bits], for `tcn.metrics` with metric "hamming".
 
-    fit="seen" (ours): the rotation is fitted on seen_features [N, D], features of training images, and its mean
-    centres queries and gallery alike. fit="as-released": fitted on the query sketches, which uses test data;
-    queries and gallery are each centred on their own mean. seen_features may then be None.
+    fit="seen" (ours): the rotation is fitted on seen_features [N, D], features of training images, and its
+    mean centres queries and gallery alike. fit="as-released": fitted on the query sketches, which uses test
+    data; queries and gallery are each centred on their own mean. seen_features may then be None.
     Rows go in as given: normalise them first where the real-valued ranking does.
     """
     if fit not in FITS:
@@ -119,7 +119,7 @@ def binary_codes(
         fitted = itq(query, rounds, rule=rule, bits=bits, seed=seed)
         return fitted.encode(query), fitted.encode(gallery, mean=_checked("gallery", gallery).mean(0))
     if seen_features is None:
-        raise InputError("seen_features is missing: fit='seen' fits the rotation on features of training images")
+        raise InputError("seen_features is missing: fit='seen' needs the features of training images")
     fitted = itq(seen_features, rounds, rule=rule, bits=bits, seed=seed)
     return fitted.encode(query), fitted.encode(gallery)
 
@@ -132,7 +132,7 @@ def _signs(values: np.ndarray) -> np.ndarray:
 def _principal_axes(centred: np.ndarray, bits: int) -> np.ndarray:
     """The `bits` directions of largest variance, [D, bits], each with its largest component positive."""
     if not 1 <= bits <= centred.shape[1]:
-        raise InputError(f"bits must be from 1 to the {centred.shape[1]} dimensions of the features, not {bits}")
+        raise InputError(f"bits must be from 1 to {centred.shape[1]}, the features' dimensions, not {bits}")
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :bits]
     # the sign of an eigenvector is the library's choice; fixing it keeps codes the same everywhere
     largest = axes[np.abs(axes).argmax(0), np.arange(bits)]
@@ -140,7 +140,7 @@ def _principal_axes(centred: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _orthogonal(width: int, seed: int) -> np.ndarray:
-    """A uniformly distributed orthogonal matrix: QR of normal draws, with the signs of R's diagonal made positive."""
+    """Uniformly distributed orthogonal matrix: QR of normal draws, the diagonal of R made positive."""
     basis, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))
     return basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)
 

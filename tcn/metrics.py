@@ -1,11 +1,11 @@
-"""From features to numbers: one ranking per query, read by every protocol in use under the names mAP and Prec.
+"""From features to numbers: one ranking per query, read by every protocol that calls itself mAP or Prec.
 
-In come query and gallery features (or binary codes) with their labels; out come `Scores`: per-query values, their
-averages under each named protocol, and for each number its chance level and its ceiling (paper, section 4: metrics).
+In come query and gallery features (or binary codes) with their labels; out come `Scores`: per-query values,
+their averages under each named protocol, each with its chance level and its ceiling (paper, section 4).
 
-Only the ranks of the relevant photos matter, so a block of queries is handled as a [queries, relevant photos] table:
-the sorted distances say how many photos lie nearer than a relevant one and how many lie equally far. Ties are
-therefore known exactly, and the value over a random tie order follows in closed form or from sampled ranks.
+Only the ranks of the relevant photos matter, so a block of queries is handled as a [queries, relevant photos]
+table: the sorted distances say how many photos lie nearer than a relevant one and how many lie equally far.
+Ties are therefore known exactly, and the value over random tie orders follows, exactly or from sampled ranks.
 """
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Protocol:
     """One way in which published code computes "mAP" and "Prec" from a ranking."""
 
     name: str
-    #: "raw": mean of the precisions at the hits. "voc": each replaced by the largest precision at its rank or later.
+    #: "raw": mean of the precisions at the hits; "voc": of the largest precision at the hit's rank or later
     average_precision: str
-    #: what the AP of the first K ranks is divided by: "min(K, R)", "hits" (relevant photos among the K) or "K"
+    #: divisor of the AP of the first K ranks: "min(K, R)", "hits" (relevant photos among them) or "K"
     divisor: str
-    #: "micro": mean over queries. "macro": mean over classes of the class means.
+    #: "micro": mean over queries; "macro": mean over classes of the class means
     average: str
     #: "hits / K", "hits / min(K, R)" or "item K + 1" (the relevance of the one photo after the cut-off)
     precision: str
@@ -45,9 +45,9 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
     protocol.name: protocol
     for protocol in (
         Protocol("released", "voc", "min(K, R)", "macro", "hits / K", True,
-                 "The default (`iccv19`) of TCN's released code, also SAKE and DSN; the paper's tables use it."),
+                 "TCN's released code by default (`iccv19`), also SAKE and DSN; the paper's tables use it."),
         Protocol("cvpr19", "raw", "hits", "micro", "item K + 1", False,
-                 "The other flag of TCN's released code, from Doodle2Search: scikit-learn's AP on the top K alone."),
+                 "TCN's released code by its other flag, Doodle2Search: scikit-learn's AP on the top K alone."),
         Protocol("zse", "voc", "min(K, R)", "micro", "hits / min(K, R)", True,
                  "ZSE-SBIR and the code that descends from it."),
         Protocol("sem-pcyc", "raw", "hits", "micro", "hits / K", True,
@@ -67,7 +67,7 @@ MISSING_CLASSES = ("error", "zero", "as-released")
 DUPLICATES = ("as-published", "distinct")
 
 #: Cosine distances are rounded to 2**-40: far above the rounding of float64 sums, far below the resolution of
-#: float32 features. Equal photos thus tie exactly, whatever the block size, the device or the number of threads.
+#: float32 features. Equal photos thus tie exactly, whatever the block size, device or number of threads.
 _RESOLUTION = 2.0**40
 #: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
 _BLOCK_ELEMENTS = 2**23
@@ -77,10 +77,10 @@ _SAMPLED_ELEMENTS = 2**18
 CHANCE_DRAWS = 1000
 
 
-# ---------------------------------------------------------------------------------------------------- measures
+# --------------------------------------------------------------------------------------------------- measures
 @dataclass(frozen=True)
 class _Measure:
-    """A number per query: AP or Prec, by one rule, at one cut-off (None: no cut-off; "R": as many as relevant)."""
+    """A number per query: AP or Prec, by one rule, at one cut-off (None: no cut-off; "R": the query's own R)."""
 
     family: str
     rule: str
@@ -124,8 +124,8 @@ def _divisor(measure: _Measure, relevant: Tensor, hits: Tensor | None) -> Tensor
     cut = _cut(measure, relevant)[:, 0]
     number = relevant.double()
     if measure.family == "Prec":
-        value = {"hits / K": cut, "hits / min(K, R)": torch.minimum(cut, number), "item K + 1": torch.ones_like(cut)}[
-            measure.rule]
+        value = {"hits / K": cut, "hits / min(K, R)": torch.minimum(cut, number),
+                 "item K + 1": torch.ones_like(cut)}[measure.rule]
     elif measure.divisor == "hits" and measure.k is not None:
         assert hits is not None
         value = hits.double()
@@ -134,16 +134,18 @@ def _divisor(measure: _Measure, relevant: Tensor, hits: Tensor | None) -> Tensor
     return value.clamp(min=1.0)
 
 
-def _from_ranks(measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: Tensor | None = None) -> Tensor:
+def _from_ranks(
+    measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: Tensor | None = None
+) -> Tensor:
     """One measure for each query from the ranks of its relevant photos.
 
     ranks: float64 [B, R], ascending, counted from 1, infinite where a query has fewer than R relevant photos.
-    relevant: [B], the number of relevant photos. thresholds: float64 [B, R], the rank at which the precision of a
-    hit is read if that is not its own rank (scikit-learn reads it at the last photo of equal distance).
+    relevant: [B], the number of relevant photos. thresholds: float64 [B, R], the rank at which the precision
+    of a hit is read if that is not its own rank (scikit-learn reads it at the last photo of equal distance).
     """
     cut = _cut(measure, relevant)
     if isinstance(measure.k, int):
-        ranks = ranks[:, : measure.k + 1]  # the hits among the first K + 1 photos are among the first K + 1 hits
+        ranks = ranks[:, : measure.k + 1]  # the first K + 1 photos hold at most K + 1 hits
         thresholds = None if thresholds is None else thresholds[:, : measure.k + 1]
     if measure.family == "Prec":
         inside = ranks == cut + 1 if measure.rule == "item K + 1" else ranks <= cut
@@ -164,10 +166,10 @@ def _from_ranks(measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: 
     return precision.sum(1) / _divisor(measure, relevant, inside.sum(1))
 
 
-# -------------------------------------------------------------------------------------------------------- ties
+# ------------------------------------------------------------------------------------------------------- ties
 @dataclass(frozen=True)
 class _TieGroups:
-    """For each relevant photo, sorted by distance, the run of equal distances that it stands in. All [B, R] int64."""
+    """For each relevant photo, nearest first, the run of equal distances it stands in. All int64 [B, R]."""
 
     start: Tensor  #: photos that lie nearer
     size: Tensor  #: photos equally far, itself included; 0 where a query has fewer than R relevant photos
@@ -176,7 +178,7 @@ class _TieGroups:
 
     @classmethod
     def of(cls, everything: Tensor, relevant: Tensor) -> _TieGroups:
-        """everything: sorted distances [B, N]. relevant: sorted distances [B, R], infinite where there is none."""
+        """everything: sorted distances [B, N]. relevant: the same [B, R], infinite where there is none."""
         start = torch.searchsorted(everything, relevant)
         size = torch.searchsorted(everything, relevant, right=True) - start
         before = torch.searchsorted(relevant, relevant)
@@ -208,9 +210,9 @@ def _expected(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic:
     """The mean of a measure over all orders of equal distances, exactly, float64 [B].
 
     A run of n photos, m of them relevant, stands after s photos, h of them relevant. Position p of the run is
-    relevant with probability m/n, and then (p-1)(m-1)/(n-1) relevant photos are expected before it in the run, so it
-    adds m/n * (h + 1 + (p-1)(m-1)/(n-1)) / (s+p) to the sum of precisions. Over p this is a harmonic difference.
-    Each of the m relevant photos carries one m-th of its run.
+    relevant with probability m/n, and then (p-1)(m-1)/(n-1) relevant photos are expected before it in the
+    run, so it adds m/n * (h + 1 + (p-1)(m-1)/(n-1)) / (s+p) to the sum of precisions. Over p this is a
+    harmonic difference. Each of the m relevant photos carries one m-th of its run.
     """
     cut = _cut(measure, relevant)
     size = groups.size.double().clamp(min=1)
@@ -230,9 +232,9 @@ def _expected(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic:
 def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Tensor, order: str) -> Tensor:
     """The largest ("best") or smallest ("worst") value that a measure takes over all tie orders, float64 [B].
 
-    Mostly relevant photos come first, or last, among those equally far. Not so for "item K + 1", nor where the sum
-    is divided by the hits: one late hit more can lower that mean. There the number x of hits that the run across the
-    cut-off places within it is varied; for each x they stand as early, or as late, as they can.
+    Mostly relevant photos come first, or last, among those equally far. Not so for "item K + 1", nor where
+    the sum is divided by the hits: one late hit more can lower that mean. There the number x of hits that the
+    run across the cut-off places within it is varied; for each x they stand as early, or as late, as they can.
     """
     ranks = groups.ranks(order)
     if measure.rule != "item K + 1" and (measure.divisor != "hits" or measure.k is None):
@@ -251,9 +253,10 @@ def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Te
     outside = (end - cut).masked_fill(~across, 0.0).amax(1, keepdim=True)
     fewest, most = torch.clamp(hits - outside, min=0), torch.minimum(hits, cut - start)
     x = torch.arange(int(most.max()) + 1, device=ranks.device).expand(len(ranks), -1)
-    # x hits on consecutive ranks after `lead` photos, `before` of them relevant: precisions (before + i) / (lead + i)
-    lead = start.expand_as(x) if order == "best" else torch.clamp(cut.clamp(max=len(harmonic) - 1).long() - x, min=0)
-    last = torch.clamp(lead + x, max=len(harmonic) - 1)
+    # x hits in a row after `lead` photos, `before` of them relevant, have precisions (before + i) / (lead + i)
+    photos = len(harmonic) - 1
+    lead = start.expand_as(x) if order == "best" else (cut.clamp(max=photos).long() - x).clamp(min=0)
+    last = torch.clamp(lead + x, max=photos)
     value = (total + x - (lead - before) * (harmonic[last] - harmonic[lead])) / (before + x).clamp(min=1)
     impossible = (x < fewest) | (x > most)
     if order == "best":
@@ -262,7 +265,7 @@ def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Te
 
 
 def _mixed_bits(state: Tensor) -> Tensor:
-    """splitmix64's mixing steps, in place; int64 products wrap around, and the masks make the shifts logical."""
+    """splitmix64's mixing steps, in place; int64 products wrap around, the masks make the shifts logical."""
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         state.bitwise_xor_((state >> shift).bitwise_and_(2 ** (64 - shift) - 1)).mul_(factor)
     return state.bitwise_xor_((state >> 31).bitwise_and_(2**33 - 1))
@@ -271,8 +274,8 @@ def _mixed_bits(state: Tensor) -> Tensor:
 def _uniform(seed: int, streams: Sequence[Tensor | int], counter: Tensor) -> Tensor:
     """Uniform float64 in [0, 1), shaped like `counter`: the same on every device and for every block size.
 
-    A counter-based generator: the seed and the numbers in `streams` (broadcast against `counter`) name a splitmix64
-    sequence, `counter` the place in it.
+    A counter-based generator: the seed and the numbers in `streams` (broadcast against `counter`) name a
+    splitmix64 sequence, `counter` the place in it.
     """
     state = torch.zeros((), dtype=torch.int64, device=counter.device)
     for part in (seed, *streams):  # mixed one by one: neighbouring seeds must not share streams
@@ -284,9 +287,10 @@ def _uniform(seed: int, streams: Sequence[Tensor | int], counter: Tensor) -> Ten
 def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
     """Ranks of the relevant photos when equal distances come in random order, float64 [B, R], ascending.
 
-    The m relevant photos of a run of n take a uniformly random m of its n positions. Sparse runs draw positions and
-    draw again where two fell together: every step treats the positions alike, so every m-subset is equally likely.
-    Runs more than half full are shuffled outright. identity: int64 [B], names each row's stream of random numbers.
+    The m relevant photos of a run of n take a uniformly random m of its n positions. Sparse runs draw
+    positions and draw again where two fell together: every step treats the positions alike, so every m-subset
+    is equally likely. Runs more than half full are shuffled outright. identity: int64 [B], names each row's
+    stream of random numbers.
     """
     start, size, before, hits = groups.start, groups.size, groups.hits_before, groups.hits
     rows, width = start.shape
@@ -320,7 +324,7 @@ def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
         position = torch.arange(int(ends[-1]), device=row.device) - (ends - length)[run]
         key = run + _uniform(seed, (identity[row][run], -1 - first[run]), position)
         shuffled = torch.argsort(key, stable=True)
-        taken = position[shuffled] < wanted[run]  # the first `wanted` items are the relevant ones before shuffling
+        taken = position[shuffled] < wanted[run]  # before shuffling, the relevant ones came first
         place, owner = position[taken], run[taken]
         nth = torch.arange(len(owner), device=row.device) - (wanted.cumsum(0) - wanted)[owner]
         ranks[row[owner], first[owner] + nth] = start[row, first][owner] + place
@@ -339,13 +343,13 @@ def _sort_rows(table: Tensor) -> Tensor:
     return table.sort(dim=1).values
 
 
-# ------------------------------------------------------------------------------------------- chance and ceiling
+# ----------------------------------------------------------------------------------------- chance and ceiling
 @lru_cache(maxsize=1024)
 def _chance(measures: frozenset[_Measure], relevant: int, photos: int) -> dict[_Measure, float]:
     """The expected value of each measure for a query whose gallery is in random order.
 
-    That is a gallery whose photos all lie equally far, so the closed forms for ties apply; the other measures take
-    the mean over `CHANCE_DRAWS` seeded random rankings.
+    That is a gallery whose photos all lie equally far, so the closed forms for ties apply; the other measures
+    take the mean over `CHANCE_DRAWS` seeded random rankings.
     """
     if relevant == 0:
         return dict.fromkeys(measures, 0.0)
@@ -357,7 +361,8 @@ def _chance(measures: frozenset[_Measure], relevant: int, photos: int) -> dict[_
              for measure in measures if measure.closed_form}
     if len(found) < len(measures):
         ranks = _random_ranks(groups, torch.arange(CHANCE_DRAWS), seed=relevant * 1_000_003 + photos)
-        found |= {measure: float(_from_ranks(measure, ranks, number).mean()) for measure in measures - set(found)}
+        found |= {measure: float(_from_ranks(measure, ranks, number).mean())
+                  for measure in measures if not measure.closed_form}
     return found
 
 
@@ -374,7 +379,7 @@ def _ceiling(measure: _Measure, relevant: np.ndarray, photos: int) -> np.ndarray
     return any_relevant
 
 
-# ------------------------------------------------------------------------------------------------------- result
+# ----------------------------------------------------------------------------------------------------- result
 @dataclass(frozen=True)
 class Scores:
     """What one set of rankings is worth under every protocol asked for, per query and averaged."""
@@ -415,7 +420,7 @@ class Scores:
 
     @property
     def ap(self) -> dict[str, np.ndarray]:
-        """Average precision over the whole ranking, float64 [queries], by protocol (not defined by cvpr19)."""
+        """Average precision over the whole ranking, float64 [queries], by protocol (cvpr19 defines none)."""
         return {name: self.per_query(name, "mAP@all") for name in self.protocols if PROTOCOLS[name].at_all}
 
     @property
@@ -443,8 +448,8 @@ class Scores:
     def chance(self, protocol: str, metric: str) -> float:
         """Expected value of the metric if every gallery were in random order, averaged as the protocol does.
 
-        Exact for Prec and for raw AP with a fixed divisor; else the mean of `CHANCE_DRAWS` seeded random rankings
-        for each (R, N).
+        Exact for Prec and for raw AP with a fixed divisor; else the mean of `CHANCE_DRAWS` seeded random
+        rankings for each (R, N).
         """
         measure = self._measure(protocol, metric)
         distinct, index = np.unique(self.relevant, return_inverse=True)
@@ -483,7 +488,7 @@ class Scores:
                 for name in self.protocols}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Tidy rows, one a number: protocol, metric, value, standard_error, chance, ceiling, queries, photos."""
+        """Tidy rows with protocol, metric, value, standard_error, chance, ceiling, queries and photos."""
         return [
             {"protocol": name, "metric": metric, "value": self.value(name, metric),
              "standard_error": self.error(name, metric), "chance": self.chance(name, metric),
@@ -492,7 +497,7 @@ class Scores:
         ]
 
 
-# ------------------------------------------------------------------------------------------------ public calls
+# ----------------------------------------------------------------------------------------------- public calls
 def evaluate(
     query: Any,
     gallery: Any,
@@ -503,17 +508,17 @@ def evaluate(
     ks: Sequence[int] = (100, 200),
     **options: Any,
 ) -> dict[str, dict[str, float]]:
-    """Score rankings by every named protocol: `{protocol: {"mAP@all": .., "mAP@100": .., "Prec@100": .., ...}}`.
+    """Score rankings by every named protocol: `{protocol: {"mAP@all": .., "mAP@100": .., "Prec@100": ..}}`.
 
     query [Nq, D], gallery [Ng, D]: NumPy arrays or tensors, floating point for "euclidean" (on L2-normalised
-    features; the default) and "cosine", 0-1 codes (bool or uint8) for "hamming". query_labels [Nq], gallery_labels
-    [Ng]: integers or strings. "cvpr19" defines no mAP@all. `options` are those of `score`, which also returns
-    per-query values, chance levels and ceilings. Raises `InputError`.
+    features; the default) and "cosine", 0-1 codes (bool or uint8) for "hamming". query_labels [Nq],
+    gallery_labels [Ng]: integers or strings. "cvpr19" defines no mAP@all. `options` are those of `score`,
+    which also returns per-query values, chance levels and ceilings. Raises `InputError`.
 
-    Five photos ranked by hand. The query points along the first axis; the photos stand at 10, 20, 30, 40 and 50
-    degrees from it, so that is their order. The second and the third are cats: R = 2, the precisions at the hits are
-    1/2 and 2/3. Raw AP is their mean, 7/12; the interpolated AP lifts the first to 2/3. Within the first two there
-    is one hit: divided by min(2, R) = 2 its precision gives 1/4, divided by the one hit 1/2.
+    Five photos ranked by hand. The query points along the first axis; the photos stand at 10, 20, 30, 40 and
+    50 degrees from it, so that is their order. The second and the third are cats: R = 2, and the precisions
+    at the hits are 1/2 and 2/3. Raw AP is their mean, 7/12; the interpolated AP lifts the first to 2/3. There
+    is one hit within the first two: its precision divided by min(2, R) = 2 is 1/4, by the one hit 1/2.
 
     >>> import numpy as np
     >>> angles = np.deg2rad([10, 20, 30, 40, 50])
@@ -552,22 +557,23 @@ def score(
 ) -> Scores:
     """As `evaluate`, with everything behind the numbers.
 
-    missing_classes: what a class with queries but no photos means. "error" raises; "zero" scores its queries 0;
-        "as-released" leaves it out of mAP and counts it as 0 in Prec, as the released code does.
-    ties: how photos at equal distance are ordered. "expected": the mean over random orders, in closed form for Prec
-        and for raw AP with a fixed divisor, elsewhere the mean of `tie_draws` orders drawn with `seed` (its standard
-        error: `Scores.error`). "best", "worst": the largest and the smallest value that any order gives. "gallery-order": as they stand in the gallery.
-        "scikit-learn": in AP, all photos at one distance share the precision at the last of them (the top K being cut
-        in gallery order); Prec is then in gallery order. Unit vectors tie where their cosines differ by less than
-        about 1e-12, so copies of a photo do, whatever the rounding.
-    gallery_group [Ng]: equal values mark one photo listed several times. duplicates: "as-published" keeps all,
-        "distinct" the first of each group.
-    block: queries handled at once, chosen to bound memory if None; no number depends on it beyond the order of sums. device: defaults to that of
-        `query`, or the CPU; a device without float64 (MPS) is replaced by the CPU.
+    missing_classes: what a class with queries but no photos means. "error" raises; "zero" scores its queries
+        0; "as-released" leaves it out of mAP and counts it as 0 in Prec, as the released code does.
+    ties: how photos at equal distance are ordered. "expected": the mean over random orders, in closed form
+        for Prec and for raw AP with a fixed divisor, elsewhere the mean of `tie_draws` orders drawn with
+        `seed` (its standard error: `Scores.error`). "best", "worst": the largest and the smallest value that
+        any order gives. "gallery-order": as they stand in the gallery. "scikit-learn": in AP, all photos at
+        one distance share the precision at the last of them (the top K being cut in gallery order); Prec is
+        then in gallery order. Real-valued features tie where their cosines differ by less than about 1e-12,
+        so copies of a photo do, whatever the rounding.
+    gallery_group [Ng]: integers or strings; equal values mark one photo that is listed several times.
+    duplicates: "as-published" keeps all entries, "distinct" the first of each group.
+    block: queries handled at once, chosen to bound memory if None; results differ by the order of sums only.
+    device: that of `query` if None, or the CPU; a device without float64 (MPS) is replaced by the CPU.
 
-    Raises `InputError` for features that are not 2-D numbers, that hold NaN or infinities, or that are empty; for
-    zero vectors (they have no direction); for lengths or dimensions that do not fit; for labels that are neither
-    integers nor strings; and for unknown options.
+    Raises `InputError` for features that are not 2-D numbers, that hold NaN or infinities, or that are empty;
+    for zero vectors (they have no direction); for lengths or dimensions that do not fit; for labels that are
+    neither integers nor strings; and for unknown options.
 
     >>> import numpy as np
     >>> codes = np.array([[0, 0], [0, 1], [1, 1]], dtype=np.uint8)
@@ -595,7 +601,7 @@ def score(
         raise InputError("query_labels and gallery_labels must be of one kind: both integers or both strings")
     if duplicates == "distinct":
         if gallery_group is None:
-            raise InputError("duplicates='distinct' needs gallery_group, which says which photos are the same")
+            raise InputError("duplicates='distinct' needs gallery_group, to say which photos are the same")
         keep = _first_of_each(_labels("gallery_group", gallery_group, len(photos), "gallery"))
         photos, photo_names = photos[torch.from_numpy(keep).to(place)], photo_names[keep]
 
@@ -606,19 +612,22 @@ def score(
     counts = np.bincount(photo_class, minlength=len(classes) + 1)[: len(classes)]
     if missing_classes == "error" and (counts == 0).any():
         names = ", ".join(str(name) for name in classes[counts == 0][:5])
-        raise InputError(f"gallery_labels has no photo for {int((counts == 0).sum())} query class(es): {names}; leave "
-                         "their queries out, or choose missing_classes='zero' or 'as-released'")
+        raise InputError(f"gallery_labels has no photo for {int((counts == 0).sum())} query class(es): {names}; "
+                         "leave their queries out, or choose missing_classes='zero' or 'as-released'")
 
     measures = {measure for name in protocols for measure in (
         *_measures(PROTOCOLS[name], ks).values(), *_small_class_measures(PROTOCOLS[name]).values())}
     measures.add(_Measure("Prec", "hits / K", "", "R"))
+    def placed(index: np.ndarray) -> Tensor:
+        return torch.from_numpy(index).to(place)
+
     # photos of one class side by side, so that a query's relevant photos are a slice
     order = np.argsort(photo_class, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     relevant = counts[query_class]
     # queries with similarly many relevant photos share a block, so that little of its table is padding
     schedule = np.lexsort((query_class, relevant))
-    table = _Gallery(photos[torch.from_numpy(order).to(place)], torch.from_numpy(order).to(place), metric)
+    table = _Gallery(photos[placed(order)], placed(order), metric)
     harmonic = _harmonic(len(photos), place)
     values = {measure: np.zeros(len(queries)) for measure in measures}
     draws: dict[_Measure, np.ndarray] = {}
@@ -628,9 +637,8 @@ def score(
         if relevant[chosen].max() == 0:
             continue
         found, sampled = _score_block(
-            table, queries[torch.from_numpy(chosen).to(place)], torch.from_numpy(starts[query_class[chosen]]).to(place),
-            torch.from_numpy(relevant[chosen]).to(place), torch.from_numpy(chosen).to(place), measures, harmonic, ties,
-            tie_draws, seed)
+            table, queries[placed(chosen)], placed(starts[query_class[chosen]]), placed(relevant[chosen]),
+            placed(chosen), measures, harmonic, ties, tie_draws, seed)
         for measure, value in found.items():
             values[measure][chosen] = value.cpu().numpy()
         for measure, (rows, value) in sampled.items():
@@ -640,8 +648,8 @@ def score(
     for measure, drawn in draws.items():
         # queries without such ties have the same value in every draw
         drawn[:] = np.where(np.isnan(drawn), values[measure][:, None], drawn)
-    return Scores(protocols, metric, ties, missing_classes, duplicates, ks, len(queries), len(photos), classes,
-                  query_class, relevant, values, draws)
+    return Scores(protocols, metric, ties, missing_classes, duplicates, ks, len(queries), len(photos),
+                  classes, query_class, relevant, values, draws)
 
 
 def rank(
@@ -653,7 +661,7 @@ def rank(
     block: int | None = None,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Indices of the k nearest photos of each query, int64 [Nq, min(k, Ng)]; equal distances in gallery order.
+    """Indices of the k nearest photos of each query, int64 [Nq, min(k, Ng)]; ties in gallery order.
 
     Features and errors as in `score`.
 
@@ -678,7 +686,7 @@ def rank(
     return np.concatenate(found)
 
 
-# ----------------------------------------------------------------------------------------------- one block
+# -------------------------------------------------------------------------------------------------- one block
 @dataclass(frozen=True)
 class _Gallery:
     """Gallery features [N, D] ready for distances, and where each row stood in the gallery as given [N]."""
@@ -688,7 +696,7 @@ class _Gallery:
     metric: str
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Whole numbers as float64 [B, N] that grow with the distance: Hamming, or cosine distance times 2**40.
+        """Whole numbers, float64 [B, N], that grow with the distance: Hamming, or cosine times 2**40.
 
         The Euclidean distance of unit vectors is the root of twice the cosine distance: the same order.
         """
@@ -700,15 +708,18 @@ class _Gallery:
     def keys(self, distances: Tensor) -> Tensor:
         """int64 [B, N], all different in a row: by distance, then by gallery order."""
         if len(self.features) > 2**21:
-            raise InputError(f"gallery has {len(self.features)} rows; gallery order is kept for up to {2**21}")
+            raise InputError(f"gallery has {len(self.features)} rows; gallery order is kept up to {2**21}")
         return distances.to(torch.int64).mul_(len(self.features)).add_(self.order)
 
 
 def _score_block(
-    gallery: _Gallery, queries: Tensor, starts: Tensor, relevant: Tensor, identity: Tensor, measures: set[_Measure],
-    harmonic: Tensor, ties: str, tie_draws: int, seed: int,
+    gallery: _Gallery, queries: Tensor, starts: Tensor, relevant: Tensor, identity: Tensor,
+    measures: set[_Measure], harmonic: Tensor, ties: str, tie_draws: int, seed: int,
 ) -> tuple[dict[_Measure, Tensor], dict[_Measure, tuple[Tensor, Tensor]]]:
-    """All measures of a block of queries, and per tie order those that were sampled (rows, values [rows, draws])."""
+    """All measures of a block of queries, and of those sampled the rows and their values [rows, draws].
+
+    starts, relevant: int64 [B], where each query's relevant photos begin in the gallery and how many they are.
+    """
     distances = gallery.distances(queries)
     width = int(relevant.max())
     column = torch.arange(width, device=queries.device)
@@ -747,13 +758,14 @@ def _score_block(
         draw = torch.arange(tie_draws, device=queries.device).repeat(len(part) // tie_draws)
         ranks = _random_ranks(groups.rows(part), identity[part] * tie_draws + draw, seed)
         for measure in sampled:
-            drawn[measure][begin:begin + rows] = _from_ranks(measure, ranks, relevant[part]).view(-1, tie_draws)
+            values = _from_ranks(measure, ranks, relevant[part])
+            drawn[measure][begin:begin + rows] = values.view(-1, tie_draws)
     for measure in sampled:
         found[measure][mixed] = drawn[measure].mean(1)
     return found, {measure: (mixed, drawn[measure]) for measure in sampled}
 
 
-# --------------------------------------------------------------------------------------------------- checks
+# ----------------------------------------------------------------------------------------------------- checks
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
@@ -778,7 +790,8 @@ def _check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
 
 def _check_dimensions(queries: Tensor, photos: Tensor) -> None:
     if queries.shape[1] != photos.shape[1]:
-        raise InputError(f"query has {queries.shape[1]} dimensions and gallery {photos.shape[1]}; they must agree")
+        raise InputError(f"query has {queries.shape[1]} dimensions and gallery {photos.shape[1]}; "
+                         "they must agree")
 
 
 def _device(device: str | torch.device | None, query: Any) -> torch.device:
@@ -794,8 +807,9 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     else:
         array = _array(name, values)
         if array.dtype.kind not in "fiub":
-            raise InputError(f"{name} is an array of {array.dtype}; give numbers in a [rows, dimensions] array")
-        tensor = torch.from_numpy(np.array(array, dtype=array.dtype if array.dtype in (bool, np.uint8) else float))
+            raise InputError(f"{name} is an array of {array.dtype}; it must be numbers [rows, dimensions]")
+        kept = array.dtype if array.dtype in (bool, np.uint8) else float
+        tensor = torch.from_numpy(np.array(array, dtype=kept))
     if tensor.ndim != 2:
         raise InputError(f"{name} must be [rows, dimensions], not of shape {tuple(tensor.shape)}")
     if 0 in tensor.shape:
@@ -803,9 +817,9 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     is_code = tensor.dtype in (torch.bool, torch.uint8)
     if metric == "hamming":
         if not is_code:
-            raise InputError(f"{name} is {tensor.dtype}; metric='hamming' compares codes: bool, or uint8 of 0 and 1")
+            raise InputError(f"{name} is {tensor.dtype}; metric='hamming' compares codes, bool or uint8 of 0 and 1")
         if tensor.dtype == torch.uint8 and int(tensor.max()) > 1:
-            raise InputError(f"{name} holds {int(tensor.max())}; codes are 0 and 1, one a byte (unpack packed bits)")
+            raise InputError(f"{name} holds {int(tensor.max())}; codes are 0 and 1, so unpack packed bits")
         return tensor.to(device=device, dtype=torch.float32).mul_(2).sub_(1)
     if is_code:
         raise InputError(f"{name} is {tensor.dtype}, so it holds codes; compare them with metric='hamming'")
@@ -818,8 +832,8 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     # by the largest component first, so that no square over- or underflows
     largest = tensor.abs().amax(1, keepdim=True)
     if not bool((largest > 0).all()):
-        raise InputError(f"{name} row {int((largest[:, 0] == 0).nonzero()[0])} is all zeros: it has no direction, so "
-                         f"no {metric} ranking; leave it out")
+        raise InputError(f"{name} row {int((largest[:, 0] == 0).nonzero()[0])} is all zeros: it has no direction, "
+                         f"so no {metric} ranking; leave it out")
     tensor = tensor / largest
     return tensor / torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
 
@@ -835,8 +849,8 @@ def _labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
     """Checked: int64 or unicode [rows]."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else _array(name, values)
     if array.dtype.kind not in "iuUST":
-        raise InputError(f"{name} is an array of {array.dtype}; labels are integers or strings (for a list of names: "
-                         f"np.array(names, dtype=str))")
+        raise InputError(f"{name} is an array of {array.dtype}; labels are integers or strings "
+                         "(for names: np.array(names, dtype=str))")
     array = array.astype(np.int64) if array.dtype.kind in "iu" else array.astype(np.str_)
     if array.ndim != 1:
         raise InputError(f"{name} must be one-dimensional, not of shape {array.shape}")

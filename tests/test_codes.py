@@ -41,7 +41,8 @@ def test_one_released_round_takes_the_transposed_factor():
     rows, first = features(3), start(3)
     centred = rows - rows.mean(0)
     corners = np.where(centred @ first >= 0, 1.0, -1.0)
-    # B^T V = U S W^T by hand from two eigenproblems would leave signs open; NumPy's factors are what was released
+    # B^T V = U S W^T by hand from two eigenproblems would leave signs open; NumPy's factors are what was
+    # released
     u, _, w_transposed = np.linalg.svd(corners.T @ centred)
     released = itq(rows, 1, first, rule="released").matrix
     np.testing.assert_allclose(released, w_transposed @ u.T, atol=1e-12)
@@ -130,7 +131,7 @@ def test_what_the_codes_are_fitted_on():
     (lambda: itq(features(0), -1), "rounds"),
     (lambda: itq(features(0)[0]), "features must be"),
     (lambda: itq(features(0).astype(object)), "features is an array of object"),
-    (lambda: itq(np.where(np.arange(12) == 3, np.nan, features(0))), "features holds NaN or infinity, first in row 0"),
+    (lambda: itq(np.where(np.arange(12) == 3, np.nan, features(0))), "features holds NaN .* first in row 0"),
     (lambda: itq(features(0), rotation=np.eye(3)), r"rotation must be \[12, 12\]"),
     (lambda: itq(features(0), rotation=2 * np.eye(12)), "not orthogonal"),
     (lambda: itq(features(0), bits=13), "bits must be"),
