@@ -29,6 +29,7 @@ from tcn.words import Words, load_words
 
 PROTOCOLS = ("released", "standard")
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
+EMOJI_WORDS = Path(datasets.__file__).parent / "splits" / "emoji_words.csv"
 SHOWN = 13
 FIXED_EXAMPLES = 4
 METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "chance", "ceiling", "query_source", "gallery",
@@ -81,7 +82,7 @@ class Material:
         data = config.data
         key = data.dataset, data.split, data.unit_words
         if key not in self._words:
-            source = self.places.words or getattr(datasets.SPECS[data.dataset], "words", None)
+            source = self.places.words or (EMOJI_WORDS if data.dataset == "emoji" else None)
             if source is None:
                 raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
                                  f"GloVe text, or a table made with benchmarks/make_words.py)")

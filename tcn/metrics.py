@@ -47,7 +47,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({
         Protocol("released", "voc", "min(K, R)", "macro", "hits / K", True,
                  "TCN's released code by default (`iccv19`), also SAKE and DSN; the paper's tables use it."),
         Protocol("cvpr19", "raw", "hits", "micro", "item K + 1", False,
-                 "TCN's released code by its other flag, Doodle2Search: scikit-learn's AP on the top K alone."),
+                 "TCN's released code by its other flag, Doodle2Search: scikit-learn's AP of the top K."),
         Protocol("zse", "voc", "min(K, R)", "micro", "hits / min(K, R)", True,
                  "ZSE-SBIR and the code that descends from it."),
         Protocol("sem-pcyc", "raw", "hits", "micro", "hits / K", True,
@@ -80,7 +80,7 @@ CHANCE_DRAWS = 1000
 # --------------------------------------------------------------------------------------------------- measures
 @dataclass(frozen=True)
 class _Measure:
-    """A number per query: AP or Prec, by one rule, at one cut-off (None: no cut-off; "R": the query's own R)."""
+    """A number per query: AP or Prec, by one rule, at one cut-off (None: none; "R": the query's own R)."""
 
     family: str
     rule: str
@@ -234,7 +234,7 @@ def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Te
 
     Mostly relevant photos come first, or last, among those equally far. Not so for "item K + 1", nor where
     the sum is divided by the hits: one late hit more can lower that mean. There the number x of hits that the
-    run across the cut-off places within it is varied; for each x they stand as early, or as late, as they can.
+    run across the cut-off places within it is varied; for each x they stand as early or as late as they can.
     """
     ranks = groups.ranks(order)
     if measure.rule != "item K + 1" and (measure.divisor != "hits" or measure.k is None):
@@ -253,7 +253,7 @@ def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Te
     outside = (end - cut).masked_fill(~across, 0.0).amax(1, keepdim=True)
     fewest, most = torch.clamp(hits - outside, min=0), torch.minimum(hits, cut - start)
     x = torch.arange(int(most.max()) + 1, device=ranks.device).expand(len(ranks), -1)
-    # x hits in a row after `lead` photos, `before` of them relevant, have precisions (before + i) / (lead + i)
+    # x hits in a row after `lead` photos, `before` of them hits, have precisions (before + i) / (lead + i)
     photos = len(harmonic) - 1
     lead = start.expand_as(x) if order == "best" else (cut.clamp(max=photos).long() - x).clamp(min=0)
     last = torch.clamp(lead + x, max=photos)
@@ -611,8 +611,9 @@ def score(
     photo_class = np.where(classes[photo_class] == photo_names, photo_class, len(classes))
     counts = np.bincount(photo_class, minlength=len(classes) + 1)[: len(classes)]
     if missing_classes == "error" and (counts == 0).any():
-        names = ", ".join(str(name) for name in classes[counts == 0][:5])
-        raise InputError(f"gallery_labels has no photo for {int((counts == 0).sum())} query class(es): {names}; "
+        absent = classes[counts == 0]
+        names = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
+        raise InputError(f"gallery_labels has no photo for {len(absent)} query class(es): {names}; "
                          "leave their queries out, or choose missing_classes='zero' or 'as-released'")
 
     measures = {measure for name in protocols for measure in (
@@ -696,7 +697,7 @@ class _Gallery:
     metric: str
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Whole numbers, float64 [B, N], that grow with the distance: Hamming, or cosine times 2**40.
+        """Whole numbers, float64 [B, N], growing with distance: Hamming, or 2**40 times cosine distance.
 
         The Euclidean distance of unit vectors is the root of twice the cosine distance: the same order.
         """
@@ -718,7 +719,7 @@ def _score_block(
 ) -> tuple[dict[_Measure, Tensor], dict[_Measure, tuple[Tensor, Tensor]]]:
     """All measures of a block of queries, and of those sampled the rows and their values [rows, draws].
 
-    starts, relevant: int64 [B], where each query's relevant photos begin in the gallery and how many they are.
+    starts, relevant: int64 [B], where each query's relevant photos begin in the gallery, and how many.
     """
     distances = gallery.distances(queries)
     width = int(relevant.max())
@@ -817,7 +818,7 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     is_code = tensor.dtype in (torch.bool, torch.uint8)
     if metric == "hamming":
         if not is_code:
-            raise InputError(f"{name} is {tensor.dtype}; metric='hamming' compares codes, bool or uint8 of 0 and 1")
+            raise InputError(f"{name} is {tensor.dtype}; metric='hamming' needs codes, bool or uint8 0-1")
         if tensor.dtype == torch.uint8 and int(tensor.max()) > 1:
             raise InputError(f"{name} holds {int(tensor.max())}; codes are 0 and 1, so unpack packed bits")
         return tensor.to(device=device, dtype=torch.float32).mul_(2).sub_(1)
@@ -832,8 +833,8 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     # by the largest component first, so that no square over- or underflows
     largest = tensor.abs().amax(1, keepdim=True)
     if not bool((largest > 0).all()):
-        raise InputError(f"{name} row {int((largest[:, 0] == 0).nonzero()[0])} is all zeros: it has no direction, "
-                         f"so no {metric} ranking; leave it out")
+        row = int((largest[:, 0] == 0).nonzero()[0])
+        raise InputError(f"{name} row {row} is all zeros: no direction, so no ranking; leave it out")
     tensor = tensor / largest
     return tensor / torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
 
