@@ -1,7 +1,6 @@
 """One cell: skip, resume, finish or fail. Everything a reader needs is written as plain files in its folder."""
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 import traceback
@@ -93,7 +92,7 @@ class Material:
         """The run's identity on this data."""
         split = self.split(config.data.dataset, config.data.split)
         uses_words = config.training.optimizer != "none" and config.losses.semantic > 0
-        return identity(config, split.data_digest, split.split_digest, _words_digest(self.words(config)) if uses_words else "")
+        return identity(config, split.data_digest, split.split_digest, self.words(config).digest if uses_words else "")
 
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher, words: what a model is built from."""
@@ -105,10 +104,6 @@ class Material:
         else:
             words = torch.zeros(len(split.seen), 1)
         return Ingredients(encoder, teacher, classifier, words, len(split.seen))
-
-
-def _words_digest(words: Words) -> str:
-    return hashlib.sha256(np.ascontiguousarray(words.vectors).tobytes()).hexdigest()
 
 
 def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str
@@ -184,7 +179,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
             write_json(folder.path / "spent.json", {"seconds": sum(r.get("seconds", 0) for r in history.epochs)})
             view.history(history.epochs, history.steps)
 
-        history = training.fit(method, model, source, _validation(material, config), config, folder.path, device, label,
+        history = training.fit(method, model, source, validation_data(material, config), config, folder.path, device, label,
                                material.places.progress, note)
         best_epoch = history.best_epoch
         record |= {"selected_by": {"validation_map": "validation mAP@all", "seen_accuracy": "seen-class accuracy"}[
@@ -203,7 +198,8 @@ def _weights_note(config: Config, name: str) -> str:
     return backbones.SOURCES[config.network.backbone].origin if setting == "imagenet" else setting
 
 
-def _validation(material: Material, config: Config) -> training.ValidationData:
+def validation_data(material: Material, config: Config) -> training.ValidationData:
+    """What settings and epochs may be chosen by: held-out sketches of seen classes, and validation classes."""
     split = material.split(config.data.dataset, config.data.split)
 
     def some(role: str) -> Pixels | None:

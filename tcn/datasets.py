@@ -7,7 +7,6 @@ Paper: data sets.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from tcn import emoji
 from tcn.config import InputError
 from tcn.words import normal_form
 
@@ -147,8 +147,8 @@ class Plan:
     held_out_per_class: int = 0
     held_out: Mapping[str, str] = field(default_factory=dict)
     """Seen class -> publisher of its held-out drawing (emoji)."""
-    digest: str = ""
-    """sha256 of the table's contents."""
+    left_out: tuple[str, ...] = ()
+    """Classes that are there and belong to no list: another class stands for the same thing (emoji)."""
 
     def of(self, role: str) -> tuple[str, ...]:
         """The classes of one role, in order."""
@@ -183,7 +183,7 @@ def read_plan(dataset: str, split: str | None = None) -> Plan:
         totals_rounded=table.get("totals_rounded", False),
         held_out_per_class=table.get("held_out_per_class", 0),
         held_out=table.get("heldout", {}),
-        digest=hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest(),
+        left_out=tuple(table.get("left_out", ())),
     )
 
 
@@ -266,7 +266,6 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     found, split = spec(dataset, split)
     plan = read_plan(dataset, split)
     if dataset == "emoji":
-        from tcn import emoji
         root = emoji.build(cache, emoji_tarballs, progress=progress)
     else:
         where = _locate(found, _data_root(data_root))
@@ -276,7 +275,12 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
 
     problems: list[str] = []
     notes: list[str] = []
-    trees = [_scan(root, folder, plan, problems, notes, progress) for folder in found.folders]
+    try:
+        trees = [_scan(root, folder, plan, problems, notes, progress) for folder in found.folders]
+    except OSError as error:
+        raise InputError(f"{error.filename or root} can't be listed: {error.strerror}") from error
+    if dataset == "emoji":
+        _compare_with_manifest(root, trees, problems)
     if problems and strict:
         shown = "\n".join(f"  - {problem}" for problem in problems)
         raise InputError(f"{found.title} in {root} is not as expected ({len(problems)} "
@@ -299,7 +303,8 @@ class _Tree:
 def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[str],
           progress: bool) -> _Tree:
     """List one folder of class folders; problems and notes are added to the lists given."""
-    by_form = {normal_form(name): name for name in plan.roles}
+    classes = (*plan.roles, *plan.left_out)
+    by_form = {normal_form(name): name for name in classes}
     on_disk: dict[str, str] = {}
     extra: list[str] = []
     stray: list[str] = []
@@ -316,9 +321,9 @@ def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[
                             f"'{name}'; merge them or remove one")
         else:
             on_disk[name] = entry.name
-    lacking = [name for name in plan.roles if name not in on_disk]
+    lacking = [name for name in classes if name not in on_disk]
     if lacking:
-        problems.append(f"{folder}: {len(lacking)} of {len(plan.roles)} classes missing: "
+        problems.append(f"{folder}: {len(lacking)} of {len(classes)} classes missing: "
                         f"{_expected(lacking, plan)}")
     if extra:
         problems.append(f"{folder}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "
@@ -326,7 +331,7 @@ def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[
 
     files: dict[str, list[tuple[str, int]]] = {}
     hollow: list[str] = []
-    for name in tqdm([name for name in plan.roles if name in on_disk], desc=f"list {folder}", unit="class",
+    for name in tqdm([name for name in classes if name in on_disk], desc=f"list {folder}", unit="class",
                      disable=not progress, leave=False):
         files[name] = images = []
         with os.scandir(root / folder / on_disk[name]) as entries:
@@ -386,6 +391,20 @@ def _compare_counts(trees: list[_Tree], plan: Plan, kind: str) -> list[str]:
     return notes
 
 
+def _compare_with_manifest(root: Path, trees: list[_Tree], problems: list[str]) -> None:
+    """Hold a build of emoji to its own manifest: pictures by publisher."""
+    counts: dict[str, int] = {}
+    for file, _ in (one for tree in trees for images in tree.files.values() for one in images):
+        publisher = os.path.splitext(file)[0]
+        counts[publisher] = counts.get(publisher, 0) + 1
+    listed = emoji.read_manifest(root)["per_publisher"]
+    for publisher in sorted(counts.keys() | listed.keys()):
+        there, built = counts.get(publisher, 0), listed.get(publisher, 0)
+        if there != built:
+            problems.append(f"{there} pictures by {publisher}, {built} were built; delete {root} and run "
+                            f"again, so that it is built anew")
+
+
 def held_out(label: str, names: Sequence[str], count: int) -> set[str]:
     """The files of one class that are kept from training: the same answer on every machine.
 
@@ -442,7 +461,7 @@ def _assemble(found: DatasetSpec, plan: Plan, root: Path, sketches: list[_Tree],
     sizes = {(tree.folder, name, file): size for tree in sketches + photos
              for name, images in tree.files.items() for file, size in images}
     lists = {key: _files(found, root, entries, label_of, disk) for key, entries in parts.items()}
-    data_digest = emoji.digest(root) if found.name == "emoji" else _digest(
+    data_digest = emoji.read_manifest(root)["digest"] if found.name == "emoji" else _digest(
         f"{'/'.join(key)}\t{size}" for key, size in sorted(sizes.items()))
     split_digest = _digest([
         *(f"{role}\t{name}" for role in ROLES for name in roles[role]),

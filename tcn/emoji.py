@@ -263,6 +263,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / 'manifest.json'} can't be read ({error}); delete {folder} and run again") from error
 
 
+def digest(folder: Path) -> str:
+    """sha256 over the names and contents of a build's pictures."""
+    return read_manifest(folder)["digest"]
+
+
 def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: bool = True,
           sources: Sequence[Source] = SOURCES) -> Path:
     """The data set's folder in `cache`, built there once: fetched with npm, or read from the folder `tarballs`.

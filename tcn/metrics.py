@@ -71,8 +71,8 @@ DUPLICATES = ("as-published", "distinct")
 _RESOLUTION = 2.0**40
 #: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
 _BLOCK_ELEMENTS = 2**23
-#: Elements of one table of sampled ranks; small enough for a processor's cache.
-_SAMPLED_ELEMENTS = 2**18
+#: Elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting.
+_SAMPLED_ELEMENTS = 2**20
 #: Random rankings behind the chance levels that have no closed form.
 CHANCE_DRAWS = 1000
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import SKETCHY_EXTENDED, SKETCHY_ORIGINALS, SKETCHY_SKETCHES, make_tree
+import yaml
+from trees import (
+    DRAWINGS,
+    PICTURES,
+    SKETCHY_EXTENDED,
+    SKETCHY_ORIGINALS,
+    SKETCHY_SKETCHES,
+    make_emoji,
+    make_tree,
+)
 
 from tcn import datasets
 from tcn.config import InputError
@@ -303,6 +315,19 @@ def test_two_copies_of_a_data_set_are_an_error(tuberlin: Path) -> None:
         available(tuberlin.parent, ["tuberlin"])
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tuberlin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def refuse(path: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "zebra":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(datasets.os, "scandir", refuse)
+    with pytest.raises(InputError, match="png_ready/zebra can't be listed: Permission denied"):
+        _load(tuberlin.parent, "tuberlin")
+
+
 def test_bad_names_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="unknown data set 'mnist'.*emoji, sketchy, tuberlin, quickdraw"):
         available(tmp_path, ["mnist"])
@@ -313,6 +338,87 @@ def test_bad_names_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TCN_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(InputError, match=r"elsewhere.*\$TCN_DATA.*not a folder"):
         available(None, None)
+
+
+# --- emoji -------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished build of emoji; read only."""
+    return make_emoji(tmp_path_factory.mktemp("cache"), size=2)
+
+
+@pytest.fixture
+def emoji_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], datasets.Split]:
+    """Loads emoji from a given build instead of making one."""
+    def load_from(folder: Path) -> datasets.Split:
+        monkeypatch.setattr(datasets.emoji, "build", lambda cache, tarballs, progress: folder)
+        return load("emoji", data_root=None, cache=folder, progress=False)
+    return load_from
+
+
+def test_emoji_roles_and_lists(built: Path, emoji_of: Callable[[Path], datasets.Split]) -> None:
+    found = emoji_of(built)
+    table = yaml.safe_load((Path(datasets.__file__).parent / "splits" / "emoji.yaml").read_text())
+    role = {name: entry["role"] for name, entry in table["classes"].items()}
+    sides = {"train_sketches": "seen", "heldout_sketches": "seen", "train_photos": "seen", "query": "unseen",
+             "validation_sketches": "validation", "validation_photos": "validation", "gallery": "unseen"}
+    in_lists: dict[str, set[str]] = {name: set() for name in sides}
+    for name, files in found.lists().items():
+        for path, label, source in zip(files.paths, files.labels, files.sources, strict=True):
+            side, of_class, file = path.split("/")
+            assert side == ("photo" if "photo" in name or name == "gallery" else "sketch")
+            assert found.classes[label] == of_class and role[of_class] == sides[name]
+            assert file == f"{source}.png" and source in DRAWINGS + PICTURES
+            in_lists[name].add(of_class)
+    for name in sides:
+        if name != "heldout_sketches":
+            assert in_lists[name] == {one for one, its in role.items() if its == sides[name]}
+    kept = {f"sketch/{name}/{publisher}.png" for name, publisher in table["heldout"].items()}
+    assert set(found.heldout_sketches.paths) == kept
+    assert len(found.heldout_sketches) == 100 == len(set(found.heldout_sketches.labels))
+    assert len(found.train_sketches) == 3 * len(found.seen) - 100
+    assert not set(found.train_sketches.paths) & set(found.heldout_sketches.paths)
+    assert len(found.query) == 3 * len(found.unseen)
+    assert 85 <= len(found.unseen) <= 95 and 45 <= len(found.validation) <= 55
+    assert found.data_digest == "0" * 64 and found.notes == ()
+
+
+def test_things_that_are_the_same_lie_on_one_side_and_count_once_among_the_unseen() -> None:
+    table = yaml.safe_load((Path(datasets.__file__).parent / "splits" / "emoji.yaml").read_text())
+    sides: dict[str, list[str]] = {}
+    for entry in table["classes"].values():
+        sides.setdefault(entry["group"], []).append(entry["role"])
+    assert all(len(set(roles)) == 1 for roles in sides.values())
+    assert all(len(roles) == 1 for roles in sides.values() if roles[0] == "unseen")
+    assert any(len(roles) > 1 for roles in sides.values()), "groups of several classes exist among the seen"
+    assert not set(table["left_out"]) & set(table["classes"])
+
+
+def test_a_damaged_emoji_build_is_named(
+        built: Path, tmp_path: Path, emoji_of: Callable[[Path], datasets.Split]) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(built, folder)
+    (folder / "photo" / "ant" / "noto.png").unlink()
+    shutil.rmtree(folder / "sketch" / "bear")
+    with pytest.raises(InputError) as caught:
+        emoji_of(folder)
+    said = str(caught.value)
+    assert "453 pictures by noto, 454 were built" in said and f"delete {folder} and run again" in said
+    assert "sketch: 1 of 454 classes missing: bear" in said
+
+
+def test_a_missing_held_out_drawing_is_named(
+        built: Path, tmp_path: Path, emoji_of: Callable[[Path], datasets.Split]) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(built, folder)
+    (folder / "sketch" / "battery" / "openmoji.png").rename(folder / "sketch" / "battery" / "noto.png")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["per_publisher"]["openmoji"] -= 1
+    manifest["per_publisher"]["noto"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"held-out drawing battery/openmoji\.png is not there"):
+        emoji_of(folder)
 
 
 # --- digests ------------------------------------------------------------------------------------------------

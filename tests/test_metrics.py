@@ -386,6 +386,16 @@ def test_listing_photos_again_changes_nothing_when_counted_once(seed, copies):
             oracle("standard", "mAP@all", ranking))
 
 
+def test_the_first_listing_of_a_photo_is_the_one_kept():
+    # the second listing of photo "p" stands right at the query, the first far from it
+    query, gallery = [[1.0, 0.0]], [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
+    group = ["p", "q", "p"]
+    values = {kind: evaluate(query, gallery, [1], [1, 0, 1], ["standard"], ks=(1,), gallery_group=group,
+                             duplicates=kind)["standard"] for kind in metrics.DUPLICATES}
+    assert values["as-published"] == pytest.approx({"mAP@all": (1 + 2 / 3) / 2, "mAP@1": 1.0, "Prec@1": 1.0})
+    assert values["distinct"] == pytest.approx({"mAP@all": 1 / 2, "mAP@1": 0.0, "Prec@1": 0.0})
+
+
 def test_doubling_every_photo_keeps_precision_and_lengthens_the_class():
     query, gallery, query_labels, gallery_labels = problem(8)
     once = score(query, gallery, query_labels, gallery_labels, ks=(4, 8))

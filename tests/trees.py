@@ -5,6 +5,7 @@ released folder and class names, coloured by class so that a network can learn s
 """
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,30 @@ def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size
                 _save(picture, base / "ImageResized_ready" / name / file)
             else:
                 _save(picture, base / "QuickDraw_images_final" / name / f"{number}.jpg")
+    return base
+
+
+DRAWINGS = ("emojione-monotone", "fluent", "openmoji")
+PICTURES = ("emojione-v1", "fxemoji", "noto", "noto-v1", "twemoji")
+
+
+def make_emoji(root: Path, size: int = 8) -> Path:
+    """A finished build of emoji with every class, those left out of the split too; returns its folder.
+
+    Every publisher draws every class, except that FxEmoji leaves out every tenth.
+    """
+    base = root / "emoji-made-by-test"
+    table = yaml.safe_load((SPLITS / "emoji.yaml").read_text())
+    counts = dict.fromkeys(DRAWINGS + PICTURES, 0)
+    for index, name in enumerate([*table["classes"], *table["left_out"]]):
+        for number, publisher in enumerate(DRAWINGS):
+            _save(_sketch(index, number, size), base / "sketch" / name / f"{publisher}.png")
+            counts[publisher] += 1
+        for number, publisher in enumerate(PICTURES):
+            if publisher != "fxemoji" or index % 10:
+                _save(_photo(index, number, size), base / "photo" / name / f"{publisher}.png")
+                counts[publisher] += 1
+    (base / "manifest.json").write_text(json.dumps({"digest": "0" * 64, "per_publisher": counts}))
     return base
 
 
