@@ -70,7 +70,8 @@ def components(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[l
 
     def root(name: str) -> str:
         while parent[name] != name:
-            name = parent[name] = parent[parent[name]]
+            parent[name] = parent[parent[name]]
+            name = parent[name]
         return name
 
     for a, b in pairs:

@@ -32,12 +32,17 @@ COLUMNS = ("stage", "variant", "settings", "epochs", "validation_map", "best_epo
 def grid() -> list[tuple[str, str, dict[str, Any]]]:
     """(stage, variant, settings) of every point tried, in the order in which they were thought of."""
     points: list[tuple[str, str, dict[str, Any]]] = []
-    for encoder, head in ((1e-4, 1e-3), (3e-4, 1e-3), (3e-4, 3e-3), (1e-3, 3e-3)):
-        for variant in ("nws", "hws"):
-            points.append(("rates", variant, {"training.encoder_rate": encoder, "training.head_rate": head,
-                                              "training.epochs": 8}))
-    for weight in (0.1, 1.0, 10.0, 100.0, 1000.0):
-        points.append(("weight", "tcn", {"losses.sharing": weight, "training.epochs": 8}))
+
+    def add(stage: str, variant: str, encoder: float, head: float, **more: Any) -> None:
+        points.append((stage, variant, {"training.encoder_rate": encoder, "training.head_rate": head, "training.epochs": 8,
+                                        **{key.replace("__", "."): value for key, value in more.items()}}))
+
+    for variant in ("nws", "hws"):
+        for encoder, head in ((3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2)):
+            add("rates", variant, encoder, head)
+    add("rates", "nws", 1e-4, 1e-4)
+    add("batch", "nws", 1e-3, 1e-2, data__batch_pairs=16)
+    add("norm", "nws", 1e-3, 1e-2, network__embedding_norm="shared")
     return points
 
 
