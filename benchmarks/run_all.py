@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--words", type=Path, metavar="FILE", help="word vectors: word2vec binary, GloVe text, or CSV table")
     p.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of the encoders (PyTorch state dict)")
     p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher (default: --weights)")
-    p.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides",
+    p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                    help="replace settings of every cell, e.g. --set training.epochs=4 losses.sharing=100")
     p.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all cores); results are bit-identical "
                                                                "only at an equal number")
@@ -89,6 +89,9 @@ def _count(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = parser().parse_args(arguments)
+    if not sys.stderr.isatty():
+        # Progress bars in a log file: a line every half minute is enough.
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
     # Ends like Ctrl-C: the cell is marked interrupted and resumes at its last epoch.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     from tcn.config import InputError
@@ -141,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{len(cells)} cells, profile {name}{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
-    from benchmarks.runner import Material, describe, run_cell
+    from benchmarks.runner import Material
 
     material = Material(places)
     folders, failures = [], {}
@@ -154,6 +157,47 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("; ".join(dict.fromkeys(failures.values())))
     suite.write(folders, missing, created, provenance.command())
     mirror = Mirror(suite, provenance.command())
+    try:
+        trained, skipped = _run_cells(folders, material, mirror, device, failures)
+    except KeyboardInterrupt:
+        mirror.close("KILLED")
+        raise
+    page = None
+    if not options.no_report:
+        page = _report(output, mirror, failures)
+    mirror.close("FAILED" if failures else "FINISHED")
+    print(f"{trained} cells run, {skipped} already finished, {len(failures)} failed")
+    _print_table(output)
+    for cell_name, reason in failures.items():
+        print(f"failed: {cell_name}: {reason}", file=sys.stderr)
+    if page:
+        print(f"report: {page}")
+    return 1 if failures else 0
+
+
+def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
+    """Render the report; a failure there is one of the call's failures, and costs no result."""
+    import traceback
+
+    from reports.render import render
+
+    started = time.perf_counter()
+    try:
+        page = render(output, output / "report")
+    except Exception as error:  # whatever breaks a picture must not hide the table below
+        traceback.print_exc()
+        failures["report"] = f"{type(error).__name__}: {error}"
+        return None
+    mirror.report(output / "report")
+    print(f"report rendered in {_duration(time.perf_counter() - started)}")
+    return page
+
+
+def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, failures: dict[str, str]
+               ) -> tuple[int, int]:
+    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped."""
+    from benchmarks.runner import describe, run_cell
+
     trained = skipped = 0
     for number, folder in enumerate(folders, 1):
         if folder.state == "finished":
@@ -172,21 +216,7 @@ def _run(options: argparse.Namespace) -> int:
         else:
             trained += 1
             print(f"  finished in {_duration(time.perf_counter() - started)}", flush=True)
-    page = None
-    if not options.no_report:
-        from reports.render import render
-
-        started = time.perf_counter()
-        page = render(output, output / "report")
-        mirror.report(output / "report")
-        print(f"report rendered in {_duration(time.perf_counter() - started)}")
-    print(f"{trained} cells run, {skipped} already finished, {len(failures)} failed")
-    _print_table(output)
-    for cell_name, reason in failures.items():
-        print(f"failed: {cell_name}: {reason}", file=sys.stderr)
-    if page:
-        print(f"report: {page}")
-    return 1 if failures else 0
+    return trained, skipped
 
 
 def _device(name: str) -> Any:
@@ -251,10 +281,11 @@ def _dry_run(cells: Sequence[Any], profile: Any, output: Path, places: Any, quic
     from benchmarks.experiments import FEEDS
     from benchmarks.runner import Material
     from benchmarks.store import CellFolder
-    from tcn import datasets
+    from tcn import emoji
     from tcn.config import InputError
 
-    ready = {c.dataset for c in cells if c.dataset != 'emoji' or any(places.cache.glob('emoji-*/manifest.json'))}
+    # A plan fetches nothing: what has to be built first is shown as to do.
+    ready = {c.dataset for c in cells if c.dataset != "emoji" or emoji.find_built(places.cache)}
     material, rows, total, unknown = Material(places), [], 0.0, 0
     rate, measured = _rate(output, profile)
     for cell in cells:

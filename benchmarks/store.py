@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -159,6 +159,7 @@ class Mirror:
                 name, artifact_location=(suite.output / "mlartifacts").resolve().as_uri() if local else None)
             mlflow.set_experiment(experiment_id=self.experiment)
             self.parent = self._run_id(suite.output / "mlflow.json") or self._new_parent(command)
+            self.client.update_run(self.parent, status="RUNNING")
             self.alive = True
         except Exception as error:  # any failure of the mirror must leave the results whole
             self._failed(error)
@@ -218,12 +219,18 @@ class Mirror:
             view.results()
 
     def report(self, report: Path) -> None:
-        """Tables, figures and the page as artifacts of the suite's run, which then stands finished."""
+        """Tables, figures and the page as artifacts of the suite's run."""
+        self._try(lambda: self.client.log_artifacts(self.parent, str(report), "report"))
+
+    def close(self, status: str) -> None:
+        """End the suite's run with FINISHED, FAILED or KILLED; a later call reopens it."""
+        self._try(lambda: self.client.set_terminated(self.parent, status))
+
+    def _try(self, work: Callable[[], Any]) -> None:
         if not self.alive:
             return
         try:
-            self.client.log_artifacts(self.parent, str(report), "report")
-            self.client.set_terminated(self.parent, "FINISHED")
+            work()
         except Exception as error:
             self._failed(error)
 
@@ -237,17 +244,9 @@ class CellMirror:
         self._monitor: Any = None
         self._logged = [0, 0]
 
-    def _try(self, work: Any) -> None:
-        if not self.mirror.alive:
-            return
-        try:
-            work()
-        except Exception as error:
-            self.mirror._failed(error)
-
     def open(self, datasets: Sequence[tuple[str, str, str]]) -> None:
         """Make or reopen the run: params, tags, data sets as inputs, system metrics."""
-        self._try(lambda: self._open(datasets))
+        self.mirror._try(lambda: self._open(datasets))
 
     def _open(self, datasets: Sequence[tuple[str, str, str]]) -> None:
         mirror, folder, cell = self.mirror, self.folder, self.folder.cell
@@ -286,7 +285,7 @@ class CellMirror:
 
     def history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
         """Log the rows that are not there yet."""
-        self._try(lambda: self._history(epochs, steps))
+        self.mirror._try(lambda: self._history(epochs, steps))
 
     def _history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
         metric, stamp = self.mirror.mlflow.entities.Metric, int(time.time() * 1000)
@@ -306,7 +305,7 @@ class CellMirror:
 
     def results(self) -> None:
         """Final metrics and the plain files as artifacts."""
-        self._try(self._results)
+        self.mirror._try(self._results)
 
     def _results(self) -> None:
         metric, stamp = self.mirror.mlflow.entities.Metric, int(time.time() * 1000)
@@ -327,7 +326,7 @@ class CellMirror:
         if self._monitor:
             with contextlib.suppress(Exception):
                 self._monitor.finish()
-        self._try(lambda: self.mirror.client.set_terminated(self.run_id, status))
+        self.mirror._try(lambda: self.mirror.client.set_terminated(self.run_id, status))
 
 
 def _number(value: Any) -> bool:

@@ -1,0 +1,12 @@
+"""Settings for the whole test run: no telemetry, and few threads, since small tensors gain nothing from more."""
+from __future__ import annotations
+
+import os
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "true"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_MININTERVAL", "30")
+# Tests of the command must not find a reader's own data, store or cache.
+for name in ("TCN_DATA", "TCN_CACHE", "TCN_EMOJI_TARBALLS", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
