@@ -43,6 +43,11 @@ def grid() -> list[tuple[str, str, dict[str, Any]]]:
     add("rates", "nws", 1e-4, 1e-4)
     add("batch", "nws", 1e-3, 1e-2, data__batch_pairs=16)
     add("norm", "nws", 1e-3, 1e-2, network__embedding_norm="shared")
+    for encoder, head in ((1e-3, 3e-2), (3e-3, 1e-2)):
+        add("rates", "nws", encoder, head)
+        add("rates", "hws", encoder, head)
+    for weight in (0.1, 1.0, 10.0, 100.0, 1000.0):
+        add("weight", "tcn", 1e-3, 1e-2, losses__sharing=weight)
     return points
 
 

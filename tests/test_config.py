@@ -34,8 +34,10 @@ def test_bad_settings_are_named(delta, words):
 def test_identity_follows_settings_and_contents_only():
     base = identity(Config(), "d", "s", "w")
     assert base == identity(from_dict({}), "d", "s", "w")
-    others = [identity(change(Config(), {"losses.sharing": 10}), "d", "s", "w"), identity(Config(), "e", "s", "w"),
-              identity(Config(), "d", "t", "w"), identity(Config(), "d", "s", "v"), identity(change(Config(), {"seed": 1}), "d", "s", "w")]
+    others = [identity(change(Config(), {"losses.sharing": 10}), "d", "s", "w"),
+              identity(Config(), "e", "s", "w"),
+              identity(Config(), "d", "t", "w"), identity(Config(), "d", "s", "v"),
+              identity(change(Config(), {"seed": 1}), "d", "s", "w")]
     assert len({base, *others}) == 6
 
 
