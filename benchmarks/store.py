@@ -150,14 +150,13 @@ class Mirror:
             logging.getLogger("alembic").setLevel(logging.ERROR)
             self.mlflow = mlflow
             self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(suite.output / 'mlflow.db').resolve()}"
-            mlflow.set_tracking_uri(self.uri)
-            self.client = mlflow.MlflowClient()
+            # A client of its own: MLflow's global address would outlive this suite in the environment.
+            self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             name = f"tcn-{suite.profile}" + ("-smoke" if suite.smoke else "")
             local = "MLFLOW_TRACKING_URI" not in os.environ
             experiment = self.client.get_experiment_by_name(name)
             self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(
                 name, artifact_location=(suite.output / "mlartifacts").resolve().as_uri() if local else None)
-            mlflow.set_experiment(experiment_id=self.experiment)
             self.parent = self._run_id(suite.output / "mlflow.json") or self._new_parent(command)
             self.client.update_run(self.parent, status="RUNNING")
             self.alive = True
@@ -278,7 +277,7 @@ class CellMirror:
         try:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True)
+            self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=mirror.uri)
             self._monitor.start()
         except Exception:  # an extra: a run without it is a whole run
             self._monitor = None

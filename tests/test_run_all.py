@@ -21,17 +21,22 @@ SMALL = ["--set", "network.backbone=resnet18", "network.dim=8", "data.image_size
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A data root with Sketchy, random weights, a word table."""
+    """A data root with QuickDraw, random weights, a word table."""
     root = tmp_path_factory.mktemp("place")
-    make_tree(root / "data", "sketchy", sketches=3, photos=2, size=16)
+    make_tree(root / "data", "quickdraw", sketches=3, photos=2, size=16)
     torch.manual_seed(0)
     torch.save(models.resnet18().state_dict(), root / "r18.pth")
     rng = np.random.default_rng(0)
     with open(root / "words.csv", "w", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(["name", *(f"v{i}" for i in range(6))])
-        rows.writerows([name, *rng.normal(size=6).round(3)] for name in class_names("sketchy"))
+        rows.writerows([name, *rng.normal(size=6).round(3)] for name in class_names("quickdraw"))
     return root
+
+
+def common(place: Path) -> list[str]:
+    return ["--data-root", str(place / "data"), "--cache", str(place / "cache"), "--words", str(place / "words.csv"),
+            "--weights", str(place / "r18.pth"), "--device", "cpu", "--quick", *SMALL]
 
 
 @pytest.fixture
@@ -41,26 +46,21 @@ def run(place, monkeypatch, capsys):
     monkeypatch.delenv("TCN_DATA", raising=False)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        status = run_all.main([*arguments, "--data-root", str(place / "data"), "--cache", str(place / "cache"), "--words",
-                               str(place / "words.csv"), "--weights", str(place / "r18.pth"), "--device", "cpu",
-                               "--quick", *SMALL])
+        status = run_all.main([*common(place), *arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
     return call
 
 
-ONE = ("--datasets", "sketchy", "--seeds", "3")
+ONE = ("--datasets", "quickdraw", "--seeds", "3")
 
 
 @pytest.fixture(scope="module")
 def finished(place):
-    """An output folder with tcn, hws and a floor finished on both Sketchy splits."""
+    """An output folder with tcn, hws and a floor finished."""
     output = place / "finished"
-    status = run_all.main(["--datasets", "sketchy", "--seeds", "3", "--variants", "floor-svd-permodality", "hws", "tcn",
-                           "--output", str(output), "--data-root", str(place / "data"), "--cache", str(place / "cache"),
-                           "--words", str(place / "words.csv"), "--weights", str(place / "r18.pth"), "--device", "cpu",
-                           "--quick", *SMALL])
+    status = run_all.main([*common(place), *ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(output)])
     assert status == 0
     return output
 
@@ -71,7 +71,7 @@ def cells(output: Path) -> dict[str, Path]:
 
 def test_every_cell_leaves_its_plain_files(finished):
     found = cells(finished)
-    assert set(found) == {f"sketchy-{s}__{v}__seed3" for s in "12" for v in ("floor-svd-permodality", "hws", "tcn")}
+    assert set(found) == {f"quickdraw-1__{v}__seed3" for v in ("floor-svd-permodality", "hws", "tcn")}
     for name, folder in found.items():
         files = {p.name for p in folder.iterdir()}
         always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "features.npz",
@@ -89,7 +89,7 @@ def test_every_cell_leaves_its_plain_files(finished):
 
 def test_written_metrics_follow_from_the_written_features(finished):
     """A naive ranking of the saved features gives the saved mAP@all (standard rules) and AP per query."""
-    folder = cells(finished)["sketchy-1__tcn__seed3"]
+    folder = cells(finished)["quickdraw-1__tcn__seed3"]
     data = np.load(folder / "features.npz")
     q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (data["query"].astype(float), data["gallery"].astype(float)))
     precisions = []
@@ -104,7 +104,7 @@ def test_written_metrics_follow_from_the_written_features(finished):
     per_query = [float(r["AP_standard"]) for r in csv.DictReader(open(folder / "per_query.csv")) if r["features"] == "real"]
     np.testing.assert_allclose(per_query, precisions, rtol=1e-6)
     unseen = set(data["query_labels"])
-    assert len(unseen) == 25 and "windmill" in unseen
+    assert len(unseen) == 30 and "windmill" in unseen
 
 
 def test_mlflow_holds_the_same(finished):
@@ -113,11 +113,11 @@ def test_mlflow_holds_the_same(finished):
     runs = client.search_runs([experiment.experiment_id])
     parents = [r for r in runs if r.data.tags["kind"] == "suite"]
     children = [r for r in runs if r.data.tags["kind"] == "cell"]
-    assert len(parents) == 1 and len(children) == 6
+    assert len(parents) == 1 and len(children) == 3
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
     assert all(r.info.status == "FINISHED" for r in runs)
-    tcn = next(r for r in children if r.data.tags["variant"] == "tcn" and r.data.tags["split"] == "1")
-    folder = cells(finished)["sketchy-1__tcn__seed3"]
+    tcn = next(r for r in children if r.data.tags["variant"] == "tcn")
+    folder = cells(finished)["quickdraw-1__tcn__seed3"]
     assert tcn.data.params["losses.sharing"] == "1000.0" and tcn.data.params["network.backbone"] == "resnet18"
     steps = list(csv.DictReader(open(folder / "steps.csv")))
     history = client.get_metric_history(tcn.info.run_id, "step/class_sketch")
@@ -126,7 +126,7 @@ def test_mlflow_holds_the_same(finished):
     value = next(float(r["value"]) for r in csv.DictReader(open(folder / "metrics.csv"))
                  if (r["classes"], r["features"], r["protocol"], r["metric"]) == ("unseen", "real", "released", "mAP@all"))
     assert tcn.data.metrics["unseen/real/released/mAP_at_all"] == pytest.approx(value)
-    assert {i.dataset.name for i in tcn.inputs.dataset_inputs} == {"sketchy 1 training", "sketchy 1 unseen"}
+    assert {i.dataset.name for i in tcn.inputs.dataset_inputs} == {"quickdraw 1 training", "quickdraw 1 unseen"}
     assert {"metrics.csv", "examples", "config.json"} <= {a.path for a in client.list_artifacts(tcn.info.run_id)}
     assert any(a.path == "report" for a in client.list_artifacts(parents[0].info.run_id))
 
@@ -135,14 +135,14 @@ def test_a_second_call_trains_nothing_and_changes_no_cell(finished, run, monkeyp
     before = {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
     monkeypatch.setattr(runner, "run_cell", None)
     status, out, _ = run(*ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(finished), "--no-report")
-    assert status == 0 and "0 cells run, 6 already finished" in out
+    assert status == 0 and "0 cells run, 3 already finished" in out
     assert out.rstrip().splitlines()[-1].startswith("chance mAP@all")
     assert before == {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
 
 
 def test_report_stands_on_the_result_folders(finished):
     page = (finished / "report" / "index.html").read_text()
-    assert "TCN" in page and "Sketchy" in page
+    assert "TCN" in page and "QuickDraw" in page
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(place, run, finished):
@@ -183,9 +183,9 @@ def test_a_failed_cell_is_named_and_the_others_run(place, run):
     output = place / "failing"
     status, out, err = run(*ONE, "--variants", "tcn", "floor-svd", "--output", str(output), "--set", "training.head_rate=1e30")
     assert status == 1
-    assert "failed: sketchy-1__tcn__seed3: loss is not finite" in err
-    assert "2 cells run, 0 already finished, 2 failed" in out
-    failed = cells(output)["sketchy-1__tcn__seed3"]
+    assert "failed: quickdraw-1__tcn__seed3: loss is not finite" in err
+    assert "1 cells run, 0 already finished, 1 failed" in out
+    failed = cells(output)["quickdraw-1__tcn__seed3"]
     assert json.loads((failed / "status.json").read_text())["state"] == "failed"
     assert "not finite" in (output / "report" / "index.html").read_text()
 
@@ -202,7 +202,7 @@ def test_bad_options_are_named(run, place, arguments, words):
 
 def test_missing_data_sets_are_named_and_the_present_ones_run(run, place):
     status, out, _ = run("--seeds", "3", "--variants", "floor-svd", "--output", str(place / "some"), "--no-report")
-    assert status == 0 and "missing: tuberlin:" in out and "missing: quickdraw:" in out and "2 cells run" in out
+    assert status == 0 and "missing: tuberlin:" in out and "missing: sketchy:" in out and "1 cells run" in out
 
 
 def test_output_of_another_suite_or_purpose_is_refused(run, place, finished):
@@ -218,6 +218,37 @@ def test_output_of_another_suite_or_purpose_is_refused(run, place, finished):
 
 
 def test_broken_mlflow_costs_no_result(run, place, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/at/all/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
     status, out, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "nomlflow"), "--no-report")
-    assert "MLflow is not available" in err and status == 0 and "2 cells run" in out
+    assert "MLflow is not available" in err and status == 0 and "1 cells run" in out
+
+
+def test_all_three_data_sets_run_from_their_layouts(tmp_path, place, run):
+    for name in ("sketchy", "tuberlin", "quickdraw"):
+        make_tree(tmp_path / "data", name, sketches=2, photos=1, size=8)
+    status, out, _ = run("--data-root", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--variants", "floor-svd",
+                         "--output", str(tmp_path / "out"), "--no-report")
+    assert status == 0 and "4 cells run" in out
+    assert set(cells(tmp_path / "out")) == {f"{d}__floor-svd__seed2020" for d in
+                                            ("sketchy-1", "sketchy-2", "tuberlin-1", "quickdraw-1")}
+
+
+def test_data_root_with_missing_extra_and_unreadable_parts_is_named_and_earlier_cells_stay(tmp_path, place, run):
+    folder = make_tree(tmp_path / "data", "quickdraw", sketches=2, photos=1, size=8)
+    photos = folder / "QuickDraw_images_final"
+    (photos / "unicorn").mkdir()
+    victim = sorted(p for p in photos.iterdir() if p.name != "unicorn")[0]
+    victim.rename(tmp_path / "gone")
+    output = ("--output", str(tmp_path / "out"), "--data-root", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))
+    status, _, err = run(*ONE, "--variants", "floor-svd", *output)
+    assert status == 2 and "unicorn" in err and victim.name in err and "expected" in err
+    (tmp_path / "gone").rename(victim)
+    (photos / "unicorn").rmdir()
+    picture = next(p for p in sorted((folder / "QuickDraw_sketches_final" / "windmill").iterdir()))
+    whole = picture.read_bytes()
+    picture.write_bytes(b"x" * len(whole))
+    status, _, err = run(*ONE, "--variants", "floor-svd", *output, "--no-report")
+    assert status == 1 and "unreadable" in err and picture.name in err
+    picture.write_bytes(whole)
+    status, out, _ = run(*ONE, "--variants", "floor-svd", *output, "--no-report")
+    assert status == 0 and "1 cells run" in out
