@@ -95,7 +95,10 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
 def singular_values(suite: Suite, task: Task) -> FigureData | None:
     """Columns: variant, seed, set, modality, index, value, relative: the first finished seed of each variant."""
     rows, seeds = [], []
-    for variant in ("nws", "hws", "tcn", "tcn-weight-10", "tcn-weight-1000"):
+    own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
+    # the paper's panels: none, hard, soft with weight 10 and with weight 1000
+    softer = [v for v in ("tcn-weight-10", "tcn-weight-1000") if paper.grid_weight(v) not in own]
+    for variant in ("nws", "hws", "tcn", *softer):
         for cell in suite.cells_of(task, variant)[:1]:
             values = suite.frame(cell, "singular_values.csv")
             if values is None:
@@ -106,7 +109,8 @@ def singular_values(suite: Suite, task: Task) -> FigureData | None:
                 if not top > 0:
                     suite.left_out.append((f"{cell.name}/singular_values.csv", "a curve without a positive value"))
                     continue
-                rows += [(variant, cell.seed, where, modality, int(i), v, v / top, setting(cell.config, "losses.sharing"))
+                rows += [(variant, cell.seed, where, modality, int(i), v, v / top,
+                          float(setting(cell.config, "losses.sharing", math.nan)))
                          for i, v in zip(curve["index"], curve["value"])]
             seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
     if not rows:

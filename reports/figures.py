@@ -105,7 +105,7 @@ def overview(frame: pd.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(variants)), [
         f"{paper.short_label(v)}, {dims[v]:.0f}-d" if pd.notna(dims.get(v)) else paper.short_label(v) for v in variants])
     axes[0].invert_yaxis()
-    axes[0].set_xlim(0, frame["value"].max() * 1.17)
+    axes[0].set_xlim(0, frame["value"].max() * 1.24)
     return figure
 
 
@@ -150,9 +150,9 @@ def motivation(frame: pd.DataFrame) -> Figure:
 def singular_values(frame: pd.DataFrame) -> Figure:
     """Frame of `figure_data.singular_values` -> one panel per variant with four curves."""
     variants = list(dict.fromkeys(frame["variant"]))
-    across = min(len(variants), 4)
+    across = len(variants) if len(variants) <= 4 else math.ceil(len(variants) / 2)
     down = math.ceil(len(variants) / across)
-    figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 0.45 + 1.95 * down))
+    figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 0.5 + (2.05 if across > 2 else 2.6) * down))
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     looks = {("training", "photo"): ("#d55e00", "-", "o"), ("training", "sketch"): ("#0072b2", "-", "s"),
              ("unseen", "photo"): ("#d55e00", "--", "o"), ("unseen", "sketch"): ("#0072b2", "--", "s")}
@@ -165,15 +165,15 @@ def singular_values(frame: pd.DataFrame) -> Figure:
                            markevery=(offset, 6), markersize=3.5, markerfacecolor=colour if line == "-" else "white",
                            label=f"{where}, {modality}s" if modality == "photo" else f"{where}, sketches")
         weight = part["weight"].iloc[0]
-        title = {"nws": "NWS (none)", "hws": "HWS (hard)"}.get(variant, paper.short_label(variant))
-        if variant == "tcn":
-            title = "TCN (soft)" if weight is None or pd.isna(weight) else f"TCN (soft, weight {weight:g})"
+        title = {"nws": "NWS (none)", "hws": "HWS (hard)"}.get(variant, f"TCN (soft, weight {weight:g})")
         _finish(panel, title, "", "", legend=False)
         panel.set_ylim(0, 1.03)
     for panel in panels.flat[len(variants):]:
         panel.set_visible(False)
-    for panel in panels[-1]:
-        panel.set_xlabel("Singular value, by size")
+    for column in range(across):
+        lowest = panels.flat[max(n for n in range(len(variants)) if n % across == column)]
+        lowest.set_xlabel("Singular value, by size")
+        lowest.tick_params(labelbottom=True)
     for panel in panels[:, 0]:
         panel.set_ylabel("Value / largest")
     handles, labels = panels.flat[0].get_legend_handles_labels()
@@ -193,18 +193,20 @@ def tsne(frame: pd.DataFrame) -> Figure:
     classes = sorted(frame.loc[frame["shown"], "class"].unique())
     for panel, variant in zip(panels.flat, variants):
         part = frame[frame["variant"] == variant]
-        for modality, marker, size in (("photo", "o", 12), ("sketch", "x", 17)):
+        for modality, marker, size in (("photo", "o", 14), ("sketch", "x", 19)):
             rest = part[~part["shown"] & (part["modality"] == modality)]
-            panel.scatter(rest["x"], rest["y"], s=size * 0.28, marker=marker, color="#d2d2d2", linewidths=0.5, zorder=1)
+            panel.scatter(rest["x"], rest["y"], s=size * 0.25, marker=marker, color="#d2d2d2", linewidths=0.5, zorder=1)
             for name, colour in zip(classes, CLASS_COLOURS):
                 own = part[(part["class"] == name) & (part["modality"] == modality)]
                 edge = {"edgecolors": "white", "linewidths": 0.3} if marker == "o" else {"linewidths": 1.1}
                 panel.scatter(own["x"], own["y"], s=size, marker=marker, color=colour, zorder=2, **edge)
         for number, (name, colour) in enumerate(zip(classes, CLASS_COLOURS), start=1):
             own = part[(part["class"] == name) & (part["modality"] == "photo")]
-            panel.text(own["x"].median(), own["y"].median(), str(number), color=colour, fontsize=8, fontweight="bold",
-                       ha="center", va="center", zorder=3,
-                       path_effects=[patheffects.withStroke(linewidth=2.2, foreground="white")])
+            middle = own[["x", "y"]].median()
+            nearest = own.loc[((own[["x", "y"]] - middle) ** 2).sum(axis=1).idxmin()]
+            panel.annotate(str(number), (nearest["x"], nearest["y"]), xytext=(5, 5), textcoords="offset points",
+                           color=colour, fontsize=7.5, fontweight="bold", ha="center", va="center", zorder=3,
+                           path_effects=[patheffects.withStroke(linewidth=2, foreground="white")])
         panel.set_title(paper.short_label(variant))
         panel.set_aspect("equal", adjustable="datalim")
         panel.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2" if panel in panels[:, 0] else "")
@@ -288,17 +290,19 @@ def publishers(frame: pd.DataFrame) -> Figure:
                       linewidth=0, label=paper.short_label(variant) if at == 0 else None)
             if len(values) > 1:
                 panel.errorbar(x, values.mean(), values.std(ddof=1), color=INK, capsize=2, linewidth=0.9)
-                panel.scatter(np.linspace(x - width / 5, x + width / 5, len(values)), values, s=5, color=INK, zorder=3)
+                panel.scatter(np.linspace(x - width / 4, x + width / 4, len(values)), values, s=7, facecolors="white",
+                              edgecolors=INK, linewidths=0.6, zorder=3)
     for at, view in enumerate(views):
         chance = frame.loc[frame["view"] == view, "chance"].dropna()
         if len(chance):
             panel.plot([at - 0.43, at + 0.43], [chance.iloc[0]] * 2, color=INK, linestyle=":", linewidth=1.1,
                        label="chance" if at == 0 else None)
-    panel.set_xticks(range(len(views)), [_wrapped(view, 18) for view in views])
+    panel.set_xticks(range(len(views)), [_wrapped(view, 22) for view in views])
     panel.tick_params(axis="x", length=0)
     _finish(panel, "", "Publisher of the query drawing", frame["metric"].iloc[0], legend=False)
     panel.grid(axis="x", visible=False)
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(variants) + 1)
+    named = sorted(zip(*panel.get_legend_handles_labels()), key=lambda pair: pair[1] == "chance")
+    figure.legend(*zip(*named), loc="outside upper center", ncols=len(named))
     return figure
 
 
@@ -326,6 +330,7 @@ def sharing_weight(frame: pd.DataFrame) -> Figure:
         panel.axvline(place[weight], color=SOFT, linestyle=":", linewidth=1)
         panel.annotate(text, (place[weight], 1), xycoords=("data", "axes fraction"), xytext=(2, -2), va="top",
                        textcoords="offset points", fontsize=6.5, color=SOFT, rotation=90)
+    panel.margins(x=0.09)
     panel.set_xticks([place[w] for w in weights], [f"{w:g}" for w in weights])
     _finish(panel, "", "Weight of the sharing loss", frame["metric"].iloc[0])
     return figure

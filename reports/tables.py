@@ -299,19 +299,20 @@ def per_publisher(suite: Suite, task: Task) -> Table | None:
 
 
 def publisher_views(suite: Suite, task: Task) -> list[tuple[str, str]]:
-    """(query source, gallery) pairs at hand: all drawings first, then each publisher, then its reduced gallery."""
+    """(query source, gallery) pairs at hand: all drawings, then each publisher, one with a reduced gallery last."""
     there = {(s.source, s.gallery) for s in suite.scores(task) if s.classes == "unseen"}
-    return sorted(there, key=lambda view: (view[0] != "all", view[0], view[1] != "all", view[1]))
+    reduced = {source for source, gallery in there if gallery != "all"}
+    return sorted(there, key=lambda v: (v[0] != "all", v[0] in reduced, paper.publisher(v[0]), v[1] != "all", v[1]))
 
 
 def view_label(source: str, gallery: str) -> str:
     """Heading of a publisher's column.
 
     >>> view_label("openmoji", "all"), view_label("emojione-monotone", "without emojione-v1")
-    ('OpenMoji black', 'EmojiOne monotone, without emojione-v1 pictures')
+    ('OpenMoji black', 'EmojiOne monotone, without EmojiOne v1 pictures')
     """
     name = paper.publisher(source)
-    return name if gallery == "all" else f"{name}, {gallery} pictures"
+    return name if gallery == "all" else f"{name}, {gallery.replace('emojione-v1', 'EmojiOne v1')} pictures"
 
 
 def paper_comparison(suite: Suite) -> Table | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ METRICS = {"mAP@all": 0.0, "Prec@R": -0.02, "Prec@5": -0.05, "mAP@200": 0.01, "P
 CEILINGS = {"Prec@100": 0.047, "Prec@200": 0.024}
 
 
+def level(variant: str) -> float:
+    """Made-up mAP of a variant on unseen classes with seed 0; the weight grid peaks at 10."""
+    if variant.startswith("tcn-weight-"):
+        return 0.30 - 0.02 * abs(math.log10(float(variant.rsplit("-", 1)[1]) + 0.1) - 1)
+    return LEVELS.get(variant, 0.20)
+
+
 def made_up(variant: str, seed: int, metric: str, protocol: str = "released", features: str = "real",
             classes: str = "unseen", source: str = "all", gallery: str = "all") -> float:
     """The made-up value of one row of metrics.csv: a formula, so that tests can recompute it."""
-    value = LEVELS.get(variant, 0.20) + METRICS[metric] + 0.011 * seed
+    value = level(variant) + METRICS[metric] + 0.011 * seed
     value -= 0.004 if protocol == "standard" else 0.0
     value -= 0.05 if features == "binary" else 0.0
     value += 0.03 if classes == "validation" else 0.0
@@ -89,7 +97,7 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
     rng = np.random.default_rng([seed, len(variant), sum(map(ord, variant))])
     _write_metrics(folder, variant, seed, dataset, len(names))
     if trained:
-        _write_curves(folder, rng, epochs, LEVELS.get(variant, 0.2))
+        _write_curves(folder, rng, epochs, level(variant))
     _write_features(folder, rng, names, dim)
     _write_examples(folder, names, rng)
     return folder
@@ -128,14 +136,14 @@ def _write_metrics(folder: Path, variant: str, seed: int, dataset: str, classes:
 
 def _write_curves(folder: Path, rng: np.random.Generator, epochs: int, level: float) -> None:
     steps = np.arange(1, 12 * epochs + 1)
-    losses = {side: start * np.exp(-steps / (10 * epochs)) + 0.2 * rng.random(len(steps))
+    losses = {side: start * np.exp(-steps * level / (2.5 * epochs)) + 0.6 * rng.random(len(steps))
               for side, start in (("class_sketch", 4.0), ("class_photo", 3.0))}
     _write_rows(folder / "steps.csv",
                 ["step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total"],
                 [(s, (s - 1) // 12 + 1, f"{a:.5f}", f"{b:.5f}", 1, 0, 1, 9) for s, a, b in
                  zip(steps, losses["class_sketch"], losses["class_photo"])])
     rows = [(0, "", "", "", "", "", "", "", "", 0.05, level / 2, 1.0, 30.0)]
-    rows += [(e, 3e-4, 3e-3, 9, 2, 2, 1, 0, 1, round(0.6 - 0.5 / e, 4), round(level - level / (2 + e), 4), 20.0, 30.0)
+    rows += [(e, 3e-4, 3e-3, 9, 2, 2, 1, 0, 1, round(0.9 - level - 0.5 / (e + 1), 4), round(level - level / (2 + e), 4), 20.0, 30.0)
              for e in range(1, epochs + 1)]
     _write_rows(folder / "history.csv", ["epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo",
                                          "distillation", "sharing", "semantic", "seen_accuracy", "validation_map",
@@ -159,7 +167,7 @@ def _write_features(folder: Path, rng: np.random.Generator, names: list[str], di
     rows = []
     for where in ("training", "unseen"):
         for modality in ("sketch", "photo"):
-            decay = {"training": 6.0, "unseen": 4.0}[where] + (modality == "photo")
+            decay = {"training": 6.0, "unseen": 4.0}[where] + (modality == "photo") + len(variant)
             rows += [(where, modality, i, round(50 * float(np.exp(-(i - 1) / decay)), 6)) for i in range(1, 31)]
     _write_rows(folder / "singular_values.csv", ["set", "modality", "index", "value"], rows)
 
