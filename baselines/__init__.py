@@ -30,7 +30,7 @@ def _convolutions(how: str) -> dict[str, Any]:
 _NORMS_SHARED = {"coupling.batch_norm_affine": "hard", "coupling.batch_norm_statistics": "hard"}
 _HARD = {**_convolutions("hard"), **_NORMS_SHARED, "losses.sharing": 0.0}
 _FLOOR = {**_HARD, "coupling.call": "joint", "training.optimizer": "none", "training.epochs": 0}
-SHARING_GRID = (1, 10, 100, 1000)
+SHARING_GRID = (0.1, 1, 10, 100, 1000)
 """Weights of L_SWS tried; the paper's is 1000."""
 
 _ALL = (
@@ -54,7 +54,7 @@ _ALL = (
     Variant("tcn-no-semantic", "TCN without semantic metric", "what the semantic metric is worth",
             {"losses.semantic": 0.0}),
     Variant("tcn-shared-bn", "TCN with shared batch norm", "what independent batch norms are worth", _NORMS_SHARED),
-    *(Variant(f"tcn-weight-{weight}", f"TCN, sharing weight {weight}", "the sharing weight, tried over a stated grid",
+    *(Variant(f"tcn-weight-{weight:g}", f"TCN, sharing weight {weight:g}", "the sharing weight, tried over a stated grid",
               {"losses.sharing": float(weight)}) for weight in SHARING_GRID),
 )
 
@@ -62,7 +62,7 @@ VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
 MAIN = ("tcn", "hws", "nws")
 FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
-WEIGHTS = tuple(f"tcn-weight-{weight}" for weight in SHARING_GRID)
+WEIGHTS = tuple(f"tcn-weight-{weight:g}" for weight in SHARING_GRID)
 GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "weights": WEIGHTS}
 
 

@@ -48,7 +48,7 @@ def grid() -> list[tuple[str, str, dict[str, Any]]]:
         add("rates", "hws", encoder, head)
     for weight in (0.1, 1.0, 10.0, 100.0, 1000.0):
         add("weight", "tcn", 1e-3, 1e-2, losses__sharing=weight)
-    for weight in (0.1, 1.0, 10.0, 0.01):
+    for weight in (0.1, 1.0, 10.0, 0.01, 100.0, 1000.0):
         add("weight", "tcn", 3e-3, 1e-2, losses__sharing=weight)
     return points
 

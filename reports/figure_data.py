@@ -84,12 +84,17 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
     shown = ", ".join(f"{paper.short_label(v)} seed {s}" for v, s in seeds.items())
     frame = pd.concat(rows, ignore_index=True)
     several = frame[frame["quantity"] == "seen-class accuracy"].groupby("variant")["seed"].nunique().max() > 1
-    return FigureData(
-        "motivation", f"{task.slug}-motivation", "Learning curves: hard against soft sharing",
-        f"Above: class loss (cross-entropy, unweighted) of every training batch, faint, and its mean over {window} "
-        f"iterations, strong ({shown}). Below: after each epoch, class accuracy on held-out drawings of seen classes and "
-        "mAP@all on validation classes, which are never trained on; epoch 0 is before training."
-        + (" Lines: means over seeds; bands: lowest to highest seed." if several else " One seed."), frame)
+    told = [text for quantity, text in (
+        ("seen-class accuracy", "class accuracy on held-out drawings of seen classes"),
+        ("validation mAP", "mAP@all on validation classes, which are never trained on")) if quantity in set(frame["quantity"])]
+    caption = ""
+    if shown:
+        caption = (f"Per iteration: class loss (cross-entropy, unweighted) of every training batch, faint, and its mean over "
+                   f"{window} iterations, strong ({shown}). ")
+    if told:
+        caption += (f"Per epoch: {' and '.join(told)}; epoch 0 is before training."
+                    + (" Lines: means over seeds; bands: lowest to highest seed." if several else " One seed."))
+    return FigureData("motivation", f"{task.slug}-motivation", "Learning curves: hard against soft sharing", caption, frame)
 
 
 def singular_values(suite: Suite, task: Task) -> FigureData | None:

@@ -38,6 +38,13 @@ LOOKS: dict[str, tuple[str, str, str, str]] = {
 }
 """Variant -> colour, marker, line style, hatch; Okabe-Ito colours for the trained three."""
 CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
+MOTIVATION = {
+    "class loss, sketches": ("Class loss: sketches", "Iteration", "Cross-entropy"),
+    "class loss, photos": ("Class loss: photos", "Iteration", "Cross-entropy"),
+    "seen-class accuracy": ("Held-out drawings of seen classes", "Epoch", "Class accuracy"),
+    "validation mAP": ("Validation classes", "Epoch", "mAP@all"),
+}
+"""Quantity -> title and axes of its panel, in order."""
 
 Drawing = Callable[[pd.DataFrame], Figure]
 
@@ -111,38 +118,40 @@ def overview(frame: pd.DataFrame) -> Figure:
 
 @_styled
 def motivation(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.motivation` -> two panels of losses above, two of accuracy and mAP below."""
-    figure = Figure(figsize=(PAGE, 4.5))
-    panels = figure.subplots(2, 2)
-    losses = ("class loss, sketches", "class loss, photos")
-    for panel, quantity, title in zip(panels[0], losses, ("Class loss: sketches", "Class loss: photos")):
+    """Frame of `figure_data.motivation` -> a panel per quantity: two of losses, then accuracy and mAP where known."""
+    known = [q for q in MOTIVATION if (frame["quantity"] == q).any()]
+    across = len(known) if len(known) < 4 else 2
+    down = math.ceil(len(known) / across)
+    figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 2.25 * down))
+    panels = figure.subplots(down, across, squeeze=False)
+    losses = []
+    for panel, quantity in zip(panels.flat, known):
+        title, x, y = MOTIVATION[quantity]
         for variant in paper.TRAINED:
             part = frame[(frame["variant"] == variant) & (frame["quantity"] == quantity)]
-            if len(part):
-                colour, _, line, _ = look(variant)
-                panel.plot(part["at"], part["value"], color=colour, alpha=0.22, linewidth=0.5)
+            if part.empty:
+                continue
+            colour, marker, line, _ = look(variant)
+            if x == "Iteration":
+                panel.plot(part["at"], part["value"], color=colour, alpha=0.25, linewidth=0.5)
                 panel.plot(part["at"], part["smoothed"], color=colour, linestyle=line, linewidth=1.7,
                            label=paper.short_label(variant))
-        _finish(panel, title, "Iteration", "Cross-entropy")
-        panel.set_ylim(bottom=0)
-    panels[0, 1].sharey(panels[0, 0])
-    panels[0, 0].autoscale(axis="y")
-    panels[0, 0].set_ylim(bottom=0)
-    for panel, quantity, title, unit in zip(panels[1], ("seen-class accuracy", "validation mAP"),
-                                            ("Held-out drawings of seen classes", "Validation classes"),
-                                            ("Class accuracy", "mAP@all")):
-        for variant in paper.TRAINED:
-            part = frame[(frame["variant"] == variant) & (frame["quantity"] == quantity)]
-            if len(part):
-                colour, marker, line, _ = look(variant)
-                by_epoch = part.groupby("at")["value"]
-                mean = by_epoch.mean()
-                if part["seed"].nunique() > 1:
-                    panel.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, linewidth=0)
-                panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markersize=3.5,
-                           label=paper.short_label(variant))
-        _finish(panel, title, "Epoch", unit)
-        panel.xaxis.get_major_locator().set_params(integer=True)
+                continue
+            by_epoch = part.groupby("at")["value"]
+            mean = by_epoch.mean()
+            if part["seed"].nunique() > 1:
+                panel.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, linewidth=0)
+            panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markersize=3.5,
+                       label=paper.short_label(variant))
+        _finish(panel, title, x, y)
+        if x == "Iteration":
+            losses.append(panel)
+        else:
+            panel.xaxis.get_major_locator().set_params(integer=True)
+    if losses:
+        top = max(panel.get_ylim()[1] for panel in losses)
+        for panel in losses:
+            panel.set_ylim(0, top)
     return figure
 
 

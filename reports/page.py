@@ -11,132 +11,208 @@ from pathlib import Path
 
 from reports import paper, verdicts
 from reports.figure_data import FigureData
-from reports.results import Cell, Suite, Task
+from reports.results import Cell, Suite, Task, setting
 from reports.tables import Table, duration
 from reports.verdicts import Verdict
 
 STYLE = """
-:root { --ink: #1d1d1f; --soft: #6b6b70; --line: #e2e2e6; --band: #f6f6f8; --blue: #0060a0; --warn: #b34700; }
+:root { --ink: #1d1d1f; --soft: #62626a; --line: #e2e2e6; --band: #f6f6f8; --blue: #0060a0; --warn: #a84300; }
 * { box-sizing: border-box; }
+html { scroll-padding-top: 3.5rem; }
 body { margin: 0; color: var(--ink); background: #fff; font: 16px/1.55 system-ui, "Segoe UI", "Noto Sans", sans-serif; }
-nav { position: sticky; top: 0; z-index: 2; background: rgba(255,255,255,.95); border-bottom: 1px solid var(--line);
-  padding: .55rem 1.5rem; font-size: .9rem; overflow-x: auto; white-space: nowrap; }
+nav { position: sticky; top: 0; z-index: 2; background: rgba(255,255,255,.96); border-bottom: 1px solid var(--line);
+  font-size: .86rem; overflow-x: auto; white-space: nowrap; }
+nav div, main { max-width: 74rem; margin: 0 auto; padding: .55rem 1.5rem; } main { padding-bottom: 5rem; }
 nav a { color: var(--soft); text-decoration: none; margin-right: 1.2rem; } nav a:hover { color: var(--blue); }
-main { max-width: 68rem; margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 1.2rem 0 .4rem; } h2 { margin: 3rem 0 .6rem; font-size: 1.4rem; }
-section { scroll-margin-top: 3rem; } h3 { margin: 2rem 0 .4rem; font-size: 1.1rem; } p, ul, figcaption { max-width: 46rem; }
-.lead { color: var(--soft); font-size: 1.08rem; } .soft { color: var(--soft); }
-.smoke { background: #fff1e5; border: 2px solid var(--warn); color: #7a3100; padding: .8rem 1rem; font-weight: 600;
-  max-width: none; }
-.verdict { border-left: 4px solid var(--soft); padding: .4rem 1rem; margin: 1rem 0; background: var(--band); max-width: 52rem; }
-.verdict.yes { border-color: #00795c; } .verdict.no { border-color: var(--warn); } .verdict p { margin: .3rem 0; }
-.verdict .question { font-weight: 600; }
-figure { margin: 1.6rem 0; } figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .92rem; } figure.table figcaption { color: var(--ink); font-weight: 600; margin-bottom: .4rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
-thead th { border-bottom: 2px solid var(--ink); } thead th.span { text-align: center; border-bottom: 1px solid var(--soft); }
-td.number, th.number { text-align: right; } tr.section th { padding-top: 1rem; color: var(--soft); font-weight: 600; }
-tr.reference td { color: var(--soft); font-style: italic; } td a { color: inherit; text-decoration-color: var(--line); }
-.runs { font-size: .72rem; } .runs a { margin-left: .25rem; color: var(--soft); } td.absent, td.short { color: var(--warn); }
-td.code { font-family: ui-monospace, monospace; font-size: .78rem; }
-ul.notes { color: var(--soft); font-size: .85rem; padding-left: 1.1rem; } details { margin: .5rem 0; }
-summary { cursor: pointer; } dl { display: grid; grid-template-columns: 11rem 1fr; gap: .15rem .8rem; font-size: .88rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .9em; }
-@media print { nav { display: none; } main { max-width: none; padding: 0; } figure, .verdict { break-inside: avoid; }
-  .scroll { overflow: visible; } table { font-size: .7rem; } th, td { white-space: normal; padding: .2rem .35rem; } }
+h1 { font-size: 2rem; line-height: 1.2; margin: 2rem 0 .6rem; letter-spacing: -.01em; }
+h2 { margin: 3.5rem 0 .6rem; font-size: 1.5rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+h3 { margin: 2.4rem 0 .5rem; font-size: 1.1rem; } p, ul, figcaption { max-width: 48rem; }
+a { color: var(--blue); } .lead { font-size: 1.12rem; } .soft { color: var(--soft); }
+.smoke { background: #fff0e2; border: 3px solid var(--warn); color: #7a3100; padding: .9rem 1.1rem; font-weight: 600;
+  font-size: 1.1rem; max-width: none; }
+.verdict { border-left: 5px solid var(--soft); padding: .6rem 1.1rem; margin: 1rem 0; background: var(--band);
+  max-width: 52rem; } .verdict.yes { border-color: #00795c; } .verdict.no { border-color: var(--warn); }
+.verdict p { margin: .25rem 0; } .verdict .question { color: var(--soft); font-size: .92rem; }
+.verdict .answer { font-weight: 600; } .verdict ul { margin: .5rem 0 .2rem; }
+figure { margin: 1.8rem 0 2.2rem; } figure img { max-width: 100%; height: auto; display: block; margin-bottom: .6rem; }
+figcaption { color: var(--soft); font-size: .9rem; }
+figure.table figcaption { color: var(--ink); font-weight: 600; font-size: 1rem; margin-bottom: .3rem; max-width: none; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .84rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
+th, td { padding: .32rem .55rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
+  vertical-align: top; } th:first-child, td:first-child { padding-left: 0; }
+thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; } thead td { border: 0; }
+thead th.span { text-align: center; border-bottom: 1px solid var(--soft); }
+thead tr:first-child:not(:last-child) th { white-space: normal; }
+td.number, th.number { text-align: right; } td.wrap { white-space: normal; min-width: 9rem; max-width: 30rem;
+  overflow-wrap: anywhere; } tr.section th { padding-top: 1.1rem; color: var(--soft); font-weight: 600; }
+tr.reference td { color: var(--soft); font-style: italic; } .sd { color: var(--soft); font-size: .92em; }
+.dense .sd { display: block; } .dense th, .dense td { padding: .3rem .4rem; }
+.runs { font-size: .78em; } .runs a { margin-left: .25rem; text-decoration: none; }
+td.absent { color: #8a8a90; font-style: italic; } td.short { color: var(--warn); font-weight: 600; }
+ul.notes { color: var(--soft); font-size: .85rem; padding-left: 1.1rem; margin: .6rem 0; }
+details { margin: .3rem 0; } summary { cursor: pointer; font-size: .86rem; }
+details:target { background: var(--band); outline: 2px solid var(--blue); }
+dl { display: grid; grid-template-columns: 11rem 1fr; gap: .15rem .8rem; font-size: .84rem; padding-left: 1rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .88em; }
+@media print { @page { margin: 14mm; } body { font-size: 10.5pt; } nav { display: none; }
+  main { max-width: none; padding: 0; } h2 { break-before: page; border: 0; } #answers h2 { break-before: auto; }
+  h2, h3, figure.table figcaption { break-after: avoid; } figure:not(.table), .verdict, tr { break-inside: avoid; }
+  figure img { max-height: 235mm; width: auto; } .scroll { overflow: visible; } table { font-size: 7pt; width: 100%; }
+  th, td { white-space: normal; padding: .15rem .25rem; } td.number { white-space: nowrap; } td.absent { white-space: normal; }
+  .sd { display: block; } .runs { display: none; } a { color: inherit; text-decoration: none; } }
 """
-EMOJI_CAVEATS = (
-    "Laptop numbers are not comparable to published ones: other data, another network, a few hundred optimiser steps "
-    "against some 21,400. They never share a table with published numbers.",
-    "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
-    "EmojiOne's monotone drawings and its v1 pictures come from one publisher and share single concepts, so EmojiOne "
-    "queries are also scored with the v1 pictures left out.",
-    "A class has 4 or 5 photos, so Prec@100 can't exceed 0.05; mAP@all and Prec@R head the tables.",
-    "Settings and epochs were chosen on validation classes, never on unseen ones.",
-)
+PIXELS = 0.72
+"""Page pixels per pixel of a 200-dpi picture: text in figures comes out a little smaller than the page's."""
 RULES = ("Two rules stand beside each other, computed from one ranking. released: what the paper's code computes "
          "(interpolated precision, mean over classes). standard: plain average precision, mean over queries.")
 
 
 def page(suite: Suite, shown: Mapping[Task, tuple[Sequence[FigureData], Sequence[Table]]], general: Sequence[Table],
          figures: Path) -> str:
-    """The whole page. `shown`: task -> its figures and tables; `figures`: the folder that holds the PNGs."""
-    title = "Does the published number hold? " + ("Laptop profile" if suite.profile == "laptop" else
-                                                  f"Profile {suite.profile}")
-    links = [("verdicts", "Answers"), *((task.slug, paper.task_title(task)) for task in shown)]
-    links += [(f"table-{t.name}", t.title) for t in general if t.name.startswith("paper")] + [("runs", "Provenance")]
-    parts = [f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_e(title)}</title>',
+    """The whole page. `shown`: task -> its figures and tables, the headline table first; `figures`: folder of PNGs.
+
+    Whatever comes from results (names, reasons, commands) is escaped. Only PNGs are read from disk.
+    """
+    title = "Does the published number hold?"
+    profile = {"laptop": "the laptop profile", "paper": "the paper's data sets"}.get(suite.profile, suite.profile)
+    links = [("answers", "Answers"), *((task.slug, paper.task_title(task)) for task in shown)]
+    links += [(f"table-{t.name}", t.title) for t in general if t.name != "provenance"] + [("runs", "Provenance")]
+    parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8">', f"<title>{_e(f'{title} {profile}')}</title>",
              '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<style>{STYLE}</style></head><body>",
-             "<nav>" + "".join(f'<a href="#{_e(anchor)}">{_e(text)}</a>' for anchor, text in links) + "</nav><main>",
-             f"<h1>{_e(title)}</h1>", *_introduction(suite)]
-    parts.append('<section id="verdicts"><h2>Answers</h2>')
-    for task in shown:
-        parts.append(f"<h3>{_e(paper.task_title(task))}</h3>")
-        parts += [_verdict(v) for v in (verdicts.sharing_order(suite, task), verdicts.beats_floor(suite, task))]
-        steps = verdicts.optimiser_steps(suite, task)
-        if steps:
-            parts.append(f'<p class="soft">Optimiser steps of the trained rows: {_e(steps)}.</p>')
-        if sentences := verdicts.unequal_training(suite, task):
-            parts.append("<ul>" + "".join(f"<li>{_e(s)}</li>" for s in sentences) + "</ul>")
-    parts.append("</section>")
+             "<nav><div>" + "".join(f'<a href="#{_e(anchor)}">{_e(text)}</a>' for anchor, text in links)
+             + "</div></nav><main>", f'<h1>{_e(title)}<br><span class="soft">TCN on {_e(profile)}</span></h1>',
+             *_introduction(suite, shown)]
     for task, (pictures, tables) in shown.items():
         parts.append(f'<section id="{_e(task.slug)}"><h2>{_e(paper.task_title(task))}</h2>')
-        if not paper.is_paper(task):
-            parts.append("<ul>" + "".join(f"<li>{_e(text)}</li>" for text in EMOJI_CAVEATS) + "</ul>")
+        parts += _setting(suite, task)
         parts.append(f"<p>{_e(RULES)}</p>")
         parts += [t.to_html() for t in tables[:1]]
+        parts.append("<h3>What these numbers say</h3>")
+        parts += [_verdict(v) for v in _verdicts(suite, task)]
         parts += [_figure(p, figures) for p in pictures]
         parts += [t.to_html() for t in tables[1:]]
+        caveats = _caveats(suite, task)
+        if caveats:
+            parts.append("<h3>To keep in mind</h3><ul>" + "".join(f"<li>{_e(text)}</li>" for text in caveats) + "</ul>")
         parts.append("</section>")
     last = [t for t in general if t.name == "provenance"]
-    parts += [t.to_html() for t in general if t not in last]
+    rest = [t for t in general if t not in last]
+    if rest:
+        parts.append("<section><h2>" + ("Beside the paper, and what is missing" if any(t.name.startswith("paper") for t in rest)
+                                        else "What is missing") + "</h2>")
+        parts += [*(t.to_html() for t in rest), "</section>"]
     parts.append('<section id="runs"><h2>Where every number comes from</h2>')
     parts += [t.to_html() for t in last]
+    if suite.cells:
+        parts.append("<h3>Each run in full</h3>")
     parts += [_run(cell) for cell in suite.cells]
     return "\n".join([*parts, "</section></main></body></html>", ""])
 
 
-def _introduction(suite: Suite) -> list[str]:
-    parts = ['<p class="lead">The Transferable Coupled Network (TCN) retrieves photos of classes it never saw from '
-             'sketches. Its two encoders, one for sketches and one for photos, have softly tied convolutions and batch '
-             'norms of their own. The paper says that soft sharing beats one encoder for both (HWS), and that beats two '
-             'untied ones (NWS). This page shows what was measured here.</p>']
+def _introduction(suite: Suite, shown: Mapping[Task, object]) -> list[str]:
+    parts = []
     if suite.smoke or any(cell.smoke for cell in suite.cells):
-        parts.append('<p class="smoke">Smoke run: a single epoch a cell, to check that the chain works. These numbers say '
-                     'nothing about the method.</p>')
-    parts.append(f'<p class="soft">{len(suite.cells)} finished runs, profile {_e(suite.profile)}, started '
-                 f'{_e(suite.created)} by <code>{_e(suite.command)}</code>.</p>')
+        parts.append('<p class="smoke">Smoke run: trained for an epoch or so, to check that the chain works. These numbers '
+                     'say nothing about the method.</p>')
+    parts.append('<p class="lead">The Transferable Coupled Network (TCN) finds photos of classes it never saw, given a '
+                 'sketch. Its two encoders, one for sketches and one for photos, have softly tied convolutions and batch '
+                 'norms of their own. The paper says that this soft sharing beats one encoder for both (HWS), which beats '
+                 'two untied ones (NWS). This page shows what was measured here, and where each number comes from.</p>')
+    counts = [f"{len(suite.cells)} finished runs"]
+    if suite.unfinished:
+        counts.append(f'<a href="#table-unfinished">{len(suite.unfinished)} without numbers</a>')
+    if suite.left_out:
+        counts.append(f'<a href="#table-left-out">{len(suite.left_out)} found and not used</a>')
+    command = f", by <code>{_e(suite.command)}</code>" if suite.command else ""
+    parts.append(f'<p class="soft">{", ".join(counts)}. Profile {_e(suite.profile)}'
+                 f'{", " + _e(suite.created) if suite.created else ""}{command}.</p>')
     if suite.missing_datasets:
-        parts.append("<p>Data sets of the plan that were not there:</p><ul>" + "".join(
-            f"<li>{_e(name)}: {_e(reason)}</li>" for name, reason in suite.missing_datasets.items()) + "</ul>")
+        parts.append("<p>Data sets that were asked for and not there:</p><ul>" + "".join(
+            f"<li><strong>{_e(name)}</strong>: {_e(reason)}</li>" for name, reason in suite.missing_datasets.items())
+            + "</ul>")
+    if not any(paper.is_paper(task) for task in shown):
+        parts.append('<p class="soft">The paper\'s own data sets (Sketchy, TU-Berlin, QuickDraw) were not measured in these '
+                     'results, so no published number stands on this page.</p>')
+    parts.append('<section id="answers"><h2>Answers</h2>')
+    for task in shown:
+        parts.append(f'<h3><a href="#{_e(task.slug)}">{_e(paper.task_title(task))}</a></h3>')
+        parts += [_verdict(Verdict(v.question, v.state, v.answer)) for v in _verdicts(suite, task)]
+    return [*parts, "</section>"]
+
+
+def _verdicts(suite: Suite, task: Task) -> list[Verdict]:
+    return [verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task)]
+
+
+def _setting(suite: Suite, task: Task) -> list[str]:
+    """One paragraph: how the main trained rows were trained; what is not the same for all follows as a list."""
+    trained = [c for v in paper.TRAINED for c in suite.cells_of(task, v) if c.trained]
+    parts = []
+    if trained:
+        def of(key: str) -> str:
+            return " or ".join(sorted({str(setting(c.config, key, "?")) for c in trained}))
+        chosen = " or ".join(sorted({str(c.provenance.get("selected_by", "?")) for c in trained}))
+        steps = verdicts.optimiser_steps(suite, task)
+        seconds = [float(c.provenance["train_seconds"]) for c in trained if c.provenance.get("train_seconds")]
+        time = f", {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
+        parts.append(f'<p>{_e(" or ".join(paper.BACKBONES.get(b, b) for b in of("network.backbone").split(" or ")))} at {_e(of("data.image_size"))} pixels, '
+                     f'{_e(of("network.dim"))} dimensions, batches of {_e(of("data.batch_pairs"))} pairs, '
+                     f'{_e(of("training.epochs"))} epochs ({_e(steps or "an unknown number of")} optimiser steps{time}). '
+                     f"The epoch that is scored was chosen by {_e(chosen)}.</p>")
+    if sentences := verdicts.unequal_training(suite, task):
+        parts.append("<ul>" + "".join(f"<li>{_e(s)}</li>" for s in sentences) + "</ul>")
     return parts
+
+
+def _caveats(suite: Suite, task: Task) -> list[str]:
+    if paper.is_paper(task):
+        return ["Gallery photos may be among those the ImageNet weights were trained on; of Sketchy's two splits only the "
+                "second keeps clear of ImageNet's 1,000 classes."]
+    steps = verdicts.optimiser_steps(suite, task)
+    caveats = ["Laptop numbers are not comparable to published ones: other data, another network"
+               + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
+               + ". They never share a table with published numbers."]
+    if task.dataset == "emoji":
+        caveats += [
+            "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
+            "EmojiOne's monotone drawings visibly repeat its v1 pictures for some concepts, so EmojiOne queries are also "
+            "scored with the v1 pictures left out.",
+            "A class has 4 or 5 photos, so Prec@100 can't exceed 0.05; mAP@all and Prec@R head the tables.",
+        ]
+    return caveats
 
 
 def _verdict(verdict: Verdict) -> str:
     details = "".join(f"<li>{_e(d)}</li>" for d in verdict.details)
     return (f'<div class="verdict {_e(verdict.state)}"><p class="question">{_e(verdict.question)}</p>'
-            f"<p>{_e(verdict.answer)}</p>" + (f'<ul class="notes">{details}</ul>' if details else "") + "</div>")
+            f'<p class="answer">{_e(verdict.answer)}</p>' + (f'<ul class="notes">{details}</ul>' if details else "")
+            + "</div>")
 
 
 def _figure(data: FigureData, folder: Path) -> str:
-    picture = base64.b64encode((folder / f"{data.name}.png").read_bytes()).decode()
-    return (f'<figure id="figure-{_e(data.name)}"><h3>{_e(data.title)}</h3>'
-            f'<img alt="{_e(data.title)}. {_e(data.caption)}" src="data:image/png;base64,{picture}">'
-            f"<figcaption>{_e(data.caption)}</figcaption></figure>")
+    content = (folder / f"{data.name}.png").read_bytes()
+    width = round(int.from_bytes(content[16:20], "big") * PIXELS)  # where PNG keeps its width
+    name = _e(data.name)
+    files = ", ".join(f'<a href="figures/{name}.{ending}">{ending.upper()}</a>' for ending in ("pdf", "png", "csv"))
+    return (f'<figure id="figure-{name}"><h3>{_e(data.title)}</h3><img width="{width}" alt="{_e(data.title)}. '
+            f'{_e(data.caption)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+            f"<figcaption>{_e(data.caption)} Beside this page: {files}.</figcaption></figure>")
 
 
 def _run(cell: Cell) -> str:
     p = cell.provenance
-    facts = {"identity": p.get("identity"), "command": p.get("command"), "commit": p.get("commit"),
+    facts = {"identity": p.get("identity"), "seed": cell.seed, "command": p.get("command"), "commit": p.get("commit"),
              "uncommitted changes": p.get("diff_sha256") if p.get("dirty") else "none", "device": p.get("device"),
              "threads": p.get("threads"), "platform": p.get("platform"), "Python": p.get("python"),
              "versions": ", ".join(f"{k} {v}" for k, v in (p.get("versions") or {}).items()),
              "data digest": p.get("data_digest"), "split digest": p.get("split_digest"), "weights": p.get("weights"),
              "word vectors": p.get("words"), "epoch chosen by": p.get("selected_by"),
+             "best epoch": cell.status.get("best_epoch"), "optimiser steps": p.get("optimizer_steps"),
              "started": p.get("started"), "finished": p.get("finished"), "training": duration(p.get("train_seconds")),
+             "in all": duration(p.get("total_seconds")), "notes": "; ".join(map(str, p.get("notes") or [])),
              "settings": _settings(cell.config)}
-    rows = "".join(f"<dt>{_e(k)}</dt><dd>{_e(str(v))}</dd>" for k, v in facts.items())
+    rows = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in facts.items() if v not in (None, ""))
     return f'<details id="{_e(cell.anchor)}"><summary>{_e(cell.name)}</summary><dl>{rows}</dl></details>'
 
 
@@ -145,10 +221,10 @@ def _settings(config: Mapping[str, object]) -> str:
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat += [f"{key}.{k}={v}" for k, v in value.items()]
-        else:
+        elif key != "identity":
             flat.append(f"{key}={value}")
     return ", ".join(flat)
 
 
-def _e(text: str) -> str:
+def _e(text: object) -> str:
     return html.escape(str(text), quote=True)

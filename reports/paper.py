@@ -30,6 +30,7 @@ PAPER_WEIGHT = 1000.0
 LABELS = {
     "tcn": "TCN (soft sharing)",
     "hws": "HWS (hard sharing)",
+    "hws-separate": "HWS, separate calls",
     "nws": "NWS (no sharing)",
     "floor-imagenet": "Floor: ImageNet features",
     "floor-imagenet-permodality": "Floor: ImageNet features, per-modality statistics",
@@ -40,7 +41,8 @@ LABELS = {
     "tcn-shared-bn": "TCN with shared batch norm",
 }
 SHORT_LABELS = {
-    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "floor-imagenet": "ImageNet floor",
+    "tcn": "TCN", "hws": "HWS", "hws-separate": "HWS, separate calls", "nws": "NWS",
+    "floor-imagenet": "ImageNet floor",
     "floor-imagenet-permodality": "ImageNet floor, per modality", "floor-svd": "SVD floor",
     "floor-svd-permodality": "SVD floor, per modality", "tcn-no-teacher": "TCN, no teacher",
     "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN",
@@ -52,6 +54,7 @@ RULES = ("released", "standard")
 
 TITLES = {"emoji": "Emoji", "sketchy": "Sketchy Extended", "tuberlin": "TU-Berlin Extended",
           "quickdraw": "QuickDraw Extended"}
+BACKBONES = {"efficientnet_lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50", "resnet18": "ResNet-18"}
 PUBLISHERS = {"all": "all drawings", "openmoji": "OpenMoji black", "emojione-monotone": "EmojiOne monotone",
               "emojione": "EmojiOne monotone", "fluent-emoji-high-contrast": "Fluent high contrast",
               "fluent": "Fluent high contrast"}
@@ -219,7 +222,7 @@ def label(variant: str) -> str:
 def short_label(variant: str) -> str:
     """Name of a variant for legends."""
     weight = grid_weight(variant)
-    return f"weight {weight:g}" if weight is not None else SHORT_LABELS.get(variant, variant)
+    return f"TCN, weight {weight:g}" if weight is not None else SHORT_LABELS.get(variant, variant)
 
 
 def grid_weight(variant: str) -> float | None:
@@ -247,7 +250,7 @@ def main_variants(suite: Suite, task: Task) -> list[str]:
 
 def other_variants(suite: Suite, task: Task) -> list[str]:
     """Whatever no named table holds: shown under its own heading rather than dropped."""
-    named = {*main_variants(suite, task), *LEAVE_ONE_OUT, *(row.variant for row in ABLATION)}
+    named = {*main_variants(suite, task), "hws-separate", *LEAVE_ONE_OUT, *(row.variant for row in ABLATION)}
     return [v for v in suite.variants(task) if v not in named and grid_weight(v) is None]
 
 

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
-from reports import figure_data, figures, page, paper, tables
+from reports import figure_data, figures, page, tables
 from reports.figure_data import FigureData
 from reports.results import ReportError, Suite, Task, read_suite
 from reports.tables import Table
 
 DPI = 200
+TABLE_FILES = (".md", ".tex", ".csv")
+FIGURE_FILES = (".png", ".pdf", ".csv")
 
 
 def render(results: Path, out: Path) -> Path:
@@ -22,7 +24,16 @@ def render(results: Path, out: Path) -> Path:
 
     Raises ReportError where there is nothing to report on. A broken cell is named on the page and left out.
     """
+    return _render(read_suite(results), results, out)
+
+
+def headline_text(results: Path) -> str:
+    """The headline tables of all tasks as Markdown, for a terminal; raises as `render`."""
     suite = read_suite(results)
+    return "\n".join(tables.comparison(suite, task).to_markdown() for task in suite.tasks())
+
+
+def _render(suite: Suite, results: Path, out: Path) -> Path:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     shown: dict[Task, tuple[list[FigureData], list[Table]]] = {}
@@ -31,16 +42,32 @@ def render(results: Path, out: Path) -> Path:
         for picture in pictures:
             _save_figure(picture, out / "figures", results)
         shown[task] = pictures, _tables(suite, task)
-    general = [t for t in (tables.paper_comparison(suite), tables.unfinished(suite), tables.left_out(suite),
-                           tables.provenance(suite)) if t is not None]
-    if any(paper.is_paper(task) for task in suite.tasks()):
-        general.insert(1, tables.contradictions())
-    for table in [t for _, of_task in shown.values() for t in of_task] + general:
-        for ending, text in ((".md", table.to_markdown()), (".tex", table.to_latex()), (".csv", table.to_csv())):
+    beside = tables.paper_comparison(suite)
+    general = [] if beside is None else [beside, tables.contradictions()]
+    general += [t for t in (tables.unfinished(suite), tables.left_out(suite)) if t is not None]
+    written = [*(t for _, of_task in shown.values() for t in of_task), *general, tables.provenance(suite)]
+    for table in written:
+        for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), table.to_csv())):
             (out / "tables" / f"{table.name}{ending}").write_text(text, encoding="utf-8")
     target = out / "index.html"
-    target.write_text(page.page(suite, shown, general, out / "figures"), encoding="utf-8")
+    text = page.page(suite, shown, [*general, tables.provenance(suite, compact=True)], out / "figures")
+    partial = target.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(target)
+    _forget_older(out, [f"tables/{t.name}{e}" for t in written for e in TABLE_FILES]
+                  + [f"figures/{f.name}{e}" for drawn, _ in shown.values() for f in drawn for e in FIGURE_FILES])
     return target
+
+
+def _forget_older(out: Path, files: list[str]) -> None:
+    """Remove what an earlier call wrote here and this one did not; nothing but files that it listed itself."""
+    listing = out / "files.txt"
+    older = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+    for name in set(older) - set(files):
+        path = out / name
+        if path.parent.parent == out and ".." not in name:
+            path.unlink(missing_ok=True)
+    listing.write_text("\n".join(files) + "\n", encoding="utf-8")
 
 
 def _tables(suite: Suite, task: Task) -> list[Table]:
@@ -60,14 +87,11 @@ def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
 
 
 def _save_figure(data: FigureData, folder: Path, results: Path) -> None:
-    import matplotlib.pyplot as plt
-
     with figures.style():
-        figure = getattr(figures, data.kind)(data.frame)
-        # Without dates in the files, the same results give the same bytes.
+        figure = figures.DRAWINGS[data.kind](data.frame)
+        # without dates in the files, the same results give the same bytes
         figure.savefig(folder / f"{data.name}.png", dpi=DPI)
         figure.savefig(folder / f"{data.name}.pdf", metadata={"CreationDate": None})
-        plt.close(figure)
     frame = data.frame.copy()
     for column in ("file", "query_file"):
         if column in frame:
@@ -90,7 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = options.results or latest(Path(__file__).resolve().parent.parent / "results")
     try:
-        print(render(results, options.out or results / "report"))
+        suite = read_suite(results)
+        print(_render(suite, results, options.out or results / "report"))
+        for name, reason in suite.left_out:
+            print(f"left out: {name}: {reason}", file=sys.stderr)
+        for cell in suite.unfinished:
+            print(f"without numbers: {cell.name}: {cell.state}: {cell.reason}", file=sys.stderr)
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

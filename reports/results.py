@@ -98,7 +98,7 @@ class Cell:
 
     def settings(self) -> str:
         """Everything that must agree between seeds of one row: settings without the seed, data, split."""
-        config = {key: value for key, value in self.config.items() if key != "seed"}
+        config = {key: value for key, value in self.config.items() if key not in ("seed", "identity")}
         parts = [config, self.provenance.get("data_digest"), self.provenance.get("split_digest")]
         return json.dumps(parts, sort_keys=True)
 
@@ -312,8 +312,9 @@ def read_suite(root: Path) -> Suite:
         if key not in known and name not in broken:
             unfinished.append(Unfinished(name, *key, "not started", "planned, but its folder is not there"))
     if not cells and not unfinished:
+        more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         raise NoResults(f"no usable results in '{root}': "
-                        + "; ".join(f"{name}: {reason}" for name, reason in left_out))
+                        + "; ".join(f"{name}: {reason}" for name, reason in left_out[:3]) + more)
     return Suite(root, head["profile"], head["smoke"], head["created"], head["command"], head["missing_datasets"],
                  cells, sorted(unfinished, key=lambda u: (u.task, u.variant, u.seed)), left_out, planned)
 

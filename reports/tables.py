@@ -37,6 +37,8 @@ class Column:
     name: str
     group: str = ""
     numeric: bool = False
+    wrap: bool = False
+    """Holds sentences or long names: may break into lines on the page."""
 
     @property
     def full(self) -> str:
@@ -131,7 +133,8 @@ class Table:
 
     def to_html(self) -> str:
         """A `<figure>` with the table and its notes; run links point at provenance anchors of the page."""
-        parts = [f'<figure class="table" id="table-{html.escape(self.name)}">',
+        dense = " dense" if sum(column.numeric for column in self.columns) > 8 else ""
+        parts = [f'<figure class="table{dense}" id="table-{html.escape(self.name)}">',
                  f"<figcaption>{html.escape(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
         if any(column.group for column in self.columns):
             parts.append("<tr>" + "".join(
@@ -145,7 +148,7 @@ class Table:
                              f"{html.escape(row.entries[0].text)}</th></tr>")
                 continue
             parts.append(f'<tr class="{row.kind}">' + "".join(
-                f"<td{_css(column, entry)}>{_html_entry(entry)}</td>"
+                f"<td{_css(column, entry)}>{_html_entry(column, entry)}</td>"
                 for column, entry in zip(self.columns, row.entries)) + "</tr>")
         parts.append("</tbody></table></div>")
         if self.notes:
@@ -190,7 +193,7 @@ def ablation(suite: Suite, task: Task) -> Table:
     where = paper.paper_task(task)
     facts = {(p.method, p.metric): p.value for p in paper.published()
              if p.table == "ablation" and Task(p.dataset, p.split) == where}
-    columns = [Column("Variant"), Column("D", numeric=True)]
+    columns = [Column("Variant", wrap=True), Column("D", numeric=True)]
     for metric in metrics:
         columns += [Column(rule, f"{metric}, measured", True) for rule in paper.RULES]
         if facts:
@@ -216,8 +219,11 @@ def ablation(suite: Suite, task: Task) -> Table:
         for group in dict.fromkeys(row.group for row in paper.ABLATION):
             add(group, [(row.label, row.variant, row.method) for row in paper.ABLATION if row.group == group])
         add("Batch norm", [("shared", "tcn-shared-bn", ""), ("independent (TCN)", "tcn", "")])
+        add("Hard sharing, each modality in a call of its own",
+            [(paper.label(v), v, "") for v in ("hws-separate",) if v in suite.variants(task)])
     else:
-        add("Weight sharing", [(paper.label(v), v, "") for v in reversed(paper.PAPER_ORDER)])
+        called_apart = [v for v in ("hws-separate",) if v in suite.variants(task)]
+        add("Weight sharing", [(paper.label(v), v, "") for v in ("nws", "hws", *called_apart, "tcn")])
         add("Left out of TCN", [(paper.label(v), v, "") for v in paper.LEAVE_ONE_OUT])
         more = [row for row in paper.ABLATION if row.variant in suite.variants(task)
                 and row.variant not in (*paper.PAPER_ORDER, *paper.LEAVE_ONE_OUT)]
@@ -278,7 +284,7 @@ def per_publisher(suite: Suite, task: Task) -> Table | None:
     views = publisher_views(suite, task)
     if len(views) < 2:
         return None
-    columns = [Column("Variant"), Column("D", numeric=True)]
+    columns = [Column("Variant", wrap=True), Column("D", numeric=True)]
     for source, gallery in views:
         columns += [Column(rule, view_label(source, gallery), True) for rule in paper.RULES]
     rows, chance, counts = [], [], []
@@ -323,7 +329,7 @@ def paper_comparison(suite: Suite) -> Table | None:
         return None
     columns = [Column("Method"), Column("D", numeric=True), Column("Features")]
     columns += [Column(metric, _paper_heading(where), True) for where, metric in paper.COMPARISON_COLUMNS]
-    columns += [Column("Rule"), Column("Source")]
+    columns += [Column("Rule", wrap=True), Column("Source", wrap=True)]
     rows = [Row((Entry("Measured here"),), "section")]
     wanted: list[tuple[str, int, str]] = [("tcn", dim, kind) for dim, kind in paper.COMPARISON_ROWS]
     for task in tasks.values():
@@ -377,13 +383,13 @@ def contradictions() -> Table:
                  Entry(f"published ({paper.SHORT_SOURCES[p.source]})"), Entry(reason)))
             for p, reason in paper.contradictions()]
     columns = (Column("Method"), Column("D", numeric=True), Column("Features"), Column("Data set"), Column("Metric"),
-               Column("Value", numeric=True), Column("Source"), Column("What contradicts it"))
+               Column("Value", numeric=True), Column("Source"), Column("What contradicts it", wrap=True))
     return Table("paper-contradictions", "Published numbers that contradict each other", columns, tuple(rows),
                  ("None is averaged, corrected or dropped.",))
 
 
-def provenance(suite: Suite) -> Table:
-    """One row per finished run: where its numbers come from."""
+def provenance(suite: Suite, compact: bool = False) -> Table:
+    """One row per finished run: where its numbers come from; `compact` says what all runs share once, in a note."""
     rows = []
     for cell in suite.cells:
         p = cell.provenance
@@ -400,25 +406,39 @@ def provenance(suite: Suite) -> Table:
             _count(p.get("optimizer_steps")), Entry("–" if best is None else str(best)),
             Entry(str(p.get("selected_by", "?"))), Entry(duration(p.get("train_seconds"))),
             Entry(duration(p.get("total_seconds"))), Entry(str(p.get("command", "?"))))))
-    columns = (Column("Run"), Column("Seed", numeric=True), Column("Identity"), Column("Commit"), Column("Device"),
-               Column("Versions"), Column("Data"), Column("Split"), Column("Steps", numeric=True),
-               Column("Best epoch", numeric=True), Column("Selected by"), Column("Training", numeric=True),
-               Column("In all", numeric=True), Column("Command"))
-    return Table("provenance", "Where every number comes from", columns, tuple(rows))
+    columns = (Column("Run"), Column("Seed", numeric=True), Column("Identity"), Column("Commit"),
+               Column("Device", wrap=True), Column("Versions", wrap=True), Column("Data"), Column("Split"),
+               Column("Steps", numeric=True), Column("Best epoch", numeric=True), Column("Selected by"),
+               Column("Training", numeric=True), Column("In all", numeric=True), Column("Command", wrap=True))
+    table = Table("provenance", "Finished runs", columns, tuple(rows),
+                  ("Identity, data and split are the first 8 digits of their digests.",))
+    return _without_repetition(table) if compact else table
+
+
+def _without_repetition(table: Table) -> Table:
+    """Move columns whose text is the same in every row into a note."""
+    shared = {i: table.rows[0].entries[i].text for i, column in enumerate(table.columns)
+              if not column.numeric and len({row.entries[i].text for row in table.rows}) == 1} if len(table.rows) > 1 else {}
+    rows = tuple(Row(tuple(e for i, e in enumerate(row.entries) if i not in shared), row.kind) for row in table.rows)
+    notes = tuple(f"The same for all: {table.columns[i].name.lower()}: {text}." for i, text in shared.items())
+    return Table(table.name, table.title, tuple(c for i, c in enumerate(table.columns) if i not in shared), rows,
+                 (*table.notes, *notes))
 
 
 def unfinished(suite: Suite) -> Table | None:
     """Planned runs without numbers, with their reasons; None where there are none."""
     rows = [Row((Entry(f"{paper.task_title(u.task)}: {paper.short_label(u.variant)}"), Entry(str(u.seed), u.seed),
                  Entry(u.state), Entry(u.reason), Entry(u.name))) for u in suite.unfinished]
-    columns = (Column("Run"), Column("Seed", numeric=True), Column("State"), Column("Reason"), Column("Folder"))
+    columns = (Column("Run"), Column("Seed", numeric=True), Column("State"), Column("Reason", wrap=True),
+               Column("Folder", wrap=True))
     return Table("unfinished", "Runs without numbers", columns, tuple(rows)) if rows else None
 
 
 def left_out(suite: Suite) -> Table | None:
     """Folders and files that were found and not used, with reasons; None where there are none."""
     rows = [Row((Entry(name), Entry(reason))) for name, reason in suite.left_out]
-    return Table("left-out", "Found and not used", (Column("Folder or file"), Column("Why")), tuple(rows)) if rows else None
+    return Table("left-out", "Found and not used", (Column("Folder or file", wrap=True), Column("Why", wrap=True)),
+                 tuple(rows)) if rows else None
 
 
 def duration(seconds: object) -> str:
@@ -451,7 +471,7 @@ def latex(text: str) -> str:
 def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: Iterable[str], classes: str,
                     decimals: int) -> Table:
     metrics = list(metrics)
-    columns = [Column("Variant"), Column("D", numeric=True)]
+    columns = [Column("Variant", wrap=True), Column("D", numeric=True)]
     columns += [Column(rule, metric, True) for metric in metrics for rule in paper.RULES] + [Column("Seeds")]
     variants = paper.main_variants(suite, task)
     rows, counts = [], (0, 0)
@@ -535,21 +555,23 @@ def _count(value: object) -> Entry:
 
 
 def _css(column: Column, entry: Entry | None = None) -> str:
-    names = ["number"] if column.numeric else []
+    names = ["number"] if column.numeric else ["wrap"] if column.wrap else []
     if entry is not None and entry.text == NOT_MEASURED:
         names.append("absent")
     if entry is not None and column.name == "Seeds" and "/" in entry.text and len(set(entry.text.split("/"))) > 1:
         names.append("short")
-    if column.name == "Command":
-        names.append("code")
     return f' class="{" ".join(names)}"' if names else ""
 
 
-def _html_entry(entry: Entry) -> str:
+def _html_entry(column: Column, entry: Entry) -> str:
     text = html.escape(entry.text)
+    if column.name == "Run" and entry.runs:
+        return f'<a href="#{entry.runs[0].anchor}">{text}</a>'
+    mean, plus_minus, spread = text.partition(" ± ")
     if entry.strong:
-        text = f"<strong>{text}</strong>"
-    links = "".join(f'<a href="#{cell.anchor}" title="run {html.escape(cell.name)}">{cell.seed}</a>'
+        mean = f"<strong>{mean}</strong>"
+    text = f'{mean} <span class="sd">± {spread}</span>' if plus_minus else mean
+    links = "".join(f'<a href="#{cell.anchor}" title="run {html.escape(cell.name)}">s{cell.seed}</a>'
                     for cell in entry.runs)
     return f'{text} <span class="runs">{links}</span>' if links else text
 

@@ -92,8 +92,10 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
                        "on average.")
     agreement = "the paper's order" if same else "not the paper's order"
     if len(common) < 2:
-        return Verdict(question, "open", f"Measured with one seed: {shown}; {agreement}. One seed can't tell an "
-                                         "order from chance.", tuple(details))
+        seeds = "Measured with one seed" if common and max(m.n for m in measured.values()) == 1 else \
+            f"Measured with {'only one seed' if common else 'no seed'} common to the three"
+        return Verdict(question, "open", f"{seeds}: {shown}; {agreement}. One seed can't tell an order from chance.",
+                       tuple(details))
     steady = sum(sorted(measured, key=lambda v: -measured[v].values[s]) == order for s in common)
     caution = "" if len(common) >= SIGN_TEST_SEEDS else \
         f" With {len(common)} seeds no two-sided sign test can fall below p = 0.05, so this describes these runs."

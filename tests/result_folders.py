@@ -78,7 +78,7 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
               "training": {"epochs": epochs if trained else 0, "optimizer": "adam" if trained else "none",
                            "encoder_rate": 3e-4, "head_rate": 3e-3, "select_by": "validation_map"},
               "evaluation": {"features": "backbone" if dim == 32 else "embedding"},
-              "method": "tcn", "variant": variant, "seed": seed}
+              "method": "tcn", "variant": variant, "seed": seed, "identity": identity + "0" * 56}
     for dotted, value in changes.items():
         group, _, key = dotted.partition("__")
         config[group][key] = value  # type: ignore[index]
@@ -97,7 +97,7 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
     rng = np.random.default_rng([seed, len(variant), sum(map(ord, variant))])
     _write_metrics(folder, variant, seed, dataset, len(names))
     if trained:
-        _write_curves(folder, rng, epochs, level(variant))
+        _write_curves(folder, rng, epochs, level(variant), validated=dataset == "emoji")
     _write_features(folder, rng, names, dim)
     _write_examples(folder, names, rng)
     return folder
@@ -134,17 +134,17 @@ def _write_metrics(folder: Path, variant: str, seed: int, dataset: str, classes:
                                          "query_source", "gallery", "queries", "photos"], rows)
 
 
-def _write_curves(folder: Path, rng: np.random.Generator, epochs: int, level: float) -> None:
+def _write_curves(folder: Path, rng: np.random.Generator, epochs: int, top: float, validated: bool) -> None:
     steps = np.arange(1, 12 * epochs + 1)
-    losses = {side: start * np.exp(-steps * level / (2.5 * epochs)) + 0.6 * rng.random(len(steps))
+    losses = {side: start * np.exp(-steps * top / (2.5 * epochs)) + 0.6 * rng.random(len(steps))
               for side, start in (("class_sketch", 4.0), ("class_photo", 3.0))}
     _write_rows(folder / "steps.csv",
                 ["step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total"],
                 [(s, (s - 1) // 12 + 1, f"{a:.5f}", f"{b:.5f}", 1, 0, 1, 9) for s, a, b in
                  zip(steps, losses["class_sketch"], losses["class_photo"])])
-    rows = [(0, "", "", "", "", "", "", "", "", 0.05, level / 2, 1.0, 30.0)]
-    rows += [(e, 3e-4, 3e-3, 9, 2, 2, 1, 0, 1, round(0.9 - level - 0.5 / (e + 1), 4), round(level - level / (2 + e), 4), 20.0, 30.0)
-             for e in range(1, epochs + 1)]
+    rows = [(0, "", "", "", "", "", "", "", "", 0.05, top / 2 if validated else "", 1.0, 30.0)]
+    rows += [(e, 3e-4, 3e-3, 9, 2, 2, 1, 0, 1, round(0.9 - top - 0.5 / (e + 1), 4),
+              round(top - top / (2 + e), 4) if validated else "", 20.0, 30.0) for e in range(1, epochs + 1)]
     _write_rows(folder / "history.csv", ["epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo",
                                          "distillation", "sharing", "semantic", "seen_accuracy", "validation_map",
                                          "seconds", "pairs_per_second"], rows)
@@ -167,7 +167,7 @@ def _write_features(folder: Path, rng: np.random.Generator, names: list[str], di
     rows = []
     for where in ("training", "unseen"):
         for modality in ("sketch", "photo"):
-            decay = {"training": 6.0, "unseen": 4.0}[where] + (modality == "photo") + len(variant)
+            decay = {"training": 6.0, "unseen": 4.0}[where] + (modality == "photo") + dim / 8
             rows += [(where, modality, i, round(50 * float(np.exp(-(i - 1) / decay)), 6)) for i in range(1, 31)]
     _write_rows(folder / "singular_values.csv", ["set", "modality", "index", "value"], rows)
 
