@@ -88,10 +88,10 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = parser().parse_args(arguments)
     if not sys.stderr.isatty():
-        # Progress bars in a log file: a line every half minute is enough.
+        # Progress bars in a log file: a line every half minute is enough. Read by tqdm when it is first imported.
         os.environ.setdefault("TQDM_MININTERVAL", "30")
+    options = parser().parse_args(arguments)
     # Ends like Ctrl-C: the cell is marked interrupted and resumes at its last epoch.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     from tcn.config import InputError
@@ -266,8 +266,8 @@ def _places(options: argparse.Namespace, root: Path | None) -> Any:
         path = getattr(options, option)
         if path is not None and not path.exists():
             raise InputError(f"--{option.replace('_', '-')} {path} does not exist; check the path")
-    tarballs = options.emoji_tarballs or (Path(t) if (t := os.environ.get("TCN_EMOJI_TARBALLS")) else None)
-    return Places(cache.resolve(), root, options.words, options.weights, options.teacher_weights or options.weights, tarballs)
+    return Places(cache.resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
+                  options.emoji_tarballs)
 
 
 def _duration(seconds: float) -> str:

@@ -30,6 +30,7 @@ GROUPS = ("animals-nature", "food-drink", "travel-places", "objects", "activitie
 SIGNS = ("time", "sky-weather", "place-map", "money", "mail", "sport")
 """Subgroups left out: mere signs (clock faces, weather symbols, balls)."""
 MIN_PHOTOS, MIN_SKETCHES = 4, 2
+TARBALLS_VARIABLE = "TCN_EMOJI_TARBALLS"
 TABLE = "package/data/openmoji.json"
 ROOM_BYTES = 120_000_000
 """Disk the build needs: tarballs, pictures, and room for the temporary copy."""
@@ -46,6 +47,8 @@ class Source:
     sha256: str
     licence: str
     about: str
+    project: str
+    """Address of the publisher's project, for attribution."""
 
     @property
     def tarball(self) -> str:
@@ -56,27 +59,35 @@ class Source:
 _S, _P = Modality.SKETCH, Modality.PHOTO
 SOURCES: tuple[Source, ...] = (
     Source("openmoji", _S, "openmoji", "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
-           "CC BY-SA 4.0", "OpenMoji, the open-source emoji and icon project (openmoji.org); black line drawings"),
+           "CC BY-SA 4.0", "OpenMoji, the open-source emoji and icon project; black line drawings",
+           "openmoji.org"),
     Source("fluent", _S, "@iconify-json/fluent-emoji-high-contrast", "1.2.6",
            "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
-           "MIT", "Fluent Emoji High Contrast, Microsoft Corporation; filled pictograms"),
+           "MIT", "Fluent Emoji High Contrast, Microsoft Corporation; filled pictograms",
+           "github.com/microsoft/fluentui-emoji"),
     Source("emojione-monotone", _S, "@iconify-json/emojione-monotone", "1.2.1",
            "40b90004bafb406b59266155ef9b7e1dd67bf2947fc8db8d07388776f4d0d04e",
-           "CC BY 4.0", "Emoji One (Monotone) 2.2.7, Emoji One; filled pictograms"),
+           "CC BY 4.0", "Emoji One (Monotone) 2.2.7, Emoji One; filled pictograms",
+           "github.com/EmojiTwo/emojitwo"),
     Source("noto", _P, "@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
-           "Apache 2.0", "Noto Emoji, Google Inc"),
+           "Apache 2.0", "Noto Emoji, Google Inc",
+           "github.com/googlefonts/noto-emoji"),
     Source("noto-v1", _P, "@iconify-json/noto-v1", "1.2.5",
            "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
-           "Apache 2.0", "Noto Emoji (v1), Google Inc"),
+           "Apache 2.0", "Noto Emoji (v1), Google Inc",
+           "github.com/googlefonts/noto-emoji"),
     Source("twemoji", _P, "@iconify-json/twemoji", "1.2.5",
            "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
-           "CC BY 4.0", "Twitter Emoji, Twitter and contributors"),
+           "CC BY 4.0", "Twitter Emoji, Twitter and contributors",
+           "github.com/jdecked/twemoji"),
     Source("fxemoji", _P, "@iconify-json/fxemoji", "1.2.2",
            "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef",
-           "Apache 2.0", "Firefox OS Emoji, Mozilla"),
+           "Apache 2.0", "Firefox OS Emoji, Mozilla",
+           "github.com/mozilla/fxemoji"),
     Source("emojione-v1", _P, "@iconify-json/emojione-v1", "1.2.3",
            "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3",
-           "CC BY-SA 4.0", "Emoji One (v1) 1.5.2, Emoji One"),
+           "CC BY-SA 4.0", "Emoji One (v1) 1.5.2, Emoji One",
+           "github.com/joypixels/emojione-legacy"),
 )
 
 
@@ -191,7 +202,7 @@ def _advice(sources: Sequence[Source]) -> str:
     lines = "\n".join(f"  npm pack --ignore-scripts {s.package}@{s.version}" for s in sources)
     return (f"Install npm (sudo apt install npm) and make sure the package registry can be reached; or run, on a machine "
             f"that has both,\n{lines}\nand pass the folder with the .tgz files: --emoji-tarballs DIR, or "
-            f"TCN_EMOJI_TARBALLS=DIR")
+            f"{TARBALLS_VARIABLE}=DIR")
 
 
 def _fetch(sources: Sequence[Source], folder: Path, progress: bool) -> None:
@@ -251,7 +262,11 @@ def _recipe(sources: Sequence[Source], size: int) -> str:
 def find_built(cache: Path, size: int = 128, sources: Sequence[Source] = SOURCES) -> Path | None:
     """The finished build in `cache`, or None."""
     folder = Path(cache) / f"emoji-{_recipe(sources, size)[:12]}"
-    return folder if (folder / "manifest.json").is_file() else None
+    if not (folder / "manifest.json").is_file():
+        return None
+    pictures = sum(1 for _ in folder.glob("*/*/*.png"))
+    # A folder that lost pictures is drawn again rather than trained on.
+    return folder if pictures == read_manifest(folder)["pictures"] else None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -271,12 +286,14 @@ def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: 
           sources: Sequence[Source] = SOURCES) -> Path:
     """The data set's folder in `cache`, built there once: fetched with npm, or read from the folder `tarballs`.
 
-    size: side of the pictures in pixels. Works offline once built. Raises InputError where npm, the network, a
-    tarball or disk space is missing, saying what to do; a failed build leaves nothing behind.
+    size: side of the pictures in pixels; `tarballs` defaults to $TCN_EMOJI_TARBALLS. Works offline once built.
+    Raises InputError where npm, the network, a tarball or disk space is missing, saying what to do; a failed build
+    leaves nothing behind.
     """
     cache = Path(cache)
     if found := find_built(cache, size, sources):
         return found
+    tarballs = tarballs or os.environ.get(TARBALLS_VARIABLE) or None
     target = cache / f"emoji-{_recipe(sources, size)[:12]}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -332,6 +349,7 @@ def _licences(sources: Sequence[Source]) -> str:
              "Each picture is named after its publisher. All were rasterised from the publisher's SVG, on a white square;",
              "nothing else was changed. They were made on this machine from the packages below and are not part of the",
              "project that made them.", "", "| publisher | side | package | terms |", "|---|---|---|---|"]
-    lines += [f"| {s.publisher}: {s.about} | {s.modality.value} | {s.package} {s.version} | {s.licence} |" for s in sources]
+    lines += [f"| {s.publisher}: {s.about} (<https://{s.project}>) | {s.modality.value} | {s.package} {s.version} | {s.licence} |"
+              for s in sources]
     return "\n".join([*lines, "", "The full texts: creativecommons.org/licenses/by/4.0, creativecommons.org/licenses/by-sa/4.0,",
                       "apache.org/licenses/LICENSE-2.0, opensource.org/license/mit.", ""])

@@ -95,6 +95,12 @@ def test_the_same_packages_give_the_same_digest_and_are_built_once(tmp_path, mon
     assert all(s.licence in text and s.package in text for s in emoji.SOURCES)
 
 
+def test_a_build_that_lost_a_picture_is_drawn_again(tmp_path):
+    folder = build(tmp_path)
+    (folder / "photo" / "bus" / "noto.png").unlink()
+    assert build(tmp_path) == folder and (folder / "photo" / "bus" / "noto.png").exists()
+
+
 def test_nothing_of_a_tarball_lands_on_disk_but_pictures(tmp_path):
     folder = build(tmp_path, extra={"../../escaped.txt": b"x", "package/install.sh": b"rm"})
     assert not list(tmp_path.rglob("escaped.txt")) and not list(tmp_path.rglob("install.sh"))
