@@ -254,7 +254,7 @@ class CellMirror:
         self.run_id = mirror._run_id(note)
         if self.run_id:
             client.update_run(self.run_id, status="RUNNING")
-            finished = client.get_metric_history(self.run_id, "epoch_total")
+            finished = client.get_metric_history(self.run_id, "epoch/total")
             self._logged[0] = max((int(m.step) for m in finished), default=-1) + 1
             self._logged[1] = max((int(m.step) for m in client.get_metric_history(self.run_id, "step/total")), default=0)
         else:
@@ -291,7 +291,7 @@ class CellMirror:
         points = []
         for row in epochs:
             if int(row["epoch"]) >= self._logged[0]:
-                points += [metric(f"epoch_{k}", float(v), stamp, int(row["epoch"])) for k, v in row.items()
+                points += [metric(f"epoch/{k}", float(v), stamp, int(row["epoch"])) for k, v in row.items()
                            if k != "epoch" and _number(v)]
         for row in steps:
             if int(row["step"]) > self._logged[1]:

@@ -85,7 +85,7 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
     frame = pd.concat(rows, ignore_index=True)
     several = frame[frame["quantity"] == "seen-class accuracy"].groupby("variant")["seed"].nunique().max() > 1
     told = [text for quantity, text in (
-        ("seen-class accuracy", "class accuracy on held-out drawings of seen classes"),
+        ("seen-class accuracy", "class accuracy on held-out sketches of seen classes"),
         ("validation mAP", "mAP@all on validation classes, which are never trained on")) if quantity in set(frame["quantity"])]
     caption = ""
     if shown:
@@ -255,7 +255,8 @@ def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
     several = frame.groupby("weight")["seed"].nunique().max() > 1
     return FigureData("sharing_weight", f"{task.slug}-sharing-weight", "How strong soft sharing should be",
                       f"{metric} over the weight of the sharing loss, {' or '.join(map(str, epochs))} epochs"
-                      f"{', means over seeds' if several else ', one seed'}. The weight is chosen on the validation classes; "
+                      f"{', means over seeds; bands: lowest to highest seed' if several else ', one seed'}. "
+                      "The weight is chosen on the validation classes; "
                       "the unseen classes are shown for the reader and chose nothing.", frame)
 
 

@@ -41,7 +41,7 @@ CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 MOTIVATION = {
     "class loss, sketches": ("Class loss: sketches", "Iteration", "Cross-entropy"),
     "class loss, photos": ("Class loss: photos", "Iteration", "Cross-entropy"),
-    "seen-class accuracy": ("Held-out drawings of seen classes", "Epoch", "Class accuracy"),
+    "seen-class accuracy": ("Seen classes, held-out sketches", "Epoch", "Class accuracy"),
     "validation mAP": ("Validation classes", "Epoch", "mAP@all"),
 }
 """Quantity -> title and axes of its panel, in order."""
@@ -196,8 +196,8 @@ def tsne(frame: pd.DataFrame) -> Figure:
     variants = list(dict.fromkeys(frame["variant"]))
     across = min(len(variants), 3) if len(variants) != 4 else 2
     down = math.ceil(len(variants) / across)
-    side = PAGE / across
-    figure = Figure(figsize=(PAGE if across > 1 else COLUMN, side * down + 0.65))
+    width = PAGE if across > 1 else COLUMN
+    figure = Figure(figsize=(width, width / across * down + (0.65 if across > 1 else 1.0)))
     panels = figure.subplots(down, across, squeeze=False)
     classes = sorted(frame.loc[frame["shown"], "class"].unique())
     for panel, variant in zip(panels.flat, variants):
@@ -225,7 +225,7 @@ def tsne(frame: pd.DataFrame) -> Figure:
             spine.set_color(GRID)
     for panel in panels.flat[len(variants):]:
         panel.set_visible(False)
-    handles = [Line2D([], [], linestyle="", marker="o", color=colour, label=f"{number} {name}")
+    handles = [Line2D([], [], linestyle="", marker="o", color=colour, label=f"{number} {_plain(name)}")
                for number, (name, colour) in enumerate(zip(classes, CLASS_COLOURS), start=1)]
     handles += [Line2D([], [], linestyle="", marker="o", color=SOFT, label="photo"),
                 Line2D([], [], linestyle="", marker="x", color=SOFT, label="sketch")]
@@ -257,7 +257,7 @@ def retrieval(frame: pd.DataFrame) -> Figure:
             axes.plot([0, width], [top - block_gap / 2] * 2, color=GRID, linewidth=0.8)
         source = f" ({paper.publisher(one['query_source'])})" if one["query_source"] else ""
         failure = "Failure: " if one["kind"] == "failure" else ""
-        axes.text(0, top + head_height / 2, f"{failure}{one['query_class']}{source}", va="center", fontsize=7.5,
+        axes.text(0, top + head_height / 2, f"{failure}{_plain(one['query_class'])}{source}", va="center", fontsize=7.5,
                   fontweight="bold", color=WRONG if failure else INK)
         top += head_height
         for variant in dict.fromkeys(part["variant"]):
@@ -273,9 +273,9 @@ def retrieval(frame: pd.DataFrame) -> Figure:
                 axes.add_patch(Rectangle((left + 0.02, top + 0.02), 0.96, 0.96, fill=False, edgecolor=colour,
                                          linewidth=1.4 if hit["correct"] else 1.0,
                                          linestyle="-" if hit["correct"] else (0, (2.2, 1.6))))
-                axes.text(left + 0.83, top + 0.82, "✓" if hit["correct"] else "✗", color=colour, fontsize=7.5,
+                axes.text(left + 0.83, top + 0.83, "✓" if hit["correct"] else "✗", color=colour, fontsize=6.5,
                           fontweight="bold", ha="center", va="center",
-                          path_effects=[patheffects.withStroke(linewidth=2.2, foreground="white")])
+                          bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"})
             top += row_height
         top += block_gap
     return figure
@@ -365,11 +365,16 @@ def _picture(axes: Axes, file: str, left: float, top: float, size: float) -> Non
         image.thumbnail((160, 160))
         white = Image.new("RGBA", image.size, "white")
         pixels = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
-    margin = 0.05 * size
+    margin = 0.07 * size
     axes.imshow(pixels, extent=(left + margin, left + size - margin, top + size - margin, top + margin), aspect="auto",
                 interpolation="antialiased")
     # imshow moves the limits to its own picture
     axes.set_autoscale_on(False)
+
+
+def _plain(name: str) -> str:
+    """A class name as people write it."""
+    return name.replace("_", " ")
 
 
 def _wrapped(text: str, width: int = 16) -> str:

@@ -47,7 +47,9 @@ thead tr:first-child:not(:last-child) th { white-space: normal; }
 td.number, th.number { text-align: right; } td.wrap { white-space: normal; min-width: 9rem; max-width: 30rem;
   overflow-wrap: anywhere; } tr.section th { padding-top: 1.1rem; color: var(--soft); font-weight: 600; }
 tr.reference td { color: var(--soft); font-style: italic; } .sd { color: var(--soft); font-size: .92em; }
-.dense .sd { display: block; } .dense th, .dense td { padding: .3rem .4rem; }
+.dense .sd { display: block; } .dense td.wrap { min-width: 5rem; } .dense table { font-size: .79rem; }
+.dense td.absent { white-space: normal; }
+.dense th, .dense td { padding: .3rem .32rem; }
 .runs { font-size: .78em; } .runs a { margin-left: .25rem; text-decoration: none; }
 td.absent { color: #8a8a90; font-style: italic; } td.short { color: var(--warn); font-weight: 600; }
 ul.notes { color: var(--soft); font-size: .85rem; padding-left: 1.1rem; margin: .6rem 0; }
@@ -55,13 +57,19 @@ details { margin: .3rem 0; } summary { cursor: pointer; font-size: .86rem; }
 details:target { background: var(--band); outline: 2px solid var(--blue); }
 dl { display: grid; grid-template-columns: 11rem 1fr; gap: .15rem .8rem; font-size: .84rem; padding-left: 1rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .88em; }
+code.command { display: block; overflow-x: auto; white-space: nowrap; background: var(--band); padding: .5rem .8rem; }
 @media print { @page { margin: 14mm; } body { font-size: 10.5pt; } nav { display: none; }
   main { max-width: none; padding: 0; } h2 { break-before: page; border: 0; } #answers h2 { break-before: auto; }
   h2, h3, figure.table figcaption { break-after: avoid; } figure:not(.table), .verdict, tr { break-inside: avoid; }
-  figure img { max-height: 235mm; width: auto; } .scroll { overflow: visible; } table { font-size: 7pt; width: 100%; }
+  figure img { max-height: 235mm; width: auto; } .scroll { overflow: visible; }
+  table, .dense table { font-size: 7pt; width: 100%; } td.wrap { min-width: 24mm; }
   th, td { white-space: normal; padding: .15rem .25rem; } td.number { white-space: nowrap; } td.absent { white-space: normal; }
-  .sd { display: block; } .runs { display: none; } a { color: inherit; text-decoration: none; } }
+  code.command { white-space: normal; } .sd { display: block; } .runs { display: none; }
+  a { color: inherit; text-decoration: none; } }
 """
+NAVIGATION = {"paper-comparison": "Published numbers", "paper-contradictions": "Contradictions",
+              "unfinished": "Missing runs", "left-out": "Not used"}
+"""Short names of tables that stand outside the data sets' sections."""
 PIXELS = 0.72
 """Page pixels per pixel of a 200-dpi picture: text in figures comes out a little smaller than the page's."""
 RULES = ("Two rules stand beside each other, computed from one ranking. released: what the paper's code computes "
@@ -76,13 +84,17 @@ def page(suite: Suite, shown: Mapping[Task, tuple[Sequence[FigureData], Sequence
     """
     title = "Does the published number hold?"
     profile = {"laptop": "the laptop profile", "paper": "the paper's data sets"}.get(suite.profile, suite.profile)
-    links = [("answers", "Answers"), *((task.slug, paper.task_title(task)) for task in shown)]
-    links += [(f"table-{t.name}", t.title) for t in general if t.name != "provenance"] + [("runs", "Provenance")]
+    links = [("answers", "Answers")]
+    links += [(task.slug, paper.task_title(task).replace(" Extended", "")) for task in shown]
+    links += [(f"table-{t.name}", NAVIGATION[t.name]) for t in general if t.name in NAVIGATION] + [("runs", "Provenance")]
     parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8">', f"<title>{_e(f'{title} {profile}')}</title>",
              '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<style>{STYLE}</style></head><body>",
              "<nav><div>" + "".join(f'<a href="#{_e(anchor)}">{_e(text)}</a>' for anchor, text in links)
              + "</div></nav><main>", f'<h1>{_e(title)}<br><span class="soft">TCN on {_e(profile)}</span></h1>',
              *_introduction(suite, shown)]
+    beside = [t for t in general if t.name.startswith("paper")]
+    if beside:
+        parts += ["<section><h2>Beside the published numbers</h2>", *(t.to_html() for t in beside), "</section>"]
     for task, (pictures, tables) in shown.items():
         parts.append(f'<section id="{_e(task.slug)}"><h2>{_e(paper.task_title(task))}</h2>')
         parts += _setting(suite, task)
@@ -97,11 +109,9 @@ def page(suite: Suite, shown: Mapping[Task, tuple[Sequence[FigureData], Sequence
             parts.append("<h3>To keep in mind</h3><ul>" + "".join(f"<li>{_e(text)}</li>" for text in caveats) + "</ul>")
         parts.append("</section>")
     last = [t for t in general if t.name == "provenance"]
-    rest = [t for t in general if t not in last]
+    rest = [t for t in general if t not in last and t not in beside]
     if rest:
-        parts.append("<section><h2>" + ("Beside the paper, and what is missing" if any(t.name.startswith("paper") for t in rest)
-                                        else "What is missing") + "</h2>")
-        parts += [*(t.to_html() for t in rest), "</section>"]
+        parts += ["<section><h2>What is missing</h2>", *(t.to_html() for t in rest), "</section>"]
     parts.append('<section id="runs"><h2>Where every number comes from</h2>')
     parts += [t.to_html() for t in last]
     if suite.cells:
@@ -124,9 +134,10 @@ def _introduction(suite: Suite, shown: Mapping[Task, object]) -> list[str]:
         counts.append(f'<a href="#table-unfinished">{len(suite.unfinished)} without numbers</a>')
     if suite.left_out:
         counts.append(f'<a href="#table-left-out">{len(suite.left_out)} found and not used</a>')
-    command = f", by <code>{_e(suite.command)}</code>" if suite.command else ""
-    parts.append(f'<p class="soft">{", ".join(counts)}. Profile {_e(suite.profile)}'
-                 f'{", " + _e(suite.created) if suite.created else ""}{command}.</p>')
+    started = f", started {_e(str(suite.created)[:16].replace('T', ' '))}" if suite.created else ""
+    parts.append(f'<p class="soft">{", ".join(counts)}. Profile {_e(suite.profile)}{started}.</p>')
+    if suite.command:
+        parts.append(f'<p><code class="command">{_e(suite.command)}</code></p>')
     if suite.missing_datasets:
         parts.append("<p>Data sets that were asked for and not there:</p><ul>" + "".join(
             f"<li><strong>{_e(name)}</strong>: {_e(reason)}</li>" for name, reason in suite.missing_datasets.items())
@@ -156,7 +167,8 @@ def _setting(suite: Suite, task: Task) -> list[str]:
         steps = verdicts.optimiser_steps(suite, task)
         seconds = [float(c.provenance["train_seconds"]) for c in trained if c.provenance.get("train_seconds")]
         time = f", {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
-        parts.append(f'<p>{_e(" or ".join(paper.BACKBONES.get(b, b) for b in of("network.backbone").split(" or ")))} at {_e(of("data.image_size"))} pixels, '
+        backbone = " or ".join(paper.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
+        parts.append(f'<p>{_e(backbone)} at {_e(of("data.image_size"))} pixels, '
                      f'{_e(of("network.dim"))} dimensions, batches of {_e(of("data.batch_pairs"))} pairs, '
                      f'{_e(of("training.epochs"))} epochs ({_e(steps or "an unknown number of")} optimiser steps{time}). '
                      f"The epoch that is scored was chosen by {_e(chosen)}.</p>")
@@ -167,8 +179,8 @@ def _setting(suite: Suite, task: Task) -> list[str]:
 
 def _caveats(suite: Suite, task: Task) -> list[str]:
     if paper.is_paper(task):
-        return ["Gallery photos may be among those the ImageNet weights were trained on; of Sketchy's two splits only the "
-                "second keeps clear of ImageNet's 1,000 classes."]
+        return [("Gallery photos may be among those the ImageNet weights were trained on; of Sketchy's two splits only the "
+                "second keeps clear of ImageNet's 1,000 classes.")]
     steps = verdicts.optimiser_steps(suite, task)
     caveats = ["Laptop numbers are not comparable to published ones: other data, another network"
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
@@ -176,8 +188,8 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
     if task.dataset == "emoji":
         caveats += [
             "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
-            "EmojiOne's monotone drawings visibly repeat its v1 pictures for some concepts, so EmojiOne queries are also "
-            "scored with the v1 pictures left out.",
+            ("EmojiOne's monotone drawings visibly repeat its v1 pictures for some concepts, so EmojiOne queries are also "
+            "scored with the v1 pictures left out."),
             "A class has 4 or 5 photos, so Prec@100 can't exceed 0.05; mAP@all and Prec@R head the tables.",
         ]
     return caveats

@@ -150,8 +150,8 @@ def contradictions() -> list[tuple[Published, str]]:
             found += [(p, "other sources give " + ", ".join(f"{q.value:.3f}" for q in same if q is not p)) for p in same]
     for metrics in rows.values():
         if {"mAP@200", "Prec@200"} <= set(metrics) and metrics["mAP@200"].value > metrics["Prec@200"].value:
-            found.append((metrics["mAP@200"], f"above its own Prec@200 of {metrics['Prec@200'].value:.3f}: "
-                                              "computed by other rules than the table says"))
+            found.append((metrics["mAP@200"], (f"above its own Prec@200 of {metrics['Prec@200'].value:.3f}: "
+                                              "computed by other rules than the table says")))
     return found
 
 

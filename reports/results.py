@@ -455,8 +455,8 @@ def _one_setting_per_row(cells: list[Cell], in_plan: dict[tuple[Task, str, int],
         kept += best
         for group in by_settings.values():
             if group is not best:
-                left_out += [(c.name, f"other settings, data or split than {best[0].name}, which is the "
-                              f"{'planned' if rank(best)[0] else 'latest'} one of this row") for c in group]
+                left_out += [(c.name, (f"other settings, data or split than {best[0].name}, which is the "
+                              f"{'planned' if rank(best)[0] else 'latest'} one of this row")) for c in group]
     return sorted(kept, key=lambda c: (c.task, c.variant, c.seed))
 
 

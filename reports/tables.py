@@ -274,8 +274,8 @@ def sharing_weights(suite: Suite, task: Task) -> Table | None:
                Column("Seeds"), Column("Remark"))
     return Table(f"{task.slug}-sharing-weight", f"{paper.task_title(task)}: weight of the sharing loss (measured)",
                  columns, tuple(rows),
-                 ("The weight is chosen on the validation classes. The unseen columns are shown for the reader and "
-                  "chose nothing.",))
+                 (("The weight is chosen on the validation classes. The unseen columns are shown for the reader and "
+                  "chose nothing."),))
 
 
 def per_publisher(suite: Suite, task: Task) -> Table | None:
@@ -327,9 +327,8 @@ def paper_comparison(suite: Suite) -> Table | None:
     tasks.pop(None, None)
     if not tasks:
         return None
-    columns = [Column("Method"), Column("D", numeric=True), Column("Features")]
+    columns = [Column("Method"), Column("D", numeric=True), Column("Features"), Column("Number", wrap=True)]
     columns += [Column(metric, _paper_heading(where), True) for where, metric in paper.COMPARISON_COLUMNS]
-    columns += [Column("Rule", wrap=True), Column("Source", wrap=True)]
     rows = [Row((Entry("Measured here"),), "section")]
     wanted: list[tuple[str, int, str]] = [("tcn", dim, kind) for dim, kind in paper.COMPARISON_ROWS]
     for task in tasks.values():
@@ -348,28 +347,31 @@ def paper_comparison(suite: Suite) -> Table | None:
                 best = [suite.measure(task, v, Score(metric, rule, kind)) for v in variants] if task else []
                 found = next((m for m in best if m.n), Measured({}, ()))
                 entries.append(_entry(found, with_seeds=True))
-            rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), *entries, Entry(rule), Entry("measured"))))
-    rows.append(Row((Entry("Published"),), "section"))
+            rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries)))
     facts: dict[tuple[str, str, str, str], dict[tuple[Task, str], float]] = {}
     doubtful = {fact for fact, _ in paper.contradictions()}
+    against = {_kin(fact) for fact in doubtful if fact.table == "conflict"}
     marked = set()
     for p in paper.published():
         if p.table == "comparison":
             key = (p.method, p.dimension, p.features, p.source)
             facts.setdefault(key, {})[Task(p.dataset, p.split), p.metric] = p.value
-            if p in doubtful:
+            if p in doubtful or _kin(p) in against:
                 marked.add((key, Task(p.dataset, p.split), p.metric))
-    for key in sorted(facts, key=lambda k: (k[2] != "real", k[0] == "TCN", list(paper.SOURCES).index(k[3]))):
+    previous = ""
+    for key in sorted(facts, key=lambda k: (list(paper.SOURCES).index(k[3]), k[2] != "real", k[0] == "TCN")):
+        if key[3] != previous:
+            previous = key[3]
+            rows.append(Row((Entry(f"Published ({paper.SHORT_SOURCES[previous]})"),), "section"))
         entries = []
         for where, metric in paper.COMPARISON_COLUMNS:
             value = facts[key].get((where, metric))
             mark = "†" if (key, where, metric) in marked else ""
             entries.append(Entry("–") if value is None else Entry(f"{value:.3f}{mark}", value))
-        method, dim, kind, source = key
-        rows.append(Row((Entry(method), Entry(dim or "–"), Entry(kind), *entries, Entry("as published"),
-                         Entry(f"published ({paper.SHORT_SOURCES[source]})"))))
-    notes = ["Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
-             "each author's own rules, which differ; – means that the source gives no number.",
+        method, dim, kind, _ = key
+        rows.append(Row((Entry(method), Entry(dim or "–"), Entry(kind), Entry("published"), *entries)))
+    notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
+             "each author's own rules, which differ; – means that the source gives no number."),
              "† contradicted by another published number; see the table of contradictions.",
              *(f"{paper.SHORT_SOURCES[key]}: {text}." for key, text in paper.SOURCES.items()
                if key in {k[3] for k in facts})]
@@ -444,7 +446,7 @@ def left_out(suite: Suite) -> Table | None:
 def duration(seconds: object) -> str:
     """Seconds for people.
 
-    >>> duration(42.31), duration(754), duration(7530), duration(None)
+    >>> duration(42.31), duration(754), duration(7560), duration(None)
     ('42 s', '12 min 34 s', '2 h 06 min', '–')
     """
     if not isinstance(seconds, (int, float)) or math.isnan(seconds):
@@ -492,11 +494,11 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
                 rows.append(Row((Entry(text), Entry(""), *(_reference(level, decimals) for level in levels), Entry("")),
                                 "reference"))
     notes = [f"{counts[0]:,} queries, {counts[1]:,} photos. " if any(counts) else "",
-             "Mean ± standard deviation over seeds; the seeds column says how many of the planned ones are in it. "
-             "Bold: highest mean of its block, without a claim of significance."]
+             ("Mean ± standard deviation over seeds; the seeds column says how many of the planned ones are in it. "
+             "Bold: highest mean of its block, without a claim of significance.")]
     return Table(name, title, tuple(columns), tuple(rows), (
-        "".join(notes), "released: interpolated precision, mean over classes, as the paper's code counts; standard: raw "
-                        "precision, mean over queries. Ceiling: what a perfect ranking would score."))
+        "".join(notes), ("released: interpolated precision, mean over classes, as the paper's code counts; standard: raw "
+                        "precision, mean over queries. Ceiling: what a perfect ranking would score.")))
 
 
 def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
@@ -543,6 +545,11 @@ def _difference(suite: Suite, task: Task, variant: str, metric: str) -> Entry:
     if gap.n < max(own.n, tcn.n):
         spread += f" ({gap.n} seed{'s' * (gap.n > 1)})"
     return Entry(f"{gap.mean:+.3f}{spread}".replace("-", "−"), gap.mean, gap.sd, gap.seeds)
+
+
+def _kin(fact: paper.Published) -> tuple[str, ...]:
+    """What a number and one that contradicts it have in common: method, data set, and mAP or Prec."""
+    return fact.method, fact.dimension, fact.features, fact.dataset, fact.metric.partition("@")[0]
 
 
 def _paper_heading(where: Task) -> str:

@@ -4,11 +4,12 @@ A verdict never says more than its seeds can: one seed gives an order, not a fin
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
 from reports import paper
-from reports.results import Measured, Score, Suite, Task, setting
+from reports.results import Cell, Measured, Score, Suite, Task, setting
 
 SIGN_TEST_SEEDS = 6
 """Fewest seeds at which a two-sided sign test over seeds can fall below 0.05 (2 / 2^6 = 0.031)."""
@@ -34,6 +35,9 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
     measured = {v: m for v, m in measured.items() if m.n}
     trained = {v: m for v, m in measured.items() if not v.startswith("floor-")}
     floors = {v: m for v, m in measured.items() if v.startswith("floor-")}
+    if not any(score.classes == "validation" for score in suite.scores(task)) and suite.scores(task):
+        return Verdict(question, "open", "It can't be told: these results hold no validation classes. On unseen classes the "
+                                         "table shows trained variants and floors side by side.")
     if not trained:
         return Verdict(question, "missing", "Not measured: no trained variant has a finished run scored on "
                                             "validation classes.")
@@ -54,6 +58,10 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{paper.short_label(best)}”: "
                        f"{'above' if gap > 0 else 'not above'} ({gap:+.3f}; {above} of {m.n} "
                        f"seed{'s' * (m.n > 1)} above the floor).")
+    if floors:
+        top = max(floors, key=lambda v: floors[v].mean)
+        details.append(f"Best floor of any dimension: “{paper.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
+                       f"{_number(floors[top])}.")
     if not compared:
         return Verdict(question, "open", "It can't be told: no floor of the same dimension was measured.",
                        tuple(details))
@@ -120,20 +128,20 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
     for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):
         if len({str(cell.provenance.get(key)) for cell in cells}) > 1:
             sentences.append(f"Not all rows of this task are of the same {name}: "
-                             f"{_by_value(cells, lambda c: str(c.provenance.get(key))[:8])}.")
+                             f"{_by_value(cells, lambda c, key=key: str(c.provenance.get(key))[:8])}.")
     trained = [cell for cell in cells if cell.trained]
     for key in ("training.epochs", "training.encoder_rate", "training.head_rate", "training.select_by",
                 "data.image_size", "data.batch_pairs", "network.backbone"):
         if len({str(setting(cell.config, key)) for cell in trained}) > 1:
             sentences.append(f"Not all trained rows have the same {key}: "
-                             f"{_by_value(trained, lambda c: str(setting(c.config, key)))}.")
+                             f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
     dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.get("dirty")})
     if dirty:
         sentences.append(f"Run from a working tree with uncommitted changes: {_join(dirty)}.")
     return sentences
 
 
-def _by_value(cells: list, key) -> str:  # type: ignore[no-untyped-def]
+def _by_value(cells: list[Cell], key: Callable[[Cell], str]) -> str:
     groups: dict[str, set[str]] = {}
     for cell in cells:
         groups.setdefault(key(cell), set()).add(paper.short_label(cell.variant))
