@@ -145,6 +145,7 @@ def _run(options: argparse.Namespace) -> int:
           f"{provenance.device_name(device)}, results in {output}")
 
     from benchmarks.runner import Material
+    from reports.render import headline_text
 
     material = Material(places)
     folders, failures = [], {}
@@ -166,8 +167,8 @@ def _run(options: argparse.Namespace) -> int:
     if not options.no_report:
         page = _report(output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
-    print(f"{trained} cells run, {skipped} already finished, {len(failures)} failed")
-    _print_table(output)
+    print(f"{trained} cells run, {skipped} already finished, {len(failures)} failed\n")
+    print(headline_text(output))
     for cell_name, reason in failures.items():
         print(f"failed: {cell_name}: {reason}", file=sys.stderr)
     if page:
@@ -334,38 +335,6 @@ def _rate(output: Path, profile: Any) -> tuple[float | None, bool]:
         column = pd.read_csv(path).get("pairs_per_second")
         rates += [] if column is None else column.dropna().tolist()
     return (float(pd.Series(rates).median()), True) if rates else (profile.pairs_per_second, False)
-
-
-def _print_table(output: Path) -> None:
-    """The result table, last: mean over seeds of the headline numbers, all finished cells of this suite."""
-    import pandas as pd
-
-    from benchmarks.store import read_json
-
-    frames = []
-    for entry in read_json(output / "suite.json")["cells"]:
-        path = output / entry["folder"] / "metrics.csv"
-        if path.exists() and read_json(output / entry["folder"] / "status.json")["state"] == "finished":
-            frames.append(pd.read_csv(path).assign(**{k: entry[k] for k in ("dataset", "split", "variant", "seed")}))
-    if not frames:
-        print("no finished cell yet")
-        return
-    rows = pd.concat(frames)
-    rows = rows[(rows["query_source"] == "all") & (rows["gallery"] == "all") & (rows["features"] == "real")
-                & (rows["protocol"] == "released")]
-    shown = ["mAP@all", "Prec@R", "Prec@5"] if set(rows["dataset"]) == {"emoji"} else \
-        ["mAP@all", "Prec@100", "mAP@200", "Prec@200"]
-    rows = rows[rows["metric"].isin(shown)]
-    keys = ["dataset", "split", "variant"]
-    order = list(dict.fromkeys(rows["variant"]))
-    table = rows.pivot_table(index=keys, columns=["classes", "metric"], values="value", aggfunc="mean", sort=False)
-    table.insert(0, ("", "seeds"), rows.groupby(keys)["seed"].nunique())
-    table = table.sort_index(level="variant", key=lambda v: v.map(order.index) if v.name == "variant" else v,
-                             sort_remaining=False)
-    print("\nreal-valued features, `released` rules, mean over seeds:")
-    print(table.to_string(float_format=lambda v: f"{v:.3f}"))
-    chance = rows[rows["metric"] == "mAP@all"].groupby("classes")["chance"].mean()
-    print("chance mAP@all: " + ", ".join(f"{name} {value:.3f}" for name, value in chance.items()))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,9 @@ class Mirror:
             local = "MLFLOW_TRACKING_URI" not in os.environ
             experiment = self.client.get_experiment_by_name(name)
             self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(
-                name, artifact_location=(suite.output / "mlartifacts").resolve().as_uri() if local else None)
+                name, artifact_location=(suite.output / "mlartifacts").resolve().as_uri() if local else None,
+                # The UI opens on curves and parameters instead of its pages for language models.
+                tags={"mlflow.experimentKind": "custom_model_development"})
             self.parent = self._run_id(suite.output / "mlflow.json") or self._new_parent(command)
             self.client.update_run(self.parent, status="RUNNING")
             self.alive = True
@@ -188,7 +190,7 @@ class Mirror:
     def _new_parent(self, command: str) -> str:
         run = self.client.create_run(self.experiment, run_name=f"suite {self.suite.profile}",
                                      tags={"kind": "suite", "profile": self.suite.profile, "command": command,
-                                           "smoke": str(self.suite.smoke)})
+                                           "smoke": str(self.suite.smoke), "mlflow.source.name": command})
         return self._note(self.suite.output / "mlflow.json", run.info.run_id)
 
     def has(self, folder: CellFolder) -> bool:

@@ -485,7 +485,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
         for variant, line in zip(variants, grid):
             alike = len({m.seeds for m in line}) == 1
             entries = [_entry(m, decimals, not alike, strong=m.mean == top) for m, top in zip(line, best)]
-            rows.append(Row((Entry(paper.label(variant)), _dim(suite, task, variant), *entries,
+            rows.append(Row((Entry(paper.label(variant)), _dim(suite, task, variant, kind), *entries,
                              _seeds(max(line, key=lambda m: m.n)))))
         union = [_union(suite, task, variants, score) for score in scores]
         if any(m.n for m in union):
@@ -521,8 +521,11 @@ def _seeds(measured: Measured) -> Entry:
     return Entry(measured.seeds, runs=measured.runs)
 
 
-def _dim(suite: Suite, task: Task, variant: str) -> Entry:
+def _dim(suite: Suite, task: Task, variant: str, kind: str = "real") -> Entry:
+    """Length of the features, or of the codes: ITQ makes no more bits than the network's D (PCA before it)."""
     dim = suite.dim(task, variant)
+    if kind == "binary" and dim is not None:
+        dim = min([dim, *(int(setting(c.config, "network.dim", dim)) for c in suite.cells_of(task, variant))])
     return Entry("–") if dim is None else Entry(str(dim), dim)
 
 
