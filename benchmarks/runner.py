@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 import traceback
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 import baselines
 from benchmarks import provenance
@@ -21,7 +23,7 @@ from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, identity
 from tcn.datasets import Files, Split
 from tcn.features import Standardiser, extract, singular_values
-from tcn.images import Pixels, pack
+from tcn.images import Pixels, decode, pack
 from tcn.method import Ingredients
 from tcn.seeding import numpy_stream
 from tcn.words import Words, load_words
@@ -91,19 +93,23 @@ class Material:
     def identity(self, config: Config) -> str:
         """The run's identity on this data."""
         split = self.split(config.data.dataset, config.data.split)
-        uses_words = config.training.optimizer != "none" and config.losses.semantic > 0
-        return identity(config, split.data_digest, split.split_digest, self.words(config).digest if uses_words else "")
+        words = self.words(config).digest if _uses_words(config) else ""
+        return identity(config, split.data_digest, split.split_digest, words)
 
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher, words: what a model is built from."""
         net, split = config.network, self.split(config.data.dataset, config.data.split)
         encoder, _ = backbones.build(net.backbone, net.weights, self.places.weights)
         teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
-        if config.training.optimizer != "none" and config.losses.semantic > 0:
+        if _uses_words(config):
             words = torch.from_numpy(np.asarray(self.words(config).vectors))
         else:
             words = torch.zeros(len(split.seen), 1)
         return Ingredients(encoder, teacher, classifier, words, len(split.seen))
+
+
+def _uses_words(config: Config) -> bool:
+    return config.training.optimizer != "none" and config.losses.semantic > 0
 
 
 def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str
@@ -127,7 +133,7 @@ def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror,
                            "total_seconds": before + time.perf_counter() - started}
                 write_json(folder.path / "provenance.json", record)
                 folder.set_state("finished", None, cell.config.training.epochs, done["best_epoch"])
-                for leftover in ("resume.pt", "best.pt"):
+                for leftover in ("resume.pt", "best.pt", "error.txt"):
                     (folder.path / leftover).unlink(missing_ok=True)
                 view.results()
             except KeyboardInterrupt:
@@ -152,8 +158,6 @@ def _earlier(folder: CellFolder) -> float:
 
 def describe(split: Split) -> list[tuple[str, str, str]]:
     """The split's lists as MLflow data sets: (name with its role last, digest, JSON summary)."""
-    import json
-
     roles = {"training": (split.train_sketches, split.train_photos), "unseen": (split.query, split.gallery)}
     if len(split.validation):
         roles["validation"] = (split.validation_sketches, split.validation_photos)
@@ -186,7 +190,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
                        config.training.select_by],
                    "optimizer_steps": len(history.steps),
                    "train_seconds": sum(row.get("seconds", 0.0) for row in history.epochs),
-                   "words": material.words(config).description if config.losses.semantic > 0 else "not used"}
+                   "words": material.words(config).description if _uses_words(config) else "not used"}
         training.save_atomically({"model": model.state_dict(), "epoch": best_epoch, "identity": folder.identity},
                                  folder.path / "checkpoint.pt")
     score_cell(config, split, model, material, device, folder)
@@ -216,7 +220,7 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
     def features(role: str, modality: Modality) -> np.ndarray:
         return extract(model, material.pixels(config, role), modality, config.data.image_size, device, evaluation.features)
 
-    seen = {m: features(f"train_{m.value}{'es' if m is Modality.SKETCH else 's'}", m) for m in Modality}
+    seen = {m: features(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
     standard = {m: Standardiser.fit(seen[m]) if evaluation.statistics == "per_modality" else (lambda x: x)
                 for m in Modality}
     seen = {m: standard[m](seen[m]) for m in Modality}
@@ -316,10 +320,6 @@ def example_queries(split: Split, average_precision: np.ndarray) -> list[tuple[i
 
 
 def _write_examples(folder: Path, split: Split, query: np.ndarray, gallery: np.ndarray, files: tuple[Files, Files]) -> None:
-    from PIL import Image
-
-    from tcn.images import decode
-
     scores = metrics.score(query, gallery, files[0].labels, files[1].labels, protocols=("released",))
     precision = scores.per_query("released", "mAP@all")
     examples = []

@@ -273,7 +273,7 @@ class CellMirror:
             if datasets:
                 client.log_inputs(self.run_id, [mlflow.entities.DatasetInput(
                     mlflow.entities.Dataset(name=name, digest=digest[:36], source_type="local",
-                                            source=json.dumps({"data set": name}), profile=json.dumps(json.loads(about))),
+                                            source=json.dumps({"data set": name}), profile=about),
                     [mlflow.entities.InputTag("mlflow.data.context", name.rsplit(" ", 1)[-1])])
                     for name, digest, about in datasets])
         try:
