@@ -37,7 +37,7 @@ def core(name: str) -> str:
     ('tiger', 'bus', 'book', 'book')
     """
     words = [w for w in name.split("_") if w not in EXTRA_WORDS]
-    return " ".join(re.sub(r"(?<=[^s])s$", "", w) for w in words) or name
+    return " ".join(re.sub(r"(?<=[^su])s$", "", w) for w in words) or name
 
 
 def links(names: Sequence[str], vectors: np.ndarray, drawings: Mapping[str, Mapping[str, np.ndarray]]
