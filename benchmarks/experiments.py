@@ -96,7 +96,9 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
     known = sorted({dataset for dataset, _ in profile.base})
     for name in datasets or ():
         if name not in known:
-            raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}")
+            elsewhere = [p.name for p in PROFILES.values() if any(name == dataset for dataset, _ in p.base)]
+            raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
+                             + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
     cells = []
     for (dataset, split), delta in profile.base.items():
         if datasets and dataset not in datasets:

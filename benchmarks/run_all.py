@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TQDM_MININTERVAL", "30")
     options = parser().parse_args(arguments)
     # Ends like Ctrl-C: the cell is marked interrupted and resumes at its last epoch.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from tcn.config import InputError
 
     try:
