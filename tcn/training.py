@@ -129,7 +129,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     else:
         history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device)})
     bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
-               mininterval=0.5, smoothing=0.1, dynamic_ncols=True)
+               smoothing=0.1, dynamic_ncols=True)
     with bar:
         for epoch in range(done + 1, settings.epochs + 1):
             bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
