@@ -126,6 +126,12 @@ def _run(options: argparse.Namespace) -> int:
     overrides["network.weights"] = backbones.weights_setting(options.weights)
     overrides["network.teacher_weights"] = backbones.weights_setting(options.teacher_weights or options.weights)
     cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick)
+    for backbone in {cell.config.network.backbone for cell in cells}:
+        # A wrong file is bad input, said before the first cell, not a failure of each.
+        for option, file in (("network.weights", options.weights),
+                             ("network.teacher_weights", options.teacher_weights or options.weights)):
+            if file:
+                backbones.build(backbone, overrides[option], file)
     if name == "paper":
         present, missing = datasets.available(root, sorted({cell.dataset for cell in cells}))
         cells = [cell for cell in cells if cell.dataset in present]
@@ -141,7 +147,7 @@ def _run(options: argparse.Namespace) -> int:
         return _dry_run(cells, profile, output, places, options.quick)
     created = provenance.now()
     suite = Suite(output, name, options.quick)
-    print(f"{len(cells)} cells, profile {name}{' (smoke run)' if options.quick else ''}, "
+    print(f"{_cells(len(cells))}, profile {name}{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
     from benchmarks.runner import Material
@@ -167,7 +173,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.no_report:
         page = _report(output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
-    print(f"{trained} cells run, {skipped} already finished, {len(failures)} failed\n")
+    print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
     print(headline_text(output))
     for cell_name, reason in failures.items():
         print(f"failed: {cell_name}: {reason}", file=sys.stderr)
@@ -231,7 +237,8 @@ def _device(name: str) -> Any:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} can't be used here ({str(error).splitlines()[0]}); try --device cpu") from error
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(f"--device {name} can't be used here ({reason}); try --device cpu") from error
     return device
 
 
@@ -269,6 +276,10 @@ def _places(options: argparse.Namespace, root: Path | None) -> Any:
             raise InputError(f"--{option.replace('_', '-')} {path} does not exist; check the path")
     return Places(cache.resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
                   options.emoji_tarballs)
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

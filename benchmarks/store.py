@@ -110,9 +110,12 @@ class Suite:
         if path.exists():
             known = read_json(path)
             if (known["profile"], known["smoke"]) != (profile, smoke):
-                kind = f"profile '{known['profile']}'" + (" (smoke run)" if known["smoke"] else "")
-                raise InputError(f"the output folder {output} holds another suite: {kind}; pass another --output, "
+                there, here = (f"{'a smoke run' if s else 'a full run'} of profile '{p}'" for p, s in (
+                    (known["profile"], known["smoke"]), (profile, smoke)))
+                raise InputError(f"the output folder {output} holds {there}, this is {here}; pass another --output, "
                                  f"nothing there was touched")
+        elif output.exists() and not output.is_dir():
+            raise InputError(f"--output {output} is a file; pass a folder")
         elif output.exists() and any(output.iterdir()):
             raise InputError(f"the output folder {output} holds other files and no suite; pass another --output, "
                              f"nothing there was touched")
@@ -265,8 +268,8 @@ class CellMirror:
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
                     "commit": str(provenance.get("commit")), "device": str(provenance.get("device"))}
-            run = client.create_run(mirror.experiment, run_name=f"{cell.variant} · {cell.dataset} {cell.split} · "
-                                                                f"seed {cell.seed}", tags=tags)
+            run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
+                [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *["smoke"] * mirror.suite.smoke]))
             self.run_id = mirror._note(note, run.info.run_id)
             params = [mlflow.entities.Param(k, str(v)) for k, v in flatten(to_dict(cell.config)).items()]
             client.log_batch(self.run_id, params=params)

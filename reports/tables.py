@@ -176,7 +176,8 @@ def comparison(suite: Suite, task: Task, classes: str = "unseen") -> Table:
 def cutoffs(suite: Suite, task: Task) -> Table:
     """The metrics that don't head the task; on emoji Prec@100 with its ceiling."""
     there = {score.metric for score in suite.scores(task)}
-    metrics = [m for m in paper.secondary(task) if m in there]
+    # Without a finished cell nothing is known of the metrics; then all of them read "not measured".
+    metrics = [m for m in paper.secondary(task) if m in there] or list(paper.secondary(task))
     table = _measured_table(suite, task, f"{task.slug}-cutoffs",
                             f"{paper.task_title(task)}: secondary cut-offs on unseen classes (measured)", metrics,
                             "unseen", decimals=4)

@@ -116,7 +116,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise InputError(f"no weights file at {path}; check the path given") from error
     except Exception as error:  # unpickling errors of many kinds; weights_only refuses code
-        raise InputError(f"{path} can't be read as a PyTorch state dict ({error})") from error
+        # The library's own text advises to load it unsafely, so only the kind of error is passed on.
+        raise InputError(f"{path} can't be read as a PyTorch state dict ({type(error).__name__}); pass ImageNet weights as "
+                         f"torchvision or the architecture's package publishes them") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict (a mapping from names to tensors)")

@@ -262,6 +262,8 @@ def check(config: Config) -> None:
             raise InputError(f"setting '{key}' is {flat[key]!r}; it must not be below 0")
     if not 0 <= config.network.dropout < 1:
         raise InputError(f"setting 'network.dropout' is {config.network.dropout!r}; it must be in [0, 1)")
+    if config.training.optimizer != "none" and config.training.epochs < 1:
+        raise InputError("setting 'training.epochs' is 0; training needs at least 1")
     if config.coupling.call == "joint" and not wholly_shared(config.coupling):
         raise InputError("setting 'coupling.call' is 'joint', which needs every part of the encoders, batch-norm "
                          "affine and statistics included, to be 'hard'")

@@ -155,7 +155,8 @@ def _floats(fields: Sequence[str | bytes], where: str) -> np.ndarray:
     try:
         values = np.array([float(value) for value in fields])
     except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}; is this word2vec (binary or text), GloVe text, or a CSV table named .csv?"
+                         ) from error
     return _finite(values, where)
 
 

@@ -184,7 +184,7 @@ def test_a_failed_cell_is_named_and_the_others_run(place, run):
     status, out, err = run(*ONE, "--variants", "tcn", "floor-svd", "--output", str(output), "--set", "training.head_rate=1e30")
     assert status == 1
     assert "failed: quickdraw-1__tcn__seed3: loss is not finite" in err
-    assert "1 cells run, 0 already finished, 1 failed" in out
+    assert "1 cell run, 0 already finished, 1 failed" in out
     failed = cells(output)["quickdraw-1__tcn__seed3"]
     assert json.loads((failed / "status.json").read_text())["state"] == "failed"
     assert "not finite" in (output / "report" / "index.html").read_text()
@@ -192,7 +192,8 @@ def test_a_failed_cell_is_named_and_the_others_run(place, run):
 
 @pytest.mark.parametrize("arguments, words", [
     (["--variants", "tcm"], "unknown variant 'tcm'"), (["--datasets", "sketchi"], "unknown data set 'sketchi'"),
-    (["--set", "losses.sharring=1"], "sharring"), (["--set", "losses.sharing"], "KEY=VALUE"),
+    (["--set", "losses.sharring=1"], "sharring"), (["--set", "training.epochs=0"], "training.epochs"),
+    (["--set", "losses.sharing"], "KEY=VALUE"),
     (["--profile", "laptop", "--datasets", "tuberlin"], "unknown data set"), (["--device", "cuda:77"], "--device cuda:77")])
 def test_bad_options_are_named(run, place, arguments, words):
     status, _, err = run("--output", str(place / "bad"), *arguments)
@@ -202,7 +203,7 @@ def test_bad_options_are_named(run, place, arguments, words):
 
 def test_missing_data_sets_are_named_and_the_present_ones_run(run, place):
     status, out, _ = run("--seeds", "3", "--variants", "floor-svd", "--output", str(place / "some"), "--no-report")
-    assert status == 0 and "missing: tuberlin:" in out and "missing: sketchy:" in out and "1 cells run" in out
+    assert status == 0 and "missing: tuberlin:" in out and "missing: sketchy:" in out and "1 cell run" in out
 
 
 def test_output_of_another_suite_or_purpose_is_refused(run, place, finished):
@@ -215,12 +216,14 @@ def test_output_of_another_suite_or_purpose_is_refused(run, place, finished):
     (suite / "suite.json").write_text(json.dumps({"profile": "laptop", "smoke": False, "cells": [], "created": ""}))
     status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(suite))
     assert status == 2 and "profile 'laptop'" in err and "another --output" in err
+    status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "letters" / "dear.txt"))
+    assert status == 2 and "is a file" in err
 
 
 def test_broken_mlflow_costs_no_result(run, place, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
     status, out, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "nomlflow"), "--no-report")
-    assert "MLflow is not available" in err and status == 0 and "1 cells run" in out
+    assert "MLflow is not available" in err and status == 0 and "1 cell run" in out
 
 
 def test_all_three_data_sets_run_from_their_layouts(tmp_path, place, run):
@@ -251,4 +254,16 @@ def test_data_root_with_missing_extra_and_unreadable_parts_is_named_and_earlier_
     assert status == 1 and "unreadable" in err and picture.name in err
     picture.write_bytes(whole)
     status, out, _ = run(*ONE, "--variants", "floor-svd", *output, "--no-report")
-    assert status == 0 and "1 cells run" in out
+    assert status == 0 and "1 cell run" in out
+
+
+def test_garbage_weights_are_bad_input_before_any_cell(place, run, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"garbage" * 100)
+    status, _, err = run(*ONE, "--variants", "tcn", "--output", str(tmp_path / "out"), "--weights", str(tmp_path / "w.pth"))
+    assert status == 2 and "w.pth" in err and "weights_only" not in err and not (tmp_path / "out").exists()
+
+
+def test_a_call_in_which_every_cell_fails_still_reports(place, run, tmp_path):
+    status, out, err = run(*ONE, "--variants", "tcn", "--output", str(tmp_path / "out"), "--set", "training.head_rate=1e30")
+    assert status == 1 and "not measured" in out and "failed: report" not in err
+    assert "not finite" in (tmp_path / "out" / "report" / "index.html").read_text()
