@@ -174,6 +174,8 @@ def _run(options: argparse.Namespace) -> int:
         page = _report(output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
     print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
+    if options.quick:
+        print("smoke run: an epoch a cell or so; these numbers say nothing about the method\n")
     print(headline_text(output))
     for cell_name, reason in failures.items():
         print(f"failed: {cell_name}: {reason}", file=sys.stderr)
