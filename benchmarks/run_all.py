@@ -144,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output or provenance.ROOT / "results" / (name + ("-smoke" if options.quick else ""))
     places = _places(options, root)
     if options.dry_run:
-        return _dry_run(cells, profile, output, places, options.quick)
+        return _dry_run(cells, profile, output, places)
     created = provenance.now()
     suite = Suite(output, name, options.quick)
     print(f"{_cells(len(cells))}, profile {name}{' (smoke run)' if options.quick else ''}, "
@@ -289,7 +289,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
-def _dry_run(cells: Sequence[Any], profile: Any, output: Path, places: Any, quick: bool) -> int:
+def _dry_run(cells: Sequence[Any], profile: Any, output: Path, places: Any) -> int:
     import pandas as pd
 
     from benchmarks.experiments import FEEDS

@@ -6,20 +6,12 @@ Paper: retrieval on the embedding's features; method facts, sections 4 and 5.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tcn.config import Modality
 from tcn.images import Pixels, to_network
-
-
-class Encoder(Protocol):
-    """What can be scored: encodes images [B, 3, H, W] of one modality to features [B, D]."""
-
-    def encode(self, images: Tensor, modality: Modality) -> Tensor: ...
 
 
 @torch.no_grad()
