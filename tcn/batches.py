@@ -1,7 +1,7 @@
 """Photo-driven epochs: every photo once, each with a random sketch of its class, augmented alike.
 
 In: decoded training sketches and photos of the seen classes. Out: `PairBatch`es on the device.
-Paper: training pairs; method facts, section 1.
+Paper: training pairs.
 """
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Data:
     """Sketch-photo pairs in a batch (paper: 32)."""
     augmentation: str = "corrected"
     """`released`: scale and turn about the top-left corner, fill black, truncate to 8 bits.
-    `corrected`: about the centre, fill as below, no truncation (method facts, section 6)."""
+    `corrected`: about the centre, fill as below, no truncation."""
     sketch_fill: int = 255
     """Grey level uncovered by the corrected augmentation of a sketch; the released form always fills 0."""
     photo_fill: int = 0

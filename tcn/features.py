@@ -1,7 +1,7 @@
 """Trained network -> features of any list of images, and standardisation per modality.
 
 In: a model with `encode(images, modality)`, decoded images. Out: float32 arrays, rows in the list's order.
-Paper: retrieval on the embedding's features; method facts, sections 4 and 5.
+Paper: retrieval on the embedding's features.
 """
 from __future__ import annotations
 
