@@ -21,6 +21,10 @@ class Variant:
     shows: str
     delta: dict[str, Any] = field(default_factory=dict)
     method: Method = TCN
+    as_released: bool = False
+    """Every trap of the ledger is turned on, as the data set has it."""
+    ledger: bool = False
+    """Scoring traps of the ledger are measured on this variant's trained network."""
 
 
 def _convolutions(how: str) -> dict[str, Any]:
@@ -34,7 +38,8 @@ SHARING_GRID = (0.1, 1, 10, 100, 1000)
 """Weights of L_SWS tried; the paper's is 1000."""
 
 _ALL = (
-    Variant("tcn", "TCN (soft sharing)", "the paper's method: convolutions softly tied, batch norms independent"),
+    Variant("tcn", "TCN (soft sharing)", "the paper's method: convolutions softly tied, batch norms independent",
+            ledger=True),
     Variant("hws", "HWS (hard sharing)", "one encoder for both modalities, one concatenated batch",
             {**_HARD, "coupling.call": "joint"}),
     Variant("hws-separate", "HWS, separate calls", "one encoder, each modality normalised by its own batch", _HARD),
@@ -54,6 +59,18 @@ _ALL = (
     Variant("tcn-no-semantic", "TCN without semantic metric", "what the semantic metric is worth",
             {"losses.semantic": 0.0}),
     Variant("tcn-shared-bn", "TCN with shared batch norm", "what independent batch norms are worth", _NORMS_SHARED),
+    Variant("tcn-no-semantic-as-released", "TCN 'without' semantic metric as released",
+            "what the released code runs without the flag: batch-hard triplet and regression",
+            {"losses.semantic": 0.0, "losses.semantic_off": "as-released"}),
+    Variant("ledger-augmentation", "TCN, released augmentation", "ledger: about the top-left corner, black fill",
+            {"data.augmentation": "released"}),
+    Variant("ledger-loader", "TCN, replayed loader streams", "ledger: loader workers seeded without the epoch",
+            {"data.loader_streams": "replayed"}),
+    Variant("ledger-batch-norm-split", "TCN, batch norm split in two", "ledger: data parallelism over two GPUs",
+            {"network.batch_norm_split": 2}),
+    Variant("ledger-words", "TCN, raw word vectors", "ledger: word vectors at their own length", {"data.unit_words": False}),
+    Variant("tcn-as-released", "TCN, all traps as released", "ledger: every trap of the released code at once",
+            as_released=True),
     *(Variant(f"tcn-weight-{weight:g}", f"TCN, sharing weight {weight:g}", "the sharing weight, tried over a stated grid",
               {"losses.sharing": float(weight)}) for weight in SHARING_GRID),
 )
@@ -63,7 +80,9 @@ MAIN = ("tcn", "hws", "nws")
 FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
 WEIGHTS = tuple(f"tcn-weight-{weight:g}" for weight in SHARING_GRID)
-GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "weights": WEIGHTS}
+LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words", "tcn-no-semantic",
+          "tcn-no-semantic-as-released", "tcn-as-released")
+GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "weights": WEIGHTS, "ledger": LEDGER}
 
 
 def find(name: str) -> Variant:

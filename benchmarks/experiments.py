@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Sequence
 
 import baselines
+from baselines import ledger
 from tcn.config import Config, InputError, change
 
 
@@ -68,7 +69,7 @@ PROFILES: dict[str, Profile] = {
     "paper": Profile(
         "paper", "Sketchy (both splits), TU-Berlin, QuickDraw; ResNet-50 at 224 pixels; the paper's settings",
         {("sketchy", "1"): _SKETCHY, ("sketchy", "2"): {**_SKETCHY, "data.split": "2"},
-         ("tuberlin", "1"): {"data.dataset": "tuberlin", "data.split": "1", "data.unit_words": False, **_KEPT_APART},
+         ("tuberlin", "1"): {"data.dataset": "tuberlin", "data.split": "1", **_KEPT_APART},
          ("quickdraw", "1"): {"data.dataset": "quickdraw", "data.split": "1", **_KEPT_APART}},
         (*baselines.FLOORS, *baselines.MAIN), (2020,),
         {"training.epochs": 1}, None),
@@ -80,6 +81,8 @@ FEEDS = {
     "hws-separate": "ablation table, singular values",
     **{name: "comparison table (floor)" for name in baselines.FLOORS},
     **{name: "ablation table" for name in baselines.LEAVE_ONE_OUT},
+    **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.FLOORS,
+                                                                         *baselines.LEAVE_ONE_OUT)},
     **{name: "sharing-weight table and curve, singular values" for name in baselines.WEIGHTS},
 }
 
@@ -91,8 +94,11 @@ def expand_variants(names: Sequence[str]) -> list[str]:
 
 
 def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[str] | None,
-         seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool) -> list[Cell]:
-    """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name."""
+         seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False) -> list[Cell]:
+    """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name.
+
+    `as_released` turns on every trap of the ledger in every cell, below the variant's own delta.
+    """
     known = sorted({dataset for dataset, _ in profile.base})
     for name in datasets or ():
         if name not in known:
@@ -106,7 +112,8 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
         for seed in seeds or profile.seeds:
             for name in expand_variants(variants or profile.variants):
                 variant = baselines.find(name)
-                settings = {**delta, **(profile.quick if quick else {}), **variant.delta, **overrides,
+                traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
+                settings = {**delta, **traps, **(profile.quick if quick else {}), **variant.delta, **overrides,
                             "method": variant.method.name, "seed": seed}
                 if variant.delta.get("training.optimizer") == "none":
                     settings["training.epochs"] = 0

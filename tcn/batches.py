@@ -61,12 +61,14 @@ class PairSource:
         # A random order here also stands for the released second shuffle within each batch.
         photos = rng.permutation(len(self.photos))
         labels = self.photos.labels[photos]
-        draws = rng.random(len(photos))
+        replayed = self.settings.loader_streams == "replayed"
+        # Replayed: the photo order is new, the sketch and the geometry drawn at each place are those of the first epoch.
+        draws = (numpy_stream(seed, "replayed sketches") if replayed else rng).random(len(photos))
         sketches = np.array([self._by_class[c][int(u * len(self._by_class[c]))] for c, u in zip(labels.tolist(), draws)])
         settings, size = self.settings, self.settings.batch_pairs
         for step in range(self.steps):
             chosen = slice(step * size, (step + 1) * size)
-            geometry = draw_geometry(numpy_stream(seed, "augmentation", epoch, step), len(photos[chosen]))
+            geometry = draw_geometry(numpy_stream(seed, "augmentation", 1 if replayed else epoch, step), len(photos[chosen]))
             sides = [to_network(augment(pixels.batch(index[chosen], device), geometry, settings.augmentation, fill),
                                 settings.image_size)
                      for pixels, index, fill in ((self.sketches, sketches, settings.sketch_fill),

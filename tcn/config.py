@@ -50,6 +50,9 @@ class Data:
     """The same for photos; 255 where photos stand on white."""
     unit_words: bool = True
     """Word vectors scaled to unit length (released for Sketchy), or raw (released for TU-Berlin)."""
+    loader_streams: str = "fresh"
+    """`fresh`: every epoch draws its own augmentations and sketches. `replayed`: each epoch draws those of the first again,
+    at the same places of the new photo order (released: loader workers seeded without the epoch)."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ class Network:
     """On the retrieval feature, training only (released: 0 for Sketchy; else 0.5 for D <= 64, 0.7 above)."""
     start: str = "svd"
     """`svd` of the teacher's classifier, or `random` (framework default)."""
+    batch_norm_split: int = 1
+    """Parts of a training batch that every batch norm normalises alone, the first of them alone updating the running
+    statistics; the losses see the whole batch (released: 2, by data parallelism over two GPUs)."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,9 @@ class Losses:
     on the features plus a regression to the words (the ablated form)."""
     regression: float = 1.0
     """Weight of the regression inside the `separate` form."""
+    semantic_off: str = "zero"
+    """What weight 0 of the semantic metric means. `zero`: no such term. `as-released`: the `separate` form at weight 1,
+    which is what the released code runs when the flag is left out."""
     margin: float | None = None
     """None: softplus ("soft margin"); a number: hinge."""
 
@@ -142,8 +151,21 @@ class Evaluation:
     statistics: str = "network"
     """`network`: as the network stands. `per_modality`: features standardised per modality by mean and
     standard deviation taken from seen training images (for floors)."""
+    photo_side: str = "photo"
+    """Which side's output of the embedding gives the photos' features: `photo`, or `sketch` (released: at test time
+    photos are normalised with the sketches' statistics, where these are kept apart)."""
     binary: bool = True
-    """Also score ITQ codes, fitted on seen training features."""
+    """Also score ITQ codes."""
+    itq_rule: str = "textbook"
+    """Update of ITQ's rotation: `textbook`, or `released`, which takes NumPy's V^H for V."""
+    itq_fit: str = "seen"
+    """What ITQ is fitted on: `seen` training features, or `as-released`: the test sketches, queries and gallery each
+    centred on their own mean (transductive: it uses test data)."""
+    ties: str = "expected"
+    """Order of photos at equal distance: `expected` over random orders, or one of tcn.metrics.TIES (released:
+    `unstable-sort`)."""
+    missing_classes: str = "error"
+    """A class with queries but no photos: `error`, `zero`, or `as-released` (skipped in mAP, 0 in Prec)."""
 
 
 @dataclass(frozen=True)
@@ -163,19 +185,26 @@ class Config:
 
 _CHOICES = {
     "data.augmentation": ("corrected", "released"),
+    "data.loader_streams": ("fresh", "replayed"),
     **{f"coupling.{part}": TIES for part in (*PARTS, "batch_norm_affine", "embedding")},
     "coupling.batch_norm_statistics": ("hard", "none"),
     "coupling.call": ("joint", "separate"),
     "network.embedding_norm": ("shared", "per_modality"),
     "network.start": ("svd", "random"),
     "losses.semantic_form": ("coupled", "separate"),
+    "losses.semantic_off": ("zero", "as-released"),
     "training.optimizer": ("adam", "none"),
     "training.select_by": ("seen_accuracy", "validation_map"),
     "evaluation.features": ("embedding", "backbone"),
     "evaluation.statistics": ("network", "per_modality"),
+    "evaluation.photo_side": ("photo", "sketch"),
+    "evaluation.itq_rule": ("textbook", "released"),
+    "evaluation.itq_fit": ("seen", "as-released"),
+    "evaluation.ties": ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"),
+    "evaluation.missing_classes": ("error", "zero", "as-released"),
 }
-_POSITIVE = ("data.image_size", "data.stored_size", "data.batch_pairs", "network.dim", "training.encoder_rate",
-             "training.head_rate")
+_POSITIVE = ("data.image_size", "data.stored_size", "data.batch_pairs", "network.dim", "network.batch_norm_split",
+             "training.encoder_rate", "training.head_rate")
 _NOT_NEGATIVE = ("losses.class_sketch", "losses.class_photo", "losses.distillation", "losses.sharing",
                  "losses.semantic", "losses.regression", "training.weight_decay", "training.epochs", "seed")
 

@@ -5,6 +5,7 @@ Paper: retrieval on the embedding's features.
 """
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,17 @@ from tcn.images import Pixels, to_network
 
 @torch.no_grad()
 def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
-            layer: str = "embedding", batch: int = 64) -> np.ndarray:
+            layer: str = "embedding", batch: int = 64, side: Modality | None = None) -> np.ndarray:
     """Features float32 [N, D] in evaluation mode, without augmentation.
 
-    layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). The model's mode is given back as found.
+    layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
+    read, the images' own if None (the released code reads the sketches' for photos). The model's mode is given
+    back as found.
     """
-    encode = model.encode if layer == "embedding" else model.encode_backbone
+    if layer == "backbone":
+        encode = model.encode_backbone
+    else:
+        encode = model.encode if side is None else functools.partial(model.encode, side=side)
     was_training = model.training
     model.eval()
     rows = [encode(to_network(pixels.batch(np.arange(start, min(start + batch, len(pixels))), device), image_size),

@@ -51,7 +51,7 @@ class Ingredients:
 class Method:
     """A way to learn: `name` enters the run's identity; `build` makes the model; `losses` reads a batch.
 
-    The model is an nn.Module with encode(images, modality), encode_backbone, classify(features, modality)
+    The model is an nn.Module with encode(images, modality, side=None), encode_backbone, classify(features, modality)
     and groups() -> {"encoder": [...], "head": [...]} parameters.
     """
 
@@ -84,9 +84,9 @@ class TcnModel(nn.Module):
         self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def encode(self, images: Tensor, modality: Modality) -> Tensor:
-        """Retrieval features [B, D]."""
-        return self.network.encode(images, modality)
+    def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
+        """Retrieval features [B, D]; `side` as in `CoupledNetwork.encode`."""
+        return self.network.encode(images, modality, side)
 
     def encode_backbone(self, images: Tensor, modality: Modality) -> Tensor:
         """Pooled encoder features [B, d]."""
@@ -114,12 +114,16 @@ def tcn_losses(model: TcnModel, batch: PairBatch, config: Config, generator: tor
     pairs = model.network.soft_pairs()
     if pairs:
         terms["sharing"] = sharing_norms(pairs).sum()
-    if weights.semantic > 0:
-        terms["semantic"] = _semantic(model, batch, out.sketch_features, out.photo_features, config, generator)
-    return LossTerms(terms, {name: getattr(weights, name) for name in terms})
+    applied = {name: getattr(weights, name) for name in (*terms, "semantic")}
+    form = weights.semantic_form
+    if weights.semantic == 0 and weights.semantic_off == "as-released":
+        applied["semantic"], form = 1.0, "separate"
+    if applied["semantic"] > 0:
+        terms["semantic"] = _semantic(model, batch, out.sketch_features, out.photo_features, config, form, generator)
+    return LossTerms(terms, {name: applied[name] for name in terms})
 
 
-def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, config: Config,
+def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, config: Config, form: str,
               generator: torch.Generator) -> Tensor:
     features = torch.cat([sketch, photo])
     labels = torch.cat([batch.labels, batch.labels])
@@ -130,7 +134,7 @@ def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, 
         halves = rows[:len(sketch)], rows[len(sketch):]
         return torch.cat([model.classify(half, modality) for half, modality in zip(halves, Modality)])
 
-    if config.losses.semantic_form == "separate":
+    if form == "separate":
         regression = semantic_regression(model.word_regression(features), torch.cat([words, words]))
         return batch_hard(features, labels, classify, margin) + config.losses.regression * regression
     anchors = model.word_projection(words)

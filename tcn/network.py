@@ -5,13 +5,16 @@ Paper: figure of the framework. Every output has a name, so that nobody scores p
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from tcn.backbones import Backbone, Classifier
 from tcn.config import Config, Modality
-from tcn.coupling import CoupledEncoders
+from tcn.coupling import BATCH_NORMS, CoupledEncoders
 from tcn.embedding import Embedding
 from tcn.seeding import stream_seed
 
@@ -41,6 +44,7 @@ class CoupledNetwork(nn.Module):
         self.embeddings = nn.ModuleDict({Modality.SKETCH.value: embedding,
                                          Modality.PHOTO.value: embedding if shared else copy.deepcopy(embedding)})
         self._embedding_tied = config.coupling.embedding == "soft"
+        self._split = net.batch_norm_split
 
     def embedding(self, modality: Modality) -> Embedding:
         """The embedding network that serves a modality (the same one where it is hard-shared)."""
@@ -54,14 +58,45 @@ class CoupledNetwork(nn.Module):
             pairs += list(zip(sketch.parameters(), photo.parameters()))
         return pairs
 
-    def encode(self, images: Tensor, modality: Modality) -> Tensor:
-        """Retrieval features [B, D], not yet L2-normalised."""
-        return self.embedding(modality)(self.encoders.encode(images, modality), modality)
+    def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
+        """Retrieval features [B, D], not yet L2-normalised, of images of one modality.
+
+        `side`: whose output of the embedding is read, the images' own if None. The released code reads the
+        sketches' side for photos at test time.
+        """
+        side = side or modality
+        return self.embedding(side)(self.encoders.encode(images, modality), side)
 
     def forward(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
-        """A training step: sketches and photos [B, 3, H, W] of the same B pairs."""
+        """A training step: sketches and photos [B, 3, H, W] of the same B pairs.
+
+        With a batch-norm split in n parts, each part of at least 2 pairs is normalised alone, as on n GPUs.
+        """
+        parts = min(self._split, len(sketches) // 2) if self.training else 1
+        if parts <= 1:
+            return self._step(sketches, photos)
+        first, *others = zip(sketches.tensor_split(parts), photos.tensor_split(parts))
+        outputs = [self._step(*first)]
+        with _untracked(self):
+            outputs += [self._step(*part) for part in others]
+        return CoupledOutput(*(torch.cat([getattr(out, f.name) for out in outputs]) for f in fields(CoupledOutput)))
+
+    def _step(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
         raw_sketch, raw_photo = self.encoders.encode_pair(sketches, photos)
         on_sketch, on_photo = self.embedding(Modality.SKETCH), self.embedding(Modality.PHOTO)
         sketch, photo = on_sketch(raw_sketch, Modality.SKETCH), on_photo(raw_photo, Modality.PHOTO)
         return CoupledOutput(sketch, photo, on_sketch.class_head(sketch), on_photo.class_head(photo),
                              on_photo.distillation_head(photo))
+
+
+@contextmanager
+def _untracked(module: nn.Module) -> Iterator[None]:
+    """Batch norms inside normalise by their batch and leave the running statistics alone."""
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -234,3 +234,62 @@ def test_state_of_a_hard_shared_network_loads_into_another():
             p.add_(1)
     second.load_state_dict(first.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+
+
+
+def coupled_network(**settings) -> CoupledNetwork:
+    config = change(Config(), {"network.dim": 4, **{key.replace("__", "."): value for key, value in settings.items()}})
+    torch.manual_seed(3)
+    return CoupledNetwork(tiny_backbone(), Classifier(torch.randn(12, 4), torch.randn(12)), 5, config)
+
+
+def statistics(network: nn.Module) -> list[torch.Tensor]:
+    return [buffer.clone() for name, buffer in network.named_buffers() if "running" in name or "tracked" in name]
+
+
+@pytest.mark.parametrize("norm", ("shared", "per_modality"))
+@pytest.mark.parametrize("variant", ("soft", "joint"))
+def test_batch_norm_split_is_two_replicas_of_which_the_first_keeps_its_statistics(norm, variant):
+    joint = {} if variant == "soft" else {**{f"coupling__{p}": "hard" for p in PARTS}, "coupling__call": "joint",
+                                          **{f"coupling__{k}": v for k, v in HARD.items()}}
+    network = coupled_network(network__batch_norm_split=2, network__embedding_norm=norm, **joint)
+    replicas = [coupled_network(network__embedding_norm=norm, **joint) for _ in range(2)]
+    for replica in replicas:
+        replica.load_state_dict(network.state_dict())
+    sketches, photos = torch.randn(7, 3, 8, 8), torch.randn(7, 3, 8, 8)
+    out = network(sketches, photos)
+    # 7 pairs go 4 to the first device, 3 to the second.
+    halves = [replicas[0](sketches[:4], photos[:4]), replicas[1](sketches[4:], photos[4:])]
+    for name in ("sketch_features", "photo_features", "sketch_logits", "photo_logits", "photo_distillation"):
+        assert torch.equal(getattr(out, name), torch.cat([getattr(half, name) for half in halves]))
+    assert all(torch.equal(a, b) for a, b in zip(statistics(network), statistics(replicas[0])))
+    assert not all(torch.equal(a, b) for a, b in zip(statistics(network), statistics(replicas[1])))
+    assert all(m.track_running_stats for m in network.modules() if isinstance(m, BATCH_NORMS))
+
+
+def test_a_batch_too_small_to_split_stays_whole_and_evaluation_never_splits():
+    network, whole = coupled_network(network__batch_norm_split=2), coupled_network()
+    whole.load_state_dict(network.state_dict())
+    sketches, photos = torch.randn(3, 3, 8, 8), torch.randn(3, 3, 8, 8)
+    assert torch.equal(network(sketches, photos).photo_features, whole(sketches, photos).photo_features)
+    network.eval(), whole.eval()
+    sketches, photos = torch.randn(8, 3, 8, 8), torch.randn(8, 3, 8, 8)
+    assert torch.equal(network(sketches, photos).photo_features, whole(sketches, photos).photo_features)
+
+
+def test_photos_on_the_sketch_side_take_the_photo_encoder_and_the_sketch_statistics():
+    network = coupled_network(network__embedding_norm="per_modality")
+    for _ in range(3):
+        network(torch.randn(8, 3, 8, 8), torch.randn(8, 3, 8, 8) * 2 + 1)
+    network.eval()
+    with torch.no_grad():
+        for parameter in network.encoders.photo.parameters():
+            parameter.mul_(1.1)
+    photos = torch.randn(6, 3, 8, 8)
+    embedding = network.embedding(Modality.SKETCH)
+    rows = network.encoders.photo(photos) @ embedding.projection.weight.T + embedding.projection.bias
+    norm = embedding.norm.norms["sketch"]
+    by_hand = (rows - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    side = network.encode(photos, Modality.PHOTO, Modality.SKETCH)
+    torch.testing.assert_close(side, by_hand, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(side, network.encode(photos, Modality.PHOTO), rtol=1e-2)

@@ -1,0 +1,114 @@
+"""The ledger: where paper, released code and good practice part, each as a named setting with both behaviours.
+
+In: nothing. Out: `TRAPS`, read by the command (`--as-released`), by the runner (what is scored again from the same
+features) and, through the result folders, by the report. Source: the released code's behaviour, trap by trap.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+KINDS = ("training", "scoring", "data", "fixed")
+
+
+@dataclass(frozen=True)
+class Trap:
+    """One deviation of the released code. `kind` says how its worth is measured.
+
+    `training`: paired runs of two variants with the same seeds. `scoring`: the same trained network scored twice.
+    `data`: it lies in the files of a data set. `fixed`: mended here, with nothing left to switch on.
+    """
+
+    trap: str
+    title: str
+    """What the released code does."""
+    consequence: str
+    kind: str
+    setting: str = ""
+    """Dotted key of the config, where there is one."""
+    released: Any = None
+    corrected: Any = None
+    arms: dict[str, str | None] = field(default_factory=lambda: {"corrected": None, "released": None})
+    """`training` only: the two variants that are compared."""
+    note: str = ""
+    datasets: tuple[str, ...] = ()
+    """Data sets on which the released code behaves so; empty: all."""
+
+
+def _paired(released: str, corrected: str = "tcn") -> dict[str, str | None]:
+    return {"corrected": corrected, "released": released}
+
+
+TRAPS: tuple[Trap, ...] = (
+    Trap("augmentation", "augmentation turns and scales about the top-left corner and fills with black",
+         "objects are pushed out of view; black wedges tell an augmented sketch", "training",
+         "data.augmentation", "released", "corrected", _paired("ledger-augmentation")),
+    Trap("loader", "data-loader workers are seeded without the epoch",
+         "every epoch replays the same augmentations and sketch choices", "training",
+         "data.loader_streams", "replayed", "fresh", _paired("ledger-loader"),
+         "Here one stream stands for all workers: which worker loads a pair, and so which draw it repeats, depends on their "
+         "number."),
+    Trap("batch-norm-split", "data parallelism over two GPUs",
+         "every batch norm sees half of the pairs, and one half never reaches the running statistics", "training",
+         "network.batch_norm_split", 2, 1, _paired("ledger-batch-norm-split")),
+    Trap("words", "word vectors are raw for TU-Berlin (length 1.5 to 4.4), unit length for Sketchy",
+         "the anchors weigh words differently per data set", "training",
+         "data.unit_words", False, True, _paired("ledger-words"),
+         "The committed vectors of the emoji classes have unit length (0.9999 to 1.0001) as they come, so on emoji this pair "
+         "differs by rounding alone: its difference shows how far two runs part for no reason at all.", ("tuberlin",)),
+    Trap("semantic-off", "leaving out the semantic metric's flag runs batch-hard triplet plus regression",
+         "\"without\" must be built, not switched", "training",
+         "losses.semantic_off", "as-released", "zero", _paired("tcn-no-semantic-as-released", "tcn-no-semantic")),
+    Trap("missing-checkpoint", "a missing checkpoint prints a line, then the untrained model is scored",
+         "silent nonsense", "training", "", "untrained model", "error", _paired("floor-svd"),
+         "Here a missing checkpoint is an error. The released arm is the untrained start, as the floor scores it."),
+    Trap("all", "all of them at once (--as-released)", "what the released code would report", "training",
+         "", "--as-released", "default", _paired("tcn-as-released")),
+    Trap("photo-side", "photo features at test time are taken from the sketch output of the embedding",
+         "where statistics are kept apart, the gallery is normalised with the sketches'", "scoring",
+         "evaluation.photo_side", "sketch", "photo"),
+    Trap("itq-rule", "the ITQ rotation update takes NumPy's V^H for V",
+         "orthogonal, but not the minimiser: the quantisation error hardly falls", "scoring",
+         "evaluation.itq_rule", "released", "textbook"),
+    Trap("itq-fit", "ITQ is fitted on the test sketches; queries and gallery are each centred on their own mean",
+         "transductive: test data shape the codes", "scoring", "evaluation.itq_fit", "as-released", "seen"),
+    Trap("ties", "Hamming ties are broken by an unstable sort", "the number depends on the processor", "scoring",
+         "evaluation.ties", "unstable-sort", "expected"),
+    Trap("missing-classes", "a class without gallery photos is skipped in mAP and counted as 0 in Prec",
+         "one table, two query sets", "scoring", "evaluation.missing_classes", "as-released", "error"),
+    Trap("duplicates", "Sketchy's 12,500 original photos stand in the lists twice", "Prec@100 rises by about a point",
+         "scoring", "", "as-published", "distinct", note="Both are always recorded; as-published heads the tables, since the "
+         "published numbers follow it."),
+    Trap("one-matrix", "all distances are held as one float64 matrix", "40 GB of memory on QuickDraw, the same numbers",
+         "scoring", "", "one matrix", "blocks"),
+    Trap("photo-list", "TU-Berlin's training photo list is not in the repository; split 2 and QuickDraw have class names only",
+         "can't be run as released", "data", note="Lists are read where they exist; what they lack comes from the folders by a "
+         "rule that is the same on every machine, and the run's notes say so."),
+    Trap("imagenet-overlap", "split 1's unseen classes overlap ImageNet's 1,000", "\"unseen\" is relative; split 2 exists for this",
+         "data", "data.split", "1", "2", note="`python -m tcn data check` lists the classes of each split that ImageNet knows."),
+    Trap("one-seed", "one seed (2020)", "several gaps of the ablation table are under half a point", "data", "seed", 2020, "several",
+         note="Every table gives the spread over seeds and how many there are."),
+    Trap("flags", "a numeric margin neither parses nor runs; several flags do nothing; \"no pretraining\" is ignored",
+         "flags can't be trusted", "fixed", note="Settings are typed: an unknown key, a wrong type or a value outside its choices "
+         "is an error, and a test changes each loss setting and sees the loss change."),
+)
+
+
+def as_released(dataset: str) -> dict[str, Any]:
+    """Every switchable trap turned on, as a delta of the config, for one data set.
+
+    >>> as_released("tuberlin")["data.unit_words"], "data.unit_words" in as_released("sketchy")
+    (False, False)
+    """
+    return {trap.setting: trap.released for trap in TRAPS
+            if trap.setting and trap.kind in ("training", "scoring") and (not trap.datasets or dataset in trap.datasets)}
+
+
+def entries() -> list[dict[str, Any]]:
+    """The ledger as plain values, for result folders: a report needs nothing else to name a trap."""
+    rows = [asdict(trap) for trap in TRAPS]
+    return [{**row, "released": _text(row["released"]), "corrected": _text(row["corrected"])} for row in rows]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
