@@ -17,11 +17,17 @@ RULES = ("textbook", "released")
 FITS = ("seen", "as-released")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rotation:
     """A fitted quantiser: bit b of a row x is 1 where column b of (x - mean) @ matrix is at least 0.
 
-    `np.asarray(rotation)` is its matrix.
+    Stands for its matrix wherever an array may stand: `features @ rotation` (arrays and tensors), `rotation.T`,
+    `rotation[0]`, `rotation.shape`, `np.asarray(rotation)`. None of these centres the features: `encode` does.
+
+    >>> import numpy as np
+    >>> turn = itq(np.eye(3))
+    >>> np.allclose(turn.T @ turn, np.eye(3)), turn.shape
+    (True, (3, 3))
     """
 
     matrix: np.ndarray  #: float64 [D, bits], orthonormal columns; square and orthogonal where bits = D
@@ -43,8 +49,39 @@ class Rotation:
                              f"{len(self.mean)}")
         return (rows - (self.mean if mean is None else mean)) @ self.matrix
 
+    @property
+    def T(self) -> np.ndarray:
+        """The matrix transposed, which turns back where it is square: [bits, D]."""
+        return self.matrix.T
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(D, bits)."""
+        return self.matrix.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the matrix: float64."""
+        return self.matrix.dtype
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.matrix, dtype=dtype, copy=True if copy is None else copy)
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.matrix[index]
+
+    def __matmul__(self, other: Any) -> Any:
+        if hasattr(other, "new_tensor"):
+            return other.new_tensor(self.matrix) @ other
+        return self.matrix @ np.asarray(other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        if hasattr(other, "new_tensor"):
+            return other @ other.new_tensor(self.matrix)
+        return np.asarray(other) @ self.matrix
 
 
 def itq(
@@ -60,14 +97,15 @@ def itq(
 
     features: [N, D] numbers (array or tensor); centred here, computed in float64. rotation: orthogonal start
     [bits, bits]; drawn uniformly with `seed` if None. bits: None keeps all D directions as they are; a number
-    projects on that many principal axes first. Raises `InputError` for bad shapes, NaN, or a start that is
-    not orthogonal.
+    projects on that many principal axes first. Returns a `Rotation`, which can be used as the matrix R.
+    Raises `InputError` for bad shapes, NaN, or a start that is not orthogonal.
 
     Each round takes the codes B = sign(V R) and then, for these codes, a new R. Minimising |B - V R|^2 over
     orthogonal R is maximising tr(R^T V^T B), since the norms of B and V R are fixed. With the singular value
     decomposition B^T V = U S W^T this is tr(R^T W S U^T), largest for R = W U^T: the "textbook" rule, under
     which the error never rises. The released code multiplies what NumPy returns third, which is W^T and not
-    W: R = W^T U^T, the "released" rule. That is orthogonal too, but not the minimiser.
+    W: R = W^T U^T, the "released" rule. That is orthogonal too, but not the minimiser; and since the sign of each
+    pair of singular vectors, free in W U^T, does not cancel here, it also depends on the library that finds them.
 
     >>> import numpy as np
     >>> corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -111,17 +149,21 @@ def binary_codes(
     fit="seen" (ours): the rotation is fitted on seen_features [N, D], features of training images, and its
     mean centres queries and gallery alike. fit="as-released": fitted on the query sketches, which uses test
     data; queries and gallery are each centred on their own mean. seen_features may then be None.
-    Rows go in as given: normalise them first where the real-valued ranking does.
+    Rows go in as given: normalise them first where the real-valued ranking does. Raises `InputError` naming the
+    array that is not [rows, D] of finite numbers.
     """
     if fit not in FITS:
         raise InputError(f"fit={fit!r} is unknown; choose one of {', '.join(FITS)}")
-    if fit == "as-released":
-        fitted = itq(query, rounds, rule=rule, bits=bits, seed=seed)
-        return fitted.encode(query), fitted.encode(gallery, mean=_checked("gallery", gallery).mean(0))
-    if seen_features is None:
+    if fit == "seen" and seen_features is None:
         raise InputError("seen_features is missing: fit='seen' needs the features of training images")
-    fitted = itq(seen_features, rounds, rule=rule, bits=bits, seed=seed)
-    return fitted.encode(query), fitted.encode(gallery)
+    query, gallery = _checked("query", query), _checked("gallery", gallery)
+    source = "seen_features" if fit == "seen" else "query"
+    training = _checked(source, seen_features) if fit == "seen" else query
+    for name, rows in (("query", query), ("gallery", gallery)):
+        if rows.shape[1] != training.shape[1]:
+            raise InputError(f"{name} has {rows.shape[1]} dimensions and {source} {training.shape[1]}; they must agree")
+    fitted = itq(training, rounds, rule=rule, bits=bits, seed=seed)
+    return fitted.encode(query), fitted.encode(gallery, mean=None if fit == "seen" else gallery.mean(0))
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
@@ -156,7 +198,10 @@ def _checked_start(rotation: Any, width: int) -> np.ndarray:
 
 def _checked(name: str, values: Any) -> np.ndarray:
     """Finite float64 [rows, columns] on the CPU."""
-    array = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
+    try:
+        array = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} cannot be read as an array: {error}") from error
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} is an array of {array.dtype}; give real numbers")
     if array.ndim != 2 or 0 in array.shape:

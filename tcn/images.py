@@ -181,22 +181,34 @@ def augment(images: Tensor, geometry: Geometry, form: str, fill: float) -> Tenso
     8 bits; `corrected`: about the centre, `fill` outside."""
     size = images.shape[-1]
     if form == "released":
-        return warp(images, affine(geometry, size, 0.0), 0.0).clamp(0, 255).floor()
+        # A whole grey level may come out of the interpolation a rounding too low, which truncating would make one less.
+        slack = 1e-6 if images.dtype == torch.float64 else 2.0**-7
+        return (warp(images, affine(geometry, size, 0.0), 0.0) + slack).clamp(0, 255).floor()
     return warp(images, affine(geometry, size, (size - 1) / 2), fill)
 
 
 def augment_as_released(image: np.ndarray, flip: bool, sx: float, sy: float, rotation: float, tx: float, ty: float
                         ) -> np.ndarray:
     """One image [H, W, 3] uint8 augmented as released, same shape: flip, then scale and turn about the top-left
-    corner, then shift by (tx, ty) pixels; bilinear, black outside, truncated to 8 bits. rotation in radians.
+    corner, then shift by (tx, ty) pixels; bilinear, black outside, truncated to 8 bits. rotation in radians; with y
+    pointing down, a positive one turns clockwise. (x, y) are column and row, pixel centres at whole numbers; a pixel
+    at (x, y) goes to (cos r sx x - sin r sy y + tx, sin r sx x + cos r sy y + ty).
 
-    Raises InputError where the image is not uint8 [H, W, 3].
+    Raises InputError where the image is not uint8 [H, W, 3] with a pixel at least, where a number is not finite, or
+    where a scale is 0. Source: released code.
+
+    >>> row = np.array([[[10] * 3, [20] * 3, [31] * 3]], np.uint8)
+    >>> augment_as_released(row, True, 1, 1, 0, 0.5, 0)[0, :, 0].tolist()  # 31 20 10, half a pixel to the right
+    [15, 25, 15]
     """
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"image is {image.dtype} {image.shape}; it must be uint8 [H, W, 3]")
+    for name, value in {"sx": sx, "sy": sy, "rotation": rotation, "tx": tx, "ty": ty}.items():
+        if not math.isfinite(value) or name in ("sx", "sy") and value == 0:
+            raise InputError(f"{name} is {value}; it must be finite, and a scale not 0")
     height, width = image.shape[:2]
-    side = max(height, width)
+    side = max(height, width, 2)  # a single pixel has no side to interpolate along
     # Black below and to the right of the top-left corner is what lies outside anyway.
     square = np.zeros((side, side, 3), np.uint8)
     square[:height, :width] = image[:, ::-1] if flip else image

@@ -1,7 +1,9 @@
 """The losses of the paper: tensors in, one value per sample out (a scalar for the sharing loss).
 
-Weights of the terms are applied once, in training. Sources: paper, sections on weight sharing, knowledge
-transfer and the semantic metric; edge cases as in the released code where the paper is silent.
+Weights of the terms are applied once, in training. Sources: paper, sections on weight sharing, knowledge transfer and
+the semantic metric; edge cases as in the released code where the paper is silent. Metric, distillation and sharing are
+computed in float64 and rounded at the end to the inputs' type (half precision: to float32): differences of distances
+and confident heads cancel digits that float32 has not got, and the tensors are small.
 """
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from tcn.config import InputError
 from tcn.coupling import BATCH_NORMS, own_tensors
@@ -17,20 +20,41 @@ from tcn.coupling import BATCH_NORMS, own_tensors
 Classify = Callable[[Tensor], Tensor]
 
 
+def _full(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it is of half precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on MPS, which has nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(_widest(tensor.device))
+
+
 def sharing_norms(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Frobenius norm of the difference of each tensor pair: [number of pairs]; gradient 0 where it is 0."""
+    """Frobenius norm of the difference of each tensor pair: [number of pairs]; gradient 0 where it is 0.
+
+    Summed in float64: a float32 sum over the millions of squares of one convolution loses the fifth digit on the CPU.
+    """
     if not pairs:
         return torch.zeros(0)
-    differences = torch._foreach_sub([s for s, _ in pairs], [p for _, p in pairs])
-    return torch.stack(torch._foreach_norm(differences))
+    differences = torch._foreach_sub([_full(s) for s, _ in pairs], [_full(p) for _, p in pairs])
+    norms = torch._foreach_norm(differences, 2, _widest(differences[0].device))
+    return torch.stack([norm.to(difference.dtype) for norm, difference in zip(norms, differences)])
 
 
 def soft_sharing(sketch_encoder: nn.Module, photo_encoder: nn.Module) -> Tensor:
     """L_SWS: the sum over parameter tensors of ||theta_sketch - theta_photo||_F, batch norms left out.
 
-    Any two modules of the same architecture; batch-norm parameters are recognised by their module's type.
-    Returns a scalar. At equal tensors the value and its gradient are 0 (the norm itself has none there).
-    Raises InputError where the architectures differ. Source: paper, soft weight sharing.
+    Any two modules of the same architecture; batch-norm parameters are recognised by their module's type, torch's
+    1-d, 2-d, 3-d, synchronised and lazy batch norms and what derives from them. Group, layer and instance norms
+    count as any other parameter. A tensor that several modules of an encoder use counts once; buffers do not count.
+    Returns a scalar, 0 where nothing but batch norms has parameters. At equal tensors the value and its gradient are 0
+    (the norm itself has none there). Raises InputError where the architectures differ, or where a lazy parameter has
+    no shape yet. Source: paper, soft weight sharing.
 
     >>> a, b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     >>> _ = a.weight.data.fill_(1.), b.weight.data.fill_(-2.)
@@ -41,42 +65,50 @@ def soft_sharing(sketch_encoder: nn.Module, photo_encoder: nn.Module) -> Tensor:
     for module in (sketch_encoder, photo_encoder):
         sides.append([(name, tensor) for owner, name, tensor in own_tensors(module)
                       if not isinstance(owner, BATCH_NORMS)])
+        if any(is_lazy(tensor) for _, tensor in sides[-1]):
+            raise InputError("soft_sharing found a lazy parameter without a shape; call both modules once before")
     if [(n, t.shape) for n, t in sides[0]] != [(n, t.shape) for n, t in sides[1]]:
         raise InputError("soft_sharing needs two modules of the same architecture; their parameters differ in "
                          "number, name or shape")
-    pairs = [(s, p) for (_, s), (_, p) in zip(*sides)]
-    if not pairs:
-        raise InputError("soft_sharing found no parameter outside batch norms")
-    return sharing_norms(pairs).sum()
+    pairs = {(id(s), id(p)): (s, p) for (_, s), (_, p) in zip(*sides)}
+    return sharing_norms(list(pairs.values())).sum()
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of class logits [B, C] with labels [B]: [B]."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    return F.cross_entropy(_full(logits), labels.long(), reduction="none")
 
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Soft cross-entropy of student logits [B, K] with the softmax of teacher logits [B, K]: [B]; no temperature.
 
-    Source: paper, knowledge preservation (photos only).
+    A class that the teacher rules out (its share rounds to 0) adds nothing, whatever the student says of it.
+    Raises InputError where the shapes differ. Source: paper, knowledge preservation (photos only).
 
     >>> round(distillation(torch.zeros(1, 4), torch.tensor([[9., 0., 0., 0.]])).item(), 4)  # log 4
     1.3863
     """
-    return F.cross_entropy(student_logits, teacher_logits.softmax(1), reduction="none")
+    if student_logits.ndim != 2 or student_logits.shape != teacher_logits.shape:
+        raise InputError(f"student_logits {tuple(student_logits.shape)} and teacher_logits "
+                         f"{tuple(teacher_logits.shape)} must both be [B, K]")
+    shares = _wide(teacher_logits).softmax(1)
+    loss = -(shares * _wide(student_logits).log_softmax(1).masked_fill(shares == 0, 0)).sum(1)
+    return loss.to(_full(student_logits).dtype)
 
 
 def anchor_distances(anchors: Tensor, features: Tensor) -> Tensor:
-    """sqrt(sum over dimensions of ((a - x)^2 + 1e-16)): [N, M] from [N, D] and [M, D].
+    """sqrt(sum over dimensions of ((a - x)^2 + 1e-16)): float64 [N, M] from [N, D] and [M, D].
 
     Taken from the differences, not from products: at small distances the product form loses its digits.
     """
-    return ((anchors[:, None] - features[None]).square() + 1e-16).sum(2).sqrt()
+    return ((_wide(anchors)[:, None] - _wide(features)[None]).square() + 1e-16).sum(2).sqrt()
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits [N, C]) in nats: [N]."""
-    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+    """Entropy of softmax(logits [N, C]) in nats: float64 [N]; a class without any share (logit -inf) adds 0."""
+    logs = _wide(logits).log_softmax(1)
+    shares = logs.exp()
+    return -(shares * logs.masked_fill(shares == 0, 0)).sum(1)
 
 
 def _hardest(distances: Tensor, labels: Tensor, margin: float | str) -> Tensor:
@@ -91,10 +123,18 @@ def _hardest(distances: Tensor, labels: Tensor, margin: float | str) -> Tensor:
     return loss.masked_fill(lonely, 0)
 
 
+def _certain(anchors: Tensor, features: Tensor, labels: Tensor, classify: Classify, margin: float | str) -> Tensor:
+    """Batch-hard loss of each anchor [N, D], weighted by how certain the class head is of it."""
+    loss = _hardest(anchor_distances(anchors, features), labels, margin)
+    certainty = torch.exp(-entropy(classify(anchors.to(features.dtype))))
+    return (loss * (1 + certainty)).to(_full(features).dtype)
+
+
 def _check(features: Tensor, labels: Tensor, margin: float | str) -> None:
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise InputError(f"features {tuple(features.shape)} and labels {tuple(labels.shape)} must be [N, D] and [N]")
-    if isinstance(margin, str) and margin != "soft":
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(features):
+        raise InputError(f"features {tuple(features.shape)} and labels {tuple(labels.shape)} must be [N, D] and [N], "
+                         "N at least 1")
+    if isinstance(margin, str) and margin != "soft" or margin != margin:
         raise InputError(f"margin is {margin!r}; it must be 'soft' or a number")
 
 
@@ -112,16 +152,15 @@ def semantic_metric(features: Tensor, word_anchors: Tensor, labels: Tensor, alph
     if word_anchors.shape != features.shape or alpha.shape != labels.shape:
         raise InputError(f"word_anchors {tuple(word_anchors.shape)} must match features {tuple(features.shape)} and "
                          f"alpha {tuple(alpha.shape)} labels {tuple(labels.shape)}")
-    anchors = alpha[:, None] * word_anchors + (1 - alpha[:, None]) * features
-    loss = _hardest(anchor_distances(anchors, features), labels, margin)
-    return loss * (1 + torch.exp(-entropy(classify(anchors))))
+    share = _wide(alpha)[:, None]
+    anchors = share * _wide(word_anchors) + (1 - share) * _wide(features)
+    return _certain(anchors, features, labels, classify, margin)
 
 
 def batch_hard(features: Tensor, labels: Tensor, classify: Classify, margin: float | str = "soft") -> Tensor:
     """The ablated form's triplet part per row: mined on the features themselves, same certainty weight: [N]."""
     _check(features, labels, margin)
-    loss = _hardest(anchor_distances(features, features), labels, margin)
-    return loss * (1 + torch.exp(-entropy(classify(features))))
+    return _certain(features, features, labels, classify, margin)
 
 
 def semantic_regression(predicted_words: Tensor, words: Tensor) -> Tensor:

@@ -62,13 +62,15 @@ ALL: tuple[str, ...] = tuple(PROTOCOLS)
 
 METRICS = ("euclidean", "cosine", "hamming")
 #: How equal distances are ordered; see `score`.
-TIES = ("expected", "best", "worst", "gallery-order", "scikit-learn")
+TIES = ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort")
 MISSING_CLASSES = ("error", "zero", "as-released")
 DUPLICATES = ("as-published", "distinct")
 
-#: Cosine distances are rounded to 2**-40: far above the rounding of float64 sums, far below the resolution of
-#: float32 features. Equal photos thus tie exactly, whatever the block size, device or number of threads.
+#: Half squared distances are rounded to 2**-40 times the features' spread (at most 1): far above the rounding of
+#: float64 sums, far below what ranks photos. Copies of a photo thus tie, whatever block size, device or threads.
 _RESOLUTION = 2.0**40
+#: Directions that spread less than this, the resolution of float32, count as one.
+_LEAST_SPREAD = 2.0**-24
 #: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
 _BLOCK_ELEMENTS = 2**23
 #: Elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting.
@@ -564,16 +566,23 @@ def score(
         `seed` (its standard error: `Scores.error`). "best", "worst": the largest and the smallest value that
         any order gives. "gallery-order": as they stand in the gallery. "scikit-learn": in AP, all photos at
         one distance share the precision at the last of them (the top K being cut in gallery order); Prec is
-        then in gallery order. Real-valued features tie where their cosines differ by less than about 1e-12,
-        so copies of a photo do, whatever the rounding.
+        then in gallery order. "unstable-sort": the released code's way, whatever NumPy's default sort makes
+        of the distances (always on the CPU); it depends on the processor and NumPy's version, so that no
+        number of it can be expected elsewhere. Real-valued features tie where their cosines differ by less
+        than about 1e-12 times the features' spread, so copies of a photo do, whatever the rounding.
     gallery_group [Ng]: integers or strings; equal values mark one photo that is listed several times.
-    duplicates: "as-published" keeps all entries, "distinct" the first of each group.
+    duplicates: "as-published" keeps all entries, "distinct" the first of each group, or of each class in it
+        where its entries have several classes: a photo listed under two classes is relevant to both.
     block: queries handled at once, chosen to bound memory if None; results differ by the order of sums only.
     device: that of `query` if None, or the CPU; a device without float64 (MPS) is replaced by the CPU.
 
+    What is reported of tied distances is "expected" with its standard error (column `standard_error` of
+    `Scores.rows`), and as bounds the values of two more calls, with "best" and with "worst".
+
     Raises `InputError` for features that are not 2-D numbers, that hold NaN or infinities, or that are empty;
     for zero vectors (they have no direction); for lengths or dimensions that do not fit; for labels that are
-    neither integers nor strings; and for unknown options.
+    neither integers (of 64 bits with sign) nor strings (bytes: UTF-8); for a device that is not there; and
+    for unknown options.
 
     >>> import numpy as np
     >>> codes = np.array([[0, 0], [0, 1], [1, 1]], dtype=np.uint8)
@@ -585,24 +594,23 @@ def score(
     """
     protocols = _check_protocols(protocols)
     ks = _check_cutoffs(ks)
-    _check_choice("metric", metric, METRICS)
     _check_choice("ties", ties, TIES)
     _check_choice("missing_classes", missing_classes, MISSING_CLASSES)
     _check_choice("duplicates", duplicates, DUPLICATES)
     if tie_draws < 1:
         raise InputError(f"tie_draws must be at least 1, not {tie_draws}")
-    place = _device(device, query)
-    queries = _features("query", query, metric, place)
-    photos = _features("gallery", gallery, metric, place)
-    _check_dimensions(queries, photos)
+    queries, photos = _comparable(query, gallery, metric, device)
+    place = queries.device
     query_names = _labels("query_labels", query_labels, len(queries), "query")
     photo_names = _labels("gallery_labels", gallery_labels, len(photos), "gallery")
     if (query_names.dtype.kind == "U") != (photo_names.dtype.kind == "U"):
         raise InputError("query_labels and gallery_labels must be of one kind: both integers or both strings")
+    if gallery_group is not None:  # a wrong array is an error even where it is not used
+        gallery_group = _labels("gallery_group", gallery_group, len(photos), "gallery")
     if duplicates == "distinct":
         if gallery_group is None:
             raise InputError("duplicates='distinct' needs gallery_group, to say which photos are the same")
-        keep = _first_of_each(_labels("gallery_group", gallery_group, len(photos), "gallery"))
+        keep = _first_of_each(gallery_group, photo_names)
         photos, photo_names = photos[torch.from_numpy(keep).to(place)], photo_names[keep]
 
     classes, query_class = np.unique(query_names, return_inverse=True)
@@ -619,6 +627,7 @@ def score(
     measures = {measure for name in protocols for measure in (
         *_measures(PROTOCOLS[name], ks).values(), *_small_class_measures(PROTOCOLS[name]).values())}
     measures.add(_Measure("Prec", "hits / K", "", "R"))
+
     def placed(index: np.ndarray) -> Tensor:
         return torch.from_numpy(index).to(place)
 
@@ -628,7 +637,7 @@ def score(
     relevant = counts[query_class]
     # queries with similarly many relevant photos share a block, so that little of its table is padding
     schedule = np.lexsort((query_class, relevant))
-    table = _Gallery(photos[placed(order)], placed(order), metric)
+    table = _Gallery.of(photos[placed(order)], placed(order), queries, metric)
     harmonic = _harmonic(len(photos), place)
     values = {measure: np.zeros(len(queries)) for measure in measures}
     draws: dict[_Measure, np.ndarray] = {}
@@ -670,14 +679,10 @@ def rank(
     >>> rank(np.eye(2)[:1], np.array([[0.0, 1.0], [1.0, 0.1], [2.0, 0.2], [1.0, 0.0]]), k=3)
     array([[3, 1, 2]])
     """
-    _check_choice("metric", metric, METRICS)
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")
-    place = _device(device, query)
-    queries = _features("query", query, metric, place)
-    photos = _features("gallery", gallery, metric, place)
-    _check_dimensions(queries, photos)
-    table = _Gallery(photos, torch.arange(len(photos), device=place), metric)
+    queries, photos = _comparable(query, gallery, metric, device)
+    table = _Gallery.of(photos, torch.arange(len(photos), device=photos.device), queries, metric)
     size = _block_size(block, len(photos))
     k = min(k, len(photos))
     found = []
@@ -695,16 +700,45 @@ class _Gallery:
     features: Tensor
     order: Tensor
     metric: str
+    centre: Tensor  #: [D], subtracted from photos and queries alike; unused with codes
+    scale: float  #: distances are counted in units of 1 / scale; 1 with codes
+
+    @classmethod
+    def of(cls, photos: Tensor, order: Tensor, queries: Tensor, metric: str) -> _Gallery:
+        """photos [N, D] and all the queries that will come, as `_comparable` gives them.
+
+        Directions that all lie close together, as a collapsed network's, differ in the last digits of their
+        products only. Around their centre the products are as small as the differences, and lose nothing.
+        """
+        if metric == "hamming":
+            return cls(photos, order, metric, photos.new_zeros(photos.shape[1]), 1.0)
+        centre = photos.mean(0)
+        centred = photos - centre
+        reach = max(float(torch.linalg.vector_norm(rows, dim=1).max()) for rows in (centred, queries - centre))
+        spread = 2.0 ** math.ceil(math.log2(min(1.0, max(reach, _LEAST_SPREAD))))
+        return cls(centred, order, metric, centre, _RESOLUTION / spread)
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Whole numbers, float64 [B, N], growing with distance: Hamming, or 2**40 times cosine distance.
+        """Whole numbers, float64 [B, N], growing with distance: Hamming, or half the squared distance in units.
 
-        The Euclidean distance of unit vectors is the root of twice the cosine distance: the same order.
+        For unit vectors that half is the cosine distance, and it orders photos as the distance does.
         """
-        product = queries @ self.features.T
         if self.metric == "hamming":
+            product = queries @ self.features.T
             return product.neg_().add_(self.features.shape[1]).div_(2).double()
-        return product.neg_().add_(1.0).mul_(_RESOLUTION).round_().clamp_(min=0.0)
+        queries = queries - self.centre
+        halves = [rows.square().sum(1).div_(2) for rows in (queries, self.features)]
+        product = (queries @ self.features.T).neg_().add_(halves[0][:, None]).add_(halves[1])
+        return product.mul_(self.scale).round_().clamp_(min=0.0)
+
+    def unstable_ranks(self, distances: Tensor) -> Tensor:
+        """float64 [B, N], from 1: where NumPy's default sort, given the photos in gallery order, puts each."""
+        given = torch.empty_like(distances)
+        given[:, self.order] = distances
+        found = np.argsort(given.cpu().numpy(), axis=1)
+        ranks = np.empty(found.shape)
+        np.put_along_axis(ranks, found, np.arange(1.0, found.shape[1] + 1)[None], axis=1)
+        return torch.from_numpy(ranks).to(distances.device)[:, self.order]
 
     def keys(self, distances: Tensor) -> Tensor:
         """int64 [B, N], all different in a row: by distance, then by gallery order."""
@@ -726,6 +760,9 @@ def _score_block(
     column = torch.arange(width, device=queries.device)
     present = column < relevant[:, None]
     at = (starts[:, None] + column).clamp_(max=distances.shape[1] - 1)
+    if ties == "unstable-sort":
+        ranks = gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf)
+        return {measure: _from_ranks(measure, _sort_rows(ranks), relevant) for measure in measures}, {}
     by_order = None
     if ties in ("gallery-order", "scikit-learn"):
         keys = gallery.keys(distances)
@@ -789,15 +826,29 @@ def _check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(k) for k in values))
 
 
-def _check_dimensions(queries: Tensor, photos: Tensor) -> None:
+def _comparable(
+    query: Any, gallery: Any, metric: str, device: str | torch.device | None
+) -> tuple[Tensor, Tensor]:
+    """Queries and photos, checked, ready for products and on one device."""
+    _check_choice("metric", metric, METRICS)
+    place = _device(device, query)
+    queries = _features("query", query, metric, place)
+    photos = _features("gallery", gallery, metric, place)
     if queries.shape[1] != photos.shape[1]:
         raise InputError(f"query has {queries.shape[1]} dimensions and gallery {photos.shape[1]}; "
                          "they must agree")
+    return queries, photos
 
 
 def _device(device: str | torch.device | None, query: Any) -> torch.device:
-    chosen = torch.device(device) if device is not None else (
-        query.device if isinstance(query, Tensor) else torch.device("cpu"))
+    if device is None:
+        chosen = query.device if isinstance(query, Tensor) else torch.device("cpu")
+    else:
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:  # unknown names; builds and machines without it
+            raise InputError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return torch.device("cpu") if chosen.type == "mps" else chosen
 
 
@@ -852,6 +903,13 @@ def _labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
     if array.dtype.kind not in "iuUST":
         raise InputError(f"{name} is an array of {array.dtype}; labels are integers or strings "
                          "(for names: np.array(names, dtype=str))")
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} holds bytes that are not UTF-8; give strings") from error
+    if array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
+        raise InputError(f"{name} holds {int(array.max())}; integers must lie below 2**63")
     array = array.astype(np.int64) if array.dtype.kind in "iu" else array.astype(np.str_)
     if array.ndim != 1:
         raise InputError(f"{name} must be one-dimensional, not of shape {array.shape}")
@@ -860,9 +918,10 @@ def _labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
     return array
 
 
-def _first_of_each(groups: np.ndarray) -> np.ndarray:
-    """Indices of the first row of each group, ascending."""
-    return np.sort(np.unique(groups, return_index=True)[1])
+def _first_of_each(groups: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Indices of the first row of each group and class, ascending."""
+    group, label = (np.unique(values, return_inverse=True)[1] for values in (groups, classes))
+    return np.sort(np.unique(group * (label.max() + 1) + label, return_index=True)[1])
 
 
 def _block_size(block: int | None, photos: int) -> int:

@@ -1,13 +1,17 @@
 """Decoding, the packed cache, and augmentation against a slow pixel-by-pixel warp."""
 from __future__ import annotations
 
+import doctest
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from tcn import images
 from tcn.batches import PairSource
@@ -53,11 +57,74 @@ def slow_released(image, flip, sx, sy, rotation, tx, ty):
 def test_released_augmentation_is_the_slow_warp(parameters):
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     got = augment_as_released(image, *parameters)
-    expected = slow_released(image, *parameters)
     assert got.dtype == np.uint8 and got.shape == image.shape
-    # Truncation turns a rounding of 1e-13 into one grey level, so a few pixels may differ by 1.
-    difference = np.abs(got.astype(int) - expected.astype(int))
-    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+    np.testing.assert_array_equal(got, slow_released(image, *parameters))
+
+
+SIDES = st.sampled_from([1, 2, 3, 7, 16, 31])
+UP_TO_ONE = st.floats(-1, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIDES, SIDES, st.integers(0, 10**6), st.booleans(), st.tuples(*5 * [UP_TO_ONE]))
+def test_released_augmentation_is_scipy_s_warp_for_any_rectangle(height, width, seed, flip, draws):
+    """SciPy pulls each new pixel (row, column) from the inverse of the map; outside is black, mixed in at the rim."""
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    sx, sy, rotation, tx, ty = 1 + 0.3 * draws[0], 1 + 0.3 * draws[1], math.radians(30) * draws[2], *(10 * d for d in draws[3:])
+    turn = np.array([[math.cos(rotation), -math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]])
+    back = np.linalg.inv(turn @ np.diag([sx, sy]))[::-1, ::-1]  # (x, y) to (row, column)
+    flipped = image[:, ::-1] if flip else image
+    expected = np.stack([ndimage.affine_transform(flipped[:, :, c].astype(float), back, -back @ [ty, tx], order=1,
+                                                  mode="grid-constant", cval=0.0) for c in range(3)], -1)
+    got = augment_as_released(image, flip, sx, sy, rotation, tx, ty)
+    # a value within a rounding of a whole grey level may be truncated to either side
+    near = np.abs(expected - np.rint(expected)) < 2e-6
+    np.testing.assert_array_equal(got[~near], np.floor(expected)[~near])
+    assert (np.abs(got.astype(float) - expected)[near] <= 1 + 1e-5).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIDES, st.sampled_from([1, 2, 5, 13, 200]), st.booleans(), st.integers(-4, 4), st.integers(-4, 4),
+       st.sampled_from([1, -1, 2]))
+def test_moves_by_whole_pixels_change_no_grey_level(height, width, flip, tx, ty, scale):
+    """Identity, flips and whole shifts, mirror scales and doubling land on pixels: no rounding may be truncated."""
+    image = np.random.default_rng(height).integers(1, 256, (height, width, 3), dtype=np.uint8)
+    expected = np.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            if (x - tx) % scale == 0 and 0 <= (x - tx) // scale < width and 0 <= y - ty < height:
+                old = (x - tx) // scale
+                expected[y, x] = image[y - ty, width - 1 - old if flip else old]
+    got = augment_as_released(image, flip, scale, 1, 0.0, tx, ty)
+    if scale == 2:  # between two pixels lies their mean
+        got, expected = got[:, tx % 2::2], expected[:, tx % 2::2]
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_quarter_turns_and_even_grey_are_exact():
+    image = np.random.default_rng(1).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    # a quarter turn takes (x, y) to (-y, x); shifted back into view by 4
+    np.testing.assert_array_equal(augment_as_released(image, False, 1, 1, math.pi / 2, 4, 0), np.rot90(image, -1))
+    even = np.full((40, 40, 3), 255, np.uint8)
+    inside = augment_as_released(even, True, 1.3, 1.21, 0.0, 0.0, 0.0)
+    assert (inside == 255).all()
+
+
+def test_a_large_photo_keeps_its_grey_levels():
+    image = np.random.default_rng(2).integers(0, 256, (700, 1001, 3), dtype=np.uint8)
+    original = image.copy()
+    np.testing.assert_array_equal(augment_as_released(image, False, 1.0, 1.0, 0.0, 0.0, 0.0), image)
+    np.testing.assert_array_equal(augment_as_released(image[:, ::-1], True, 1, 1, 0, 0, 0), image)
+    np.testing.assert_array_equal(image, original)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [97, 224, 256])
+def test_the_batched_form_keeps_unmoved_images_too(dtype, size):
+    images_ = torch.randint(0, 256, (2, 3, size, size)).to(dtype)
+    still = Geometry(np.array([False, True]), *(np.zeros(2) + v for v in (1.0, 1.0, 0.0, 0.0, 0.0)))
+    out = augment(images_, still, "released", 0.0)
+    assert torch.equal(out[0], images_[0]) and torch.equal(out[1], images_[1].flip(-1))
 
 
 def test_released_augmentation_keeps_a_rectangle_and_fills_black():
@@ -65,8 +132,13 @@ def test_released_augmentation_keeps_a_rectangle_and_fills_black():
     got = augment_as_released(image, False, 1.0, 1.0, 0.0, 4.0, 0.0)
     assert got.shape == image.shape
     assert (got[:, :4] == 0).all() and (got[:, 4:] == 200).all()
-    with pytest.raises(InputError, match="uint8"):
-        augment_as_released(image.astype(float), False, 1, 1, 0, 0, 0)
+    for bad in (image.astype(float), image[:, :, 0], image[:0]):
+        with pytest.raises(InputError, match="uint8"):
+            augment_as_released(bad, False, 1, 1, 0, 0, 0)
+    with pytest.raises(InputError, match="sy is 0"):
+        augment_as_released(image, False, 1, 0, 0, 0, 0)
+    with pytest.raises(InputError, match="tx is nan"):
+        augment_as_released(image, False, 1, 1, 0, math.nan, 0)
 
 
 def test_corrected_augmentation_turns_about_the_centre_and_fills_as_asked():
@@ -190,3 +262,8 @@ def test_a_last_photo_alone_is_left_out_and_a_class_without_sketch_is_an_error(t
     source.sketches.files.labels[:] = 1
     with pytest.raises(InputError, match="no training sketch"):
         PairSource(source.sketches, source.photos, source.settings)
+
+
+def test_worked_examples_in_the_docstrings():
+    failed, tried = doctest.testmod(images)
+    assert tried > 1 and failed == 0

@@ -244,6 +244,44 @@ def test_gallery_order_is_a_stable_sort():
                 assert scores.per_query(name, metric)[i] == pytest.approx(oracle(name, metric, ranking))
 
 
+@pytest.mark.parametrize("block", [None, 1, 5])
+def test_unstable_sort_is_numpy_s_default_argsort(block):
+    """Enough photos that the default sort is no insertion sort; its order of ties is taken, not the gallery's."""
+    query, gallery, query_labels, gallery_labels = coded(3, queries=12, photos=900, bits=4)
+    scores = score(query, gallery, query_labels, gallery_labels, ALL, "hamming", (1, 4, 90), ties="unstable-sort",
+                   block=block)
+    for i, row in enumerate(query):
+        order = np.argsort((row != gallery).sum(1).astype(float))
+        ranking = (gallery_labels[order] == query_labels[i]).astype(int).tolist()
+        for name in ALL:
+            for metric in scores.metrics(name):
+                assert scores.per_query(name, metric)[i] == pytest.approx(oracle(name, metric, ranking)), metric
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_order_of_ties_lies_between_the_bounds(seed):
+    data = coded(seed, queries=8, photos=120, bits=3)
+    scores = {ties: score(*data, metric="hamming", ks=(3, 20), ties=ties) for ties in metrics.TIES}
+    moved = 0
+    for row in scores["best"].rows():
+        name, metric = row["protocol"], row["metric"]
+        low, high = (scores[ties].per_query(name, metric) for ties in ("worst", "best"))
+        # scikit-learn's shared thresholds are no order of the photos, so the bounds do not hold for them
+        for ties in set(metrics.TIES) - {"scikit-learn"}:
+            each = scores[ties].per_query(name, metric)
+            assert (low - 1e-12 <= each).all() and (each <= high + 1e-12).all(), (ties, name, metric)
+        moved += int((low < high).sum())
+    assert moved > 100
+
+
+def test_without_ties_all_orders_are_one():
+    data = problem(11, photos=60)
+    found = {ties: score(*data, ks=(4,), ties=ties).summary() for ties in metrics.TIES}
+    for ties, summary in found.items():
+        for name in ALL:
+            assert summary[name] == pytest.approx(found["expected"][name], rel=1e-12), ties
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_shared_thresholds_are_scikit_learn_s(seed):
     query, gallery, query_labels, gallery_labels = coded(seed, queries=8, photos=40, bits=3)
@@ -396,6 +434,15 @@ def test_the_first_listing_of_a_photo_is_the_one_kept():
     assert values["distinct"] == pytest.approx({"mAP@all": 1 / 2, "mAP@1": 0.0, "Prec@1": 0.0})
 
 
+def test_a_photo_listed_under_two_classes_stays_in_both():
+    """Group 7 stands three times: as 1, as 2, as 1 again. Kept are its first 1 and its first 2."""
+    query, gallery = [[1.0, 0.0]] * 2, [[1.0, 0.1], [1.0, 0.2], [1.0, 0.0], [0.0, 1.0]]
+    scores = score(query, gallery, [1, 2], [1, 2, 1, 3], ["standard"], ks=(1,), gallery_group=[7, 7, 7, 8],
+                   duplicates="distinct")
+    assert scores.photos == 3 and scores.relevant.tolist() == [1, 1]
+    assert scores.per_query("standard", "mAP@all").tolist() == [1.0, 0.5]
+
+
 def test_doubling_every_photo_keeps_precision_and_lengthens_the_class():
     query, gallery, query_labels, gallery_labels = problem(8)
     once = score(query, gallery, query_labels, gallery_labels, ks=(4, 8))
@@ -435,6 +482,48 @@ def test_arrays_and_tensors_of_any_float_type():
     assert evaluate(tensors[0].bfloat16(), tensors[1].half(), *labels, ks=(4,)) == reference
     assert evaluate(query.astype(int), gallery.astype(np.longdouble), *numbers, ks=(4,)) == reference
     assert evaluate(query, gallery, np.char.encode(query_labels), gallery_labels, ks=(4,)) == reference
+
+
+def test_labels_in_bytes_are_utf_8():
+    query, gallery, query_labels, gallery_labels = problem(5)
+    names = {name: f"épée {name} 弓" for name in np.unique(gallery_labels)}
+    words = [np.array([names[name] for name in values]) for values in (query_labels, gallery_labels)]
+    reference = evaluate(query, gallery, *words, ks=(4,))
+    assert evaluate(query, gallery, *(np.char.encode(values, "utf-8") for values in words), ks=(4,)) == reference
+    assert evaluate(query, gallery, np.char.encode(words[0], "utf-8"), words[1].tolist(), ks=(4,)) == reference
+    with pytest.raises(InputError, match="gallery_labels holds bytes that are not UTF-8"):
+        evaluate(query, gallery, words[0], np.char.encode(words[1], "utf-16"))
+
+
+def test_whole_number_labels_of_any_type():
+    query, gallery, query_labels, gallery_labels = problem(5)
+    code = {name: i for i, name in enumerate(np.unique(gallery_labels))}
+    numbers = [np.array([code[name] for name in values]) for values in (query_labels, gallery_labels)]
+    reference = evaluate(query, gallery, *numbers, ks=(4,))
+    for kind in (np.int8, np.uint8, ">i4", np.uint64):
+        assert evaluate(query, gallery, numbers[0].astype(kind), numbers[1], ks=(4,)) == reference
+    far = [values.astype(np.uint64) + np.uint64(2**63 - 4) for values in numbers]
+    assert evaluate(query, gallery, *far, ks=(4,)) == reference
+    with pytest.raises(InputError, match="query_labels holds 18446744073709551615; integers must lie below"):
+        evaluate(query, gallery, numbers[0].astype(np.uint64) - np.uint64(1), numbers[1])
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-5, 1e-7])
+def test_a_nearly_collapsed_network_is_still_ranked(spread):
+    """Directions that differ in the fifth digit have cosines that differ in the tenth; in the seventh, the 14th."""
+    generator = np.random.default_rng(3)
+    query, gallery = (1 + spread * generator.normal(size=(rows, 12)) for rows in (20, 60))
+    query_labels, gallery_labels = np.arange(20) % 3, np.arange(60) % 3
+    wide = [rows.astype(np.longdouble) for rows in (query, gallery)]
+    unit = [rows / np.sqrt((rows**2).sum(1, keepdims=True)) for rows in wide]
+    order = np.argsort(((unit[0][:, None] - unit[1][None]) ** 2).sum(2), axis=1)
+    np.testing.assert_array_equal(rank(query, gallery, 60), order)
+    scores = score(query, gallery, query_labels, gallery_labels, ks=(5,))
+    for i, ranked in enumerate(order):
+        ranking = (gallery_labels[ranked] == query_labels[i]).astype(int).tolist()
+        for name in ALL:
+            for metric in scores.metrics(name):
+                assert scores.per_query(name, metric)[i] == pytest.approx(oracle(name, metric, ranking), abs=1e-12)
 
 
 def test_codes_as_bool_and_as_bytes():
@@ -516,7 +605,10 @@ def spoilt(row: int, value: float):
     (bad(0, lambda x: x, missing_classes="skip"), "missing_classes='skip'"),
     (bad(0, lambda x: x, duplicates="distinct"), "gallery_group"),
     (bad(0, lambda x: x, duplicates="distinct", gallery_group=[1, 2]), "gallery_group has 2 entries"),
+    (bad(0, lambda x: x, gallery_group=[1, 2]), "gallery_group has 2 entries"),
     (bad(0, lambda x: x, block=0), "block"),
+    (bad(0, lambda x: x, device="gpu"), "device='gpu' cannot be used here"),
+    (bad(0, lambda x: x, device="cuda:99"), "device='cuda:99' cannot be used here"),
 ])
 def test_bad_input_is_named(call, message):
     with pytest.raises(InputError, match=message):
