@@ -6,8 +6,10 @@ config      every scientific choice, its unit and source; run identity
 seeding     one random stream per role, epoch and step
 words       class names -> word vectors
 emoji       builds the laptop data set's folders from published emoji drawings
+lists       list files in circulation: where they lie, what they name
 datasets    layouts, classes, splits, counts, digests -> Split of Files
 images      Files -> packed pixels; batched paired augmentation
+doctor      is on disk what was published? report and manifest
 batches     photo-driven epochs -> PairBatch
 backbones   ImageNet networks and where their weights come from
 coupling    which parts are hard-shared, softly tied, independent

@@ -1,8 +1,8 @@
-"""`python -m tcn`: this package's rules for features that were made elsewhere.
+"""`python -m tcn`: this package's rules for features made elsewhere, and its check of data sets.
 
-In come a command and an .npz file; out go a table on standard output (or, with --json, one JSON object and
-nothing else) and notes, warnings and errors on standard error. The numbers are those of `tcn.metrics` (paper,
-section 4).
+In come a command and an .npz file or a data root; out go a table on standard output (or, with --json, one JSON object
+and nothing else) and notes, warnings, progress and errors on standard error. The numbers are those of `tcn.metrics`
+(paper, section 4) and `tcn.doctor`.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from tcn import codes, metrics
+from tcn import codes, datasets, doctor, metrics
 from tcn.config import InputError
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
@@ -44,18 +44,19 @@ DISTANCES = {
 ABOUT = """\
 Zero-shot sketch-based image retrieval, scored by named rules.
 
-"mAP@all" and "Prec@100" mean different things in different papers. These commands apply each rule under its
-own name to your own data, without training anything. For training and the report there is
+"mAP@all" and "Prec@100" mean different things in different papers. `evaluate` applies each rule under its
+own name to your own data, without training anything; `data check` examines the paper's data sets on your disk. For training and the report there is
 `python benchmarks/run_all.py`.
 """
 ABOUT_EPILOG = """\
 commands
   evaluate FEATURES.npz   scores retrieval features or binary codes by all protocols. What the file holds and
                           what each protocol computes: python -m tcn evaluate --help
+  data check              compares the data sets on disk with what was published: python -m tcn data check --help
 
 exit status
-  0 done; 1 scored, but something could not be written, or memory ran out; 2 bad input or usage;
-  130 interrupted.
+  0 done; 1 scored, but something could not be written, or memory ran out, or a data set has problems;
+  2 bad input or usage; 130 interrupted.
 """
 
 EVALUATE = """\
@@ -98,14 +99,49 @@ exit status
   0 scored; 1 scored, but --csv could not be written, or memory ran out; 2 bad file or usage; 130 interrupted.
 """
 
+CHECK = """\
+Is what lies on disk what was published? Counts against the published lists, duplicates, unreadable images, pictures
+shared by training and test, unseen classes inside ImageNet. Reads the data root, downloads nothing, and writes only a
+manifest per split into the cache, which later runs cite.
+"""
+CHECK_EPILOG = """\
+where data sets and list files may lie, and how to get them: docs/data.md
+
+exit status
+  0 all that was asked for is whole; 1 problems, or a data set named with --datasets (or every one) is missing;
+  2 bad usage; 130 interrupted.
+"""
+
 
 # -------------------------------------------------------------------------------------------- command line
 def parser() -> argparse.ArgumentParser:
     """The command line: one subcommand for each thing to do, each with its own help."""
     top = argparse.ArgumentParser(prog="python -m tcn", description=ABOUT, epilog=ABOUT_EPILOG,
                                   allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_evaluate(top.add_subparsers(title="command", metavar="COMMAND", dest="command"))
+    commands = top.add_subparsers(title="command", metavar="COMMAND", dest="command")
+    _add_evaluate(commands)
+    _add_data(commands)
     return top
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="examine the data sets on disk", allow_abbrev=False,
+                               description="Examine the data sets on disk.")
+    p = data.add_subparsers(title="command", metavar="check", dest="task", required=True).add_parser(
+        "check", help="compare them with what was published", description=CHECK, epilog=CHECK_EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.set_defaults(run=_check_data)
+    p.add_argument("--data-root", type=Path, metavar="DIR",
+                   help=f"folder that holds the data sets (default: ${datasets.DATA_ROOT_VARIABLE})")
+    p.add_argument("--datasets", nargs="+", choices=tuple(datasets.SPECS), metavar="NAME",
+                   help=f"some of {', '.join(datasets.SPECS)} (default: all; emoji only where it is built)")
+    p.add_argument("--cache", type=Path, metavar="DIR",
+                   help="where emoji is built and manifests go (default: $TCN_CACHE, else .cache here)")
+    p.add_argument("--lists", default="auto", metavar="DIR|none",
+                   help="list files: a directory such as zeroshot1, a folder or checkout that holds such, or none "
+                        "(default: those found in the data sets' folders)")
+    p.add_argument("--fast", action="store_true", help="names and sizes only: no file is read")
+    p.add_argument("--json", action="store_true", help="only one JSON object on standard output, no text")
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -398,6 +434,16 @@ def _as_options(message: str) -> str:
     """The library names its arguments; on a command line these are options."""
     return re.sub(r"\b(metric|missing_classes|duplicates)='([\w-]+)'",
                   lambda hit: f"--{hit[1].replace('_', '-')} {hit[2]}", message)
+
+
+# ---------------------------------------------------------------------------------------------- data check
+def _check_data(args: argparse.Namespace) -> int:
+    cache = args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")
+    reports, status = doctor.check_all(args.datasets, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
+                                       fast=args.fast)
+    print(doctor.as_json(reports, status) if args.json else "\n".join(doctor.render(reports)))
+    sys.stdout.flush()
+    return status
 
 
 # ------------------------------------------------------------------------------------------------- writing

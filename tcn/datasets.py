@@ -1,14 +1,16 @@
 """What a data set is: its layout on disk, its classes and their roles, and the file lists of a split.
 
-In: a data root (or, for emoji, a cache folder) and a split's table of classes in `splits/`. Out: a `Split` of
-ordered `Files`, checked against what was expected, with digests that never hold an absolute path.
-Paper: data sets.
+In: a data root (or, for emoji, a cache folder), a split's table of classes in `splits/`, and published list files
+where there are any. Out: a `Split` of ordered `Files`, checked against what was expected, with digests that never hold
+an absolute path. Paper: data sets.
 """
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +20,13 @@ import yaml
 from tqdm import tqdm
 
 from tcn import emoji
+from tcn import lists as list_files
 from tcn.config import InputError
+from tcn.lists import ListDirectory, read_list
 from tcn.words import normal_form
+
+__all__ = ["SPECS", "DatasetSpec", "Files", "Plan", "Split", "Survey", "available", "folders_there", "held_out", "load",
+           "read_list", "read_plan", "spec", "survey"]
 
 DATA_ROOT_VARIABLE = "TCN_DATA"
 ROLES = ("seen", "validation", "unseen")
@@ -47,6 +54,12 @@ class DatasetSpec:
     """Split -> the two metrics the paper reports for it (emoji: ours)."""
     source: str
     """One sentence: where the class names, roles and counts come from."""
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Folder -> the names it also goes by: as the archives unpack, or as other code's scripts rename it."""
+    list_folders: Mapping[str, str] = field(default_factory=dict)
+    """Split -> folder of its list files."""
+    list_files: Mapping[str, str] = field(default_factory=dict)
+    """List (`tcn.lists.PARTS`) -> file in that folder."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -55,6 +68,20 @@ class DatasetSpec:
 
 
 _ALL = ("mAP@all", "Prec@100")
+_SKETCHY_FILES = {
+    "train_sketches": "sketch_tx_000000000000_ready_filelist_train.txt",
+    "heldout_sketches": "sketch_tx_000000000000_ready_filelist_test.txt",
+    "query": "sketch_tx_000000000000_ready_filelist_zero.txt",
+    "train_photos": "all_photo_filelist_train.txt", "gallery": "all_photo_filelist_zero.txt"}
+_TUBERLIN_FILES = {
+    "train_sketches": "png_ready_filelist_train.txt", "heldout_sketches": "png_ready_filelist_test.txt",
+    "query": "png_ready_filelist_zero.txt",
+    "train_photos": "ImageResized_ready_filelist_train.txt", "gallery": "ImageResized_ready_filelist_zero.txt"}
+_QUICKDRAW_FILES = {
+    "train_sketches": "sketch_train.txt", "heldout_sketches": "sketch_test.txt", "query": "sketch_zero.txt",
+    "train_photos": "all_photo_train.txt", "gallery": "all_photo_zero.txt"}
+_GENERIC = ("sketch/tx_000000000000", "photo/tx_000000000000", "extended_photo", "png", "sketches", "images")
+"""Folder names that say nothing of a data set: they count only in a folder named after it."""
 SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in (
     DatasetSpec("emoji", "Emoji", (), ("sketch",), ("photo",), ("fixed",), {"fixed": ("mAP@all", "Prec@R")},
                 "Built on this machine from published emoji drawings; the split is committed with the code."),
@@ -63,13 +90,26 @@ SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in
                 ("256x256/photo/tx_000000000000_ready", "EXTEND_image_sketchy_ready"),
                 ("1", "2"), {"1": _ALL, "2": ("mAP@200", "Prec@200")},
                 "Classes, roles and counts of the list files released with the paper; split 2 as published "
-                "for classes outside ImageNet's 1,000."),
+                "for classes outside ImageNet's 1,000.",
+                # as the official archive unpacks, and as the download scripts of SEM-PCYC and Doodle2Search rename
+                {"256x256/sketch/tx_000000000000_ready": (
+                    "256x256/sketch/tx_000000000000", "rendered_256x256/256x256/sketch/tx_000000000000_ready",
+                    "rendered_256x256/256x256/sketch/tx_000000000000", "sketch/tx_000000000000"),
+                 "256x256/photo/tx_000000000000_ready": (
+                     "256x256/photo/tx_000000000000", "rendered_256x256/256x256/photo/tx_000000000000_ready",
+                     "rendered_256x256/256x256/photo/tx_000000000000", "photo/tx_000000000000"),
+                 "EXTEND_image_sketchy_ready": ("EXTEND_image_sketchy", "256x256/EXTEND_image_sketchy", "extended_photo")},
+                {"1": "zeroshot1", "2": "zeroshot0"}, _SKETCHY_FILES),
     DatasetSpec("tuberlin", "TU-Berlin Extended", ("tuberlin", "tuberlinextended"), ("png_ready",),
                 ("ImageResized_ready",), ("1",), {"1": _ALL},
-                "Classes, roles and counts of the list files released with the paper."),
+                "Classes, roles and counts of the list files released with the paper.",
+                {"png_ready": ("png", "sketches"), "ImageResized_ready": ("ImageResized", "images")},
+                {"1": "zeroshot"}, _TUBERLIN_FILES),
     DatasetSpec("quickdraw", "QuickDraw Extended", ("quickdraw", "quickdrawextended"),
                 ("QuickDraw_sketches_final",), ("QuickDraw_images_final",), ("1",), {"1": _ALL},
-                "Class names released with the paper; counts of the published lists of its unseen classes."),
+                "Class names released with the paper; counts of the published lists of its unseen classes.",
+                {"QuickDraw_sketches_final": ("sketches",), "QuickDraw_images_final": ("QuickDraw_images", "images")},
+                {"1": "zeroshot"}, _QUICKDRAW_FILES),
 )})
 
 
@@ -79,7 +119,8 @@ class Files:
 
     root: Path
     paths: tuple[str, ...]
-    """Relative to `root`, with forward slashes, ordered by class, then folder, then file name."""
+    """Relative to `root`, with forward slashes, ordered by class, then folder, then file name; where a published list
+    rules, by class, then as listed."""
     labels: np.ndarray
     """int64 [N], index into `Split.classes`."""
     sources: tuple[str, ...]
@@ -118,7 +159,7 @@ class Split:
     split_digest: str
     """sha256 over the classes by role and the files of every list."""
     notes: tuple[str, ...] = ()
-    """What differs from the expectation without being an error: counts, stray files."""
+    """What differs from the expectation without being an error (counts, stray files), and which lists were used."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,6 +183,8 @@ class Plan:
     """Modality folder kind (`sketches`, `photos`) -> class -> files expected, where the lists give them."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """The same over all classes; empty where unknown."""
+    totals_also: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Other totals that intact copies in circulation have."""
     totals_rounded: bool = False
     """Totals are published as round figures: compared to one per cent."""
     held_out_per_class: int = 0
@@ -149,10 +192,31 @@ class Plan:
     """Seen class -> publisher of its held-out drawing (emoji)."""
     left_out: tuple[str, ...] = ()
     """Classes that are there and belong to no list: another class stands for the same thing (emoji)."""
+    folder_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Misspelt class folder of a published archive -> class."""
+    distinct: Mapping[str, int] = field(default_factory=dict)
+    """List -> distinct (class, file name) expected in it, where known and fewer than its entries."""
 
     def of(self, role: str) -> tuple[str, ...]:
         """The classes of one role, in order."""
         return tuple(name for name, its in self.roles.items() if its == role)
+
+    def spellings(self) -> dict[str, str]:
+        """Normal form of every name a class folder may have -> class."""
+        return {**{normal_form(alias): name for alias, name in self.folder_aliases.items()},
+                **{normal_form(name): name for name in (*self.roles, *self.left_out)}}
+
+    def expected(self) -> dict[str, int]:
+        """List -> entries in the published lists; only those that follow from the table's counts."""
+        found: dict[str, int] = {}
+        for part, (role, kind) in list_files.PARTS.items():
+            names, counts = self.of(role), self.counts[kind]
+            if names and part != "heldout_sketches" and all(name in counts for name in names):
+                found[part] = sum(counts[name] for name in names)
+        if "train_sketches" in found:
+            found["heldout_sketches"] = self.held_out_per_class * len(self.of("seen"))
+            found["train_sketches"] -= found["heldout_sketches"]
+        return found
 
 
 def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
@@ -167,6 +231,7 @@ def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
     return found, split
 
 
+@functools.cache
 def read_plan(dataset: str, split: str | None = None) -> Plan:
     """The committed table of a split. Raises InputError for an unknown name."""
     found, split = spec(dataset, split)
@@ -180,10 +245,13 @@ def read_plan(dataset: str, split: str | None = None) -> Plan:
         counts={kind: {name: entry[kind] for name, entry in classes.items() if kind in entry}
                 for kind in ("sketches", "photos")},
         totals=table.get("totals", {}),
+        totals_also=table.get("totals_also", {}),
         totals_rounded=table.get("totals_rounded", False),
         held_out_per_class=table.get("held_out_per_class", 0),
         held_out=table.get("heldout", {}),
         left_out=tuple(table.get("left_out", ())),
+        folder_aliases=table.get("folder_aliases", {}),
+        distinct=table.get("distinct", {}),
     )
 
 
@@ -202,11 +270,20 @@ def available(data_root: Path | None, names: Sequence[str] | None = None) -> tup
     for name in SPECS if names is None else names:
         found, _ = spec(name)
         where = "" if name == "emoji" else _locate(found, root)
-        if isinstance(where, Path) or not where:
+        if isinstance(where, _Place) or not where:
             present.append(name)
         else:
             missing[name] = where
     return present, missing
+
+
+def folders_there(dataset: str, data_root: Path | None) -> tuple[str, ...]:
+    """Which of a data set's folders lie in the data root, as called on disk: some of them mean an incomplete copy."""
+    found, root = spec(dataset)[0], _data_root(data_root)
+    if root is None or not found.folder_names:
+        return ()
+    places = [_place(found, one) for one in [root, *_named_after(found, root)]]
+    return max((tuple(place.layout.values()) for place in places), key=len)
 
 
 def _data_root(data_root: Path | None) -> Path | None:
@@ -222,26 +299,66 @@ def _data_root(data_root: Path | None) -> Path | None:
     return data_root
 
 
-def _locate(found: DatasetSpec, root: Path | None) -> Path | str:
-    """The data set's own folder, or the reason why there is none."""
+@dataclass(frozen=True)
+class _Place:
+    """Where a data set lies."""
+
+    root: Path
+    layout: Mapping[str, str]
+    """Folder of the spec -> the one that stands for it here, both relative to `root`."""
+    notes: tuple[str, ...] = ()
+
+
+def _locate(found: DatasetSpec, root: Path | None) -> _Place | str:
+    """The data set's own folder and layout, or the reason why there is none."""
     wanted = ", ".join(found.folders)
     if root is None:
         return f"no data root: pass --data-root or set {DATA_ROOT_VARIABLE} to the folder that holds {wanted}"
-    places = [root] + sorted(Path(entry.path) for entry in os.scandir(root)
-                             if _compact(entry.name) in found.folder_names and entry.is_dir())
-    held = {place: [folder for folder in found.folders if (place / folder).is_dir()] for place in places}
-    whole = [place for place in places if len(held[place]) == len(found.folders)]
-    if len({place.resolve() for place in whole}) > 1:
-        raise InputError(f"{found.title} is there more than once: {', '.join(map(str, whole))}; leave one, "
+    try:
+        places = [_place(found, one) for one in [root, *_named_after(found, root)]]
+    except OSError as error:
+        raise InputError(f"{error.filename or root} can't be listed: {error.strerror}") from error
+    whole = [place for place in places if len(place.layout) == len(found.folders)]
+    if len({place.root.resolve() for place in whole}) > 1:
+        raise InputError(f"{found.title} is there more than once: {', '.join(str(one.root) for one in whole)}; leave one, "
                          f"or pass one of them as the data root")
     if whole:
         return whole[0]
-    place = max(places, key=lambda one: len(held[one]))
-    looked = " and ".join(map(str, places))
-    if not held[place]:
+    place = max(places, key=lambda one: len(one.layout))
+    looked = " and ".join(str(one.root) for one in places)
+    if not place.layout:
         return f"no {found.title}: looked in {looked} for {wanted}"
-    lacking = [folder for folder in found.folders if folder not in held[place]]
-    return f"{found.title} is incomplete: {place} holds {', '.join(held[place])} but not {', '.join(lacking)}"
+    lacking = [folder for folder in found.folders if folder not in place.layout]
+    return (f"{found.title} is incomplete: {place.root} holds {', '.join(place.layout.values())} but not "
+            f"{', '.join(lacking)}")
+
+
+def _named_after(found: DatasetSpec, root: Path) -> list[Path]:
+    """Folders in `root` that are named after the data set."""
+    with os.scandir(root) as entries:
+        return sorted(Path(entry.path) for entry in entries
+                      if _compact(entry.name) in found.folder_names and entry.is_dir())
+
+
+def _place(found: DatasetSpec, root: Path) -> _Place:
+    """Which folder stands for each of the spec's in `root`: its own name, or else the one alternative there."""
+    named = {_compact(root.name), _compact(root.resolve().name)} & set(found.folder_names)
+    layout: dict[str, str] = {}
+    notes: list[str] = []
+    for folder in found.folders:
+        others = [name for name in found.alternatives.get(folder, ()) if named or name not in _GENERIC]
+        there = {(root / name).resolve(): name for name in [*others[::-1], folder] if (root / name).is_dir()}
+        names = list(there.values())[::-1]
+        if len(names) > 1 and names[0] != folder:
+            raise InputError(f"{found.title} in {root}: {' and '.join(names)} could each be {folder}; leave one, or call the "
+                             f"right one {folder}")
+        if names:
+            layout[folder] = names[0]
+        if names and names[0] != folder:
+            notes.append(f"layout: {names[0]} stands for {folder}")
+        elif len(names) > 1:
+            notes.append(f"layout: {folder} is used; {', '.join(names[1:])} there too and left aside")
+    return _Place(root, layout, tuple(notes))
 
 
 def _compact(name: str) -> str:
@@ -251,44 +368,108 @@ def _compact(name: str) -> str:
 # --- loading ------------------------------------------------------------------------------------------------
 
 def load(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path,
-         progress: bool = True, emoji_tarballs: Path | None = None, strict: bool = True) -> Split:
+         progress: bool = True, emoji_tarballs: Path | None = None, strict: bool = True,
+         lists: Path | str | None = "auto") -> Split:
     """The file lists of one split, checked against its table.
 
     `data_root` as in `available`; `cache` is where emoji is built (from `emoji_tarballs`, a folder of package
-    tarballs, or over the network). Held-out sketches of the paper's data sets: per seen class the
+    tarballs, or over the network). `lists` says where published list files lie: "auto" takes the split's list
+    directory if one lies in the data set's folder or in one named after it in the data root; None or "none" goes by
+    the folders alone; a path is that directory, or a folder that holds `Sketchy/zeroshot1` and the like (also a
+    checkout with `dataset/` or `datasets/`). What a list names is taken exactly as listed, duplicates included; for a
+    list that is not there the folders are gone by, and a note says so.
+
+    Held-out sketches of the paper's data sets: as listed; or, where the training list leaves out just
+    `held_out_per_class` sketches of every seen class, those (so in ZSE-SBIR's lists); else per seen class the
     `held_out_per_class` files with the smallest sha256 of "class/file name" (class in normal form); where a
     class has fewer than five times as many, a fifth of it, at least one.
 
     Raises InputError with every problem at once: folders or classes missing, empty or unexpected, two folders
-    of one class, files of 0 bytes. With `strict` False these become notes, and classes without both sketches
-    and photos are left out. Other counts than expected, and stray files, are always notes.
+    of one class, files of 0 bytes, listed files that are not there. With `strict` False these become notes, and
+    classes without both sketches and photos are left out. Other counts than expected, and stray files, are always
+    notes. Lists that contradict themselves or belong to another split are an error in any case.
     """
+    found = survey(dataset, split, data_root=data_root, cache=cache, progress=progress, emoji_tarballs=emoji_tarballs,
+                   lists=lists)
+    if found.problems and strict:
+        raise InputError(found.as_error())
+    return found.split
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found on disk for one split: the split that can be made of it, and what is wrong with it."""
+
+    spec: DatasetSpec
+    plan: Plan
+    root: Path
+    layout: Mapping[str, str]
+    """Folder of the spec -> folder on disk, both relative to `root`."""
+    files: Mapping[str, tuple[str, int]]
+    """"folder/class/file" as the spec and table spell it -> path relative to `root`, and bytes: every image."""
+    stray: tuple[str, ...]
+    """Paths relative to `root` that are no images of a class."""
+    hollow: tuple[str, ...]
+    """Images of 0 bytes."""
+    listing: ListDirectory | None
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    split: Split
+    """Made leniently where there are problems: its notes then hold them too."""
+
+    def as_error(self) -> str:
+        """All problems in one message."""
+        shown = "\n".join(f"  - {problem}" for problem in self.problems)
+        return (f"{self.spec.title} in {self.root} is not as expected ({len(self.problems)} "
+                f"problem{'s' if len(self.problems) > 1 else ''}); nothing was changed:\n{shown}")
+
+
+def survey(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, progress: bool = True,
+           emoji_tarballs: Path | None = None, lists: Path | str | None = "auto") -> Survey:
+    """As `load`, but problems are returned instead of raised. Raises InputError where there is nothing to survey."""
     found, split = spec(dataset, split)
     plan = read_plan(dataset, split)
+    root_of_all = None
     if dataset == "emoji":
-        root = emoji.build(cache, emoji_tarballs, progress=progress)
+        place = _Place(emoji.build(cache, emoji_tarballs, progress=progress), {name: name for name in found.folders})
     else:
-        where = _locate(found, _data_root(data_root))
+        root_of_all = _data_root(data_root)
+        where = _locate(found, root_of_all)
         if isinstance(where, str):
             raise InputError(f"data set {dataset} is not available. {where}")
-        root = where
+        place = where
 
+    root = place.root
     problems: list[str] = []
     notes: list[str] = []
     try:
-        trees = [_scan(root, folder, plan, problems, notes, progress) for folder in found.folders]
+        trees = [_scan(root, folder, place.layout[folder], plan, problems, notes, progress) for folder in found.folders]
     except OSError as error:
         raise InputError(f"{error.filename or root} can't be listed: {error.strerror}") from error
     if dataset == "emoji":
         _compare_with_manifest(root, trees, problems)
-    if problems and strict:
-        shown = "\n".join(f"  - {problem}" for problem in problems)
-        raise InputError(f"{found.title} in {root} is not as expected ({len(problems)} "
-                         f"problem{'s' if len(problems) > 1 else ''}); nothing was changed:\n{shown}")
-    notes = problems + notes
     sketches, photos = trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):]
-    notes += _compare_counts(sketches, plan, "sketches") + _compare_counts(photos, plan, "photos")
-    return _assemble(found, plan, root, sketches, photos, notes)
+    listing, listed = None, {}
+    if found.list_folders and lists not in (None, "none"):
+        where_lists = _find_lists(found, split, root, root_of_all, lists, notes)
+        if where_lists is not None:
+            listing = list_files.read_directory(where_lists, found.list_files, plan.roles, _class_of(plan),
+                                                _folders_in_lists(found))
+            listed = _entries_of(listing, trees, plan, problems, notes)
+    counted = _compare_counts(sketches, plan, "sketches") + _compare_counts(photos, plan, "photos")
+    all_notes = problems + list(place.notes) + notes + counted
+    made = _assemble(found, plan, root, sketches, photos, all_notes, listing, listed)
+    files = {f"{tree.folder}/{name}/{file}": (f"{tree.where}/{tree.on_disk[name]}/{file}", size)
+             for tree in trees for name, images in tree.files.items() for file, size in images}
+    return Survey(found, plan, root, place.layout, files, tuple(f"{t.where}/{one}" for t in trees for one in t.stray),
+                  tuple(f"{t.where}/{one}" for t in trees for one in t.hollow), listing, tuple(problems),
+                  made.notes[len(problems):], made)
+
+
+def _class_of(plan: Plan) -> Callable[[str], str | None]:
+    """A class folder's spelling -> the class."""
+    spellings = plan.spellings()
+    return lambda name: spellings.get(normal_form(name))
 
 
 @dataclass(frozen=True)
@@ -296,19 +477,24 @@ class _Tree:
     """One folder of class folders: class -> its name on disk, and -> sorted (file name, bytes)."""
 
     folder: str
+    """As the spec calls it; digests hold this name, so that they don't depend on the layout."""
+    where: str
+    """As it is called on disk."""
     on_disk: dict[str, str]
     files: dict[str, list[tuple[str, int]]]
+    stray: list[str]
+    hollow: list[str]
 
 
-def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[str],
+def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], notes: list[str],
           progress: bool) -> _Tree:
     """List one folder of class folders; problems and notes are added to the lists given."""
     classes = (*plan.roles, *plan.left_out)
-    by_form = {normal_form(name): name for name in classes}
+    by_form = plan.spellings()
     on_disk: dict[str, str] = {}
     extra: list[str] = []
     stray: list[str] = []
-    for entry in sorted(os.scandir(root / folder), key=lambda one: one.name):
+    for entry in sorted(os.scandir(root / where), key=lambda one: one.name):
         hidden = entry.name.startswith(".") or entry.name.casefold() in _NOT_CLASSES
         if hidden or not entry.is_dir():
             stray.append(entry.name)
@@ -317,24 +503,28 @@ def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[
         if name is None:
             extra.append(entry.name)
         elif name in on_disk:
-            problems.append(f"{folder}: folders '{on_disk[name]}' and '{entry.name}' are both class "
+            problems.append(f"{where}: folders '{on_disk[name]}' and '{entry.name}' are both class "
                             f"'{name}'; merge them or remove one")
         else:
             on_disk[name] = entry.name
+    aliased = [f"'{its}' as '{name}'" for name, its in on_disk.items() if normal_form(its) != normal_form(name)]
+    if aliased:
+        notes.append(f"{where}: {len(aliased)} class folder{'s' if len(aliased) > 1 else ''} with a known misspelling taken "
+                     f"for the class: {', '.join(aliased)}")
     lacking = [name for name in classes if name not in on_disk]
     if lacking:
-        problems.append(f"{folder}: {len(lacking)} of {len(classes)} classes missing: "
-                        f"{_expected(lacking, plan)}")
+        problems.append(f"{where}: {len(lacking)} of {len(classes)} classes missing: "
+                        f"{_expected(lacking, plan)}{_did_you_mean(lacking, extra)}")
     if extra:
-        problems.append(f"{folder}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "
+        problems.append(f"{where}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "
                         f"{', '.join(extra)}; move {'them' if len(extra) > 1 else 'it'} elsewhere")
 
     files: dict[str, list[tuple[str, int]]] = {}
     hollow: list[str] = []
-    for name in tqdm([name for name in classes if name in on_disk], desc=f"list {folder}", unit="class",
+    for name in tqdm([name for name in classes if name in on_disk], desc=f"list {where}", unit="class",
                      disable=not progress, leave=False):
         files[name] = images = []
-        with os.scandir(root / folder / on_disk[name]) as entries:
+        with os.scandir(root / where / on_disk[name]) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or not entry.name.lower().endswith(_IMAGE_ENDINGS) \
                         or not entry.is_file():
@@ -347,15 +537,32 @@ def _scan(root: Path, folder: str, plan: Plan, problems: list[str], notes: list[
         images.sort()
     empty = [name for name, images in files.items() if not images]
     if empty:
-        problems.append(f"{folder}: {len(empty)} class folder{'s' if len(empty) > 1 else ''} without any "
+        problems.append(f"{where}: {len(empty)} class folder{'s' if len(empty) > 1 else ''} without any "
                         f"image: {_expected(empty, plan)}")
     if hollow:
-        problems.append(f"{folder}: {len(hollow)} file{'s' if len(hollow) > 1 else ''} of 0 bytes: "
+        problems.append(f"{where}: {len(hollow)} file{'s' if len(hollow) > 1 else ''} of 0 bytes: "
                         f"{_some(hollow)}")
     if stray:
-        notes.append(f"{folder}: ignored {len(stray)} stray file{'s' if len(stray) > 1 else ''}: "
+        notes.append(f"{where}: ignored {len(stray)} stray file{'s' if len(stray) > 1 else ''}: "
                      f"{_some(sorted(stray))}")
-    return _Tree(folder, on_disk, files)
+    return _Tree(folder, where, on_disk, files, stray, hollow)
+
+
+def _did_you_mean(lacking: Sequence[str], extra: Sequence[str]) -> str:
+    """A hint for every missing class that an unexpected folder nearly spells; nothing is taken for it unasked."""
+    hints = [f"'{folder}' for '{name}'" for name in lacking for folder in extra
+             if _edit_distance(normal_form(name), normal_form(folder)) <= (1 if len(name) < 6 else 2)]
+    return f"; did you mean {', '.join(hints)}? Then rename" if hints else ""
+
+
+def _edit_distance(one: str, other: str) -> int:
+    """Letters to insert, delete or replace to make `one` into `other` (Levenshtein)."""
+    row = list(range(len(other) + 1))
+    for i, left in enumerate(one, 1):
+        before, row = row, [i]
+        for j, right in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (left != right)))
+    return row[-1]
 
 
 def _expected(names: list[str], plan: Plan) -> str:
@@ -375,7 +582,7 @@ def _some(items: Sequence[str], limit: int = 10) -> str:
 
 def _compare_counts(trees: list[_Tree], plan: Plan, kind: str) -> list[str]:
     """One note per difference between the files found and the table: classes, then the total."""
-    where = " + ".join(tree.folder for tree in trees)
+    where = " + ".join(tree.where for tree in trees)
     counts = {name: sum(len(tree.files.get(name, ())) for tree in trees) for name in plan.roles}
     different = [name for name, expected in plan.counts[kind].items() if counts[name] != expected]
     notes = []
@@ -424,40 +631,27 @@ def held_out(label: str, names: Sequence[str], count: int) -> set[str]:
 
 
 def _assemble(found: DatasetSpec, plan: Plan, root: Path, sketches: list[_Tree], photos: list[_Tree],
-              notes: list[str]) -> Split:
+              notes: list[str], listing: ListDirectory | None = None,
+              listed: Mapping[str, list[_Entry]] = MappingProxyType({})) -> Split:
     def has_files(name: str) -> bool:
         return all(any(tree.files.get(name) for tree in trees) for trees in (sketches, photos))
 
     roles = {role: tuple(name for name in plan.of(role) if has_files(name)) for role in ROLES}
     label_of = {name: label for label, name in enumerate(name for role in ROLES for name in roles[role])}
-    kept: dict[str, set[str]] = {}
-    short = 0
-    for name in roles["seen"]:
-        names = [file for tree in sketches for file, _ in tree.files.get(name, ())]
-        if found.name == "emoji":
-            kept[name] = {f"{plan.held_out[name]}.png"} if name in plan.held_out else set()
-            if not kept[name] <= set(names):
-                raise InputError(f"{root}: the held-out drawing {name}/{plan.held_out[name]}.png is not "
-                                 f"there; delete that folder and run again, so that it is built anew")
-        else:
-            kept[name] = held_out(name, names, plan.held_out_per_class)
-            short += len(kept[name]) < plan.held_out_per_class
-    if short:
-        notes.append(f"{short} seen class{'es' if short > 1 else ''} with fewer than "
-                     f"{5 * plan.held_out_per_class} sketches: a fifth is held out instead of "
-                     f"{plan.held_out_per_class}")
-
-    seen_sketches = _entries(sketches, roles["seen"])
+    by_class = {part: _by_class(entries, label_of) for part, entries in listed.items()}
+    train, held = _training_sketches(found, plan, root, roles["seen"], sketches, by_class, notes)
     parts = {
-        "train_sketches": [one for one in seen_sketches if one[2] not in kept[one[1]]],
+        "train_sketches": train,
         "train_photos": _entries(photos, roles["seen"]),
-        "heldout_sketches": [one for one in seen_sketches if one[2] in kept[one[1]]],
+        "heldout_sketches": held,
         "validation_sketches": _entries(sketches, roles["validation"]),
         "validation_photos": _entries(photos, roles["validation"]),
         "query": _entries(sketches, roles["unseen"]),
         "gallery": _entries(photos, roles["unseen"]),
-    }
-    disk = {tree.folder: tree.on_disk for tree in sketches + photos}
+    } | {part: entries for part, entries in by_class.items() if part not in ("train_sketches", "heldout_sketches")}
+    if listing is not None:
+        notes += _list_notes(listing, root, parts, sketches + photos, label_of)
+    disk = {tree.folder: tree for tree in sketches + photos}
     sizes = {(tree.folder, name, file): size for tree in sketches + photos
              for name, images in tree.files.items() for file, size in images}
     lists = {key: _files(found, root, entries, label_of, disk) for key, entries in parts.items()}
@@ -470,6 +664,48 @@ def _assemble(found: DatasetSpec, plan: Plan, root: Path, sketches: list[_Tree],
                  data_digest=data_digest, split_digest=split_digest, notes=tuple(notes))
 
 
+def _training_sketches(found: DatasetSpec, plan: Plan, root: Path, seen: Sequence[str], sketches: list[_Tree],
+                       listed: Mapping[str, list[_Entry]], notes: list[str]) -> tuple[list[_Entry], list[_Entry]]:
+    """Sketches of seen classes to train on and to hold out, by the lists or by our rule."""
+    on_disk = _entries(sketches, seen)
+    if "heldout_sketches" in listed:
+        apart = set(listed["heldout_sketches"])
+        return (listed.get("train_sketches") or [one for one in on_disk if one not in apart]), listed["heldout_sketches"]
+    pool = listed.get("train_sketches", on_disk)
+    if "train_sketches" in listed:
+        named = set(pool)
+        left = [one for one in on_disk if one not in named]
+        counts = dict.fromkeys(seen, 0)
+        for one in left:
+            counts[one[1]] += 1
+        if left and set(counts.values()) == {plan.held_out_per_class}:
+            notes.append(f"lists: the training list leaves out just {plan.held_out_per_class} sketches of every seen class; "
+                         f"those are held out")
+            return pool, left
+        notes.append(f"lists: the training list leaves out {len(left)} sketches of seen classes, not {plan.held_out_per_class} "
+                     f"of each; our rule picks the held-out ones from those it names")
+
+    kept: dict[str, set[str]] = {}
+    files: dict[str, list[str]] = {name: [] for name in seen}
+    for _, name, file in pool:
+        files[name].append(file)
+    short = 0
+    for name, names in files.items():
+        if found.name == "emoji":
+            kept[name] = {f"{plan.held_out[name]}.png"} if name in plan.held_out else set()
+            if not kept[name] <= set(names):
+                raise InputError(f"{root}: the held-out drawing {name}/{plan.held_out[name]}.png is not "
+                                 f"there; delete that folder and run again, so that it is built anew")
+        else:
+            kept[name] = held_out(name, names, plan.held_out_per_class)
+            short += len(kept[name]) < plan.held_out_per_class
+    if short:
+        notes.append(f"{short} seen class{'es' if short > 1 else ''} with fewer than "
+                     f"{5 * plan.held_out_per_class} sketches: a fifth is held out instead of "
+                     f"{plan.held_out_per_class}")
+    return [one for one in pool if one[2] not in kept[one[1]]], [one for one in pool if one[2] in kept[one[1]]]
+
+
 _Entry = tuple[str, str, str]
 """Folder, class, file name: the same on every machine, however the class folder is spelt."""
 
@@ -480,11 +716,11 @@ def _entries(trees: list[_Tree], classes: Sequence[str]) -> list[_Entry]:
 
 
 def _files(found: DatasetSpec, root: Path, entries: list[_Entry], label_of: Mapping[str, int],
-           disk: Mapping[str, Mapping[str, str]]) -> Files:
+           disk: Mapping[str, _Tree]) -> Files:
     stems = len(found.photo_folders) > 1  # a photo in two folders may end in .jpg here and .JPEG there
     return Files(
         root=root,
-        paths=tuple(f"{folder}/{disk[folder][name]}/{file}" for folder, name, file in entries),
+        paths=tuple(f"{disk[folder].where}/{disk[folder].on_disk[name]}/{file}" for folder, name, file in entries),
         labels=np.array([label_of[name] for _, name, _ in entries], dtype=np.int64),
         sources=tuple(Path(file).stem if found.name == "emoji" else "" for _, _, file in entries),
         groups=tuple(f"{name}/{os.path.splitext(file)[0] if stems else file}" for _, name, file in entries),
@@ -499,37 +735,133 @@ def _digest(lines: Iterable[str]) -> str:
     return total.hexdigest()
 
 
-# --- list files ---------------------------------------------------------------------------------------------
+# --- published lists ----------------------------------------------------------------------------------------
 
-def read_list(path: Path) -> tuple[list[str], np.ndarray]:
-    """A list file in circulation: one `path label` a line, the label being the integer after the last space.
+def _find_lists(found: DatasetSpec, split: str, root: Path, data_root: Path | None, lists: Path | str,
+                notes: list[str]) -> Path | None:
+    """The split's list directory; None, with a note where a directory was asked for, if the folders are to be gone by."""
+    folder, files = found.list_folders[split], tuple(found.list_files.values())
+    if lists == "auto":
+        places = [root / folder] if list_files.holds(root / folder, files) else [
+            its / folder for its in _named_after(found, data_root or root) if list_files.holds(its / folder, files)]
+        if not places and (root / folder).is_dir():
+            notes.append(f"lists: {folder} holds none of {', '.join(files)}; the folders are gone by")
+    else:
+        asked = Path(lists).expanduser()
+        if not asked.is_dir():
+            raise InputError(f"--lists {asked} is not a folder; pass a list directory such as {folder}, a folder that holds "
+                             f"such directories, or 'none'")
+        others = set(found.list_folders.values()) - {folder}
+        if list_files.holds(asked, files):
+            places = [asked] if asked.resolve().name not in others else []
+        else:
+            places = list_files.below(asked, folder, lambda base: _named_after(found, base), files)
+        if not places:
+            if not any(_any_lists(each, asked) for each in SPECS.values()):
+                raise InputError(f"--lists {asked}: neither there nor in folders such as {found.title.split()[0]}/{folder} below "
+                                 f"it is any of {', '.join(files)}; pass a list directory, or 'none'")
+            notes.append(f"lists: {asked} holds none for {found.title}, split {split}; the folders are gone by")
+            return None
+    if len({place.resolve() for place in places}) > 1:
+        raise InputError(f"list files of {found.title}, split {split}, are there more than once: "
+                         f"{', '.join(map(str, places))}; pass one of them with --lists")
+    return places[0] if places else None
 
-    Returns N paths as written (class names in them may hold spaces) and labels, int64 [N]. Blank lines are
-    skipped. A path that stands twice is returned twice, as published. Raises InputError naming file and line
-    where a line has no path or no whole number from 0 as its label, and where the file is missing, empty or
-    not UTF-8.
-    """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"list file {path} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"list file {path} is not UTF-8 text (byte {error.start}); is it a list file at all?"
-                         ) from error
-    paths: list[str] = []
-    labels: list[int] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip()
-        if not line:
-            continue
-        name, _, label = line.rpartition(" ")
-        name = name.rstrip()
-        if not name:
-            raise InputError(f"{path}, line {number}: '{line}' holds no space; expected 'path label'")
-        if not (label.isascii() and label.isdigit()):
-            raise InputError(f"{path}, line {number}: label '{label}', after the last space, is no number")
-        paths.append(name)
-        labels.append(int(label))
-    if not paths:
-        raise InputError(f"list file {path} is empty")
-    return paths, np.array(labels, dtype=np.int64)
+
+def _any_lists(found: DatasetSpec, path: Path) -> bool:
+    files = tuple(found.list_files.values())
+    return list_files.holds(path, files) or any(
+        list_files.below(path, folder, lambda base: _named_after(found, base), files)
+        for folder in found.list_folders.values())
+
+
+def _folders_in_lists(found: DatasetSpec) -> dict[str, dict[str, str]]:
+    """`sketches`, `photos` -> every way to write a folder -> its name in the spec."""
+    return {kind: {name: folder for folder in folders for name in (folder, *found.alternatives.get(folder, ()))}
+            for kind, folders in (("sketches", found.sketch_folders), ("photos", found.photo_folders))}
+
+
+def _entries_of(listing: ListDirectory, trees: Sequence[_Tree], plan: Plan, problems: list[str],
+                notes: list[str]) -> dict[str, list[_Entry]]:
+    """List -> the files on disk that its lines name, in the lines' order; problems and notes are added."""
+    there = {(tree.folder, name): {file for file, _ in images} for tree in trees for name, images in tree.files.items()}
+    spelt = {(tree.folder, name): its for tree in trees for name, its in tree.on_disk.items()}
+    where = {tree.folder: tree.where for tree in trees}
+    loose: dict[tuple[str, str], dict[str, list[str]]] = {}
+    found: dict[str, list[_Entry]] = {}
+    for part, lines in listing.lines.items():
+        its, missing, endings = [], [], []
+        classes: dict[str, str] = {}
+        prefixes: dict[str, str] = {}
+        for line in lines:
+            key = (line.folder, line.name)
+            file = line.file
+            if file not in there.get(key, ()):
+                if key not in loose:
+                    loose[key] = {}
+                    for name in there.get(key, ()):
+                        loose[key].setdefault(_loose(name), []).append(name)
+                near = loose[key].get(_loose(file), [])
+                if len(near) != 1:  # none, or several that only their endings tell apart
+                    missing.append(line)
+                    continue
+                endings.append((file, near[0]))
+                file = near[0]
+            if spelt[key] != line.written:
+                classes[line.written] = spelt[key]
+            if where[line.folder] != line.prefix:
+                prefixes[line.prefix] = where[line.folder]
+            its.append((line.folder, line.name, file))
+        found[part] = its
+        source = listing.used[part]
+        if missing:
+            shown = _some([f"line {one.number} ({one.prefix}/{one.written}/{one.file})" for one in missing], 5)
+            problems.append(f"{listing.path / source}: {len(missing):,} of {len(lines):,} listed files are not on disk: {shown}; "
+                            f"restore them, or go by the folders with --lists none")
+        unnamed = sorted(set(plan.of(list_files.PARTS[part][0])) - {line.name for line in lines})
+        if unnamed:
+            problems.append(f"{listing.path / source}: no line for {len(unnamed)} class{'es' if len(unnamed) > 1 else ''}: "
+                            f"{_some(unnamed)}; is the file cut off?")
+        if endings:
+            notes.append(f"{source}: {len(endings):,} file{'s' if len(endings) > 1 else ''} spelt otherwise on disk, such as "
+                         f"{endings[0][0]} as {endings[0][1]}")
+        for text, pairs in (("class folder", classes), ("folder", prefixes)):
+            if pairs:
+                notes.append(f"{source}: {len(pairs)} {text}{'s' if len(pairs) > 1 else ''} spelt otherwise on disk: "
+                             f"{_some([f'{one} as {other}' for one, other in pairs.items()], 5)}")
+    return found
+
+
+def _loose(file: str) -> str:
+    """A file name without what archives and scripts change: Unicode composition, and the ending's case and spelling."""
+    stem, ending = os.path.splitext(unicodedata.normalize("NFC", file))
+    return stem + {".jpeg": ".jpg"}.get(ending.casefold(), ending.casefold())
+
+
+def _by_class(entries: list[_Entry], label_of: Mapping[str, int]) -> list[_Entry]:
+    """In the split's order of classes, within a class as listed; classes that were left out go."""
+    return sorted((one for one in entries if one[1] in label_of), key=lambda one: (label_of[one[1]], one[2]))
+
+
+def _list_notes(listing: ListDirectory, root: Path, parts: Mapping[str, list[_Entry]], trees: Sequence[_Tree],
+                label_of: Mapping[str, int]) -> list[str]:
+    """Which list files were used, which were not there and what stands for them, and what no list names."""
+    # never an absolute path: notes go into provenance and manifests
+    path = listing.path.resolve()
+    place = path.relative_to(root.resolve()) if path.is_relative_to(root.resolve()) else Path(*path.parts[-2:])
+    notes = [f"lists: from {place}: {', '.join(listing.used.values())}"]
+    instead = {"train_photos": "all photos of seen classes", "gallery": "all photos of unseen classes",
+               "query": "all sketches of unseen classes", "train_sketches": "the sketches of seen classes not held out"}
+    for part, file in listing.absent.items():
+        if part == "heldout_sketches":
+            continue  # _training_sketches says where those come from
+        notes.append(f"lists: {file} is not there; {instead[part]} instead ({len(parts[part]):,} files)")
+    if "heldout_sketches" in listing.absent and "train_sketches" in listing.absent:
+        notes.append(f"lists: {listing.absent['heldout_sketches']} is not there; our rule picks the held-out sketches "
+                     f"({len(parts['heldout_sketches']):,} files)")
+    named = {entry for entries in parts.values() for entry in entries}
+    unnamed = [entry for entry in _entries(list(trees), list(label_of)) if entry not in named]
+    if unnamed:
+        notes.append(f"lists: {len(unnamed):,} file{'s' if len(unnamed) > 1 else ''} on disk in no list: "
+                     f"{_some(['/'.join(one) for one in unnamed], 5)}")
+    return [*listing.notes, *notes]

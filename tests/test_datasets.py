@@ -20,6 +20,7 @@ from trees import (
     SKETCHY_ORIGINALS,
     SKETCHY_SKETCHES,
     make_emoji,
+    make_lists,
     make_tree,
 )
 
@@ -471,3 +472,344 @@ def test_bad_lists_name_file_and_line(tmp_path: Path, content: bytes, message: s
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone.txt can't be read"):
         read_list(tmp_path / "gone.txt")
+
+
+# --- published lists ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TU-Berlin (three sketches, two photos a class) and its lists beside it, in `checkout`; read only."""
+    root = tmp_path_factory.mktemp("listed") / "data"
+    base = make_tree(root, "tuberlin", sketches=3, photos=2, size=2)
+    make_lists(base, "tuberlin", where=root.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot")
+    return root
+
+
+def _copy(small: Path, to: Path) -> Path:
+    """A copy of `small` to spoil: the data root; its lists are in ../checkout. Pictures are links: add, rename or remove."""
+    shutil.copytree(small.parent / "checkout", to / "copy" / "checkout")
+    shutil.copytree(small, to / "copy" / "data", copy_function=os.link)
+    return to / "copy" / "data"
+
+
+def _listed_lines(directory: Path, file: str) -> list[tuple[str, str]]:
+    """(class by the list's own class names, path), read anew in the plainest way."""
+    zero = "zero" in file
+    named = (directory / ("cname_cid_zero.txt" if zero else "cname_cid.txt")).read_text().splitlines()
+    by_label = {line.rsplit(" ", 1)[1]: line.rsplit(" ", 1)[0] for line in named}
+    return [(by_label[line.rsplit(" ", 1)[1]], line.rsplit(" ", 1)[0])
+            for line in (directory / file).read_text().splitlines()]
+
+
+TUBERLIN_FILES = {"train_sketches": "png_ready_filelist_train.txt", "heldout_sketches": "png_ready_filelist_test.txt",
+                  "query": "png_ready_filelist_zero.txt", "train_photos": "ImageResized_ready_filelist_train.txt",
+                  "gallery": "ImageResized_ready_filelist_zero.txt"}
+
+
+def test_lists_rule_line_by_line_in_our_order_of_classes(small: Path) -> None:
+    directory = small.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot"
+    for lists in (directory, directory.parents[2], directory.parents[1], str(directory.parent)):
+        found = _load(small, "tuberlin", lists=lists)
+        for part, file in TUBERLIN_FILES.items():
+            lines = _listed_lines(directory, file)
+            expected = [(found.classes.index(name), path) for name in found.classes for its, path in lines if its == name]
+            mine = getattr(found, part)
+            assert list(zip(mine.labels.tolist(), mine.paths, strict=True)) == expected, part
+    plain = _load(small, "tuberlin", lists=None)
+    assert found.data_digest == plain.data_digest and found.split_digest != plain.split_digest
+    assert set(found.train_sketches.paths) != set(plain.train_sketches.paths), "the lists hold out others than our rule"
+    assert found.classes == plain.classes
+    assert any("from TUBerlin/zeroshot: png_ready_filelist_train.txt, png_ready_filelist_test.txt" in note
+               for note in found.notes)
+
+
+def test_automatic_lists_are_those_in_the_data_sets_folder_or_one_named_after_it(small: Path, tmp_path: Path) -> None:
+    data = _copy(small, tmp_path)
+    lists = data.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot"
+    asked = _load(data, "tuberlin", lists=lists).split_digest
+    plain = _load(data, "tuberlin").split_digest
+    assert plain == _load(data, "tuberlin", lists="none").split_digest != asked
+    shutil.copytree(lists, data / "tu-berlin" / "zeroshot")
+    assert _load(data, "tuberlin").split_digest == asked
+    shutil.copytree(lists, data / "TUBerlin" / "zeroshot")
+    (data / "tu-berlin" / "zeroshot" / "png_ready_filelist_zero.txt").unlink()
+    assert _load(data, "tuberlin").split_digest == asked, "the data set's own folder comes first"
+    assert _load(data, "tuberlin", lists=None).split_digest == plain
+
+
+def test_sketchys_lists_name_originals_twice_and_both_splits_have_their_own(tmp_path: Path) -> None:
+    base = make_tree(tmp_path, "sketchy", sketches=3, photos=2, size=2)
+    for split in ("1", "2"):
+        make_lists(base, "sketchy", split)
+        found = _load(tmp_path, "sketchy", split)
+        unseen = len(found.unseen)
+        assert len(found.gallery) == 3 * unseen and len(set(found.gallery.groups)) == 2 * unseen
+        assert {path.split("/")[-2] for path in found.query.paths} == set(UNSEEN["sketchy", split].split(", "))
+        assert len(found.train_sketches) == 2 * len(found.seen) and len(found.heldout_sketches) == len(found.seen)
+    with pytest.raises(InputError, match="cname_cid.txt: these are not the split's 104 seen classes.*another split"):
+        make_lists(base, "sketchy", "1", where=tmp_path / "mixed")
+        _load(tmp_path, "sketchy", "2", lists=tmp_path / "mixed")
+
+
+def test_a_list_that_names_a_path_twice_keeps_it_twice(small: Path, tmp_path: Path) -> None:
+    data = _copy(small, tmp_path)
+    file = data.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot" / TUBERLIN_FILES["gallery"]
+    first = file.read_text().splitlines()[0]
+    file.write_text(file.read_text() + first + "\n")
+    found = _load(data, "tuberlin", lists=data.parent / "checkout")
+    assert found.gallery.paths.count(first.rsplit(" ", 1)[0]) == 2
+    assert f"{TUBERLIN_FILES['gallery']}: 1 line names a path a second time; nothing is dropped" in found.notes
+
+
+def test_without_a_test_list_what_the_training_list_leaves_out_is_held_out(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = dataclasses.replace(read_plan("tuberlin"), held_out_per_class=2)
+    monkeypatch.setattr(datasets, "read_plan", lambda *_: plan)
+    base = make_tree(tmp_path, "tuberlin", sketches=5, photos=1, size=2)
+    with_test = make_lists(base, "tuberlin", held=2)
+    released = _load(tmp_path, "tuberlin")
+    (with_test / TUBERLIN_FILES["heldout_sketches"]).unlink()
+    without = _load(tmp_path, "tuberlin")
+    assert without.train_sketches.paths == released.train_sketches.paths
+    assert set(without.heldout_sketches.paths) == set(released.heldout_sketches.paths)
+    assert any("leaves out just 2 sketches of every seen class" in note for note in without.notes)
+
+    make_lists(base, "tuberlin", held=0, parts=("train", "zero", "photo_train", "photo_zero"))
+    ours = _load(tmp_path, "tuberlin")
+    by_rule = {f"png_ready/{name}/{file}" for name in ours.seen for file in datasets.held_out(
+        name, [path.name for path in (base / "png_ready" / name).iterdir()], 2)}
+    assert set(ours.heldout_sketches.paths) == by_rule and len(by_rule) == 220
+    assert not by_rule & set(ours.train_sketches.paths)
+    assert any("our rule picks" in note for note in ours.notes)
+
+
+def test_lists_that_are_not_published_are_made_up_for_by_the_folders(tmp_path: Path) -> None:
+    base = make_tree(tmp_path, "quickdraw", sketches=6, photos=2, size=2)
+    directory = make_lists(base, "quickdraw", parts=("zero", "photo_zero"))
+    for name in ("sketch_zero.txt", "all_photo_zero.txt"):  # the published ones name the folders so
+        text = (directory / name).read_text()
+        (directory / name).write_text(text.replace("QuickDraw_sketches_final", "sketches").replace(
+            "QuickDraw_images_final", "images"))
+    found, plain = _load(tmp_path, "quickdraw"), _load(tmp_path, "quickdraw", lists=None)
+    for part in ("train_sketches", "heldout_sketches", "train_photos"):
+        assert getattr(found, part).paths == getattr(plain, part).paths
+    assert set(found.query.paths) == set(plain.query.paths) and found.query.paths != plain.query.paths
+    said = "\n".join(found.notes)
+    assert "all_photo_train.txt is not there; all photos of seen classes instead (160 files)" in said
+    assert "sketch_test.txt is not there; our rule picks the held-out sketches (80 files)" in said
+    assert "images as QuickDraw_images_final" in said
+
+    empty = directory.parent / "zeroshot"
+    for name in ("sketch_zero.txt", "all_photo_zero.txt"):
+        (empty / name).unlink()
+    only_names = _load(tmp_path, "quickdraw")
+    assert only_names.split_digest == plain.split_digest
+    assert any("zeroshot holds none of sketch_train.txt" in note for note in only_names.notes)
+
+
+def test_other_endings_and_spellings_are_found_and_said(small: Path, tmp_path: Path) -> None:
+    data = _copy(small, tmp_path)
+    folder = data / "TUBerlin" / "ImageResized_ready"
+    (folder / "pizza" / "pizza_1.JPEG").rename(folder / "pizza" / "pizza_1.jpg")
+    (folder / "trombone").rename(folder / "tromobone")
+    (folder / "palm tree").rename(folder / "palm_tree")
+    found = _load(data, "tuberlin", lists=data.parent / "checkout")
+    assert "ImageResized_ready/pizza/pizza_1.jpg" in found.gallery.paths
+    assert "ImageResized_ready/tromobone/trombone_0.jpg" in found.gallery.paths
+    assert "ImageResized_ready/palm_tree/palm tree_0.jpg" in found.train_photos.paths
+    assert len(found.gallery) == 2 * 30
+    said = "\n".join(found.notes)
+    assert "1 file spelt otherwise on disk, such as pizza_1.JPEG as pizza_1.jpg" in said
+    assert "1 class folder spelt otherwise on disk: trombone as tromobone" in said
+    assert "known misspelling taken for the class: 'tromobone' as 'trombone'" in said
+    # an ending that would not tell two files apart is no licence to guess
+    shutil.copy(folder / "pizza" / "pizza_1.jpg", folder / "pizza" / "pizza_1.jpeg")
+    with pytest.raises(InputError, match=r"1 of 60 listed files are not on disk.*pizza/pizza_1\.JPEG"):
+        _load(data, "tuberlin", lists=data.parent / "checkout")
+
+
+def test_listed_files_that_are_missing_and_files_no_list_names_are_counted(small: Path, tmp_path: Path) -> None:
+    data = _copy(small, tmp_path)
+    folder = data / "TUBerlin" / "png_ready"
+    lists = data.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot"
+    zero = (lists / TUBERLIN_FILES["query"]).read_text().splitlines()
+    gone = [zero[4].rsplit(" ", 1)[0], zero[10].rsplit(" ", 1)[0]]
+    for path in gone:
+        (data / "TUBerlin" / path).unlink()
+    shutil.copy(next((folder / "cup").iterdir()), folder / "cup" / "new.png")
+    with pytest.raises(InputError) as caught:
+        _load(data, "tuberlin", lists=lists)
+    said = str(caught.value)
+    assert f"{lists / TUBERLIN_FILES['query']}: 2 of 90 listed files are not on disk: line 5 ({gone[0]}), " \
+           f"line 11 ({gone[1]})" in said
+    lenient = _load(data, "tuberlin", lists=lists, strict=False)
+    assert len(lenient.query) == 88 and not set(gone) & set(lenient.query.paths)
+    assert any("1 file on disk in no list: png_ready/cup/new.png" in note for note in lenient.notes)
+
+
+@pytest.mark.parametrize(("file", "line", "message"), [
+    ("png_ready_filelist_zero.txt", "png_ready/cup/1.png 0", r"zero\.txt, line 91: 'cup' is a seen class"),
+    ("png_ready_filelist_train.txt", "png_ready/ant/1.png 0", r"train\.txt, line 441: 'ant' is an unseen class.*mix"),
+    ("png_ready_filelist_train.txt", "png_ready/cup/1.png 0", r"line 441: label 0 belongs to class 'zebra', the path to 'cup'"),
+    ("png_ready_filelist_train.txt", "png_ready/cup/1.png 220", r"line 441: label 220, but cname_cid\.txt ends at 219"),
+    ("png_ready_filelist_train.txt", "png_ready/griffin/1.png 0", r"line 441: 'griffin' is no class of this split"),
+    ("png_ready_filelist_train.txt", "1.png 0", r"line 441: '1\.png' is not 'folder/class/file'"),
+    ("png_ready_filelist_train.txt", "photos/zebra/1.png 0", r"folder 'photos' is none of png_ready, png, sketches"),
+    ("cname_cid.txt", "griffin 220", r"cname_cid\.txt: these are not the split's 220 seen classes: it names griffin"),
+    ("cname_cid.txt", "griffin 221", r"cname_cid\.txt: indices go up to 221, but 220 is missing"),
+    ("cname_cid.txt", "griffin 7", r"cname_cid\.txt, line 221: index 7 is also that of"),
+    ("cname_cid.txt", "Palm_Tree 220", r"cname_cid\.txt, line 221: class 'Palm_Tree' stands there twice"),
+])
+def test_contradictory_lists_name_file_and_line(small: Path, tmp_path: Path, file: str, line: str, message: str) -> None:
+    lists = tmp_path / "zeroshot"
+    shutil.copytree(small.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot", lists)
+    (lists / file).write_text((lists / file).read_text() + line + "\n")
+    with pytest.raises(InputError, match=message):
+        _load(small, "tuberlin", lists=lists)
+
+
+def test_labels_are_held_against_each_other_where_the_class_names_are_missing(small: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "zeroshot"
+    shutil.copytree(small.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot", lists)
+    (lists / "cname_cid.txt").unlink()
+    found = _load(small, "tuberlin", lists=lists)
+    assert any("cname_cid.txt is not among the lists" in note for note in found.notes)
+    train = lists / TUBERLIN_FILES["train_sketches"]
+    train.write_text(train.read_text().rsplit(" ", 1)[0] + " 0\n")
+    with pytest.raises(InputError, match="line 440: label 0 belongs to class 'zebra', the path to 'airplane'"):
+        _load(small, "tuberlin", lists=lists)
+
+
+def test_a_sketch_both_trained_on_and_held_out_is_an_error(small: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "zeroshot"
+    shutil.copytree(small.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot", lists)
+    held = (lists / TUBERLIN_FILES["heldout_sketches"]).read_text().splitlines()[3]
+    with open(lists / TUBERLIN_FILES["train_sketches"], "a") as file:
+        file.write(held + "\n")
+    with pytest.raises(InputError, match=r"1 sketch stands in both .*lines 441 and 4\).*must not be trained on"):
+        _load(small, "tuberlin", lists=lists)
+
+
+def test_places_without_lists_are_named(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--lists .*nowhere is not a folder"):
+        _load(small, "tuberlin", lists=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="neither there nor in folders such as TU-Berlin/zeroshot.*png_ready_filelist_train"):
+        _load(small, "tuberlin", lists=tmp_path)
+    make_tree(tmp_path, "quickdraw", sketches=1, photos=1, size=2)
+    other = _load(tmp_path, "quickdraw", lists=small.parent / "checkout")
+    assert any("holds none for QuickDraw Extended, split 1" in note for note in other.notes)
+    shutil.copytree(small.parent / "checkout" / "dataset", tmp_path / "two" / "dataset")
+    shutil.copytree(small.parent / "checkout" / "dataset", tmp_path / "two" / "datasets")
+    with pytest.raises(InputError, match="more than once.*datasets/TUBerlin/zeroshot"):
+        _load(small, "tuberlin", lists=tmp_path / "two")
+
+
+# --- layouts and spellings in circulation -------------------------------------------------------------------
+
+@pytest.mark.parametrize(("dataset", "moves"), [
+    ("sketchy", {"256x256": "rendered_256x256/256x256", SKETCHY_EXTENDED: "EXTEND_image_sketchy",
+                 "rendered_256x256/256x256/sketch/tx_000000000000_ready": "rendered_256x256/256x256/sketch/tx_000000000000",
+                 "rendered_256x256/256x256/photo/tx_000000000000_ready": "rendered_256x256/256x256/photo/tx_000000000000"}),
+    ("sketchy", {SKETCHY_SKETCHES: "sketch/tx_000000000000", SKETCHY_ORIGINALS: "photo/tx_000000000000",
+                 SKETCHY_EXTENDED: "extended_photo"}),
+    ("tuberlin", {"png_ready": "sketches", "ImageResized_ready": "images"}),
+    ("tuberlin", {"png_ready": "png", "ImageResized_ready": "ImageResized"}),
+    ("quickdraw", {"QuickDraw_sketches_final": "sketches", "QuickDraw_images_final": "QuickDraw_images"}),
+])
+def test_other_layouts_in_circulation_are_found_and_named(tmp_path: Path, dataset: str, moves: dict[str, str]) -> None:
+    base = make_tree(tmp_path, dataset, sketches=1, photos=1, size=2)
+    plain = _load(tmp_path, dataset)
+    for old, new in moves.items():
+        (base / new).parent.mkdir(parents=True, exist_ok=True)
+        (base / old).rename(base / new)
+    found = _load(tmp_path, dataset)
+    assert (found.data_digest, found.split_digest) == (plain.data_digest, plain.split_digest)
+    for part, files in found.lists().items():
+        assert len(files) == len(getattr(plain, part)) and all((base / path).is_file() for path in files.paths)
+    named = [note for note in found.notes if note.startswith("layout: ")]
+    assert len(named) == len(SPECS[dataset].folders) and all(" stands for " in note for note in named)
+
+
+def test_a_common_folder_name_says_nothing_outside_a_folder_named_after_the_data_set(tmp_path: Path) -> None:
+    base = make_tree(tmp_path, "tuberlin", sketches=1, photos=1, size=2)
+    (base / "png_ready").rename(base / "sketches")
+    (base / "ImageResized_ready").rename(base / "images")
+    base.rename(tmp_path / "mine")
+    assert available(tmp_path / "mine", ["tuberlin", "quickdraw"])[0] == []
+    assert datasets.folders_there("tuberlin", tmp_path / "mine") == ()
+    (tmp_path / "mine").rename(tmp_path / "TU-Berlin")
+    assert available(tmp_path / "TU-Berlin", ["tuberlin", "quickdraw"])[0] == ["tuberlin"]
+    shutil.copytree(tmp_path / "TU-Berlin" / "sketches", tmp_path / "TU-Berlin" / "png")
+    with pytest.raises(InputError, match="png and sketches could each be png_ready"):
+        available(tmp_path, ["tuberlin"])
+    (tmp_path / "TU-Berlin" / "png").rename(tmp_path / "TU-Berlin" / "png_ready")
+    assert any("png_ready is used; sketches there too" in note for note in _load(tmp_path, "tuberlin").notes)
+
+
+def test_a_nearly_right_folder_is_hinted_at_and_not_taken(tuberlin: Path) -> None:
+    (tuberlin / "png_ready" / "giraffe").rename(tuberlin / "png_ready" / "giraff")
+    (tuberlin / "png_ready" / "cup").rename(tuberlin / "png_ready" / "tap")
+    (tuberlin / "ImageResized_ready" / "diamond").rename(tuberlin / "ImageResized_ready" / "diamod")
+    with pytest.raises(InputError) as caught:
+        _load(tuberlin.parent, "tuberlin")
+    said = str(caught.value)
+    assert "did you mean 'giraff' for 'giraffe'? Then rename" in said and "'tap' for" not in said
+    assert "diamo" not in said, "a known misspelling is taken"
+
+
+def test_edit_distance_against_the_definition() -> None:
+    def slow(one: str, other: str) -> int:
+        if not one or not other:
+            return len(one) + len(other)
+        return min(slow(one[1:], other) + 1, slow(one, other[1:]) + 1, slow(one[1:], other[1:]) + (one[0] != other[0]))
+
+    for one in ("", "ant", "trom", "spida", "cup"):
+        for other in ("ant", "tna", "tromo", "spide", "", "pup"):
+            assert datasets._edit_distance(one, other) == slow(one, other)
+
+
+# --- odd places ---------------------------------------------------------------------------------------------
+
+def test_spaces_unicode_and_linked_folders(tuberlin: Path, tmp_path: Path) -> None:
+    odd = tuberlin / "ImageResized_ready" / "ant"
+    (odd / "ant_0.jpg").rename(odd / "ämeise im wald  2.jpg")
+    shutil.move(tuberlin / "ImageResized_ready" / "zebra", tmp_path / "elsewhere")
+    (tuberlin / "ImageResized_ready" / "zebra").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    shutil.move(tuberlin / "png_ready", tmp_path / "drawings")
+    (tuberlin / "png_ready").symlink_to(tmp_path / "drawings", target_is_directory=True)
+    (tuberlin / "ImageResized_ready" / "cup" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    lists = make_lists(tuberlin, "tuberlin", parts=("photo_zero",))
+    found = _load(tuberlin.parent, "tuberlin")
+    assert "ImageResized_ready/ant/ämeise im wald  2.jpg" in found.gallery.paths
+    assert all((found.gallery.root / path).is_file() for path in found.gallery.paths + found.train_sketches.paths)
+    assert any("ignored 1 stray file: cup/gone.jpg" in note for note in found.notes)
+    # the same name, its letters composed otherwise
+    zero = lists / TUBERLIN_FILES["gallery"]
+    zero.write_text(zero.read_text().replace("ämeise", "a\u0308meise"))
+    assert "ImageResized_ready/ant/ämeise im wald  2.jpg" in _load(tuberlin.parent, "tuberlin").gallery.paths
+
+
+def test_a_data_root_that_cannot_be_entered_is_named(tuberlin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> Iterator[os.DirEntry[str]]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(datasets.os, "scandir", refuse)
+    with pytest.raises(InputError, match=f"{tuberlin.parent} can't be listed: Permission denied"):
+        available(tuberlin.parent, ["tuberlin"])
+
+
+def test_a_class_of_75_000_files(tuberlin: Path) -> None:
+    folder = tuberlin / "ImageResized_ready" / "windmill"
+    first = folder / "windmill_0.jpg"
+    for number in range(75_000):
+        name = folder / f"{number:05}.jpg"
+        if number % 60_000:
+            os.link(first, name)
+        else:  # a file has at most 65,000 names on common file systems
+            first = shutil.copy(first, name)
+    make_lists(tuberlin, "tuberlin", parts=("photo_zero",))
+    found = _load(tuberlin.parent, "tuberlin")
+    assert len(found.gallery) == 30 + 75_000
+    assert found.gallery.paths.index("ImageResized_ready/windmill/windmill_0.jpg") + 75_000 == found.gallery.paths.index(
+        "ImageResized_ready/windmill/00000.jpg"), "in the list's order, which is reversed"
+    assert _load(tuberlin.parent, "tuberlin", lists=None).data_digest == found.data_digest

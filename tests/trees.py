@@ -5,8 +5,10 @@ released folder and class names, coloured by class so that a network can learn s
 """
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -19,10 +21,16 @@ SKETCHY_EXTENDED = "EXTEND_image_sketchy_ready"
 FOLDER = {"sketchy": "Sketchy", "tuberlin": "TUBerlin", "quickdraw": "QuickDraw"}
 
 
+@functools.cache
+def split_table(stem: str) -> dict[str, Any]:
+    """A committed table, read once: parsing YAML is slow."""
+    return yaml.safe_load((SPLITS / f"{stem}.yaml").read_text())
+
+
 def class_names(dataset: str) -> list[str]:
     """Folder names as released, in the order of the committed table."""
     stem = "sketchy-1" if dataset == "sketchy" else dataset
-    return list(yaml.safe_load((SPLITS / f"{stem}.yaml").read_text())["classes"])
+    return list(split_table(stem)["classes"])
 
 
 def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size: int = 8) -> Path:
@@ -59,6 +67,46 @@ def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size
     return base
 
 
+def make_lists(base: Path, dataset: str, split: str = "1", where: Path | None = None, held: int = 1,
+               parts: tuple[str, ...] = ("train", "test", "zero", "photo_train", "photo_zero")) -> Path:
+    """Published list files for the tree in `base`: into its own folder, or into `where`; returns their directory.
+
+    Classes and files stand in reverse order, so that nobody mistakes the lists' order for that of the folders. The
+    first `held` sketches of a seen class so listed are in the test list and not in the training list, whether or not
+    the test list is among `parts`.
+    """
+    folder = {"sketchy": {"1": "zeroshot1", "2": "zeroshot0"}[split]}.get(dataset, "zeroshot")
+    sketch, photo = {
+        "sketchy": ("sketch_tx_000000000000_ready_filelist_{}.txt", "all_photo_filelist_{}.txt"),
+        "tuberlin": ("png_ready_filelist_{}.txt", "ImageResized_ready_filelist_{}.txt"),
+        "quickdraw": ("sketch_{}.txt", "all_photo_{}.txt")}[dataset]
+    sketches = {"sketchy": [SKETCHY_SKETCHES], "tuberlin": ["png_ready"], "quickdraw": ["QuickDraw_sketches_final"]}[dataset]
+    photos = {"sketchy": [SKETCHY_ORIGINALS, SKETCHY_EXTENDED], "tuberlin": ["ImageResized_ready"],
+              "quickdraw": ["QuickDraw_images_final"]}[dataset]
+    table = split_table(f"sketchy-{split}" if dataset == "sketchy" else dataset)["classes"]
+    out = where or base / folder
+    out.mkdir(parents=True, exist_ok=True)
+    lines: dict[str, list[str]] = {}
+    for role, names_file in (("seen", "cname_cid.txt"), ("unseen", "cname_cid_zero.txt")):
+        names = [name for name, entry in table.items() if entry["role"] == role][::-1]
+        (out / names_file).write_text("".join(f"{name} {label}\n" for label, name in enumerate(names)))
+        for label, name in enumerate(names):
+            drawn, taken = ([f"{one}/{name}/{file} {label}" for one in folders
+                             for file in sorted(path.name for path in (base / one / name).iterdir())[::-1]]
+                            for folders in (sketches, photos))
+            if role == "seen":
+                lines.setdefault("test", []).extend(drawn[:held])
+                lines.setdefault("train", []).extend(drawn[held:])
+                lines.setdefault("photo_train", []).extend(taken)
+            else:
+                lines.setdefault("zero", []).extend(drawn)
+                lines.setdefault("photo_zero", []).extend(taken)
+    for part in parts:
+        name = photo.format(part.removeprefix("photo_")) if part.startswith("photo") else sketch.format(part)
+        (out / name).write_text("\n".join(lines[part]) + "\n")
+    return out
+
+
 DRAWINGS = ("emojione-monotone", "fluent", "openmoji")
 PICTURES = ("emojione-v1", "fxemoji", "noto", "noto-v1", "twemoji")
 
@@ -69,7 +117,7 @@ def make_emoji(root: Path, size: int = 8) -> Path:
     Every publisher draws every class, except that FxEmoji leaves out every tenth.
     """
     base = root / "emoji-made-by-test"
-    table = yaml.safe_load((SPLITS / "emoji.yaml").read_text())
+    table = split_table("emoji")
     counts = dict.fromkeys(DRAWINGS + PICTURES, 0)
     for index, name in enumerate([*table["classes"], *table["left_out"]]):
         for number, publisher in enumerate(DRAWINGS):
