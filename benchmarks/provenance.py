@@ -26,8 +26,9 @@ def now() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True,
-                              timeout=30).stdout
+        # A diff may hold bytes that are not UTF-8.
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, encoding="utf-8",
+                              errors="surrogateescape", check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -36,7 +37,16 @@ def commit() -> dict[str, Any]:
     """Commit, whether tracked files differ from it, and a digest of that difference (None outside a git checkout)."""
     head, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
     return {"commit": head.strip() if head else None, "dirty": bool(diff) if diff is not None else None,
-            "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None}
+            "diff_sha256": hashlib.sha256(diff.encode("utf-8", "surrogateescape")).hexdigest() if diff else None}
+
+
+def write_diff(path: Path) -> None:
+    """Tracked files' difference from the commit, as a patch at `path`; no file where there is none (or no checkout)."""
+    diff = _git("diff", "HEAD")
+    if diff:
+        path.write_text(diff, encoding="utf-8", errors="surrogateescape")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

@@ -27,6 +27,9 @@ examples
   python benchmarks/run_all.py --seeds 0 1 2                    the same with three seeds (finished cells are kept)
   python benchmarks/run_all.py --variants main leave-one-out    other variants, or groups of them
   python benchmarks/run_all.py --quick                          the whole chain in under 3 minutes, marked a smoke run
+  python benchmarks/run_all.py --variants ledger                what each trap of the released code is worth
+  python benchmarks/run_all.py --as-released                    everything with all of them, in results/PROFILE-as-released
+  python benchmarks/run_all.py --reproduce RUN                  repeat a run bit for bit, or say what differs
   python benchmarks/run_all.py --dry-run                        the plan only: cells, what they feed, what is done
   python benchmarks/run_all.py --data-root /data --device cuda --words GoogleNews-vectors-negative300.bin
                                                                 the paper's data sets on a GPU
@@ -36,7 +39,8 @@ results
   OUTPUT/report/index.html. `make ui` opens MLflow on the loopback address.
 
 exit status
-  0 all cells finished; 1 some cell failed (the others ran; the reason is printed); 2 bad input; 130 interrupted.
+  0 all cells finished (--reproduce: the run agrees); 1 some cell failed (the others ran; the reason is printed), or
+  the repeated run differs; 2 bad input; 130 interrupted.
 """
 
 
@@ -68,6 +72,17 @@ def parser() -> argparse.ArgumentParser:
                    help="replace settings of every cell, e.g. --set training.epochs=4 losses.sharing=100")
     p.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all cores); results are bit-identical "
                                                                "only at an equal number")
+    p.add_argument("--as-released", action="store_true",
+                   help="turn on every trap of the released code that has a setting (baselines/ledger.py); with the paper "
+                        "profile, rates, epochs and seed are the released ones anyway")
+    p.add_argument("--lists", metavar="DIR|none", default="auto",
+                   help="list files of the paper's data sets: found beside the data (default), `none` to go by the folders "
+                        "alone, or the folder that holds them")
+    p.add_argument("--reproduce", metavar="RUN",
+                   help="repeat one finished run and say whether it agrees: its folder, folder name, identity or MLflow run id")
+    p.add_argument("--tolerance", type=float, metavar="X",
+                   help="with --reproduce: largest difference of a metric that still agrees (default: 0 where commit, device, "
+                        "threads and versions are the same, else 0.02)")
     p.add_argument("--quick", action="store_true", help="one epoch a cell: checks the chain, not the science")
     p.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     p.add_argument("--no-report", action="store_true", help="leave the report out")
@@ -115,6 +130,10 @@ def _run(options: argparse.Namespace) -> int:
     from tcn.config import InputError
 
     root = options.data_root or (Path(os.environ["TCN_DATA"]) if os.environ.get("TCN_DATA") else None)
+    if options.reproduce:
+        return _reproduce(options, root)
+    if options.tolerance is not None:
+        raise InputError("--tolerance belongs to --reproduce")
     name = options.profile or ("paper" if root else "laptop")
     if options.profile is None and root is None:
         print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
@@ -125,7 +144,8 @@ def _run(options: argparse.Namespace) -> int:
     overrides = _overrides(options.overrides)
     overrides["network.weights"] = backbones.weights_setting(options.weights)
     overrides["network.teacher_weights"] = backbones.weights_setting(options.teacher_weights or options.weights)
-    cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick)
+    cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick,
+                             options.as_released)
     for backbone in {cell.config.network.backbone for cell in cells}:
         # A wrong file is bad input, said before the first cell, not a failure of each.
         for option, file in (("network.weights", options.weights),
@@ -141,13 +161,15 @@ def _run(options: argparse.Namespace) -> int:
         print(f"missing: {dataset}: {reason}")
     if not cells:
         raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
-    output = options.output or provenance.ROOT / "results" / (name + ("-smoke" if options.quick else ""))
+    suffix = ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
+    output = options.output or provenance.ROOT / "results" / (name + suffix)
     places = _places(options, root)
     if options.dry_run:
         return _dry_run(cells, profile, output, places)
     created = provenance.now()
-    suite = Suite(output, name, options.quick)
-    print(f"{_cells(len(cells))}, profile {name}{' (smoke run)' if options.quick else ''}, "
+    suite = Suite(output, name, options.quick, options.as_released)
+    print(f"{_cells(len(cells))}, profile {name}{' as released' if options.as_released else ''}"
+          f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
     from benchmarks.runner import Material
@@ -182,6 +204,36 @@ def _run(options: argparse.Namespace) -> int:
     if page:
         print(f"report: {page}")
     return 1 if failures else 0
+
+
+def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
+    import torch
+
+    from benchmarks import provenance, reproduce
+    from benchmarks.runner import Material
+    from tcn.config import InputError
+
+    ignored = [f"--{name.replace('_', '-')}" for name in ("profile", "datasets", "variants", "seeds", "overrides", "quick",
+                                                           "dry_run", "as_released") if getattr(options, name)]
+    if ignored:
+        raise InputError(f"--reproduce repeats a run as it was; leave out {', '.join(ignored)}".replace("--overrides", "--set"))
+    folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
+    original = reproduce.read(folder)
+    # Sums depend on the number of threads: without word from the user, take the original's.
+    threads = options.threads or original.provenance.get("threads")
+    if threads:
+        torch.set_num_threads(int(threads))
+    device = _device(options.device)
+    print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads", flush=True)
+    started = time.perf_counter()
+    result = reproduce.reproduce(original, Material(_places(options, root)), device, options.tolerance, provenance.command())
+    print(f"{result.text()}\n  took {_duration(time.perf_counter() - started)}; written to "
+          f"{original.suite / reproduce.FOLDER / (original.folder.name + '.json')}")
+    if not options.no_report:
+        from reports.render import render
+
+        print(f"report: {render(original.suite, original.suite / 'report')}")
+    return 0 if result.agrees else 1
 
 
 def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
@@ -276,8 +328,9 @@ def _places(options: argparse.Namespace, root: Path | None) -> Any:
         path = getattr(options, option)
         if path is not None and not path.exists():
             raise InputError(f"--{option.replace('_', '-')} {path} does not exist; check the path")
+    lists = None if options.lists == "none" else options.lists
     return Places(cache.resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
-                  options.emoji_tarballs)
+                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
 
 
 def _cells(number: int) -> str:

@@ -18,9 +18,9 @@ from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.store import (EPOCH_TERMS, STEP_TERMS, CellFolder, Mirror, read_json, write_bytes, write_json,
                               write_table)
-from tcn import backbones, codes, datasets, metrics, training
+from tcn import backbones, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
-from tcn.config import Config, InputError, Modality, identity
+from tcn.config import Config, InputError, Modality, change, identity
 from tcn.datasets import Files, Split
 from tcn.features import Standardiser, extract, singular_values
 from tcn.images import Pixels, decode, pack
@@ -28,13 +28,18 @@ from tcn.method import Ingredients
 from tcn.seeding import numpy_stream
 from tcn.words import Words, load_words
 
-PROTOCOLS = ("released", "standard")
+HEADLINE = ("released", "standard")
+"""Rules that head the tables; the other four are recorded where all queries meet the whole gallery."""
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
 EMOJI_WORDS = Path(datasets.__file__).parent / "splits" / "emoji_words.csv"
 SHOWN = 13
 FIXED_EXAMPLES = 4
-METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "chance", "ceiling", "query_source", "gallery",
-                  "queries", "photos")
+METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "standard_error", "chance", "ceiling", "ties",
+                  "duplicates", "query_source", "gallery", "queries", "photos")
+LEDGER_COLUMNS = ("trap", "arm", "features", "protocol", "metric", "value", "note")
+LEDGER_METRICS = ("mAP@all", "Prec@100", "Prec@R", "mAP@200", "Prec@200")
+ONE_MATRIX_BYTES = 2e9
+"""Largest float64 matrix of distances that the ledger makes to show that blocks change nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Places:
     weights: Path | None = None
     teacher_weights: Path | None = None
     emoji_tarballs: Path | None = None
+    lists: Path | str | None = "auto"
+    """Where list files are: `auto` beside the data, None to go by the folders alone, or a folder."""
     progress: bool = True
 
 
@@ -65,7 +72,7 @@ class Material:
         if key not in self._splits:
             p = self.places
             self._splits[key] = datasets.load(dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress,
-                                              emoji_tarballs=p.emoji_tarballs)
+                                              emoji_tarballs=p.emoji_tarballs, lists=p.lists)
         return self._splits[key]
 
     def pixels(self, config: Config, role: str) -> Pixels:
@@ -109,7 +116,8 @@ class Material:
 
 
 def _uses_words(config: Config) -> bool:
-    return config.training.optimizer != "none" and config.losses.semantic > 0
+    used = config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
+    return config.training.optimizer != "none" and used
 
 
 def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str
@@ -120,9 +128,11 @@ def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror,
     folder.write_config()
     before = _earlier(folder)
     record = {**provenance.collect(device), "identity": folder.identity, "data_digest": split.data_digest,
-              "split_digest": split.split_digest, "resumed_from_epoch": folder.epochs_done,
-              "notes": list(split.notes)}
+              "split_digest": split.split_digest, "resumed_from_epoch": folder.epochs_done, "seed": cell.seed,
+              "words_digest": material.words(cell.config).digest if _uses_words(cell.config) else None,
+              "manifest": _manifest(split, material.places.cache), "notes": list(split.notes)}
     write_json(folder.path / "provenance.json", record)
+    provenance.write_diff(folder.path / "diff.patch")
     folder.set_state("running", epochs_done=folder.epochs_done)
     try:
         with mirror.cell(folder, describe(split)) as view:
@@ -149,6 +159,14 @@ def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror,
     except Exception as error:
         return read_json(folder.path / "status.json")["reason"] or str(error)
     return None
+
+
+def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
+    """What `python -m tcn data check` found for these files, in short; None where it has not been run."""
+    found = doctor.manifest_for(split, cache)
+    if found is None:
+        return None
+    return {key: value for key, value in found.items() if key in ("content_digest", "checked", "unreadable", "counts")}
 
 
 def _earlier(folder: CellFolder) -> float:
@@ -193,7 +211,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
                    "words": material.words(config).description if _uses_words(config) else "not used"}
         training.save_atomically({"model": model.state_dict(), "epoch": best_epoch, "identity": folder.identity},
                                  folder.path / "checkpoint.pt")
-    score_cell(config, split, model, material, device, folder)
+    score_cell(config, split, model, material, device, folder, baselines.find(cell.variant).ledger)
     return {"record": record, "best_epoch": best_epoch}
 
 
@@ -213,12 +231,16 @@ def validation_data(material: Material, config: Config) -> training.ValidationDa
 
 
 def score_cell(config: Config, split: Split, model: torch.nn.Module, material: Material, device: torch.device,
-               folder: CellFolder) -> None:
-    """Features, codes and every metric of unseen and validation classes; singular values; example retrievals."""
+               folder: CellFolder, ledger: bool = False) -> None:
+    """Features, codes and every metric of unseen and validation classes; singular values; example retrievals.
+
+    `ledger`: also score the traps that change only scoring, from the same features.
+    """
     evaluation = config.evaluation
 
-    def features(role: str, modality: Modality) -> np.ndarray:
-        return extract(model, material.pixels(config, role), modality, config.data.image_size, device, evaluation.features)
+    def features(role: str, modality: Modality, side: Modality | None = None) -> np.ndarray:
+        return extract(model, material.pixels(config, role), modality, config.data.image_size, device, evaluation.features,
+                       side=side)
 
     seen = {m: features(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
     standard = {m: Standardiser.fit(seen[m]) if evaluation.statistics == "per_modality" else (lambda x: x)
@@ -226,74 +248,160 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
     seen = {m: standard[m](seen[m]) for m in Modality}
     rows: list[dict[str, Any]] = []
     per_query: list[dict[str, Any]] = []
+    every: dict[str, np.ndarray] = {}
     sets = {"unseen": ("query", "gallery")}
     if len(split.validation):
         sets["validation"] = ("validation_sketches", "validation_photos")
     for classes, (query_role, gallery_role) in sets.items():
         query = standard[Modality.SKETCH](features(query_role, Modality.SKETCH))
-        gallery = standard[Modality.PHOTO](features(gallery_role, Modality.PHOTO))
+        photo_side = Modality.SKETCH if evaluation.photo_side == "sketch" else None
+        gallery = standard[Modality.PHOTO](features(gallery_role, Modality.PHOTO, photo_side))
         files = getattr(split, query_role), getattr(split, gallery_role)
         kinds = {"real": (query, gallery, "euclidean")}
         if evaluation.binary:
             kinds["binary"] = (*_codes(seen, query, gallery, config), "hamming")
         for kind, (q, g, metric) in kinds.items():
-            rows += _score(classes, kind, q, g, metric, files, split, per_query if classes == "unseen" else None)
+            unseen = classes == "unseen"
+            rows += _score(classes, kind, q, g, metric, files, split, config, (per_query, every) if unseen else None)
         if classes == "unseen":
             _write_features(folder.path / "features.npz", split, query, gallery, files)
             _write_singular_values(folder.path / "singular_values.csv", seen, query, gallery)
             _write_examples(folder.path, split, query, gallery, files)
+            if ledger:
+                sides = [standard[Modality.PHOTO](features("gallery", Modality.PHOTO, side)) for side in (None, Modality.SKETCH)]
+                write_table(folder.path / "ledger.csv", score_ledger(config, files, seen, query, *sides), LEDGER_COLUMNS)
     write_table(folder.path / "per_query.csv", per_query,
                 ("query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"))
+    _write_arrays(folder.path / "per_query.npz", every)
     write_table(folder.path / "metrics.csv", rows, METRIC_COLUMNS)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def _codes(seen: dict[Modality, np.ndarray], query: np.ndarray, gallery: np.ndarray, config: Config
            ) -> tuple[np.ndarray, np.ndarray]:
-    """ITQ codes of D bits, fitted on seen training features of both modalities (never on test features)."""
-    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-            for x in (np.concatenate(list(seen.values())), query, gallery)]
-    return codes.binary_codes(*unit, bits=min(config.network.dim, query.shape[1]), seed=config.seed)
+    """ITQ codes of D bits; fitted on seen training features of both modalities unless the released fit is asked for."""
+    unit = [_unit(x) for x in (np.concatenate(list(seen.values())), query, gallery)]
+    return codes.binary_codes(*unit, bits=min(config.network.dim, query.shape[1]), seed=config.seed,
+                              rule=config.evaluation.itq_rule, fit=config.evaluation.itq_fit)
+
+
+def _repeated(files: Files) -> bool:
+    return len(set(files.groups)) < len(files.groups)
 
 
 def _score(classes: str, kind: str, query: np.ndarray, gallery: np.ndarray, metric: str, files: tuple[Files, Files],
-           split: Split, per_query: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+           split: Split, config: Config, keep: tuple[list[dict[str, Any]], dict[str, np.ndarray]] | None
+           ) -> list[dict[str, Any]]:
+    """Rows of metrics.csv; per-query values of all queries against the whole gallery go to `keep`."""
     query_files, gallery_files = files
     sources = np.array(query_files.sources)
     photo_sources = np.array(gallery_files.sources)
     everything = np.ones(len(gallery), bool)
-    subsets = [("all", np.ones(len(query), bool), "all", everything)]
+    subsets = [("all", np.ones(len(query), bool), "all", everything, "as-published")]
+    if _repeated(gallery_files):
+        subsets.append(("all", subsets[0][1], "all", everything, "distinct"))
     for name in sorted(set(query_files.sources) - {""}):
-        subsets.append((name, sources == name, "all", everything))
+        subsets.append((name, sources == name, "all", everything, "as-published"))
         # EmojiOne drew both: its queries are also scored without the photos of the same hand.
         if name == "emojione-monotone" and "emojione-v1" in gallery_files.sources:
-            subsets.append((name, sources == name, "without emojione-v1", photo_sources != "emojione-v1"))
+            subsets.append((name, sources == name, "without emojione-v1", photo_sources != "emojione-v1", "as-published"))
+    groups = np.array(gallery_files.groups) if gallery_files.groups else None
     rows = []
-    for source, chosen, gallery_name, kept in subsets:
+    for source, chosen, gallery_name, kept, duplicates in subsets:
+        whole = source == "all" and gallery_name == "all"
         scores = metrics.score(query[chosen], gallery[kept], query_files.labels[chosen], gallery_files.labels[kept],
-                               protocols=PROTOCOLS, metric=metric)
-        for protocol in PROTOCOLS:
-            for name in METRICS:
+                               protocols=metrics.ALL if whole else HEADLINE, metric=metric, ties=config.evaluation.ties,
+                               missing_classes=config.evaluation.missing_classes, duplicates=duplicates,
+                               gallery_group=groups[kept] if duplicates == "distinct" else None)
+        for protocol in scores.protocols:
+            for name in (n for n in METRICS if n in scores.metrics(protocol)):
                 rows.append({"classes": classes, "features": kind, "protocol": protocol, "metric": name,
-                             "value": scores.value(protocol, name), "chance": scores.chance(protocol, name),
-                             "ceiling": scores.ceiling(protocol, name), "query_source": source,
+                             "value": scores.value(protocol, name), "standard_error": scores.error(protocol, name),
+                             "chance": scores.chance(protocol, name), "ceiling": scores.ceiling(protocol, name),
+                             "ties": scores.ties, "duplicates": scores.duplicates, "query_source": source,
                              "gallery": gallery_name, "queries": scores.queries, "photos": scores.photos})
-        if per_query is not None and source == "all":
-            released, standard = (scores.per_query(p, "mAP@all") for p in PROTOCOLS)
+                if keep is not None and whole and duplicates == "as-published":
+                    keep[1][f"{kind}/{protocol}/{name}"] = scores.per_query(protocol, name)
+        if keep is not None and whole and duplicates == "as-published":
+            keep[1].setdefault("query", np.array(query_files.paths))
+            keep[1].setdefault("class", np.array(split.classes)[query_files.labels])
+            released, standard = (scores.per_query(p, "mAP@all") for p in HEADLINE)
             r_precision = scores.per_query("released", "Prec@R")
-            per_query += [{"query": path, "class": split.classes[label], "source": origin, "features": kind,
-                           "AP_released": float(a), "AP_standard": float(b), "Prec@R": float(c)}
-                          for path, label, origin, a, b, c in zip(query_files.paths, query_files.labels,
-                                                                  query_files.sources, released, standard, r_precision)]
+            keep[0].extend({"query": path, "class": split.classes[label], "source": origin, "features": kind,
+                            "AP_released": float(a), "AP_standard": float(b), "Prec@R": float(c)}
+                           for path, label, origin, a, b, c in zip(query_files.paths, query_files.labels,
+                                                                   query_files.sources, released, standard, r_precision))
     return rows
+
+
+def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality, np.ndarray], query: np.ndarray,
+                 gallery: np.ndarray, gallery_on_sketch_side: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of ledger.csv: what each trap that changes only scoring is worth, all else corrected.
+
+    query [Nq, D], gallery [Ng, D] and the gallery as the released code reads it, from one trained network.
+    """
+    query_labels, gallery_labels = files[0].labels, files[1].labels
+    rows: list[dict[str, Any]] = []
+
+    def add(trap: str, arm: str, kind: str, q: np.ndarray, g: np.ndarray, **options: Any) -> None:
+        scores = metrics.score(q, g, query_labels, gallery_labels, protocols=("released",),
+                               metric="euclidean" if kind == "real" else "hamming", **options)
+        rows.extend({"trap": trap, "arm": arm, "features": kind, "protocol": "released", "metric": name,
+                     "value": scores.value("released", name), "note": ""} for name in LEDGER_METRICS)
+
+    def coded(g: np.ndarray, rule: str = "textbook", fit: str = "seen") -> tuple[np.ndarray, np.ndarray]:
+        return _codes(seen, query, g, change(config, {"evaluation.itq_rule": rule, "evaluation.itq_fit": fit}))
+
+    def absent(trap: str, note: str) -> None:
+        rows.append({"trap": trap, "note": note})
+
+    plain = coded(gallery)
+    for kind, arms in (("real", ((query, gallery), (query, gallery_on_sketch_side))),
+                       ("binary", (plain, coded(gallery_on_sketch_side)))):
+        for arm, pair in zip(("corrected", "released"), arms):
+            add("photo-side", arm, kind, *pair)
+    for trap, released in (("itq-rule", coded(gallery, rule="released")), ("itq-fit", coded(gallery, fit="as-released"))):
+        add(trap, "corrected", "binary", *plain)
+        add(trap, "released", "binary", *released)
+    for arm, ties in (("corrected", "expected"), ("released", "unstable-sort"),
+                      *((name, name) for name in metrics.TIES if name != "unstable-sort")):
+        add("ties", arm, "binary", *plain, ties=ties)
+    if set(query_labels.tolist()) - set(gallery_labels.tolist()):
+        for arm, rule in (("corrected", "zero"), ("released", "as-released")):
+            add("missing-classes", arm, "real", query, gallery, missing_classes=rule)
+    else:
+        absent("missing-classes", "every query class has photos")
+    if _repeated(files[1]):
+        for kind, pair in (("real", (query, gallery)), ("binary", plain)):
+            add("duplicates", "corrected", kind, *pair, duplicates="distinct", gallery_group=np.array(files[1].groups))
+            add("duplicates", "released", kind, *pair)
+    else:
+        absent("duplicates", "no photo is listed twice")
+    if 8 * len(query) * len(gallery) <= ONE_MATRIX_BYTES:
+        add("one-matrix", "corrected", "real", query, gallery, block=max(1, len(query) // 7))
+        add("one-matrix", "released", "real", query, gallery, block=len(query))
+    else:
+        absent("one-matrix", f"the matrix would take {8 * len(query) * len(gallery) / 1e9:.0f} GB")
+    return rows
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
 
 
 def _write_features(path: Path, split: Split, query: np.ndarray, gallery: np.ndarray, files: tuple[Files, Files]) -> None:
     names = np.array(split.classes)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, query=query, gallery=gallery, query_labels=names[files[0].labels],
-                        gallery_labels=names[files[1].labels], query_paths=np.array(files[0].paths),
-                        gallery_paths=np.array(files[1].paths), query_sources=np.array(files[0].sources))
-    write_bytes(path, buffer.getvalue())
+    arrays = {"query": query, "gallery": gallery, "query_labels": names[files[0].labels],
+              "gallery_labels": names[files[1].labels], "query_paths": np.array(files[0].paths),
+              "gallery_paths": np.array(files[1].paths), "query_sources": np.array(files[0].sources)}
+    if _repeated(files[1]):
+        arrays["gallery_group"] = np.array(files[1].groups)
+    _write_arrays(path, arrays)
 
 
 def _write_singular_values(path: Path, seen: dict[Modality, np.ndarray], query: np.ndarray, gallery: np.ndarray) -> None:

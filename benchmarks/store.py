@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from baselines import ledger
 from benchmarks.experiments import Cell
 from tcn.config import InputError, flatten, to_dict
 
@@ -30,7 +31,7 @@ STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "s
 EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo", "distillation", "sharing",
                "semantic", "seen_accuracy", "validation_map", "seconds", "pairs_per_second")
 MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "steps.csv", "metrics.csv", "per_query.csv",
-            "singular_values.csv", "examples.json")
+            "per_query.npz", "ledger.csv", "singular_values.csv", "examples.json", "diff.patch")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -104,14 +105,15 @@ class CellFolder:
 class Suite:
     """An output folder: one profile's cells and its MLflow store."""
 
-    def __init__(self, output: Path, profile: str, smoke: bool) -> None:
-        self.output, self.profile, self.smoke = output, profile, smoke
+    def __init__(self, output: Path, profile: str, smoke: bool, as_released: bool = False) -> None:
+        self.output, self.profile, self.smoke, self.as_released = output, profile, smoke, as_released
         path = output / "suite.json"
         if path.exists():
             known = read_json(path)
-            if (known["profile"], known["smoke"]) != (profile, smoke):
-                there, here = (f"{'a smoke run' if s else 'a full run'} of profile '{p}'" for p, s in (
-                    (known["profile"], known["smoke"]), (profile, smoke)))
+            if (known["profile"], known["smoke"], known.get("as_released", False)) != (profile, smoke, as_released):
+                there, here = (f"{'a smoke run' if s else 'a full run'} of profile '{p}'{' as released' if r else ''}"
+                               for p, s, r in ((known["profile"], known["smoke"], known.get("as_released", False)),
+                                               (profile, smoke, as_released)))
                 raise InputError(f"the output folder {output} holds {there}, this is {here}; pass another --output, "
                                  f"nothing there was touched")
         elif output.exists() and not output.is_dir():
@@ -136,15 +138,17 @@ class Suite:
             name = str(folder.path.relative_to(self.output))
             entries[name] = {"dataset": cell.dataset, "split": cell.split, "variant": cell.variant, "seed": cell.seed,
                              "folder": name, "identity": folder.identity}
-        write_json(path, {"profile": self.profile, "smoke": self.smoke, "created": old["created"], "command": command,
-                          "missing_datasets": dict(missing), "cells": list(entries.values())})
+        write_json(path, {"profile": self.profile, "smoke": self.smoke, "as_released": self.as_released,
+                          "created": old["created"], "command": command, "missing_datasets": dict(missing),
+                          "cells": list(entries.values()), "ledger": ledger.entries()})
 
 
 class Mirror:
     """Result folders repeated in MLflow: an experiment per profile, a parent run per suite, a child per cell."""
 
-    def __init__(self, suite: Suite, command: str) -> None:
-        self.suite = suite
+    def __init__(self, suite: Suite, command: str, tags: Mapping[str, str] | None = None) -> None:
+        """`tags` are put on every cell's run, over the usual ones."""
+        self.suite, self.tags = suite, dict(tags or {})
         self.alive = False
         try:
             import mlflow
@@ -267,7 +271,7 @@ class CellMirror:
             tags = {"mlflow.parentRunId": mirror.parent, "kind": "cell", "dataset": cell.dataset, "split": cell.split,
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
-                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device"))}
+                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device")), **mirror.tags}
             run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
                 [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *["smoke"] * mirror.suite.smoke]))
             self.run_id = mirror._note(note, run.info.run_id)
@@ -317,6 +321,8 @@ class CellMirror:
         for row in _read_rows(self.folder.path / "metrics.csv"):
             if row["query_source"] == "all" and row["gallery"] == "all":
                 name = "/".join([row["classes"], row["features"], row["protocol"], row["metric"].replace("@", "_at_")])
+                if row.get("duplicates") == "distinct":
+                    name += "/distinct"
                 points.append(metric(name, float(row["value"]), stamp, 0))
         self.mirror.client.log_batch(self.run_id, metrics=points)
         for name in MIRRORED:

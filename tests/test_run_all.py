@@ -8,35 +8,16 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import torch
-from torchvision import models
-from trees import class_names, make_tree
+from small_suite import ONE, cells, common, make_place
+from trees import make_tree
 
 from benchmarks import run_all, runner
 from tcn import training
 
-SMALL = ["--set", "network.backbone=resnet18", "network.dim=8", "data.image_size=32", "data.stored_size=32",
-         "training.encoder_rate=1e-3", "training.head_rate=1e-2"]
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A data root with QuickDraw, random weights, a word table."""
-    root = tmp_path_factory.mktemp("place")
-    make_tree(root / "data", "quickdraw", sketches=3, photos=2, size=16)
-    torch.manual_seed(0)
-    torch.save(models.resnet18().state_dict(), root / "r18.pth")
-    rng = np.random.default_rng(0)
-    with open(root / "words.csv", "w", newline="") as out:
-        rows = csv.writer(out)
-        rows.writerow(["name", *(f"v{i}" for i in range(6))])
-        rows.writerows([name, *rng.normal(size=6).round(3)] for name in class_names("quickdraw"))
-    return root
-
-
-def common(place: Path) -> list[str]:
-    return ["--data-root", str(place / "data"), "--cache", str(place / "cache"), "--words", str(place / "words.csv"),
-            "--weights", str(place / "r18.pth"), "--device", "cpu", "--quick", *SMALL]
+    return make_place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture
@@ -53,9 +34,6 @@ def run(place, monkeypatch, capsys):
     return call
 
 
-ONE = ("--datasets", "quickdraw", "--seeds", "3")
-
-
 @pytest.fixture(scope="module")
 def finished(place):
     """An output folder with tcn, hws and a floor finished."""
@@ -65,19 +43,16 @@ def finished(place):
     return output
 
 
-def cells(output: Path) -> dict[str, Path]:
-    return {p.name.rsplit("__", 1)[0]: p for p in (output / "cells").iterdir()}
-
-
 def test_every_cell_leaves_its_plain_files(finished):
     found = cells(finished)
     assert set(found) == {f"quickdraw-1__{v}__seed3" for v in ("floor-svd-permodality", "hws", "tcn")}
     for name, folder in found.items():
         files = {p.name for p in folder.iterdir()}
-        always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "features.npz",
-                  "singular_values.csv", "examples.json", "examples"}
+        always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "per_query.npz",
+                  "features.npz", "singular_values.csv", "examples.json", "examples"}
         assert always <= files
         assert ({"history.csv", "steps.csv", "checkpoint.pt"} <= files) == ("floor" not in name)
+        assert ("ledger.csv" in files) == ("__tcn__" in name)
         assert not {"resume.pt", "best.pt"} & files
         status = json.loads((folder / "status.json").read_text())
         assert status["state"] == "finished"
@@ -105,6 +80,22 @@ def test_written_metrics_follow_from_the_written_features(finished):
     np.testing.assert_allclose(per_query, precisions, rtol=1e-6)
     unseen = set(data["query_labels"])
     assert len(unseen) == 30 and "windmill" in unseen
+
+
+def test_every_metric_follows_from_the_per_query_values(finished):
+    """Mean over queries, or over classes of the class means, of what per_query.npz holds: the row in metrics.csv."""
+    folder = cells(finished)["quickdraw-1__hws__seed3"]
+    values = np.load(folder / "per_query.npz")
+    classes = values["class"]
+    rows = [r for r in csv.DictReader(open(folder / "metrics.csv"))
+            if (r["classes"], r["query_source"], r["gallery"], r["duplicates"]) == ("unseen", "all", "all", "as-published")]
+    assert {r["protocol"] for r in rows} == {"released", "cvpr19", "zse", "sem-pcyc", "cvae", "standard"}
+    assert len(rows) == len(values.files) - 2 == 2 * (5 + 3 * 6 + 2 * 2)
+    for row in rows:
+        per_query = values[f"{row['features']}/{row['protocol']}/{row['metric']}"]
+        mean = np.mean([per_query[classes == c].mean() for c in set(classes)]) if row["protocol"] == "released" \
+            else per_query.mean()
+        assert float(row["value"]) == pytest.approx(mean, rel=1e-12)
 
 
 def test_mlflow_holds_the_same(finished):

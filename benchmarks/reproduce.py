@@ -1,0 +1,240 @@
+"""Repeats one finished run and says whether it agrees, and within what tolerance.
+
+In: a run (its folder, folder name, identity or MLflow run id) of a suite. Out: a second run beside it, compared
+value by value, and a JSON file that the report shows. Provenance of the first run says what must be the same.
+"""
+from __future__ import annotations
+
+import csv
+import math
+import re
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import torch
+
+from benchmarks import provenance
+from benchmarks.experiments import Cell
+from benchmarks.runner import Material, run_cell
+from benchmarks.store import CellFolder, Mirror, read_json, write_json
+from tcn.config import InputError, from_dict
+from tcn.training import load_checkpoint
+
+FOLDER = "reproductions"
+ELSEWHERE = 0.02
+"""Largest difference of a metric that is still called agreement where device, threads, versions or code differ: training
+amplifies rounding, and bit for bit is promised only where all of these are equal."""
+TIMES = ("seconds", "pairs_per_second")
+ENVIRONMENT = ("commit", "diff_sha256", "device", "threads", "python", "platform")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A finished run that can be repeated."""
+
+    suite: Path
+    folder: Path
+    cell: Cell
+    identity: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of repeating a run; the fields of its JSON file."""
+
+    run: str
+    identity: str
+    dataset: str
+    split: str
+    variant: str
+    seed: int
+    verdict: str
+    """`bit for bit`, `within tolerance`, `differs` or `failed`."""
+    tolerance: float
+    largest_difference: float | None
+    """Over all metrics; None where the second run gave none."""
+    where: str
+    """Which metric differs most."""
+    compared: int
+    """Values compared, over metrics, per-query values, features, history and checkpoint."""
+    same_environment: bool
+    differences: tuple[str, ...]
+    """What differs in the environment, then which files differ."""
+    command: str
+    date: str
+
+    @property
+    def agrees(self) -> bool:
+        """True where the second run confirms the first."""
+        return self.verdict in ("bit for bit", "within tolerance")
+
+    def text(self) -> str:
+        """A few lines for a terminal."""
+        lines = [f"{self.run}: {self.verdict}"]
+        if self.largest_difference is not None:
+            lines.append(f"  {self.compared:,} values compared; largest difference of a metric {self.largest_difference:.3g}"
+                         + (f" ({self.where})" if self.where else "") + f", tolerance {self.tolerance:g}")
+        lines.append("  same commit, device, threads and versions" if self.same_environment else
+                     "  environment differs: bit for bit can't be expected")
+        return "\n".join([*lines, *(f"  - {text}" for text in self.differences)])
+
+
+def find(name: str, output: Path | None, results: Path) -> Path:
+    """The cell folder meant by `name`: a path, a folder's name, an identity (6 digits or more) or an MLflow run id.
+
+    Looks in the suite `output`, or in every suite below `results`. InputError where there is none, or several.
+    """
+    path = Path(name).expanduser()
+    if (path / "config.json").exists():
+        return path.resolve()
+    suites = [output] if output else sorted(p.parent for p in (*results.glob("suite.json"), *results.glob("*/suite.json")))
+    found = []
+    for folder in (f for suite in suites for f in sorted((suite / "cells").glob("*")) if f.is_dir()):
+        identity = folder.name.rpartition("__")[2]
+        full = read_json(folder / "config.json").get("identity", "") if (folder / "config.json").exists() else ""
+        run_id = read_json(folder / "mlflow.json").get("run_id") if (folder / "mlflow.json").exists() else None
+        prefix = len(name) >= 6 and re.fullmatch("[0-9a-f]+", name) and (full.startswith(name) or identity.startswith(name))
+        if name in (folder.name, run_id) or prefix:
+            found.append(folder)
+    if not found:
+        raise InputError(f"--reproduce {name}: no such run in {', '.join(map(str, suites)) or results}; give a folder below "
+                         f"OUTPUT/cells, its name, the run's identity, or its MLflow run id (and --output for another suite)")
+    if len(found) > 1:
+        raise InputError(f"--reproduce {name} could be {', '.join(str(f) for f in found[:5])}; give the folder")
+    return found[0].resolve()
+
+
+def read(folder: Path) -> Original:
+    """A run's settings and provenance from its folder. InputError where it is not finished or not readable."""
+    settings, status = read_json(folder / "config.json"), read_json(folder / "status.json")
+    if status.get("state") != "finished":
+        raise InputError(f"{folder} is {status.get('state')}, not finished; run it first, then reproduce it")
+    variant, identity = settings.pop("variant", None), settings.pop("identity", "")
+    config = from_dict(settings)
+    if variant is None:
+        raise InputError(f"{folder / 'config.json'} names no variant")
+    cell = Cell(config.data.dataset, config.data.split, variant, config)
+    return Original(folder.parent.parent, folder, cell, identity, read_json(folder / "provenance.json"))
+
+
+def environment_differences(original: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is not as it was, one sentence each: code, device, threads, versions."""
+    found = [f"{key}: {_short(original.get(key))} then, {_short(now.get(key))} now" for key in ENVIRONMENT
+             if original.get(key) != now.get(key)]
+    then, here = original.get("versions") or {}, now["versions"]
+    return found + [f"{package}: {then.get(package)} then, {here.get(package)} now" for package in sorted({*then, *here})
+                    if then.get(package) != here.get(package)]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{40,64}", text) else text
+
+
+def check_material(original: Original, material: Material) -> str:
+    """The identity on this machine; InputError where data, split or words are not those of the original."""
+    cell, record = original.cell, original.provenance
+    split = material.split(cell.dataset, cell.split)
+    for name, here in (("data_digest", split.data_digest), ("split_digest", split.split_digest)):
+        if record.get(name) != here:
+            raise InputError(f"{original.folder.name} was made on other files: {name} {_short(record.get(name))} there, "
+                             f"{_short(here)} here; the same data set is needed to reproduce it (python -m tcn data check)")
+    identity = material.identity(cell.config)
+    words = record.get("words_digest")
+    if words and words != material.words(cell.config).digest:
+        raise InputError(f"{original.folder.name} was made with other word vectors; pass the same file with --words")
+    return identity
+
+
+def reproduce(original: Original, material: Material, device: torch.device, tolerance: float | None, command: str
+              ) -> Reproduction:
+    """Run the cell again below OUTPUT/reproductions and compare. An interrupted repetition is taken up again."""
+    identity = check_material(original, material)
+    folder = CellFolder(original.suite / FOLDER, original.cell, identity)
+    if folder.state == "finished":
+        shutil.rmtree(folder.path)
+    head = read_json(original.suite / "suite.json")
+    mirror = Mirror(_SuiteOf(original.suite, head["profile"], head["smoke"]), command,
+                    {"kind": "reproduction", "reproduces": original.folder.name})
+    now = provenance.collect(device)
+    differences = environment_differences(original.provenance, now)
+    if identity != original.identity:
+        differences.append("settings: this version of the code has other settings (identity "
+                           f"{original.identity[:8]} then, {identity[:8]} now); values new to it are at their defaults")
+    limit = tolerance if tolerance is not None else (ELSEWHERE if differences else 0.0)
+    try:
+        reason = run_cell(original.cell, folder, material, mirror, device, f"again: {original.cell.variant} seed "
+                                                                           f"{original.cell.seed}")
+    except KeyboardInterrupt:
+        mirror.close("KILLED")
+        raise
+    mirror.close("FAILED" if reason else "FINISHED")
+    cell = original.cell
+    result = Reproduction(original.folder.name, original.identity, cell.dataset, cell.split, cell.variant, cell.seed, "failed",
+                          limit, None, "", 0, not differences, (*differences, *([f"failed: {reason}"] if reason else [])),
+                          command, provenance.now())
+    if not reason:
+        result = compare(result, original.folder, folder.path)
+    write_json(original.suite / FOLDER / f"{original.folder.name}.json", asdict(result))
+    return result
+
+
+@dataclass(frozen=True)
+class _SuiteOf:
+    """What a Mirror needs to know of the suite that the original belongs to."""
+
+    output: Path
+    profile: str
+    smoke: bool
+
+
+def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
+    """`result` with verdict and differences filled in from the two folders' files."""
+    pairs = list(_metric_pairs(first, second))
+    worst, where = max(((abs(a - b), name) for name, a, b in pairs), default=(math.nan, ""))
+    compared, unequal = len(pairs), [] if worst == 0 else ["metrics.csv"]
+    for name, check in (("per_query.npz", _arrays), ("features.npz", _arrays), ("history.csv", _rows), ("steps.csv", _rows),
+                        ("checkpoint.pt", _tensors)):
+        if (first / name).exists():
+            number, equal = check(first / name, second / name)
+            compared += number
+            unequal += [] if equal else [name]
+    verdict = "bit for bit" if not unequal else "within tolerance" if worst <= result.tolerance else "differs"
+    files = (f"not equal: {', '.join(unequal)}",) if unequal else ()
+    return replace(result, verdict=verdict, largest_difference=worst, where=where if worst else "", compared=compared,
+                   differences=(*result.differences, *files))
+
+
+def _metric_pairs(first: Path, second: Path) -> Iterator[tuple[str, float, float]]:
+    """(name, value then, value now) of every row of metrics.csv; a row that is missing on one side is infinitely far."""
+    tables = []
+    for folder in (first, second):
+        with open(folder / "metrics.csv", newline="", encoding="utf-8") as stream:
+            # Older folders lack the later columns; they held what are now the default values.
+            tables.append({(r["classes"], r["features"], r["protocol"], r["metric"], r["query_source"], r["gallery"],
+                            r.get("duplicates") or "as-published"): float(r["value"]) for r in csv.DictReader(stream)})
+    for key, value in tables[0].items():
+        yield " ".join(key), value, tables[1].get(key, math.inf)
+
+
+def _arrays(first: Path, second: Path) -> tuple[int, bool]:
+    with np.load(first, allow_pickle=False) as a, np.load(second, allow_pickle=False) as b:
+        equal = [name in b.files and np.array_equal(a[name], b[name]) for name in a.files]
+        return sum(a[name].size for name in a.files), all(equal)
+
+
+def _rows(first: Path, second: Path) -> tuple[int, bool]:
+    tables = []
+    for path in (first, second):
+        with open(path, newline="", encoding="utf-8") as stream:
+            tables.append([{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(stream)])
+    return sum(map(len, tables[0])), tables[0] == tables[1]
+
+
+def _tensors(first: Path, second: Path) -> tuple[int, bool]:
+    a, b = (load_checkpoint(path)["model"] for path in (first, second))
+    return sum(t.numel() for t in a.values()), a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
