@@ -80,8 +80,8 @@ MAIN = ("tcn", "hws", "nws")
 FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
 WEIGHTS = tuple(f"tcn-weight-{weight:g}" for weight in SHARING_GRID)
-LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words", "tcn-no-semantic",
-          "tcn-no-semantic-as-released", "tcn-as-released")
+LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
+          "tcn-no-semantic", "tcn-no-semantic-as-released", "tcn-as-released")
 GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "weights": WEIGHTS, "ledger": LEDGER}
 
 

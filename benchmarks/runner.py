@@ -262,14 +262,14 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
             kinds["binary"] = (*_codes(seen, query, gallery, config), "hamming")
         for kind, (q, g, metric) in kinds.items():
             unseen = classes == "unseen"
-            rows += _score(classes, kind, q, g, metric, files, split, config, (per_query, every) if unseen else None)
+            rows += _score(classes, kind, q, g, metric, files, split, config, device, (per_query, every) if unseen else None)
         if classes == "unseen":
             _write_features(folder.path / "features.npz", split, query, gallery, files)
             _write_singular_values(folder.path / "singular_values.csv", seen, query, gallery)
             _write_examples(folder.path, split, query, gallery, files)
             if ledger:
                 sides = [standard[Modality.PHOTO](features("gallery", Modality.PHOTO, side)) for side in (None, Modality.SKETCH)]
-                write_table(folder.path / "ledger.csv", score_ledger(config, files, seen, query, *sides), LEDGER_COLUMNS)
+                write_table(folder.path / "ledger.csv", score_ledger(config, files, seen, query, *sides, device), LEDGER_COLUMNS)
     write_table(folder.path / "per_query.csv", per_query,
                 ("query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"))
     _write_arrays(folder.path / "per_query.npz", every)
@@ -293,7 +293,7 @@ def _repeated(files: Files) -> bool:
 
 
 def _score(classes: str, kind: str, query: np.ndarray, gallery: np.ndarray, metric: str, files: tuple[Files, Files],
-           split: Split, config: Config, keep: tuple[list[dict[str, Any]], dict[str, np.ndarray]] | None
+           split: Split, config: Config, device: torch.device, keep: tuple[list[dict[str, Any]], dict[str, np.ndarray]] | None
            ) -> list[dict[str, Any]]:
     """Rows of metrics.csv; per-query values of all queries against the whole gallery go to `keep`."""
     query_files, gallery_files = files
@@ -315,7 +315,7 @@ def _score(classes: str, kind: str, query: np.ndarray, gallery: np.ndarray, metr
         scores = metrics.score(query[chosen], gallery[kept], query_files.labels[chosen], gallery_files.labels[kept],
                                protocols=metrics.ALL if whole else HEADLINE, metric=metric, ties=config.evaluation.ties,
                                missing_classes=config.evaluation.missing_classes, duplicates=duplicates,
-                               gallery_group=groups[kept] if duplicates == "distinct" else None)
+                               device=device, gallery_group=groups[kept] if duplicates == "distinct" else None)
         for protocol in scores.protocols:
             for name in (n for n in METRICS if n in scores.metrics(protocol)):
                 rows.append({"classes": classes, "features": kind, "protocol": protocol, "metric": name,
@@ -338,7 +338,8 @@ def _score(classes: str, kind: str, query: np.ndarray, gallery: np.ndarray, metr
 
 
 def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality, np.ndarray], query: np.ndarray,
-                 gallery: np.ndarray, gallery_on_sketch_side: np.ndarray) -> list[dict[str, Any]]:
+                 gallery: np.ndarray, gallery_on_sketch_side: np.ndarray, device: torch.device | None = None
+                 ) -> list[dict[str, Any]]:
     """Rows of ledger.csv: what each trap that changes only scoring is worth, all else corrected.
 
     query [Nq, D], gallery [Ng, D] and the gallery as the released code reads it, from one trained network.
@@ -348,7 +349,7 @@ def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality
 
     def add(trap: str, arm: str, kind: str, q: np.ndarray, g: np.ndarray, **options: Any) -> None:
         scores = metrics.score(q, g, query_labels, gallery_labels, protocols=("released",),
-                               metric="euclidean" if kind == "real" else "hamming", **options)
+                               metric="euclidean" if kind == "real" else "hamming", device=device, **options)
         rows.extend({"trap": trap, "arm": arm, "features": kind, "protocol": "released", "metric": name,
                      "value": scores.value("released", name), "note": ""} for name in LEDGER_METRICS)
 

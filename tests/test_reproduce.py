@@ -112,7 +112,8 @@ def test_another_environment_is_named_and_loosens_the_tolerance(suite, again, tm
 
 
 @pytest.mark.parametrize("file, change, words", [
-    ("provenance.json", {"data_digest": "0" * 64}, "other files"), ("provenance.json", {"words_digest": "0" * 64}, "word vectors"),
+    ("provenance.json", {"data_digest": "0" * 64}, "other files"),
+    ("provenance.json", {"words_digest": "0" * 64}, "word vectors"),
     ("status.json", {"state": "interrupted"}, "not finished"), ("config.json", {"losses": {"sharring": 1}}, "sharring")])
 def test_a_run_that_cannot_be_repeated_is_refused_with_the_reason(suite, again, tmp_path, file, change, words):
     folder = _copy(suite, tmp_path / "s")
