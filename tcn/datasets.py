@@ -840,7 +840,7 @@ def _loose(file: str) -> str:
 
 def _by_class(entries: list[_Entry], label_of: Mapping[str, int]) -> list[_Entry]:
     """In the split's order of classes, within a class as listed; classes that were left out go."""
-    return sorted((one for one in entries if one[1] in label_of), key=lambda one: (label_of[one[1]], one[2]))
+    return sorted((one for one in entries if one[1] in label_of), key=lambda one: label_of[one[1]])
 
 
 def _list_notes(listing: ListDirectory, root: Path, parts: Mapping[str, list[_Entry]], trees: Sequence[_Tree],
