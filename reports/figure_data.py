@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports import paper, tables
+from reports import ledger, paper, tables
 from reports.results import Cell, Score, Suite, Task, digest, setting
 
 TSNE_CLASSES = 8
@@ -258,6 +258,29 @@ def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
                       f"{', means over seeds; bands: lowest to highest seed' if several else ', one seed'}. "
                       "The weight is chosen on the validation classes; "
                       "the unseen classes are shown for the reader and chose nothing.", frame)
+
+
+def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
+    """Columns: trap, title, kind, features, seed, points, metric: one row per trap and seed; None without the ledger."""
+    metric = paper.retrieval_metric(task)
+    # an untrained network in place of a trained one is no setting of the same run, and would dwarf all others
+    measured = ledger.measured_traps(suite, task)
+    untrained = [item for item in measured if str(item[0].arms.get("released")).startswith("floor-")]
+    rows = [(trap.trap, trap.title, "all" if trap.trap == ledger.ALL else trap.kind, features, seed, 100 * value, metric)
+            for trap, worth, features in measured if trap not in [t for t, _, _ in untrained]
+            for seed, value in worth.gap.values.items()]
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows, columns=["trap", "title", "kind", "features", "seed", "points", "metric"])
+    several = frame.groupby("trap")["seed"].nunique().max() > 1
+    return FigureData("ledger_bars", f"{task.slug}-ledger", "What each trap of the released code is worth",
+                      f"Released minus corrected {metric} in points (100 times the difference), unseen classes, released rule. "
+                      "Solid bars and circles: two runs with the same seeds that differ in training; hatched bars and squares: "
+                      "one trained network scored twice; “codes”: on binary codes, else real-valued features. "
+                      + ("Bars: means over seeds; whiskers: ± one standard deviation; small dots: seeds." if several
+                         else "One seed: no spread known.")
+                      + "".join(f" Not drawn: “{trap.title}” ({100 * worth.gap.mean:+.1f})".replace("-", "−") + "."
+                                for trap, worth, _ in untrained), frame)
 
 
 def _reference_floor(suite: Suite, task: Task) -> list[str]:

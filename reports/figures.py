@@ -37,6 +37,10 @@ LOOKS: dict[str, tuple[str, str, str, str]] = {
     "floor-svd-permodality": ("#8a4b75", "v", ":", "++"),
 }
 """Variant -> colour, marker, line style, hatch; Okabe-Ito colours for the trained three."""
+TRAP_LOOKS = {"training": ("#0072b2", "", "o"), "scoring": ("#e69f00", "////", "s"), "all": ("#595959", "xx", "D")}
+"""Kind of trap -> colour, hatch, marker."""
+TRAP_NAMES = {"training": "changes training (paired runs)", "scoring": "changes scoring (one network)",
+              "all": "all at once (paired runs)"}
 CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
 MOTIVATION = {
     "class loss, sketches": ("Class loss: sketches", "Iteration", "Cross-entropy"),
@@ -345,8 +349,50 @@ def sharing_weight(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@_styled
+def ledger_bars(frame: pd.DataFrame) -> Figure:
+    """Frame of `figure_data.ledger_bars` -> horizontal bars, one per trap, training and scoring told apart by hatch."""
+    traps = list(dict.fromkeys(frame["trap"]))
+    figure = Figure(figsize=(PAGE, 0.75 + 0.33 * len(traps)))
+    panel = figure.subplots()
+    labels = []
+    for y, trap in enumerate(traps):
+        part = frame[frame["trap"] == trap]
+        values, kind = part["points"], part["kind"].iloc[0]
+        colour, hatch, marker = TRAP_LOOKS[kind]
+        panel.barh(y, values.mean(), 0.62, color=colour, alpha=0.85, hatch=hatch, edgecolor="white", linewidth=0)
+        panel.scatter(values.mean(), y, s=22, marker=marker, color=colour, edgecolors=INK, linewidths=0.7, zorder=4)
+        low = high = values.mean()
+        if len(values) > 1:
+            sd = values.std(ddof=1)
+            low, high = min(values.min(), low - sd), max(values.max(), high + sd)
+            panel.errorbar(values.mean(), y, xerr=sd, color=INK, capsize=2, linewidth=0.9, zorder=3)
+            panel.scatter(values, y + np.linspace(-0.17, 0.17, len(values)), s=6, facecolors="white", edgecolors=INK,
+                          linewidths=0.6, zorder=5)
+        right = values.mean() >= 0
+        panel.annotate(f"{values.mean():+.1f}".replace("-", "−"), (max(high, 0) if right else min(low, 0), y),
+                       xytext=(5 if right else -5, 0), textcoords="offset points", va="center",
+                       ha="left" if right else "right", fontsize=7)
+        codes = " (codes)" if part["features"].iloc[0] == "binary" else ""
+        labels.append(_wrapped(part["title"].iloc[0] + codes, 52))
+        if kind == "all" and y:
+            panel.axhline(y - 0.5, color=GRID, linewidth=1)
+    panel.axvline(0, color=INK, linewidth=0.8)
+    panel.set_yticks(range(len(traps)), labels)
+    panel.tick_params(axis="y", length=0)
+    panel.invert_yaxis()
+    panel.margins(x=0.16)
+    _finish(panel, "", f"Released minus corrected, points of {frame['metric'].iloc[0]}", "", legend=False)
+    panel.grid(axis="y", visible=False)
+    panel.spines["left"].set_visible(False)
+    handles = [Line2D([], [], linestyle="", marker=TRAP_LOOKS[kind][2], color=TRAP_LOOKS[kind][0], markeredgecolor=INK,
+                      markersize=5, label=text) for kind, text in TRAP_NAMES.items() if (frame["kind"] == kind).any()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    return figure
+
+
 DRAWINGS: dict[str, Drawing] = {function.__name__: function for function in (
-    overview, motivation, singular_values, tsne, retrieval, publishers, sharing_weight)}
+    overview, motivation, singular_values, tsne, retrieval, publishers, sharing_weight, ledger_bars)}
 """`FigureData.kind` -> the function that draws it."""
 
 

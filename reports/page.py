@@ -7,11 +7,14 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from reports import paper, verdicts
+from reports import paper, provenance, verdicts
 from reports.figure_data import FigureData
-from reports.results import Cell, Suite, Task, setting
+from reports.lint import Finding
+from reports.provenance import Recomputed
+from reports.results import Suite, Task, setting
 from reports.tables import Table, duration
 from reports.verdicts import Verdict
 
@@ -26,6 +29,9 @@ nav div, main { max-width: 74rem; margin: 0 auto; padding: .55rem 1.5rem; } main
 nav a { color: var(--soft); text-decoration: none; margin-right: 1.2rem; } nav a:hover { color: var(--blue); }
 h1 { font-size: 2rem; line-height: 1.2; margin: 2rem 0 .6rem; letter-spacing: -.01em; }
 h2 { margin: 3.5rem 0 .6rem; font-size: 1.5rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+h3.part { font-size: 1.25rem; margin-top: 3.2rem; } h4 { margin: 1.4rem 0 .3rem; font-size: .95rem; }
+h4:target { background: var(--band); outline: 2px solid var(--blue); }
+pre { background: var(--band); padding: .5rem .8rem; overflow-x: auto; font-size: .8rem; line-height: 1.35; margin: .3rem 0; }
 h3 { margin: 2.4rem 0 .5rem; font-size: 1.1rem; } p, ul, figcaption { max-width: 48rem; }
 a { color: var(--blue); } .lead { font-size: 1.12rem; } .soft { color: var(--soft); }
 .smoke { background: #fff0e2; border: 3px solid var(--warn); color: #7a3100; padding: .9rem 1.1rem; font-weight: 600;
@@ -47,13 +53,16 @@ thead tr:first-child:not(:last-child) th { white-space: normal; }
 td.number, th.number { text-align: right; } td.wrap { white-space: normal; min-width: 9rem; max-width: 30rem;
   overflow-wrap: anywhere; } tr.section th { padding-top: 1.1rem; color: var(--soft); font-weight: 600; }
 tr.reference td { color: var(--soft); font-style: italic; } .sd { color: var(--soft); font-size: .92em; }
-.dense .sd { display: block; } .dense td.wrap { min-width: 5rem; } .dense table { font-size: .79rem; }
+.dense .sd { display: block; } th.wrap { white-space: normal; } .dense td.wrap { min-width: 5rem; }
+.dense td.wide { min-width: 19rem; } .dense table { font-size: .79rem; }
 .dense td.absent { white-space: normal; }
 .dense th, .dense td { padding: .3rem .32rem; }
+a.cell { color: inherit; text-decoration: none; border-bottom: 1px dotted #b5b5bd; } a.cell:hover { color: var(--blue); }
+a.also { text-decoration: none; font-size: .78em; margin-left: .15rem; }
 .runs { font-size: .78em; } .runs a { margin-left: .25rem; text-decoration: none; }
 td.absent { color: #8a8a90; font-style: italic; } td.short { color: var(--warn); font-weight: 600; }
 ul.notes { color: var(--soft); font-size: .85rem; padding-left: 1.1rem; margin: .6rem 0; }
-details { margin: .3rem 0; } summary { cursor: pointer; font-size: .86rem; }
+table.checks { font-size: .78rem; } details { margin: .3rem 0; } summary { cursor: pointer; font-size: .86rem; }
 details:target { background: var(--band); outline: 2px solid var(--blue); }
 dl { display: grid; grid-template-columns: 11rem 1fr; gap: .15rem .8rem; font-size: .84rem; padding-left: 1rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .88em; }
@@ -67,25 +76,44 @@ code.command { display: block; overflow-x: auto; white-space: nowrap; background
   code.command { white-space: normal; } .sd { display: block; } .runs { display: none; }
   a { color: inherit; text-decoration: none; } }
 """
+PARTS = {"ledger": "Ledger", "protocols": "Six rules"}
+"""Short names of tables inside the data sets' sections."""
 NAVIGATION = {"paper-comparison": "Published numbers", "paper-contradictions": "Contradictions",
               "unfinished": "Missing runs", "left-out": "Not used"}
 """Short names of tables that stand outside the data sets' sections."""
 PIXELS = 0.72
 """Page pixels per pixel of a 200-dpi picture: text in figures comes out a little smaller than the page's."""
+CHAIN = ("Every measured number links to the runs it was measured in, s0, s1, ... to single seeds. A run's entry holds its "
+         "folder, all settings, code, data and environment, the values per query that its means are made of, and the command "
+         "that runs it again and compares every number. The tables' .runs.csv files beside this page hold the same links as "
+         "text.")
 RULES = ("Two rules stand beside each other, computed from one ranking. released: what the paper's code computes "
          "(interpolated precision, mean over classes). standard: plain average precision, mean over queries.")
 
 
-def page(suite: Suite, shown: Mapping[Task, tuple[Sequence[FigureData], Sequence[Table]]], general: Sequence[Table],
-         figures: Path) -> str:
-    """The whole page. `shown`: task -> its figures and tables, the headline table first; `figures`: folder of PNGs.
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a task's section: heading, a sentence of introduction, and its tables and figures in order."""
 
-    Whatever comes from results (names, reasons, commands) is escaped. Only PNGs are read from disk.
+    title: str
+    lead: str
+    items: tuple[FigureData | Table | None, ...]
+
+
+def page(suite: Suite, shown: Mapping[Task, Sequence[Part]], general: Sequence[Table], folder: Path,
+         checked: Mapping[str, Recomputed], findings: Sequence[Finding]) -> str:
+    """The whole page. `shown`: task -> its parts, the headline first; `folder`: where the page will be, with its figures.
+
+    `checked`: run -> its means worked out again; `findings`: of the published numbers. Whatever comes from results (names,
+    reasons, commands) is escaped. Only PNGs are read from disk, and the small files that runs' entries show.
     """
     title = "Does the published number hold?"
     profile = {"laptop": "the laptop profile", "paper": "the paper's data sets"}.get(suite.profile, suite.profile)
     links = [("answers", "Answers")]
-    links += [(task.slug, paper.task_title(task).replace(" Extended", "")) for task in shown]
+    for task, parts_of_task in shown.items():
+        links.append((task.slug, paper.task_title(task).replace(" Extended", "")))
+        names = {item.name for part in parts_of_task for item in part.items if isinstance(item, Table)}
+        links += [(f"table-{task.slug}-{name}", text) for name, text in PARTS.items() if f"{task.slug}-{name}" in names]
     links += [(f"table-{t.name}", NAVIGATION[t.name]) for t in general if t.name in NAVIGATION] + [("runs", "Provenance")]
     parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8">', f"<title>{_e(f'{title} {profile}')}</title>",
              '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<style>{STYLE}</style></head><body>",
@@ -95,28 +123,41 @@ def page(suite: Suite, shown: Mapping[Task, tuple[Sequence[FigureData], Sequence
     beside = [t for t in general if t.name.startswith("paper")]
     if beside:
         parts += ["<section><h2>Beside the published numbers</h2>", *(t.to_html() for t in beside), "</section>"]
-    for task, (pictures, tables) in shown.items():
+    for task, parts_of_task in shown.items():
         parts.append(f'<section id="{_e(task.slug)}"><h2>{_e(paper.task_title(task))}</h2>')
         parts += _setting(suite, task)
         parts.append(f"<p>{_e(RULES)}</p>")
-        parts += [t.to_html() for t in tables[:1]]
-        parts.append("<h3>What these numbers say</h3>")
-        parts += [_verdict(v) for v in _verdicts(suite, task)]
-        parts += [_figure(p, figures) for p in pictures]
-        parts += [t.to_html() for t in tables[1:]]
+        for number, part in enumerate(parts_of_task):
+            if part.title:
+                parts.append(f"<h3 class=\"part\">{_e(part.title)}</h3>")
+            if part.lead:
+                parts.append(f"<p>{_e(part.lead)}</p>")
+            parts += [item.to_html() if isinstance(item, Table) else _figure(item, folder / "figures")
+                      for item in part.items if item is not None]
+            if number == 0:
+                parts.append("<h3>What these numbers say</h3>")
+                parts += [_verdict(v) for v in _verdicts(suite, task)]
         caveats = _caveats(suite, task)
         if caveats:
             parts.append("<h3>To keep in mind</h3><ul>" + "".join(f"<li>{_e(text)}</li>" for text in caveats) + "</ul>")
         parts.append("</section>")
-    last = [t for t in general if t.name == "provenance"]
-    rest = [t for t in general if t not in last and t not in beside]
+    own = [t for t in general if t.name in ("provenance", "reproductions")]
+    rest = [t for t in general if t not in own and t not in beside]
     if rest:
         parts += ["<section><h2>What is missing</h2>", *(t.to_html() for t in rest), "</section>"]
     parts.append('<section id="runs"><h2>Where every number comes from</h2>')
-    parts += [t.to_html() for t in last]
+    parts.append(f"<p>{_e(CHAIN)}</p>")
+    if suite.cells:
+        parts.append(f"<p>{_e(provenance.summary(checked))}</p>")
+    parts += [t.to_html() for t in own]
+    proofs = sum(f.kind == "proof" for f in findings)
+    parts.append('<p class="soft">The list of published numbers was checked too: '
+                 f"{proofs} contradictions by proof, {len(findings) - proofs} hints"
+                 + (", in the <a href=\"#table-paper-contradictions\">table of contradictions</a>.</p>" if beside else
+                    "; <code>python reports/lint.py</code> prints them.</p>"))
     if suite.cells:
         parts.append("<h3>Each run in full</h3>")
-    parts += [_run(cell) for cell in suite.cells]
+    parts += provenance.runs(suite, folder, checked)
     return "\n".join([*parts, "</section></main></body></html>", ""])
 
 
@@ -212,32 +253,6 @@ def _figure(data: FigureData, folder: Path) -> str:
     return (f'<figure id="figure-{name}"><h3>{_e(data.title)}</h3><img width="{width}" alt="{_e(data.title)}. '
             f'{_e(data.caption)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
             f"<figcaption>{_e(data.caption)} Beside this page: {files}.</figcaption></figure>")
-
-
-def _run(cell: Cell) -> str:
-    p = cell.provenance
-    facts = {"identity": p.get("identity"), "seed": cell.seed, "command": p.get("command"), "commit": p.get("commit"),
-             "uncommitted changes": p.get("diff_sha256") if p.get("dirty") else "none", "device": p.get("device"),
-             "threads": p.get("threads"), "platform": p.get("platform"), "Python": p.get("python"),
-             "versions": ", ".join(f"{k} {v}" for k, v in (p.get("versions") or {}).items()),
-             "data digest": p.get("data_digest"), "split digest": p.get("split_digest"), "weights": p.get("weights"),
-             "word vectors": p.get("words"), "epoch chosen by": p.get("selected_by"),
-             "best epoch": cell.status.get("best_epoch"), "optimiser steps": p.get("optimizer_steps"),
-             "started": p.get("started"), "finished": p.get("finished"), "training": duration(p.get("train_seconds")),
-             "in all": duration(p.get("total_seconds")), "notes": "; ".join(map(str, p.get("notes") or [])),
-             "settings": _settings(cell.config)}
-    rows = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in facts.items() if v not in (None, ""))
-    return f'<details id="{_e(cell.anchor)}"><summary>{_e(cell.name)}</summary><dl>{rows}</dl></details>'
-
-
-def _settings(config: Mapping[str, object]) -> str:
-    flat = []
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat += [f"{key}.{k}={v}" for k, v in value.items()]
-        elif key != "identity":
-            flat.append(f"{key}={value}")
-    return ", ".join(flat)
 
 
 def _e(text: object) -> str:

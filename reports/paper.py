@@ -5,14 +5,17 @@ Everything that a table or figure needs to know before it sees a measured number
 from __future__ import annotations
 
 import csv
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from reports.results import ReportError, Suite, Task
 
 PUBLISHED_FILE = Path(__file__).with_name("published.csv")
+PUBLISHED_COLUMNS = ("method", "dimension", "features", "dataset", "split", "metric", "value", "source")
 SOURCES = {
     "tcn-table-2": "TCN paper, Table 2 (image on the authors' project page, preprint of April 2021)",
     "tcn-ablation": "TCN paper, ablation table (image on the authors' project page)",
@@ -39,6 +42,12 @@ LABELS = {
     "tcn-no-teacher": "TCN without the teacher's loss",
     "tcn-no-semantic": "TCN without the semantic metric",
     "tcn-shared-bn": "TCN with shared batch norm",
+    "ledger-augmentation": "TCN, released augmentation",
+    "ledger-loader": "TCN, replayed loader streams",
+    "ledger-batch-norm-split": "TCN, batch norm split in two",
+    "ledger-words": "TCN, raw word vectors",
+    "tcn-no-semantic-as-released": "TCN, “without” semantic metric as released",
+    "tcn-as-released": "TCN, all traps as released",
 }
 SHORT_LABELS = {
     "tcn": "TCN", "hws": "HWS", "hws-separate": "HWS, separate calls", "nws": "NWS",
@@ -46,11 +55,21 @@ SHORT_LABELS = {
     "floor-imagenet-permodality": "ImageNet floor, per modality", "floor-svd": "SVD floor",
     "floor-svd-permodality": "SVD floor, per modality", "tcn-no-teacher": "TCN, no teacher",
     "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN",
+    **{name: LABELS[name] for name in ("ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
+                                       "tcn-as-released")},
+    "tcn-no-semantic-as-released": "TCN, no semantic as released",
 }
 TRAINED = ("tcn", "hws", "nws")
 FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
 RULES = ("released", "standard")
+PROTOCOLS = {
+    "released": "TCN, SAKE, DSN", "cvpr19": "TCN's other flag, Doodle2Search", "zse": "ZSE-SBIR and its descendants",
+    "sem-pcyc": "SEM-PCYC", "cvae": "CVAE, J. Li's ZS-SBIR", "standard": "what a statistician would expect",
+}
+"""Rule -> whose code computes so, in the order of the table of rules."""
+NOT_DEFINED = {("cvpr19", "mAP@all")}
+"""(rule, metric) that the rule's code has no such number for."""
 
 TITLES = {"emoji": "Emoji", "sketchy": "Sketchy Extended", "tuberlin": "TU-Berlin Extended",
           "quickdraw": "QuickDraw Extended"}
@@ -117,6 +136,45 @@ COMPARISON_ROWS = ((512, "real"), (64, "binary"))
 """Feature length and kind of the paper's own two rows in Table 2."""
 
 
+def read_published(path: Path) -> tuple[tuple[int, str, Published], ...]:
+    """(line number, value as written, fact) of every row of a CSV file with the columns of published.csv.
+
+    `table` and `note` may be left out. Raises ReportError naming line and field for what can't be read at all; whether a
+    number makes sense is `lint`'s question.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            if absent := [name for name in PUBLISHED_COLUMNS if name not in header]:
+                raise ReportError(f"{path.name}, line 1: no column {', '.join(absent)}; expected "
+                                  f"{', '.join(PUBLISHED_COLUMNS)}, and where wanted table, note")
+            return tuple(_published_row(f"{path.name}, line {reader.line_num}", reader.line_num, row) for row in reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReportError(f"{path} can't be read ({type(error).__name__}: {error})") from None
+
+
+def _published_row(where: str, number: int, row: dict[str | None, Any]) -> tuple[int, str, Published]:
+    if None in row:
+        raise ReportError(f"{where}: more fields than the header has columns; quote fields that hold a comma")
+    fields = {name: (text or "").strip() for name, text in row.items()}
+    for name in ("method", "dataset", "metric", "value"):
+        if not fields[name]:
+            raise ReportError(f"{where}, field {name}: empty")
+    try:
+        value = float(fields["value"])
+    except ValueError:
+        raise ReportError(f"{where}, field value: '{fields['value']}' is not a number; write 0.463 for 46.3 %") from None
+    if not math.isfinite(value):
+        raise ReportError(f"{where}, field value: '{fields['value']}' is not a finite number; leave the row out instead")
+    if fields["dimension"] and not (fields["dimension"].isdecimal() and int(fields["dimension"])):
+        raise ReportError(f"{where}, field dimension: '{fields['dimension']}' is no number of dimensions; "
+                          "write 512, or nothing where the source doesn't say")
+    wanted = {name: fields.get(name, "") for name in (*PUBLISHED_COLUMNS, "note")}
+    return number, fields["value"], Published(**{**wanted, "value": value}, table=fields.get("table") or "comparison")
+
+
 @lru_cache(maxsize=1)
 def published() -> tuple[Published, ...]:
     """Every published number at hand, none averaged or corrected.
@@ -124,35 +182,11 @@ def published() -> tuple[Published, ...]:
     >>> next(p.value for p in published() if p.method == "TCN" and p.features == "binary" and p.dataset == "quickdraw")
     0.11
     """
-    with PUBLISHED_FILE.open(encoding="utf-8", newline="") as stream:
-        rows = tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(stream))
+    rows = tuple(fact for _, _, fact in read_published(PUBLISHED_FILE))
     unknown = {row.source for row in rows} - set(SOURCES)
     if unknown:
         raise ReportError(f"{PUBLISHED_FILE.name}: no such source: {', '.join(sorted(unknown))}")
     return rows
-
-
-def contradictions() -> list[tuple[Published, str]]:
-    """Published numbers that can't all be right, each with the reason; none of them is dropped or averaged.
-
-    Three kinds: noted by hand; the same cell with two values; mAP@200 above Prec@200 in one row. The last can't
-    happen by the rule "divide by min(K, R)" where R >= K, so that row followed other rules than its table says.
-    """
-    found = [(p, p.note) for p in published() if p.table == "conflict"]
-    rows: dict[tuple[str, ...], dict[str, Published]] = {}
-    cells: dict[tuple[str, ...], list[Published]] = {}
-    for p in published():
-        if p.table == "comparison":
-            rows.setdefault((p.method, p.dimension, p.features, p.dataset, p.split, p.source), {})[p.metric] = p
-            cells.setdefault((p.method, p.dimension, p.features, p.dataset, p.split, p.metric), []).append(p)
-    for same in cells.values():
-        if len({p.value for p in same}) > 1:
-            found += [(p, "other sources give " + ", ".join(f"{q.value:.3f}" for q in same if q is not p)) for p in same]
-    for metrics in rows.values():
-        if {"mAP@200", "Prec@200"} <= set(metrics) and metrics["mAP@200"].value > metrics["Prec@200"].value:
-            found.append((metrics["mAP@200"], (f"above its own Prec@200 of {metrics['Prec@200'].value:.3f}: "
-                                              "computed by other rules than the table says")))
-    return found
 
 
 def is_paper(task: Task) -> bool:
@@ -235,6 +269,14 @@ def grid_weight(variant: str) -> float | None:
     return float(match[1]) if match else None
 
 
+def is_ledger(suite: Suite, variant: str) -> bool:
+    """True for a variant that is there to measure one trap of the ledger: it belongs to the ledger's table alone."""
+    if variant.startswith("ledger-") or variant.endswith("-as-released"):
+        return True
+    named = {*PAPER_ORDER, "hws-separate", *FLOORS, *LEAVE_ONE_OUT, *(row.variant for row in ABLATION)}
+    return variant not in named and any(variant in trap.arms.values() for trap in suite.traps)
+
+
 def is_tcn(variant: str) -> bool:
     """True for TCN itself at any feature length (`tcn`, `tcn-512`), not for its ablations."""
     return re.fullmatch(r"tcn(-(dim-?)?\d+d?)?", variant) is not None
@@ -251,7 +293,7 @@ def main_variants(suite: Suite, task: Task) -> list[str]:
 def other_variants(suite: Suite, task: Task) -> list[str]:
     """Whatever no named table holds: shown under its own heading rather than dropped."""
     named = {*main_variants(suite, task), "hws-separate", *LEAVE_ONE_OUT, *(row.variant for row in ABLATION)}
-    return [v for v in suite.variants(task) if v not in named and grid_weight(v) is None]
+    return [v for v in suite.variants(task) if v not in named and grid_weight(v) is None and not is_ledger(suite, v)]
 
 
 def publisher(source: str) -> str:

@@ -1,6 +1,6 @@
 """`python reports/render.py`: every table, figure and the page, from result folders alone.
 
-In: an output folder of run_all.py. Out: tables/*.md .tex .csv, figures/*.png .pdf .csv, index.html.
+In: an output folder of run_all.py. Out: tables/*.md .tex .csv .runs.csv, figures/*.png .pdf .csv, index.html.
 """
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import figure_data, figures, page, tables
+from reports import figure_data, figures, ledger, lint, page, paper, protocols, provenance, tables
 from reports.figure_data import FigureData
+from reports.page import Part
 from reports.results import ReportError, Suite, Task, read_suite
 from reports.tables import Table
 
 DPI = 200
-TABLE_FILES = (".md", ".tex", ".csv")
+TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
 FIGURE_FILES = (".png", ".pdf", ".csv")
 
 
@@ -36,26 +37,27 @@ def headline_text(results: Path) -> str:
 def _render(suite: Suite, results: Path, out: Path) -> Path:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    shown: dict[Task, tuple[list[FigureData], list[Table]]] = {}
-    for task in suite.tasks():
-        pictures = _figures(suite, task, out / "cache")
-        for picture in pictures:
-            _save_figure(picture, out / "figures", results)
-        shown[task] = pictures, _tables(suite, task)
+    findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
+    shown: dict[Task, list[Part]] = {task: _parts(suite, task, out / "cache") for task in suite.tasks()}
+    drawn = [item for parts in shown.values() for part in parts for item in part.items if isinstance(item, FigureData)]
+    for picture in drawn:
+        _save_figure(picture, out / "figures", results)
     beside = tables.paper_comparison(suite)
     general = [] if beside is None else [beside, tables.contradictions()]
-    general += [t for t in (tables.unfinished(suite), tables.left_out(suite)) if t is not None]
-    written = [*(t for _, of_task in shown.values() for t in of_task), *general, tables.provenance(suite)]
+    general += [t for t in (ledger.reproductions(suite), tables.unfinished(suite), tables.left_out(suite)) if t is not None]
+    written = [item for parts in shown.values() for part in parts for item in part.items if isinstance(item, Table)]
+    written += [*general, tables.provenance(suite)]
     for table in written:
-        for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), table.to_csv())):
+        for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), table.to_csv(), table.to_runs_csv())):
             (out / "tables" / f"{table.name}{ending}").write_text(text, encoding="utf-8")
     target = out / "index.html"
-    text = page.page(suite, shown, [*general, tables.provenance(suite, compact=True)], out / "figures")
+    checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
+    text = page.page(suite, shown, [*general, tables.provenance(suite, compact=True)], out, checked, findings)
     partial = target.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(target)
     _forget_older(out, [f"tables/{t.name}{e}" for t in written for e in TABLE_FILES]
-                  + [f"figures/{f.name}{e}" for drawn, _ in shown.values() for f in drawn for e in FIGURE_FILES])
+                  + [f"figures/{f.name}{e}" for f in drawn for e in FIGURE_FILES])
     return target
 
 
@@ -70,16 +72,33 @@ def _forget_older(out: Path, files: list[str]) -> None:
     listing.write_text("\n".join(files) + "\n", encoding="utf-8")
 
 
-def _tables(suite: Suite, task: Task) -> list[Table]:
-    found = [tables.comparison(suite, task), tables.ablation(suite, task), tables.sharing_weights(suite, task),
-             tables.per_publisher(suite, task), tables.cutoffs(suite, task)]
-    if any(score.classes == "validation" for score in suite.scores(task)):
-        found.insert(1, tables.comparison(suite, task, "validation"))
-    return [table for table in found if table is not None]
+def _parts(suite: Suite, task: Task, cache: Path) -> list[Part]:
+    """What is shown of a task, the headline first: a part without anything to show is left out."""
+    pictures = {figure.kind: figure for figure in _figures(suite, task, cache)}
+    validation = any(score.classes == "validation" for score in suite.scores(task))
+    parts = [
+        Part("", "", (tables.comparison(suite, task), protocols.duplicates(suite, task), pictures.get("overview"))),
+        Part("Where paper, released code and good practice part",
+             "The paper's code departs in places from what the paper says or from good practice. Each such trap is a setting "
+             "here, and this is what it is worth.", (ledger.table(suite, task), pictures.get("ledger_bars"),
+                                                     ledger.ties(suite, task))),
+        Part("One ranking, six numbers",
+             "Papers on this task print mAP and precision by at least six rules under the same names. Here all of them count the "
+             "same rankings.", (protocols.table(suite, task),)),
+        Part("What the parts are worth", "", (tables.ablation(suite, task), tables.sharing_weights(suite, task),
+                                              pictures.get("sharing_weight"), pictures.get("motivation"))),
+        Part("A look at the features and the retrieved photos", "",
+             tuple(pictures.get(kind) for kind in ("retrieval", "tsne", "singular_values"))),
+        Part("Other classes, sources and cut-offs", "",
+             (tables.comparison(suite, task, "validation") if validation else None, tables.per_publisher(suite, task),
+              pictures.get("publishers"), tables.cutoffs(suite, task))),
+    ]
+    parts = [Part(p.title, p.lead, tuple(item for item in p.items if item is not None)) for p in parts]
+    return [part for part in parts if part.items]
 
 
 def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
-    made = [figure_data.overview(suite, task), figure_data.motivation(suite, task),
+    made = [figure_data.overview(suite, task), figure_data.ledger_bars(suite, task), figure_data.motivation(suite, task),
             figure_data.singular_values(suite, task), figure_data.tsne(suite, task, cache),
             figure_data.retrieval(suite, task), figure_data.publishers(suite, task),
             figure_data.sharing_weight(suite, task)]

@@ -21,13 +21,17 @@ import pandas as pd
 FOLDER_NAME = re.compile(r"^(?P<dataset>[^-]+)-(?P<split>.+?)__(?P<variant>.+)__seed(?P<seed>\d+)__(?P<identity>\w+)$")
 METRIC_TEXT = ("classes", "features", "protocol", "metric", "query_source", "gallery")
 METRIC_NUMBERS = ("value", "chance", "ceiling", "queries", "photos")
+METRIC_LATER = {"duplicates": "as-published", "ties": "expected", "standard_error": "0"}
+"""Columns that older metrics.csv files lack, and what those files mean by it."""
 FRAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "metrics.csv": (METRIC_TEXT, METRIC_NUMBERS),
     "history.csv": ((), ("epoch", "class_sketch", "class_photo", "seen_accuracy", "validation_map")),
     "steps.csv": ((), ("step", "epoch", "class_sketch", "class_photo")),
     "singular_values.csv": (("set", "modality"), ("index", "value")),
+    "ledger.csv": (("trap", "arm", "features", "protocol", "metric", "note"), ("value",)),
 }
 """File -> (text columns, number columns) that must be there; further columns are kept as text."""
+TRAP_KINDS = ("training", "scoring", "data", "fixed")
 FEATURE_ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
 
 
@@ -62,6 +66,47 @@ class Score:
     classes: str = "unseen"
     source: str = "all"
     gallery: str = "all"
+    duplicates: str = "as-published"
+
+
+@dataclass(frozen=True)
+class Trap:
+    """One entry of the ledger as suite.json names it: where released code and corrected behaviour part."""
+
+    trap: str
+    title: str
+    consequence: str = ""
+    setting: str = ""
+    released: str = ""
+    corrected: str = ""
+    kind: str = "fixed"
+    """`training` (paired runs), `scoring` (one network scored twice), `data`, or `fixed` (nothing left to switch)."""
+    arms: dict[str, str | None] = field(default_factory=dict)
+    """`training` only: arm (`corrected`, `released`) -> variant."""
+    note: str = ""
+    datasets: tuple[str, ...] = ()
+    """Data sets on which the released code behaves so; empty: all."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A run that was run again, and how far the second run's numbers are from the first's."""
+
+    file: str
+    run: str
+    variant: str
+    dataset: str
+    split: str
+    seed: int
+    verdict: str
+    tolerance: float
+    largest_difference: float
+    where: str
+    compared: int
+    same_environment: bool
+    differences: tuple[str, ...]
+    command: str
+    date: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +132,11 @@ class Cell:
     def anchor(self) -> str:
         """Fragment identifier of its provenance entry on the page."""
         return "run-" + _slug(self.name)
+
+    @property
+    def group_anchor(self) -> str:
+        """Fragment identifier of all runs of its row: same task and variant, any seed."""
+        return f"runs-{self.task.slug}-{_slug(self.variant)}"
 
     @property
     def trained(self) -> bool:
@@ -130,6 +180,10 @@ class Measured:
     """Queries behind each seed's value (the largest among seeds)."""
     photos: int = 0
     runs: tuple[Cell, ...] = field(default=(), repr=False)
+    standard_error: float = 0.0
+    """Largest standard error among seeds of a value that is a mean over sampled tie orders; 0 where it is exact."""
+    ties: tuple[str, ...] = ()
+    """How equal distances were ordered, where not all seeds agree on `expected`."""
 
     @property
     def n(self) -> int:
@@ -170,6 +224,20 @@ class Measured:
         return f"{self.mean:.{decimals}f}{spread}"
 
 
+def paired(first: Measured, second: Measured) -> Measured:
+    """first - second, seed by seed, over the seeds that both have; its runs are both sides' runs of those seeds.
+
+    >>> gap = paired(Measured({0: .5, 1: .75}, (0, 1)), Measured({0: .25, 1: .25, 2: .1}, (0, 1, 2)))
+    >>> gap.values, gap.seeds
+    ({0: 0.25, 1: 0.5}, '2/3')
+    """
+    common = sorted(set(first.values) & set(second.values))
+    runs = {cell.name: cell for side in (first, second) for cell in side.runs if cell.seed in common}
+    return Measured({seed: first.values[seed] - second.values[seed] for seed in common},
+                    tuple(sorted({*first.expected, *second.expected})), runs=tuple(runs.values()),
+                    standard_error=math.hypot(first.standard_error, second.standard_error))
+
+
 @dataclass
 class Suite:
     """All result folders of one output folder, read and checked."""
@@ -186,8 +254,12 @@ class Suite:
     """(folder or file, why) of what was found and not used."""
     planned: dict[tuple[Task, str], set[int]]
     """(task, variant) -> seeds planned or found, finished or not."""
+    traps: list[Trap] = field(default_factory=list)
+    """The ledger's entries, in order; empty for results written before there was one."""
+    reproductions: list[Reproduction] = field(default_factory=list)
     _index: dict[tuple[Task, str], list[Cell]] = field(default_factory=dict, repr=False)
-    _scores: dict[str, dict[Score, pd.Series]] = field(default_factory=dict, repr=False)
+    _scores: dict[str, dict[Score, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _ledgers: dict[str, pd.DataFrame | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for cell in sorted(self.cells, key=lambda c: c.seed):
@@ -218,7 +290,14 @@ class Suite:
                 rows.append(row)
         return Measured(values, expected, _distinct(rows, "chance"), _distinct(rows, "ceiling"),
                         max((int(row["queries"]) for row in rows), default=0),
-                        max((int(row["photos"]) for row in rows), default=0), tuple(runs))
+                        max((int(row["photos"]) for row in rows), default=0), tuple(runs),
+                        max((float(row["standard_error"]) for row in rows), default=0.0),
+                        tuple(sorted({str(row["ties"]) for row in rows} - {"expected"})))
+
+    def value(self, cell: Cell, score: Score) -> float | None:
+        """One number of one run; None where it has no such row."""
+        row = self._rows(cell).get(score)
+        return None if row is None else float(row["value"])
 
     def scores(self, task: Task) -> set[Score]:
         """Every number that at least one finished cell of the task has."""
@@ -233,6 +312,13 @@ class Suite:
         """A further CSV file of a cell; None, with a note in `left_out`, where it is missing or broken."""
         return self._try(cell, file, lambda: read_frame(cell.folder / file, *FRAMES[file]))
 
+    def ledger(self, cell: Cell) -> pd.DataFrame | None:
+        """Rows of the cell's ledger.csv; None where it has none, which only trained cells of one variant have."""
+        if cell.name not in self._ledgers:
+            there = (cell.folder / "ledger.csv").exists()
+            self._ledgers[cell.name] = self._try(cell, "ledger.csv", lambda: _read_ledger(cell.folder)) if there else None
+        return self._ledgers[cell.name]
+
     def features(self, cell: Cell) -> dict[str, np.ndarray] | None:
         """Arrays of features.npz: query [Nq, D], gallery [Ng, D] and their labels; None as for `frame`."""
         return self._try(cell, "features.npz", lambda: _read_features(cell.folder / "features.npz"))
@@ -241,18 +327,18 @@ class Suite:
         """Checked contents of examples.json, picture files as existing paths; None as for `frame`."""
         return self._try(cell, "examples.json", lambda: _read_examples(cell.folder))
 
-    def _rows(self, cell: Cell) -> dict[Score, pd.Series]:
+    def _rows(self, cell: Cell) -> dict[Score, dict[str, Any]]:
         if cell.name not in self._scores:
             self._scores[cell.name] = {
                 Score(row["metric"], row["protocol"], row["features"], row["classes"], row["query_source"],
-                      row["gallery"]): row for _, row in cell.metrics.iterrows()}
+                      row["gallery"], row["duplicates"]): row for row in cell.metrics.to_dict("records")}
         return self._scores[cell.name]
 
     def _try(self, cell: Cell, file: str, read: Any) -> Any:
         try:
             return read()
         except ReportError as error:
-            note = (f"{cell.name}/{file}", f"{error}; its numbers stay in the tables, the figures do without it")
+            note = (f"{cell.name}/{file}", f"{error}; the run's other numbers stay, what needs this file does without it")
             if note not in self.left_out:
                 self.left_out.append(note)
             return None
@@ -316,7 +402,8 @@ def read_suite(root: Path) -> Suite:
         raise NoResults(f"no usable results in '{root}': "
                         + "; ".join(f"{name}: {reason}" for name, reason in left_out[:3]) + more)
     return Suite(root, head["profile"], head["smoke"], head["created"], head["command"], head["missing_datasets"],
-                 cells, sorted(unfinished, key=lambda u: (u.task, u.variant, u.seed)), left_out, planned)
+                 cells, sorted(unfinished, key=lambda u: (u.task, u.variant, u.seed)), left_out, planned,
+                 _read_traps(head["ledger"], left_out), _read_reproductions(root, left_out))
 
 
 def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
@@ -359,7 +446,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
 
 
-def _distinct(rows: list[pd.Series], column: str) -> tuple[float, ...]:
+def _distinct(rows: list[dict[str, Any]], column: str) -> tuple[float, ...]:
     return tuple(sorted({float(row[column]) for row in rows if not math.isnan(row[column])}))
 
 
@@ -378,7 +465,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_head(root: Path, left_out: list[tuple[str, str]]) -> dict[str, Any]:
     """suite.json with defaults; a broken one costs the plan, not the results."""
     head: dict[str, Any] = {"profile": "unknown", "smoke": False, "created": "", "command": "",
-                            "missing_datasets": {}, "cells": []}
+                            "missing_datasets": {}, "cells": [], "ledger": []}
     try:
         found = _read_json(root / "suite.json")
         for entry in found.get("cells", []):
@@ -414,7 +501,13 @@ def _read_cell(folder: Path) -> Cell | Unfinished:
         raise ReportError(f"provenance.json is of run {identity[:8] or 'unknown'}, the folder's name of "
                           f"{match['identity']}: one was copied or edited")
     metrics = read_frame(folder / "metrics.csv", *FRAMES["metrics.csv"])
-    keys = metrics[list(METRIC_TEXT)]
+    for name, meaning in METRIC_LATER.items():
+        metrics[name] = metrics[name].replace("", meaning) if name in metrics else meaning
+    try:
+        metrics["standard_error"] = metrics["standard_error"].astype(float)
+    except ValueError as error:
+        raise ReportError(f"metrics.csv, column standard_error: {error}") from None
+    keys = metrics[[*METRIC_TEXT, "duplicates"]]
     if keys.duplicated().any():
         raise ReportError(f"metrics.csv holds a row twice: {' '.join(keys[keys.duplicated()].iloc[0])}")
     bad = metrics[~metrics["value"].between(0, 1) | metrics[["queries", "photos"]].isna().any(axis=1)]
@@ -424,6 +517,58 @@ def _read_cell(folder: Path) -> Cell | Unfinished:
                           f"{row['queries']} queries and {row['photos']} photos; expected a value from 0 to 1 and counts")
     return Cell(folder, task, str(variant), int(seed), config, status, provenance, metrics,
                 _feature_length(folder / "features.npz", config))
+
+
+def _read_ledger(folder: Path) -> pd.DataFrame:
+    frame = read_frame(folder / "ledger.csv", *FRAMES["ledger.csv"])
+    keys = frame[["trap", "arm", "features", "protocol", "metric"]]
+    if keys.duplicated().any():
+        raise ReportError(f"ledger.csv holds a row twice: {' '.join(keys[keys.duplicated()].iloc[0])}")
+    bad = frame[~(frame["value"].between(0, 1) | frame["value"].isna())]
+    if len(bad):
+        raise ReportError(f"ledger.csv, line {bad.index[0] + 2}: {bad['value'].iloc[0]} is not within 0 to 1")
+    return frame
+
+
+def _read_traps(found: Any, left_out: list[tuple[str, str]]) -> list[Trap]:
+    """The ledger of suite.json; an entry that can't be read costs its row and is named."""
+    traps = []
+    if not isinstance(found, list):
+        left_out.append(("suite.json", f"its ledger is no list but a {type(found).__name__}; the ledger table is left out"))
+        found = []
+    for number, entry in enumerate(found):
+        try:
+            text = {key: str(entry.get(key) or "") for key in ("consequence", "setting", "released", "corrected", "note")}
+            trap = Trap(str(entry["trap"]), str(entry["title"]), kind=str(entry["kind"]), arms=dict(entry.get("arms") or {}),
+                        datasets=tuple(map(str, entry.get("datasets") or ())), **text)
+            if trap.kind not in TRAP_KINDS:
+                raise ValueError(f"kind '{trap.kind}' is none of {', '.join(TRAP_KINDS)}")
+            traps.append(trap)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            left_out.append(("suite.json", f"entry {number + 1} of its ledger is not as expected ({error!r})"))
+    return traps
+
+
+def _read_reproductions(root: Path, left_out: list[tuple[str, str]]) -> list[Reproduction]:
+    found = []
+    for path in sorted((root / "reproductions").glob("*.json")):
+        try:
+            entry = _read_json(path)
+            found.append(Reproduction(
+                path.name, str(entry["run"]), str(entry["variant"]), str(entry["dataset"]), str(entry["split"]),
+                int(entry["seed"]), str(entry["verdict"]), _number(entry.get("tolerance")),
+                _number(entry.get("largest_difference")), str(entry.get("where") or ""), int(entry.get("compared") or 0),
+                bool(entry.get("same_environment")), tuple(map(str, entry.get("differences") or ())),
+                str(entry.get("command") or ""), str(entry.get("date") or "")))
+        except ReportError as error:
+            left_out.append((f"reproductions/{path.name}", str(error)))
+        except (KeyError, TypeError, ValueError) as error:
+            left_out.append((f"reproductions/{path.name}", f"not as expected ({error!r})"))
+    return sorted(found, key=lambda r: (r.date, r.run))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _feature_length(path: Path, config: dict[str, Any]) -> int | None:

@@ -8,13 +8,16 @@ import csv
 import html
 import io
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reports import paper
-from reports.results import Cell, Measured, Score, Suite, Task, setting
+from reports import lint, paper
+from reports.results import Cell, Measured, Score, Suite, Task, paired, setting
 
 NOT_MEASURED = "not measured"
+RUNS_IN_TIP = 6
+"""Most runs that the tip of a linked number names; the table's `.runs.csv` names all."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Entry:
     seeds: str = ""
     strong: bool = False
     runs: tuple[Cell, ...] = field(default=(), repr=False)
-    """Runs the HTML form links to."""
+    """The runs that the number was measured in: the HTML form links to them, `to_runs_csv` lists them."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Column:
     numeric: bool = False
     wrap: bool = False
     """Holds sentences or long names: may break into lines on the page."""
+    wide: bool = False
+    """Holds the longest sentences: keeps room for them."""
 
     @property
     def full(self) -> str:
@@ -100,6 +105,20 @@ class Table:
             writer.writerow(line)
         return stream.getvalue()
 
+    def to_runs_csv(self) -> str:
+        """Every measured entry with the folders of its runs: section, row, column, runs separated by spaces."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("section", "row", "column", "runs"))
+        section = ""
+        for row in self.rows:
+            if row.kind == "section":
+                section = row.entries[0].text
+                continue
+            writer.writerows((section, row.entries[0].text, column.full, " ".join(cell.name for cell in entry.runs))
+                             for column, entry in zip(self.columns, row.entries) if entry.runs)
+        return stream.getvalue()
+
     def to_latex(self) -> str:
         r"""A `table*` in booktabs style; needs `\usepackage{booktabs,graphicx}`."""
         lines = ["% needs \\usepackage{booktabs,graphicx}", "\\begin{table*}[tb]", "\\centering",
@@ -133,7 +152,8 @@ class Table:
 
     def to_html(self) -> str:
         """A `<figure>` with the table and its notes; run links point at provenance anchors of the page."""
-        dense = " dense" if sum(column.numeric for column in self.columns) > 8 else ""
+        crowded = sum(column.numeric for column in self.columns) > 8 or sum(column.wrap for column in self.columns) > 3
+        dense = " dense" if crowded else ""
         parts = [f'<figure class="table{dense}" id="table-{html.escape(self.name)}">',
                  f"<figcaption>{html.escape(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
         if any(column.group for column in self.columns):
@@ -206,13 +226,13 @@ def ablation(suite: Suite, task: Task) -> Table:
         block = []
         for text, variant, method in items:
             measured = [[suite.measure(task, variant, Score(metric, rule)) for rule in paper.RULES] for metric in metrics]
-            entries = [Entry(text), _dim(suite, task, variant)]
+            entries = [Entry(text), dim_entry(suite, task, variant)]
             for metric, pair in zip(metrics, measured):
-                entries += [_entry(m) for m in pair]
+                entries += [measured_entry(m) for m in pair]
                 if facts:
                     value = facts.get((method, metric))
                     entries.append(Entry("–") if value is None else Entry(f"{value:.3f}", value))
-            block.append(Row((*entries, _difference(suite, task, variant, metrics[0]), _seeds(measured[0][0]))))
+            block.append(Row((*entries, _difference(suite, task, variant, metrics[0]), seeds_entry(measured[0][0]))))
         if block:
             rows.extend([Row((Entry(section),), "section"), *block])
 
@@ -261,14 +281,14 @@ def sharing_weights(suite: Suite, task: Task) -> Table | None:
                   (["highest on validation"] if measured[0].n and measured[0].mean == highest else []) + \
                   (["used by TCN"] if weight == own else [])
         epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, variant)})
-        rows.append(Row((Entry(text, weight), Entry(", ".join(epochs) or "–"), _dim(suite, task, variant),
-                         *(_entry(m) for m in measured), _seeds(measured[0]), Entry(", ".join(remarks)))))
+        rows.append(Row((Entry(text, weight), Entry(", ".join(epochs) or "–"), dim_entry(suite, task, variant),
+                         *(measured_entry(m) for m in measured), seeds_entry(measured[0]), Entry(", ".join(remarks)))))
     if own not in grid.values() and suite.cells_of(task, "tcn"):
         measured = [suite.measure(task, "tcn", Score(metric, classes="validation")),
                     *(suite.measure(task, "tcn", Score(metric, rule)) for rule in paper.RULES)]
         epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, "tcn")})
-        rows.append(Row((Entry(f"{own:g}", own), Entry(", ".join(epochs)), _dim(suite, task, "tcn"),
-                         *(_entry(m) for m in measured), _seeds(measured[0]), Entry("TCN's own runs"))))
+        rows.append(Row((Entry(f"{own:g}", own), Entry(", ".join(epochs)), dim_entry(suite, task, "tcn"),
+                         *(measured_entry(m) for m in measured), seeds_entry(measured[0]), Entry("TCN's own runs"))))
     columns = (Column("Weight", numeric=True), Column("Epochs", numeric=True), Column("D", numeric=True),
                Column("released", f"{metric}, validation classes", True),
                *(Column(rule, f"{metric}, unseen classes", True) for rule in paper.RULES),
@@ -293,11 +313,11 @@ def per_publisher(suite: Suite, task: Task) -> Table | None:
     for variant in variants:
         measured = [suite.measure(task, variant, Score(metric, rule, source=source, gallery=gallery))
                     for source, gallery in views for rule in paper.RULES]
-        rows.append(Row((Entry(paper.label(variant)), _dim(suite, task, variant), *(_entry(m) for m in measured),
-                         _seeds(measured[0]))))
+        rows.append(Row((Entry(paper.label(variant)), dim_entry(suite, task, variant), *(measured_entry(m) for m in measured),
+                         seeds_entry(measured[0]))))
     for source, gallery in views:
         pair = [_union(suite, task, variants, Score(metric, rule, source=source, gallery=gallery)) for rule in paper.RULES]
-        chance += [_reference(m.chance) for m in pair]
+        chance += [reference_entry(m.chance, runs=m.runs) for m in pair]
         counts.append(f"{view_label(source, gallery)}: {pair[0].queries} queries, {pair[0].photos} photos")
     rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
     return Table(f"{task.slug}-publishers", f"{paper.task_title(task)}: {metric} by publisher of the query drawing, "
@@ -347,10 +367,10 @@ def paper_comparison(suite: Suite) -> Table | None:
                 variants = [v for v in suite.variants(task) if paper.is_tcn(v) and suite.dim(task, v) == dim] if task else []
                 best = [suite.measure(task, v, Score(metric, rule, kind)) for v in variants] if task else []
                 found = next((m for m in best if m.n), Measured({}, ()))
-                entries.append(_entry(found, with_seeds=True))
+                entries.append(measured_entry(found, with_seeds=True))
             rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries)))
     facts: dict[tuple[str, str, str, str], dict[tuple[Task, str], float]] = {}
-    doubtful = {fact for fact, _ in paper.contradictions()}
+    doubtful = lint.doubtful(lint.findings(lint.read(paper.PUBLISHED_FILE)))
     against = {_kin(fact) for fact in doubtful if fact.table == "conflict"}
     marked = set()
     for p in paper.published():
@@ -373,22 +393,36 @@ def paper_comparison(suite: Suite) -> Table | None:
         rows.append(Row((Entry(method), Entry(dim or "–"), Entry(kind), Entry("published"), *entries)))
     notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
              "each author's own rules, which differ; – means that the source gives no number."),
-             "† contradicted by another published number; see the table of contradictions.",
+             "† contradicted by another published number or by a provable rule; see the table of contradictions.",
              *(f"{paper.SHORT_SOURCES[key]}: {text}." for key, text in paper.SOURCES.items()
                if key in {k[3] for k in facts})]
     return Table("paper-comparison", "Comparison on the paper's data sets", tuple(columns), tuple(rows), tuple(notes))
 
 
 def contradictions() -> Table:
-    """Published numbers that contradict each other, shown as such."""
-    rows = [Row((Entry(p.method), Entry(p.dimension or "–"), Entry(p.features),
-                 Entry(_paper_heading(Task(p.dataset, p.split))), Entry(p.metric), Entry(f"{p.value:.3f}", p.value),
-                 Entry(f"published ({paper.SHORT_SOURCES[p.source]})"), Entry(reason)))
-            for p, reason in paper.contradictions()]
+    """What the lint of published.csv found: published numbers that can't all be right, or that ask for a look."""
+    findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
     columns = (Column("Method"), Column("D", numeric=True), Column("Features"), Column("Data set"), Column("Metric"),
-               Column("Value", numeric=True), Column("Source"), Column("What contradicts it", wrap=True))
-    return Table("paper-contradictions", "Published numbers that contradict each other", columns, tuple(rows),
-                 ("None is averaged, corrected or dropped.",))
+               Column("Value", numeric=True), Column("Source", wrap=True), Column("Rule", wrap=True),
+               Column("What was found", wrap=True))
+    rows = []
+    for kind, heading in lint.KINDS.items():
+        block = []
+        for f in (f for f in findings if f.kind == kind):
+            line = f.line.fact
+            value = line.value if f.shows_value else math.nan
+            source = paper.SHORT_SOURCES.get(line.source, line.source or "no source")
+            block.append(Row((
+                Entry(line.method), Entry(line.dimension or "–"), Entry(line.features),
+                Entry(_paper_heading(Task(line.dataset, line.split))), Entry(line.metric if f.shows_value else "–"),
+                Entry("–" if math.isnan(value) else f"{value:.3f}", value), Entry(f"published ({source})"), Entry(f.rule),
+                Entry(f.text))))
+        if block:
+            rows += [Row((Entry(heading),), "section"), *block]
+    return Table("paper-contradictions", "Published numbers that contradict each other or a rule", columns, tuple(rows),
+                 ("None is averaged, corrected or dropped.",
+                  *(f"{rule}: {text}" for rule, text in lint.RULES.items() if rule in {f.rule for f in findings}),
+                  "`python reports/lint.py FILE.csv` applies the same rules to a file of your own."))
 
 
 def provenance(suite: Suite, compact: bool = False) -> Table:
@@ -466,8 +500,8 @@ def latex(text: str) -> str:
     """
     table = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
              "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "—": "---",
-             "†": r"$\dagger$", "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$", "−": "$-$", "|": r"\textbar{}",
-             "“": "``", "”": "''", "≥": r"$\geq$"}
+             "†": r"$\dagger$", "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$", "−": "$-$",
+             "|": r"\textbar{}", "→": r"$\rightarrow$", "“": "``", "”": "''", "≥": r"$\geq$"}
     return "".join(table.get(character, character) for character in " ".join(text.split()))
 
 
@@ -477,7 +511,8 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
     columns = [Column("Variant", wrap=True), Column("D", numeric=True)]
     columns += [Column(rule, metric, True) for metric in metrics for rule in paper.RULES] + [Column("Seeds")]
     variants = paper.main_variants(suite, task)
-    rows, counts = [], (0, 0)
+    rows, counts, error = [], (0, 0), 0.0
+    orders: set[str] = set()
     for kind, heading in (("real", "Real-valued features"), ("binary", "Binary codes (ITQ), Hamming distance")):
         scores = [Score(metric, rule, kind, classes) for metric in metrics for rule in paper.RULES]
         grid = [[suite.measure(task, variant, score) for score in scores] for variant in variants]
@@ -485,44 +520,64 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
         rows.append(Row((Entry(heading),), "section"))
         for variant, line in zip(variants, grid):
             alike = len({m.seeds for m in line}) == 1
-            entries = [_entry(m, decimals, not alike, strong=m.mean == top) for m, top in zip(line, best)]
-            rows.append(Row((Entry(paper.label(variant)), _dim(suite, task, variant, kind), *entries,
-                             _seeds(max(line, key=lambda m: m.n)))))
+            entries = [measured_entry(m, decimals, not alike, strong=m.mean == top) for m, top in zip(line, best)]
+            rows.append(Row((Entry(paper.label(variant)), dim_entry(suite, task, variant, kind), *entries,
+                             seeds_entry(max(line, key=lambda m: m.n)))))
         union = [_union(suite, task, variants, score) for score in scores]
         if any(m.n for m in union):
             counts = (max(m.queries for m in union), max(m.photos for m in union))
+            error = max(error, *(m.standard_error for m in union))
+            orders.update(name for m in union for name in m.ties)
             for text, levels in (("chance", [m.chance for m in union]), ("ceiling", [m.ceiling for m in union])):
-                rows.append(Row((Entry(text), Entry(""), *(_reference(level, decimals) for level in levels), Entry("")),
+                rows.append(Row((Entry(text), Entry(""),
+                                 *(reference_entry(level, decimals, m.runs) for level, m in zip(levels, union)), Entry("")),
                                 "reference"))
     notes = [f"{counts[0]:,} queries, {counts[1]:,} photos. " if any(counts) else "",
              ("Mean ± standard deviation over seeds; the seeds column says how many of the planned ones are in it. "
              "Bold: highest mean of its block, without a claim of significance.")]
+    ties = ["Ties: expected value over random orders of photos at equal distance"
+            + (f"; where that is sampled, its standard error is at most {error:.2g}." if error > 0 else ".")]
+    if orders:
+        ties = [f"Some rows break ties otherwise: {', '.join(sorted(orders))}."]
     return Table(name, title, tuple(columns), tuple(rows), (
         "".join(notes), ("released: interpolated precision, mean over classes, as the paper's code counts; standard: raw "
-                        "precision, mean over queries. Ceiling: what a perfect ranking would score.")))
+                        "precision, mean over queries. Ceiling: what a perfect ranking would score."), *ties))
 
 
 def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
-    """Chance, ceiling and counts over all rows; its values mean nothing but "some"."""
+    """Chance, ceiling, counts and runs over all rows; its values mean nothing but "some"."""
     found = [m for m in (suite.measure(task, v, score) for v in variants) if m.n]
     return Measured({i: m.mean for i, m in enumerate(found)}, (),
                     tuple(sorted({round(c, 9) for m in found for c in m.chance})),
                     tuple(sorted({round(c, 9) for m in found for c in m.ceiling})),
-                    max((m.queries for m in found), default=0), max((m.photos for m in found), default=0))
+                    max((m.queries for m in found), default=0), max((m.photos for m in found), default=0),
+                    tuple(cell for m in found for cell in m.runs), max((m.standard_error for m in found), default=0.0),
+                    tuple(sorted({name for m in found for name in m.ties})))
 
 
-def _entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False) -> Entry:
+def measured_entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False) -> Entry:
+    """Mean ± sd over seeds, with its runs."""
     text = measured.text(decimals)
     if with_seeds and measured.n:
         text += f" ({measured.seeds})"
-    return Entry(text, measured.mean, measured.sd, measured.seeds, strong and measured.n > 0)
+    return Entry(text, measured.mean, measured.sd, measured.seeds, strong and measured.n > 0, measured.runs)
 
 
-def _seeds(measured: Measured) -> Entry:
+def signed_entry(gap: Measured, decimals: int = 3, remark: str = "") -> Entry:
+    """A difference with its sign, ± sd over seeds, with the runs of both sides; a dash where no seed has both."""
+    if not gap.n:
+        return Entry("–")
+    spread = f" ± {gap.sd:.{decimals}f}" if gap.n > 1 else ""
+    text = f"{gap.mean:+.{decimals}f}{spread}{remark}".replace("-", "−")
+    return Entry(text, gap.mean, gap.sd, gap.seeds, runs=gap.runs)
+
+
+def seeds_entry(measured: Measured) -> Entry:
+    """How many of the planned seeds, with a link to each run."""
     return Entry(measured.seeds, runs=measured.runs)
 
 
-def _dim(suite: Suite, task: Task, variant: str, kind: str = "real") -> Entry:
+def dim_entry(suite: Suite, task: Task, variant: str, kind: str = "real") -> Entry:
     """Length of the features, or of the codes: ITQ makes no more bits than the network's D (PCA before it)."""
     dim = suite.dim(task, variant)
     if kind == "binary" and dim is not None:
@@ -530,25 +585,20 @@ def _dim(suite: Suite, task: Task, variant: str, kind: str = "real") -> Entry:
     return Entry("–") if dim is None else Entry(str(dim), dim)
 
 
-def _reference(levels: tuple[float, ...], decimals: int = 3) -> Entry:
-    """One level, or its range where runs saw different galleries."""
+def reference_entry(levels: tuple[float, ...], decimals: int = 3, runs: tuple[Cell, ...] = ()) -> Entry:
+    """One level (chance, ceiling), or its range where `runs` saw different galleries."""
     if not levels:
         return Entry("–")
     texts = list(dict.fromkeys(f"{level:.{decimals}f}" for level in (levels[0], levels[-1])))
-    return Entry("–".join(texts), levels[0] if len(levels) == 1 else math.nan)
+    return Entry("–".join(texts), levels[0] if len(levels) == 1 else math.nan, runs=runs)
 
 
 def _difference(suite: Suite, task: Task, variant: str, metric: str) -> Entry:
     """Mean over common seeds of (row - TCN), with its sd."""
     own, tcn = (suite.measure(task, v, Score(metric)) for v in (variant, "tcn"))
-    common = sorted(set(own.values) & set(tcn.values))
-    if variant == "tcn" or not common:
-        return Entry("–")
-    gap = Measured({seed: own.values[seed] - tcn.values[seed] for seed in common}, tuple(common))
-    spread = f" ± {gap.sd:.3f}" if gap.n > 1 else ""
-    if gap.n < max(own.n, tcn.n):
-        spread += f" ({gap.n} seed{'s' * (gap.n > 1)})"
-    return Entry(f"{gap.mean:+.3f}{spread}".replace("-", "−"), gap.mean, gap.sd, gap.seeds)
+    gap = paired(own, tcn)
+    fewer = f" ({gap.n} seed{'s' * (gap.n > 1)})" if gap.n < max(own.n, tcn.n) else ""
+    return Entry("–") if variant == "tcn" else signed_entry(gap, remark=fewer)
 
 
 def _kin(fact: paper.Published) -> tuple[str, ...]:
@@ -567,6 +617,7 @@ def _count(value: object) -> Entry:
 
 def _css(column: Column, entry: Entry | None = None) -> str:
     names = ["number"] if column.numeric else ["wrap"] if column.wrap else []
+    names += ["wide"] if column.wide else []
     if entry is not None and entry.text == NOT_MEASURED:
         names.append("absent")
     if entry is not None and column.name == "Seeds" and "/" in entry.text and len(set(entry.text.split("/"))) > 1:
@@ -576,15 +627,30 @@ def _css(column: Column, entry: Entry | None = None) -> str:
 
 def _html_entry(column: Column, entry: Entry) -> str:
     text = html.escape(entry.text)
+    if column.name.startswith("Setting"):
+        return re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", text)  # dotted keys break where they are joined
     if column.name == "Run" and entry.runs:
         return f'<a href="#{entry.runs[0].anchor}">{text}</a>'
+    if column.name == "Seeds":
+        links = "".join(f'<a href="#{cell.anchor}" title="run {html.escape(cell.name)}">s{cell.seed}</a>'
+                        for cell in entry.runs)
+        return f'{text} <span class="runs">{links}</span>' if links else text
     mean, plus_minus, spread = text.partition(" ± ")
     if entry.strong:
         mean = f"<strong>{mean}</strong>"
-    text = f'{mean} <span class="sd">± {spread}</span>' if plus_minus else mean
-    links = "".join(f'<a href="#{cell.anchor}" title="run {html.escape(cell.name)}">s{cell.seed}</a>'
-                    for cell in entry.runs)
-    return f'{text} <span class="runs">{links}</span>' if links else text
+    spread = f' <span class="sd">± {spread}</span>' if plus_minus else ""
+    groups: dict[str, list[str]] = {}
+    for cell in entry.runs:
+        groups.setdefault(cell.group_anchor, []).append(cell.name)
+    if not groups:
+        return mean + spread
+    first, *others = groups
+    names = [cell.name for cell in entry.runs]
+    more = f" and {len(names) - RUNS_IN_TIP} more" if len(names) > RUNS_IN_TIP else ""
+    text = f'<a class="cell" href="#{first}" title="{html.escape("; ".join(names[:RUNS_IN_TIP]) + more)}">{mean}</a>'
+    if len(others) == 1:
+        text += f'<a class="also" href="#{others[0]}" title="{html.escape("; ".join(groups[others[0]]))}">↗</a>'
+    return text + spread
 
 
 def _md(text: str) -> str:

@@ -22,21 +22,43 @@ COMMAND = "python benchmarks/run_all.py --made-up"
 LEVELS = {"tcn": 0.30, "hws": 0.26, "nws": 0.28, "floor-imagenet": 0.18, "floor-imagenet-permodality": 0.22,
           "floor-svd": 0.13, "floor-svd-permodality": 0.17}
 METRICS = {"mAP@all": 0.0, "Prec@R": -0.02, "Prec@5": -0.05, "mAP@200": 0.01, "Prec@100": -0.08, "Prec@200": -0.09}
+PROTOCOLS = {"released": 0.0, "cvpr19": 0.12, "zse": -0.006, "sem-pcyc": 0.08, "cvae": -0.09, "standard": -0.004}
+"""Rule -> made-up distance from `released`."""
+TRAPS = {
+    # trap -> (kind, setting, features, made-up worth in mAP)
+    "augmentation": ("training", "data.augmentation", ("real",), -0.021),
+    "loader": ("training", "data.loader_streams", ("real",), 0.0),
+    "photo-side": ("scoring", "evaluation.photo_side", ("real", "binary"), -0.03),
+    "itq-rule": ("scoring", "evaluation.itq_rule", ("binary",), -0.012),
+    "ties": ("scoring", "evaluation.ties", ("binary",), 0.001),
+    "missing-classes": ("scoring", "evaluation.missing_classes", (), 0.0),
+    "photo-list": ("data", "", (), 0.0),
+    "flags": ("fixed", "", (), 0.0),
+    "all": ("training", "", ("real",), -0.06),
+}
+ARMS = {"augmentation": "ledger-augmentation", "loader": "ledger-loader", "all": "tcn-as-released"}
+LEDGER_VARIANTS = ("tcn", "ledger-augmentation", "tcn-as-released")
+TIES = {"expected": 0.0, "best": 0.04, "worst": -0.04, "gallery-order": -0.003, "scikit-learn": 0.02}
 CEILINGS = {"Prec@100": 0.047, "Prec@200": 0.024}
 
 
 def level(variant: str) -> float:
     """Made-up mAP of a variant on unseen classes with seed 0; the weight grid peaks at 10."""
+    if variant in ARMS.values():
+        trap = next(name for name, arm in ARMS.items() if arm == variant)
+        return LEVELS["tcn"] + TRAPS[trap][3]
     if variant.startswith("tcn-weight-"):
         return 0.30 - 0.02 * abs(math.log10(float(variant.rsplit("-", 1)[1]) + 0.1) - 1)
     return LEVELS.get(variant, 0.20)
 
 
 def made_up(variant: str, seed: int, metric: str, protocol: str = "released", features: str = "real",
-            classes: str = "unseen", source: str = "all", gallery: str = "all") -> float:
+            classes: str = "unseen", source: str = "all", gallery: str = "all",
+            duplicates: str = "as-published") -> float:
     """The made-up value of one row of metrics.csv: a formula, so that tests can recompute it."""
     value = level(variant) + METRICS[metric] + 0.011 * seed
-    value -= 0.004 if protocol == "standard" else 0.0
+    value += PROTOCOLS[protocol]
+    value -= 0.015 if duplicates == "distinct" else 0.0
     value -= 0.05 if features == "binary" else 0.0
     value += 0.03 if classes == "validation" else 0.0
     value += {"all": 0.0, SOURCES[0]: 0.01, SOURCES[1]: 0.05, SOURCES[2]: -0.06}[source]
@@ -44,9 +66,35 @@ def made_up(variant: str, seed: int, metric: str, protocol: str = "released", fe
     return round(max(value, 0.001), 6)
 
 
+def trap_value(trap: str, arm: str, seed: int, metric: str, features: str) -> float:
+    """The made-up value of one row of ledger.csv."""
+    worth = TIES.get(arm, TRAPS[trap][3] * (1 + seed / 10) if arm == "released" else 0.0)
+    return round(made_up("tcn", seed, metric, features=features) + worth, 6)
+
+
+def ledger_entries() -> list[dict[str, Any]]:
+    """The ledger as suite.json holds it."""
+    return [{"trap": trap, "title": f"the released code does {trap}", "consequence": f"what {trap} leads to",
+             "kind": kind, "setting": setting, "released": "as-released" if setting else "",
+             "corrected": "corrected" if setting else "", "note": f"remark on {trap}" if kind == "data" else "",
+             "arms": {"corrected": "tcn" if trap in ARMS else None, "released": ARMS.get(trap)},
+             "datasets": ["tuberlin"] if trap == "augmentation" else []}
+            for trap, (kind, setting, _, _) in TRAPS.items()]
+
+
+def write_reproduction(root: Path, run: Path, verdict: str = "bit for bit", **changes: Any) -> None:
+    """One file of reproductions/."""
+    config = json.loads((run / "config.json").read_text())
+    _write(root / "reproductions" / f"{run.name}.json", {
+        "run": run.name, "identity": config["identity"], "variant": config["variant"], "dataset": config["data"]["dataset"],
+        "split": config["data"]["split"], "seed": config["seed"], "verdict": verdict, "tolerance": 1e-4,
+        "largest_difference": 0.0, "where": "", "compared": 1234, "same_environment": True, "differences": [],
+        "command": f"python benchmarks/run_all.py --reproduce {run.name}", "date": "2000-01-02T00:00:00", **changes})
+
+
 def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Iterable[int] = (0,),
                 dataset: str = "emoji", split: str = "fixed", smoke: bool = False, classes: int = 12,
-                missing: dict[str, str] | None = None, epochs: int = 6) -> dict[tuple[str, int], Path]:
+                missing: dict[str, str] | None = None, epochs: int = 6, ledger: bool = False) -> dict[tuple[str, int], Path]:
     """Write suite.json and one finished cell per variant and seed; returns (variant, seed) -> folder.
 
     A second call on the same root with another data set adds its cells to the plan.
@@ -59,7 +107,7 @@ def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Ite
               "identity": folder.name[-8:]} for (variant, seed), folder in folders.items()]
     _write(path, {"profile": "laptop" if dataset == "emoji" else "paper", "smoke": smoke,
                   "created": "2000-01-01T00:00:00", "command": COMMAND, "missing_datasets": missing or {},
-                  "cells": plan})
+                  "cells": plan, **({"ledger": ledger_entries()} if ledger else {})})
     return folders
 
 
@@ -91,14 +139,19 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
         "device": "made-up device", "threads": 2, "platform": "nowhere", "data_digest": "d" * 64,
         "split_digest": "e" * 64, "command": COMMAND, "started": "2000-01-01T00:00:00",
         "finished": "2000-01-01T00:10:00", "train_seconds": 754.0, "total_seconds": 800.0,
+        "seed": seed, "words_digest": "f" * 64, "manifest": {"content_digest": "a1" * 32, "checked": 77, "unreadable": []},
         "optimizer_steps": 12 * epochs if trained else 0,
         "selected_by": "validation mAP@all" if trained else "not trained", "words": "made up", "weights": "made up"})
     names = list(class_names or (f"thing {i:02d}" for i in range(classes)))
     rng = np.random.default_rng([seed, len(variant), sum(map(ord, variant))])
+    _write(folder / "mlflow.json", {"uri": "sqlite:////made/up/place/mlflow.db", "run_id": f"{identity}mlflow"})
     _write_metrics(folder, variant, seed, dataset, len(names))
+    if variant == "tcn":
+        _write_ledger(folder, seed)
     if trained:
         _write_curves(folder, rng, epochs, level(variant), validated=dataset == "emoji")
     _write_features(folder, rng, names, dim)
+    _write_per_query(folder, variant, seed, names)
     _write_examples(folder, names, rng)
     return folder
 
@@ -115,23 +168,58 @@ def _write_rows(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) ->
         writer.writerows(rows)
 
 
+def defined(protocol: str, metric: str) -> bool:
+    """Whether a rule has such a number."""
+    return (protocol, metric) != ("cvpr19", "mAP@all") and (metric not in ("Prec@R", "Prec@5")
+                                                            or protocol in ("released", "standard"))
+
+
 def _write_metrics(folder: Path, variant: str, seed: int, dataset: str, classes: int) -> None:
     rows = []
-    views = [("all", "all")]
+    views = [("all", "all", "as-published")]
     if dataset == "emoji":
-        views += [(source, "all") for source in SOURCES] + [(SOURCES[1], "without emojione-v1")]
+        views += [(source, "all", "as-published") for source in SOURCES]
+        views += [(SOURCES[1], "without emojione-v1", "as-published")]
+    if dataset == "sketchy":
+        views += [("all", "all", "distinct")]
     for where in ("unseen", "validation") if dataset == "emoji" else ("unseen",):
         for features in ("real", "binary"):
-            for protocol in ("released", "standard"):
-                for metric in METRICS:
-                    for source, gallery in views:
+            for source, gallery, duplicates in views:
+                for protocol in PROTOCOLS if source == gallery == "all" else ("released", "standard"):
+                    for metric in (m for m in METRICS if defined(protocol, m)):
+                        photos = 5 * classes if gallery == "all" else 4 * classes
                         rows.append((where, features, protocol, metric,
-                                     made_up(variant, seed, metric, protocol, features, where, source, gallery),
-                                     0.021 if gallery == "all" else 0.019, CEILINGS.get(metric, 1.0), source, gallery,
-                                     3 * classes if source == "all" else classes,
-                                     5 * classes if gallery == "all" else 4 * classes))
-    _write_rows(folder / "metrics.csv", ["classes", "features", "protocol", "metric", "value", "chance", "ceiling",
-                                         "query_source", "gallery", "queries", "photos"], rows)
+                                     made_up(variant, seed, metric, protocol, features, where, source, gallery, duplicates),
+                                     2e-4 if features == "binary" and protocol == "released" else 0.0,
+                                     0.021 if gallery == "all" else 0.019, CEILINGS.get(metric, 1.0), "expected", duplicates,
+                                     source, gallery, 3 * classes if source == "all" else classes,
+                                     photos - classes if duplicates == "distinct" else photos))
+    _write_rows(folder / "metrics.csv", ["classes", "features", "protocol", "metric", "value", "standard_error", "chance",
+                                         "ceiling", "ties", "duplicates", "query_source", "gallery", "queries", "photos"], rows)
+
+
+def _write_ledger(folder: Path, seed: int) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for trap, (kind, _, kinds, _) in TRAPS.items():
+        if kind == "scoring":
+            arms = ("corrected", "released", *(TIES if trap == "ties" else ()))
+            rows += [(trap, arm, features, "released", metric, trap_value(trap, arm, seed, metric, features), "")
+                     for features in kinds for arm in arms for metric in METRICS if metric != "Prec@5"]
+            if not kinds:
+                rows.append((trap, "", "", "", "", "", "every query class has photos"))
+    _write_rows(folder / "ledger.csv", ["trap", "arm", "features", "protocol", "metric", "value", "note"], rows)
+
+
+def _write_per_query(folder: Path, variant: str, seed: int, names: list[str]) -> None:
+    """Values per query whose mean, over classes and over queries alike, is the number of metrics.csv."""
+    arrays: dict[str, np.ndarray] = {"query": np.array([f"{name}/query{i}.png" for name in names for i in range(3)]),
+                                     "class": np.repeat(np.array(names), 3)}
+    for features in ("real", "binary"):
+        for protocol in PROTOCOLS:
+            for metric in (m for m in METRICS if defined(protocol, m)):
+                value = made_up(variant, seed, metric, protocol, features)
+                arrays[f"{features}/{protocol}/{metric}"] = value + value * np.tile([-0.5, 0.0, 0.5], len(names))
+    np.savez(folder / "per_query.npz", **arrays)
 
 
 def _write_curves(folder: Path, rng: np.random.Generator, epochs: int, top: float, validated: bool) -> None:

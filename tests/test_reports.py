@@ -14,19 +14,33 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
-from result_folders import CEILINGS, SOURCES, made_up, write_cell, write_suite
+from result_folders import (
+    CEILINGS,
+    EMOJI_VARIANTS,
+    LEDGER_VARIANTS,
+    PROTOCOLS,
+    SOURCES,
+    TRAPS,
+    made_up,
+    trap_value,
+    write_cell,
+    write_reproduction,
+    write_suite,
+)
 
-from reports import figure_data, figures, paper, render, tables, verdicts
-from reports.results import NoResults, Score, Task, read_suite
+from reports import figure_data, figures, ledger, paper, protocols, provenance, render, tables, verdicts
+from reports.results import Measured, NoResults, Score, Task, paired, read_suite
 
 EMOJI = Task("emoji", "fixed")
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory) -> Path:
-    """Three seeds of every variant, rendered."""
+    """Three seeds of every variant and of the ledger's, one run that was run again, rendered."""
     root = tmp_path_factory.mktemp("suite")
-    write_suite(root, seeds=(0, 1, 2))
+    folders = write_suite(root, (*EMOJI_VARIANTS, *LEDGER_VARIANTS[1:]), seeds=(0, 1, 2), ledger=True)
+    write_reproduction(root, folders["tcn", 1], "differs", largest_difference=0.25, where="unseen/real/zse/mAP@200",
+                       differences=["not equal: metrics.csv"])
     render.render(root, root / "report")
     return root
 
@@ -74,7 +88,8 @@ def test_laptop_report_holds_no_published_number(rendered):
     page = (rendered / "report" / "index.html").read_text()
     assert "published (" not in page
     assert not list((rendered / "report" / "tables").glob("paper-*"))
-    everything = "".join(p.read_text() for p in (rendered / "report" / "tables").glob("*.md"))
+    # the table of rules names whose code counts so, and no number of theirs
+    everything = "".join(p.read_text() for p in (rendered / "report" / "tables").glob("*.md") if "protocols" not in p.name)
     assert "TPAMI" not in everything and "SAKE" not in everything
 
 
@@ -173,7 +188,7 @@ def test_retrieval_page_shows_a_failure_and_true_marks(rendered):
 
 def test_files_of_every_figure_and_table_are_there(rendered):
     report = rendered / "report"
-    for name in ("overview", "motivation", "singular-values", "tsne", "retrieval", "publishers"):
+    for name in ("overview", "ledger", "motivation", "singular-values", "tsne", "retrieval", "publishers"):
         for ending in ("png", "pdf", "csv"):
             assert (report / "figures" / f"emoji-fixed-{name}.{ending}").stat().st_size > 100
         with Image.open(report / "figures" / f"emoji-fixed-{name}.png") as picture:
@@ -311,8 +326,10 @@ def test_ablation_of_a_paper_data_set_has_its_13_rows_and_numbers(tmp_path):
 
 
 def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
-    rows = {(p.method, p.metric, p.value) for p, _ in paper.contradictions()}
-    assert {("Doodle2Search", "mAP@200", 0.46), ("BDA-SketRet", "mAP@200", 0.556), ("TCN", "Prec@200", 0.298)} <= rows
+    text = tables.contradictions().to_markdown()
+    for method, value in (("Doodle2Search", "0.460"), ("BDA-SketRet", "0.556")):
+        row = row_of(text, method)
+        assert value in row and "map-above-prec" in row
     write_suite(tmp_path, ("tcn",), dataset="sketchy", split="2")
     table = tables.paper_comparison(read_suite(tmp_path))
     marked = {(row.entries[0].text, e.text) for row in table.rows for e in row.entries if "†" in e.text}
@@ -397,3 +414,231 @@ def test_the_command_needs_neither_torch_nor_mlflow_nor_the_method(tmp_path):
                           cwd=Path(render.__file__).parent.parent, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert str(tmp_path / "report" / "index.html") in done.stdout
+
+
+# --- the ledger, six rules, duplicates, provenance -----------------------------------------------------------------
+
+
+def test_ledger_differences_are_paired_by_seed(rendered):
+    text = (rendered / "report" / "tables" / "emoji-fixed-ledger.md").read_text()
+    row = row_of(text, "The released code does augmentation")
+    # Made up: TCN .30 + .011 s, with the trap .279 + .011 s: the same difference in each seed.
+    assert "−0.021 ± 0.000" in row and "0 of 3" in row and "paired runs, 3 seeds" in row
+    assert "within the seeds' spread" not in row[-2] and "on TU-Berlin only" in row[-2]
+    arms = [[trap_value("itq-rule", arm, s, "mAP@all", "binary") for s in (0, 1, 2)] for arm in ("released", "corrected")]
+    gaps = [a - b for a, b in zip(*arms)]
+    row = row_of(text, "The released code does itq-rule")
+    assert f"−{abs(statistics.fmean(gaps)):.3f} ± {statistics.stdev(gaps):.3f}" in row
+    assert "same network, 3 seeds, binary codes" in row
+    assert "not on this data set: every query class has photos" in row_of(text, "The released code does missing-classes")
+    assert "not measured" in row_of(text, "The released code does loader")
+    sections = re.findall(r"^\| \*\*(.+?)\*\* \|", text, re.MULTILINE)
+    assert sections == ["Changes training", "Changes scoring only", "Data", "Mended, nothing to switch", "All at once"]
+    assert "standard error is at most 0.0002" in text and "remark on photo-list" in text
+
+
+def test_ledger_says_when_a_difference_drowns_in_the_seeds_spread(tmp_path):
+    def reading(released: dict[int, float], same_network: bool) -> str:
+        corrected = Measured({0: 0.30, 1: 0.34, 2: 0.38}, (0, 1, 2))  # sd .04
+        other = Measured(released, (0, 1, 2))
+        return ledger.Worth(corrected, other, paired(other, corrected)).reading(same_network)
+
+    steady = {0: 0.31, 1: 0.35, 2: 0.391}  # about .01 above, sd of the differences .0006
+    assert "within" in reading(steady, same_network=False) and "beyond" in reading(steady, same_network=True)
+    assert "beyond" in reading({0: 0.40, 1: 0.44, 2: 0.48}, same_network=False)
+    assert "one seed" in reading({1: 0.9}, same_network=True)
+    assert reading({0: 0.30, 1: 0.34, 2: 0.38}, same_network=True) == "exactly none"
+
+
+def test_results_without_a_ledger_or_six_rules_still_render(tmp_path, text_only):
+    """Folders written before there was a ledger: no such columns, no such files."""
+    folders = write_suite(tmp_path, ("tcn", "hws"))
+    for folder in folders.values():
+        for name in ("ledger.csv", "per_query.npz", "mlflow.json"):
+            (folder / name).unlink(missing_ok=True)
+        with open(folder / "metrics.csv", newline="") as source:
+            rows = [row for row in csv.DictReader(source) if row["protocol"] in ("released", "standard")]
+        kept = [name for name in rows[0] if name not in ("standard_error", "ties", "duplicates")]
+        with open(folder / "metrics.csv", "w", newline="") as out:
+            writer = csv.DictWriter(out, kept, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    suite = read_suite(tmp_path)
+    assert suite.measure(EMOJI, "tcn", Score("mAP@all")).values == {0: made_up("tcn", 0, "mAP@all")}
+    assert ledger.table(suite, EMOJI) is None and protocols.table(suite, EMOJI) is None and not suite.left_out
+    page = render.render(tmp_path, tmp_path / "report").read_text()
+    assert "per_query.csv" in page and not list((tmp_path / "report" / "tables").glob("*ledger*"))
+
+
+def test_tie_orders_stand_beside_the_expected_value(rendered):
+    text = ledger.ties(read_suite(rendered), EMOJI).to_markdown()
+    best = row_of(text, "best order")
+    expected = [trap_value("ties", "best", s, "mAP@all", "binary") for s in (0, 1, 2)]
+    assert best[1] == f"{statistics.fmean(expected):.3f} ± {statistics.stdev(expected):.3f}" and best[2] == "+0.040 ± 0.000"
+    assert row_of(text, "worst order")[2] == "−0.040 ± 0.000" and row_of(text, "expected")[2] == "–"
+    assert row_of(text, "unstable sort")[2].startswith("+0.001") and len(text.split("\n| ")) == 2 + len(ledger.TIE_ORDERS)
+
+
+def test_six_rules_give_six_numbers_and_their_spread(rendered):
+    table = protocols.table(read_suite(rendered), EMOJI)
+    rows = [row for row in table.rows if row.kind != "section"][:7]
+    assert [row.entries[0].text for row in rows] == [*PROTOCOLS, "spread"]
+    columns = [column.name for column in table.columns]
+    at = columns.index("mAP@200")
+    for row in rows[:-1]:
+        values = [made_up("tcn", s, "mAP@200", row.entries[0].text) for s in (0, 1, 2)]
+        assert row.entries[at].value == pytest.approx(statistics.fmean(values))
+    assert rows[-1].entries[at].value == pytest.approx(0.12 - -0.09)  # made up: cvpr19 highest, cvae lowest
+    assert rows[1].entries[columns.index("mAP@all")].text == "not defined"
+    assert sum(row.kind == "section" and "Chance" in row.entries[0].text for row in table.rows) == 2
+
+
+def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered):
+    write_suite(tmp_path, ("tcn", "nws"), seeds=(0, 1), dataset="sketchy", split="1")
+    suite = read_suite(tmp_path)
+    row = row_of(protocols.duplicates(suite, Task("sketchy", "1")).to_markdown(), paper.label("nws"))
+    published = [made_up("nws", s, "mAP@all") for s in (0, 1)]
+    distinct = [made_up("nws", s, "mAP@all", duplicates="distinct") for s in (0, 1)]
+    assert row[2].startswith(f"{statistics.fmean(published):.3f}") and row[3].startswith(f"{statistics.fmean(distinct):.3f}")
+    assert row[4] == "+0.015 ± 0.000"
+    assert protocols.duplicates(read_suite(rendered), EMOJI) is None
+
+
+def every_table(suite) -> list[tables.Table]:
+    found = [tables.provenance(suite), ledger.reproductions(suite), tables.paper_comparison(suite)]
+    for task in suite.tasks():
+        found += [tables.comparison(suite, task), tables.comparison(suite, task, "validation"), tables.ablation(suite, task),
+                  tables.sharing_weights(suite, task), tables.per_publisher(suite, task), tables.cutoffs(suite, task),
+                  ledger.table(suite, task), ledger.ties(suite, task), protocols.table(suite, task),
+                  protocols.duplicates(suite, task)]
+    return [table for table in found if table is not None]
+
+
+def test_every_measured_number_leads_to_its_runs(tmp_path):
+    folders = write_suite(tmp_path, ("tcn", "hws", "floor-svd", "tcn-weight-1", "tcn-weight-10", "tcn-no-teacher",
+                                     *LEDGER_VARIANTS[1:]), seeds=(0, 1), ledger=True)
+    write_suite(tmp_path, ("tcn", "nws"), dataset="sketchy", split="1", ledger=True)
+    suite = read_suite(tmp_path)
+    found = every_table(suite)
+    assert {t.name.removeprefix("emoji-fixed-").removeprefix("sketchy-1-") for t in found} == {
+        "provenance", "paper-comparison", "comparison", "validation", "ablation", "sharing-weight", "publishers", "cutoffs",
+        "ledger", "ties", "protocols", "duplicates"}
+    names = {cell.name for cell in suite.cells}
+    numbers = 0
+    for table in found:
+        section = ""
+        listed = {(line["section"], line["row"], line["column"]): line["runs"].split()
+                  for line in csv.DictReader(table.to_runs_csv().splitlines())}
+        for row in table.rows:
+            if row.kind == "section":
+                section = row.entries[0].text
+                continue
+            published = "published" in row.entries[3].text if table.name == "paper-comparison" else False
+            for column, entry in zip(table.columns, row.entries):
+                # whatever looks like a metric's value, except in published rows and columns
+                if re.match(r"[−+]?[01]\.\d{3}", entry.text) and not published and column.name != "published":
+                    numbers += 1
+                    assert entry.runs, (table.name, row.entries[0].text, column.full)
+                    assert set(listed[section, row.entries[0].text, column.full]) <= names
+                    assert f'href="#{entry.runs[0].group_anchor}"' in table.to_html()
+    assert numbers > 500
+    # a mean over two seeds names exactly these two
+    tcn = next(row for row in found[2].rows if row.entries[0].text == paper.label("tcn"))
+    assert [cell.folder for cell in tcn.entries[2].runs] == [folders["tcn", 0], folders["tcn", 1]]
+
+
+def test_run_entries_hold_the_whole_chain(rendered):
+    page = (rendered / "report" / "index.html").read_text()
+    cell = next(c for c in read_suite(rendered).cells if c.variant == "tcn" and c.seed == 1)
+    entry = page[page.index(f'id="{cell.anchor}"'):].split("<details id=")[0]
+    for text in (f"python benchmarks/run_all.py --reproduce {cell.name}", f"../cells/{cell.name}/config.json", "c0ffee",
+                 f'{cell.provenance["identity"][:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
+                 "each recomputed from 36 per-query values (per_query.npz): equal", "2000-01-02: differs"):
+        assert text in entry, text
+    assert (rendered / "report" / f"../cells/{cell.name}/config.json").resolve().exists()
+    assert "all equal" in page and "DIFFER" not in page
+    text = (rendered / "report" / "tables" / "reproductions.md").read_text()
+    assert "not equal: metrics.csv" in text and "0.25" in text and "**differs**" in text and "unseen/real/zse/mAP" in text
+
+
+def test_means_are_recomputed_as_each_rule_averages(tmp_path):
+    """Uneven classes tell the mean over classes from the mean over queries; one wrong digit is seen."""
+    folder = write_suite(tmp_path, ("tcn",))["tcn", 0]
+    classes = np.array(["a", "a", "a", "b"])
+    values = np.array([0.1, 0.2, 0.3, 0.8])
+    np.savez(folder / "per_query.npz", **{"query": np.array(list("wxyz")), "class": classes,
+                                          "real/released/mAP@all": values, "real/standard/mAP@all": values})
+    with open(folder / "metrics.csv", newline="") as source:
+        rows = list(csv.DictReader(source))
+    for row in rows:
+        if (row["classes"], row["features"], row["metric"], row["query_source"], row["gallery"]) == (
+                "unseen", "real", "mAP@all", "all", "all"):
+            row["value"] = {"released": "0.5", "standard": "0.351"}.get(row["protocol"], row["value"])
+    with open(folder / "metrics.csv", "w", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    suite = read_suite(tmp_path)
+    found = provenance.recompute(suite.cells[0], suite)
+    # over classes: (.2 + .8) / 2 = .5; over queries: 1.4 / 4 = .35
+    assert {c.name: (c.values, round(c.recomputed, 12), c.equal) for c in found.checks} == {
+        "real/released/mAP@all": (4, 0.5, True), "real/standard/mAP@all": (4, 0.35, False)}
+    assert "1 DIFFERS (real/standard/mAP@all 0.350000 against 0.351000)" in found.sentence()
+
+
+def test_uncommitted_changes_are_shown_where_short_and_linked_where_long(tmp_path, text_only):
+    folders = write_suite(tmp_path, ("tcn", "hws", "nws"))
+    for (variant, _), folder in folders.items():
+        path = folder / "provenance.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "dirty": True, "diff_sha256": "ab" * 32}))
+        if variant != "nws":
+            (folder / "diff.patch").write_text("+<script>x</script>\n" * (3 if variant == "tcn" else 500))
+    page = render.render(tmp_path, tmp_path / "report").read_text()
+    assert page.count("+&lt;script&gt;x") == 3 and "<script>" not in page
+    assert f'../cells/{folders["hws", 0].name}/diff.patch' in page and "(500 lines)" in page and "yes, not kept" in page
+
+
+def test_broken_ledger_parts_are_named(tmp_path):
+    folder = write_suite(tmp_path, ("tcn",), ledger=True)["tcn", 0]
+    head = json.loads((tmp_path / "suite.json").read_text())
+    head["ledger"] += [{"title": "no id"}, {"trap": "x", "title": "y", "kind": "odd"}]
+    (tmp_path / "suite.json").write_text(json.dumps(head))
+    (tmp_path / "reproductions").mkdir()
+    (tmp_path / "reproductions" / "half.json").write_text('{"run": "x"}')
+    lines = (folder / "ledger.csv").read_text().splitlines()
+    (folder / "ledger.csv").write_text("\n".join([*lines, lines[1]]) + "\n")
+    suite = read_suite(tmp_path)
+    assert len(suite.traps) == len(TRAPS) and ledger.reproductions(suite) is None
+    assert ledger.ties(suite, EMOJI) is None
+    named = " ".join(f"{name}: {why}" for name, why in suite.left_out)
+    assert "entry 10" in named and "'odd'" in named and "half.json" in named and "ledger.csv holds a row twice" in named
+
+
+def test_ledger_bars_are_the_mean_differences_in_points(rendered):
+    frame = figure_data.ledger_bars(read_suite(rendered), EMOJI).frame
+    figure = figures.ledger_bars(frame)
+    panel, = figure.axes
+    widths = [bar.get_width() for bar in panel.patches]
+    hatches = [bar.get_hatch() for bar in panel.patches]
+    expected = [TRAPS[trap][3] * (110 if TRAPS[trap][0] == "scoring" else 100) for trap in dict.fromkeys(frame["trap"])]
+    plt.close(figure)
+    # seeds 0, 1, 2 of a scoring trap are worth 1, 1.1, 1.2 times its made-up worth
+    assert widths == pytest.approx(expected) and list(dict.fromkeys(frame["trap"]))[-1] == "all"
+    assert len({h for h, trap in zip(hatches, dict.fromkeys(frame["trap"])) if TRAPS[trap][0] == "training" and trap != "all"}
+               & {h for h, trap in zip(hatches, dict.fromkeys(frame["trap"])) if TRAPS[trap][0] == "scoring"}) == 0
+
+
+def test_ledger_variants_stay_out_of_the_ablation(rendered):
+    suite = read_suite(rendered)
+    text = tables.ablation(suite, EMOJI).to_markdown()
+    assert paper.label("ledger-augmentation") not in text and paper.label("tcn-as-released") not in text
+    assert paper.label("ledger-of-the-future") == "ledger-of-the-future"
+
+
+def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):
+    page = (rendered / "report" / "index.html").read_text()
+    order = [page.index(f'id="{name}"') for name in (
+        "answers", "table-emoji-fixed-comparison", "table-emoji-fixed-ledger", "figure-emoji-fixed-ledger",
+        "table-emoji-fixed-ties", "table-emoji-fixed-protocols", "table-emoji-fixed-ablation", "table-emoji-fixed-cutoffs",
+        "runs", "table-reproductions")]
+    assert order == sorted(order)
