@@ -161,11 +161,28 @@ def page(suite: Suite, shown: Mapping[Task, Sequence[Part]], general: Sequence[T
     return "\n".join([*parts, "</section></main></body></html>", ""])
 
 
+def _released_behaviour(suite: Suite) -> dict[str, int]:
+    """Trap -> in how many runs it is turned on, leaving aside the ledger's own variants, which are there to show it."""
+    found: dict[str, int] = {}
+    for trap in suite.traps:
+        if trap.setting and trap.kind in ("training", "scoring"):
+            runs = sum(not paper.is_ledger(suite, cell.variant) and trap.released == str(setting(cell.config, trap.setting))
+                       for cell in suite.cells)
+            if runs:
+                found[trap.title] = runs
+    return found
+
+
 def _introduction(suite: Suite, shown: Mapping[Task, object]) -> list[str]:
     parts = []
     if suite.smoke or any(cell.smoke for cell in suite.cells):
         parts.append('<p class="smoke">Smoke run: trained for an epoch or so, to check that the chain works. These numbers '
                      'say nothing about the method.</p>')
+    active = _released_behaviour(suite)
+    if active:
+        parts.append('<p class="smoke">Behaviour of the released code is turned on in runs outside the ledger, so their numbers '
+                     "are not the corrected ones:</p><ul>" + "".join(
+                         f"<li>{_e(title)} ({runs} of {len(suite.cells)} runs)</li>" for title, runs in active.items()) + "</ul>")
     parts.append('<p class="lead">The Transferable Coupled Network (TCN) finds photos of classes it never saw, given a '
                  'sketch. Its two encoders, one for sketches and one for photos, have softly tied convolutions and batch '
                  'norms of their own. The paper says that this soft sharing beats one encoder for both (HWS), which beats '

@@ -642,3 +642,13 @@ def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):
         "table-emoji-fixed-ties", "table-emoji-fixed-protocols", "table-emoji-fixed-ablation", "table-emoji-fixed-cutoffs",
         "runs", "table-reproductions")]
     assert order == sorted(order)
+
+
+def test_page_says_where_released_behaviour_is_turned_on_outside_the_ledger(tmp_path, text_only):
+    write_suite(tmp_path, ("tcn", "ledger-augmentation"), ledger=True)
+    plain = render.render(tmp_path, tmp_path / "report").read_text()
+    assert "turned on in runs outside the ledger" not in plain
+    trap = next(t for t in read_suite(tmp_path).traps if t.setting and t.kind == "scoring")
+    write_cell(tmp_path, "hws", 0, **{trap.setting.replace(".", "__"): trap.released})
+    page = render.render(tmp_path, tmp_path / "report").read_text()
+    assert "turned on in runs outside the ledger" in page and f"{trap.title} (1 of 3 runs)" in page
