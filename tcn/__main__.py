@@ -34,6 +34,7 @@ TIES = {
     "worst": "the smallest value that any order of photos at equal distance gives (a bound, not an estimate)",
     "gallery-order": "photos at equal distance as they stand in the gallery, so the file's order counts",
     "scikit-learn": "in AP, photos at equal distance share the precision at the last of them",
+    "unstable-sort": "photos at equal distance as NumPy's default sort leaves them: another machine may give another number",
 }
 DISTANCES = {
     "euclidean": "euclidean, of features scaled to unit length",
@@ -45,8 +46,8 @@ ABOUT = """\
 Zero-shot sketch-based image retrieval, scored by named rules.
 
 "mAP@all" and "Prec@100" mean different things in different papers. `evaluate` applies each rule under its
-own name to your own data, without training anything; `data check` examines the paper's data sets on your disk. For training and the report there is
-`python benchmarks/run_all.py`.
+own name to your own data, without training anything; `data check` examines the paper's data sets on your disk.
+For training and the report there is `python benchmarks/run_all.py`.
 """
 ABOUT_EPILOG = """\
 commands
@@ -81,7 +82,8 @@ protocols
 
 duplicates
   With gallery_group every number is given twice: `as-published`, all entries counted, and `distinct`, only
-  the first entry of each group. --json then gives as-published; with --duplicates distinct, the other.
+  the first entry of each group (of each class in it). --json then gives as-published; with --duplicates
+  distinct, the other.
 
 output
   A table; with --json one object and nothing else on standard output:
@@ -419,7 +421,7 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> _Result:
         rules = metrics.DUPLICATES
     if "distinct" in rules and (mixed := _groups_of_several_classes(arrays)):
         _tell(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
-              "distinct keeps the first entry, with its class")
+              "distinct keeps the first entry of each class")
     scores = [
         metrics.score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
@@ -460,7 +462,7 @@ def _report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: 
         yield (f"            ({args.tie_draws} sampled orders where there is no closed form: standard error "
                f"up to {error:.4f})")
     if "gallery_group" in arrays:
-        repeats = entries - len(np.unique(arrays["gallery_group"]))
+        repeats = entries - len(set(zip(arrays["gallery_group"].tolist(), arrays["gallery_labels"].tolist())))
         yield (f"duplicates  {repeats} gallery entries repeat a photo: as-published counts all, distinct the "
                "first of each")
     else:

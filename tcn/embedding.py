@@ -5,6 +5,8 @@ logits. Paper: feature embedding and its initialisation by the singular vectors 
 """
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ def svd_start(teacher_weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
     teacher_weight: [1000, d]. Returns (projection [D, d], distillation [1000, D]) in the dtype given;
     their product distillation @ projection is the best rank-D approximation of W. Computed in float64.
-    Raises InputError where D exceeds min(1000, d). Source: released code, which calls it essential.
+    Raises InputError where D exceeds min(1000, d), or the weight is not finite. Source: released code, which calls it essential.
 
     >>> p, q = svd_start(torch.diag(torch.tensor([3., 2., 1.])), 2)
     >>> (q @ p).diagonal().tolist()
@@ -25,6 +27,8 @@ def svd_start(teacher_weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """
     if teacher_weight.ndim != 2:
         raise InputError(f"teacher_weight has shape {tuple(teacher_weight.shape)}; it must be [classes, d]")
+    if not teacher_weight.is_floating_point() or not bool(teacher_weight.isfinite().all()):
+        raise InputError("teacher_weight must hold finite real numbers of a floating-point type")
     if not 0 < dim <= min(teacher_weight.shape):
         raise InputError(f"dim is {dim}; the SVD start needs 1 <= dim <= {min(teacher_weight.shape)}")
     u, s, vh = torch.linalg.svd(teacher_weight.detach().double(), full_matrices=False)
@@ -32,7 +36,8 @@ def svd_start(teacher_weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     rows = torch.arange(dim, device=u.device)
     sign = torch.sign(u[u[:, :dim].abs().argmax(0), rows])
     projection = sign[:, None] * s[:dim, None] * vh[:dim]
-    return projection.to(teacher_weight.dtype), (u[:, :dim] * sign).to(teacher_weight.dtype)
+    distillation = u[:, :dim] * sign
+    return projection.to(teacher_weight.dtype).contiguous(), distillation.to(teacher_weight.dtype).contiguous()
 
 
 class ModalityBatchNorm(nn.Module):
@@ -45,6 +50,8 @@ class ModalityBatchNorm(nn.Module):
         super().__init__()
         self.norms = nn.ModuleDict({m.value: nn.BatchNorm1d(features) for m in Modality})
         self._tie()
+        # Loading may assign new tensors, which would quietly untie scale and shift; so may moving, below.
+        self.register_load_state_dict_post_hook(lambda module, keys: module._tie())
 
     @property
     def weight(self) -> Tensor:
@@ -59,6 +66,11 @@ class ModalityBatchNorm(nn.Module):
     def _tie(self) -> None:
         first, second = (self.norms[m.value] for m in Modality)
         second.weight, second.bias = first.weight, first.bias
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ModalityBatchNorm":
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
 
     def forward(self, x: Tensor, modality: Modality) -> Tensor:
         if not isinstance(modality, Modality):

@@ -69,7 +69,7 @@ DUPLICATES = ("as-published", "distinct")
 #: Half squared distances are rounded to 2**-40 times the features' spread (at most 1): far above the rounding of
 #: float64 sums, far below what ranks photos. Copies of a photo thus tie, whatever block size, device or threads.
 _RESOLUTION = 2.0**40
-#: Directions that spread less than this, the resolution of float32, count as one.
+#: Spread, about the resolution of float32, below which that unit shrinks no further: copies still tie then.
 _LEAST_SPREAD = 2.0**-24
 #: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
 _BLOCK_ELEMENTS = 2**23

@@ -51,11 +51,13 @@ class History:
 
 
 def learning_rate(epoch: int, epochs: int, base: float) -> float:
-    """base * 0.001 ** (epoch / (2 * epochs)); epoch counts from 0 (released schedule).
+    """base * 0.001 ** (epoch / (2 * epochs)); epoch counts from 0 (released schedule). InputError where epochs < 1.
 
     >>> learning_rate(0, 10, 1e-4), round(learning_rate(10, 10, 1e-4), 9)
     (0.0001, 3.162e-06)
     """
+    if epochs < 1:
+        raise InputError(f"epochs is {epochs}; a schedule needs at least 1")
     return base * 0.001 ** (epoch / (2 * epochs))
 
 

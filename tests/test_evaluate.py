@@ -177,6 +177,10 @@ def test_ties_are_an_option(store, capsys):
         got = as_json(capsys, path, "--ties", ties, "--protocols", "standard")
         assert got["standard"]["mAP@all"] == pytest.approx(value), ties
         assert f"ties        {ties}" in run(capsys, path, "--ties", ties)[1]
+    assert {*expected, "unstable-sort"} == set(metrics.TIES)
+    got = as_json(capsys, path, "--ties", "unstable-sort", "--protocols", "standard")
+    assert got["standard"]["mAP@all"] in (0.5, 1.0), "one of the two orders, which one is the processor's"
+    assert "another machine" in run(capsys, path, "--ties", "unstable-sort")[1]
     one, other = (as_json(capsys, path, "--tie-draws", "1", "--seed", str(seed)) for seed in (0, 3))
     assert {one["released"]["mAP@all"], other["released"]["mAP@all"]} == {0.5, 1.0}, "one draw is one order"
     assert "standard error up to 0." in run(capsys, path)[1]
