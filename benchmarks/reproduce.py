@@ -24,9 +24,10 @@ from tcn.config import InputError, from_dict
 from tcn.training import load_checkpoint
 
 FOLDER = "reproductions"
-ELSEWHERE = 0.02
-"""Largest difference of a metric that is still called agreement where device, threads, versions or code differ: training
-amplifies rounding, and bit for bit is promised only where all of these are equal."""
+ELSEWHERE = 0.04
+"""Largest difference of a metric over all queries that is still called agreement where device, threads, versions or code
+differ: training amplifies rounding. Measured on emoji: pairs of runs that part by rounding alone (`ledger-words`) differed by
+up to 0.033 in such a metric (docs/ledger.md)."""
 TIMES = ("seconds", "pairs_per_second")
 ENVIRONMENT = ("commit", "diff_sha256", "device", "threads", "python", "platform")
 
@@ -56,7 +57,7 @@ class Reproduction:
     """`bit for bit`, `within tolerance`, `differs` or `failed`."""
     tolerance: float
     largest_difference: float | None
-    """Over all metrics; None where the second run gave none."""
+    """Over the metrics of all queries against the whole gallery; None where the second run gave none."""
     where: str
     """Which metric differs most."""
     compared: int
@@ -195,8 +196,9 @@ class _SuiteOf:
 def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
     """`result` with verdict and differences filled in from the two folders' files."""
     pairs = list(_metric_pairs(first, second))
-    worst, where = max(((abs(a - b), name) for name, a, b in pairs), default=(math.nan, ""))
-    compared, unequal = len(pairs), [] if worst == 0 else ["metrics.csv"]
+    # Metrics of a few queries (one publisher's) rest on too little to judge a run by; they must agree bit for bit or not at all.
+    worst, where = max(((abs(a - b), name) for name, whole, a, b in pairs if whole), default=(math.nan, ""))
+    compared, unequal = len(pairs), [] if all(a == b for _, _, a, b in pairs) else ["metrics.csv"]
     for name, check in (("per_query.npz", _arrays), ("features.npz", _arrays), ("history.csv", _rows), ("steps.csv", _rows),
                         ("checkpoint.pt", _tensors)):
         if (first / name).exists():
@@ -209,8 +211,9 @@ def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
                    differences=(*result.differences, *files))
 
 
-def _metric_pairs(first: Path, second: Path) -> Iterator[tuple[str, float, float]]:
-    """(name, value then, value now) of every row of metrics.csv; a row that is missing on one side is infinitely far."""
+def _metric_pairs(first: Path, second: Path) -> Iterator[tuple[str, bool, float, float]]:
+    """(name, whether of all queries and photos, value then, value now) of every row of metrics.csv; a row that is missing
+    now is infinitely far."""
     tables = []
     for folder in (first, second):
         with open(folder / "metrics.csv", newline="", encoding="utf-8") as stream:
@@ -218,7 +221,7 @@ def _metric_pairs(first: Path, second: Path) -> Iterator[tuple[str, float, float
             tables.append({(r["classes"], r["features"], r["protocol"], r["metric"], r["query_source"], r["gallery"],
                             r.get("duplicates") or "as-published"): float(r["value"]) for r in csv.DictReader(stream)})
     for key, value in tables[0].items():
-        yield " ".join(key), value, tables[1].get(key, math.inf)
+        yield " ".join(key), key[4:6] == ("all", "all"), value, tables[1].get(key, math.inf)
 
 
 def _arrays(first: Path, second: Path) -> tuple[int, bool]:

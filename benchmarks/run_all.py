@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
                    help="repeat one finished run and say whether it agrees: its folder, folder name, identity or MLflow run id")
     p.add_argument("--tolerance", type=float, metavar="X",
                    help="with --reproduce: largest difference of a metric that still agrees (default: 0 where commit, device, "
-                        "threads and versions are the same, else 0.02)")
+                        "threads and versions are the same, else 0.04)")
     p.add_argument("--quick", action="store_true", help="one epoch a cell: checks the chain, not the science")
     p.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     p.add_argument("--no-report", action="store_true", help="leave the report out")
