@@ -196,7 +196,7 @@ class _SuiteOf:
 def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
     """`result` with verdict and differences filled in from the two folders' files."""
     pairs = list(_metric_pairs(first, second))
-    # Metrics of a few queries (one publisher's) rest on too little to judge a run by; they must agree bit for bit or not at all.
+    # Metrics of one publisher's queries rest on too few to judge a run by; they count towards bit for bit alone.
     worst, where = max(((abs(a - b), name) for name, whole, a, b in pairs if whole), default=(math.nan, ""))
     compared, unequal = len(pairs), [] if all(a == b for _, _, a, b in pairs) else ["metrics.csv"]
     for name, check in (("per_query.npz", _arrays), ("features.npz", _arrays), ("history.csv", _rows), ("steps.csv", _rows),
