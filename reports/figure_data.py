@@ -280,7 +280,9 @@ def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
                       + ("Bars: means over seeds; whiskers: ± one standard deviation; small dots: seeds." if several
                          else "One seed: no spread known.")
                       + "".join(f" Not drawn: “{trap.title}” ({100 * worth.gap.mean:+.1f})".replace("-", "−") + "."
-                                for trap, worth, _ in untrained), frame)
+                                for trap, worth, _ in untrained)
+                      + "".join(f" “{trap.title[:1].upper()}{trap.title[1:]}”: {trap.note}" for trap, _, _ in measured
+                                if trap.note and trap.datasets and task.dataset not in trap.datasets), frame)
 
 
 def _reference_floor(suite: Suite, task: Task) -> list[str]:
