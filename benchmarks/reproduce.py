@@ -80,7 +80,7 @@ class Reproduction:
             lines.append(f"  {self.compared:,} values compared; largest difference of a metric {self.largest_difference:.3g}"
                          + (f" ({self.where})" if self.where else "") + f", tolerance {self.tolerance:g}")
         lines.append("  same commit, device, threads and versions" if self.same_environment else
-                     "  environment differs: bit for bit can't be expected")
+                     "  environment differs; bit for bit is promised only where it is the same")
         return "\n".join([*lines, *(f"  - {text}" for text in self.differences)])
 
 
