@@ -272,8 +272,9 @@ class CellMirror:
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
                     "commit": str(provenance.get("commit")), "device": str(provenance.get("device")), **mirror.tags}
+            marks = ["smoke"] * mirror.suite.smoke + ["again"] * ("reproduces" in mirror.tags)
             run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
-                [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *["smoke"] * mirror.suite.smoke]))
+                [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *marks]))
             self.run_id = mirror._note(note, run.info.run_id)
             params = [mlflow.entities.Param(k, str(v)) for k, v in flatten(to_dict(cell.config)).items()]
             client.log_batch(self.run_id, params=params)

@@ -65,6 +65,7 @@ def test_a_run_is_repeated_bit_for_bit_and_both_stay(suite, again):
     client = mlflow.MlflowClient(f"sqlite:///{suite / 'mlflow.db'}")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.kind = 'reproduction'")
     assert [r.data.tags["reproduces"] for r in runs] == [folder.name] and runs[0].info.status == "FINISHED"
+    assert runs[0].info.run_name.endswith("again")
 
 
 def test_a_run_is_found_by_path_identity_and_mlflow_run(suite):
