@@ -85,7 +85,8 @@ TRAPS: tuple[Trap, ...] = (
          "can't be run as released", "data", note="Lists are read where they exist; what they lack comes from the folders by a "
          "rule that is the same on every machine, and the run's notes say so."),
     Trap("imagenet-overlap", "split 1's unseen classes overlap ImageNet's 1,000",
-         "\"unseen\" is relative; split 2 exists for this", "data", "data.split", "1", "2", note="`python -m tcn data check` lists the classes of each split that ImageNet knows."),
+         "\"unseen\" is relative; split 2 exists for this", "data", "data.split", "1", "2",
+         note="`python -m tcn data check` lists the classes of each split that ImageNet knows."),
     Trap("one-seed", "one seed (2020)", "several gaps of the ablation table are under half a point", "data",
          "seed", 2020, "several", note="Every table gives the spread over seeds and how many there are."),
     Trap("flags", "a numeric margin neither parses nor runs; several flags do nothing; \"no pretraining\" is ignored",

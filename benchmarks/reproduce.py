@@ -19,7 +19,7 @@ import torch
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.runner import Material, run_cell
-from benchmarks.store import CellFolder, Mirror, read_json, write_json
+from benchmarks.store import CellFolder, Mirror, Suite, read_json, write_json
 from tcn.config import InputError, from_dict
 from tcn.training import load_checkpoint
 
@@ -159,8 +159,8 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
     if folder.state == "finished":
         shutil.rmtree(folder.path)
     head = read_json(original.suite / "suite.json")
-    mirror = Mirror(_SuiteOf(original.suite, head["profile"], head["smoke"]), command,
-                    {"kind": "reproduction", "reproduces": original.folder.name})
+    suite = Suite(original.suite, head["profile"], head["smoke"], head.get("as_released", False))
+    mirror = Mirror(suite, command, {"kind": "reproduction", "reproduces": original.folder.name})
     now = provenance.collect(device)
     differences = environment_differences(original.provenance, now)
     if identity != original.identity:
@@ -182,15 +182,6 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
         result = compare(result, original.folder, folder.path)
     write_json(original.suite / FOLDER / f"{original.folder.name}.json", asdict(result))
     return result
-
-
-@dataclass(frozen=True)
-class _SuiteOf:
-    """What a Mirror needs to know of the suite that the original belongs to."""
-
-    output: Path
-    profile: str
-    smoke: bool
 
 
 def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:

@@ -22,7 +22,7 @@ from tcn import backbones, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.datasets import Files, Split
-from tcn.features import Standardiser, extract, singular_values
+from tcn.features import Standardiser, extract, singular_values, unit
 from tcn.images import Pixels, decode, pack
 from tcn.method import Ingredients
 from tcn.seeding import numpy_stream
@@ -246,6 +246,10 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
     standard = {m: Standardiser.fit(seen[m]) if evaluation.statistics == "per_modality" else (lambda x: x)
                 for m in Modality}
     seen = {m: standard[m](seen[m]) for m in Modality}
+
+    def photos(role: str, side: Modality) -> np.ndarray:
+        return standard[Modality.PHOTO](features(role, Modality.PHOTO, side))
+
     rows: list[dict[str, Any]] = []
     per_query: list[dict[str, Any]] = []
     every: dict[str, np.ndarray] = {}
@@ -254,8 +258,7 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
         sets["validation"] = ("validation_sketches", "validation_photos")
     for classes, (query_role, gallery_role) in sets.items():
         query = standard[Modality.SKETCH](features(query_role, Modality.SKETCH))
-        photo_side = Modality.SKETCH if evaluation.photo_side == "sketch" else None
-        gallery = standard[Modality.PHOTO](features(gallery_role, Modality.PHOTO, photo_side))
+        gallery = photos(gallery_role, Modality(evaluation.photo_side))
         files = getattr(split, query_role), getattr(split, gallery_role)
         kinds = {"real": (query, gallery, "euclidean")}
         if evaluation.binary:
@@ -266,9 +269,10 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
         if classes == "unseen":
             _write_features(folder.path / "features.npz", split, query, gallery, files)
             _write_singular_values(folder.path / "singular_values.csv", seen, query, gallery)
-            _write_examples(folder.path, split, query, gallery, files)
+            _write_examples(folder.path, split, query, gallery, files, every["real/released/mAP@all"])
             if ledger:
-                sides = [standard[Modality.PHOTO](features("gallery", Modality.PHOTO, side)) for side in (None, Modality.SKETCH)]
+                sides = [gallery if side.value == evaluation.photo_side else photos(gallery_role, side)
+                         for side in (Modality.PHOTO, Modality.SKETCH)]
                 write_table(folder.path / "ledger.csv", score_ledger(config, files, seen, query, *sides, device), LEDGER_COLUMNS)
     write_table(folder.path / "per_query.csv", per_query,
                 ("query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"))
@@ -276,15 +280,11 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
     write_table(folder.path / "metrics.csv", rows, METRIC_COLUMNS)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
 def _codes(seen: dict[Modality, np.ndarray], query: np.ndarray, gallery: np.ndarray, config: Config
            ) -> tuple[np.ndarray, np.ndarray]:
     """ITQ codes of D bits; fitted on seen training features of both modalities unless the released fit is asked for."""
-    unit = [_unit(x) for x in (np.concatenate(list(seen.values())), query, gallery)]
-    return codes.binary_codes(*unit, bits=min(config.network.dim, query.shape[1]), seed=config.seed,
+    rows = [unit(x) for x in (np.concatenate(list(seen.values())), query, gallery)]
+    return codes.binary_codes(*rows, bits=min(config.network.dim, query.shape[1]), seed=config.seed,
                               rule=config.evaluation.itq_rule, fit=config.evaluation.itq_fit)
 
 
@@ -347,11 +347,15 @@ def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality
     query_labels, gallery_labels = files[0].labels, files[1].labels
     rows: list[dict[str, Any]] = []
 
-    def add(trap: str, arm: str, kind: str, q: np.ndarray, g: np.ndarray, **options: Any) -> None:
-        scores = metrics.score(q, g, query_labels, gallery_labels, protocols=("released",),
-                               metric="euclidean" if kind == "real" else "hamming", device=device, **options)
+    def score(kind: str, pair: tuple[np.ndarray, np.ndarray], **options: Any) -> metrics.Scores:
+        return metrics.score(*pair, query_labels, gallery_labels, protocols=("released",), device=device,
+                             metric="euclidean" if kind == "real" else "hamming",
+                             **{"missing_classes": config.evaluation.missing_classes, **options})
+
+    def add(trap: str, kind: str, **arms: metrics.Scores) -> None:
         rows.extend({"trap": trap, "arm": arm, "features": kind, "protocol": "released", "metric": name,
-                     "value": scores.value("released", name), "note": ""} for name in LEDGER_METRICS)
+                     "value": scores.value("released", name), "note": ""}
+                    for arm, scores in arms.items() for name in LEDGER_METRICS)
 
     def coded(g: np.ndarray, rule: str = "textbook", fit: str = "seen") -> tuple[np.ndarray, np.ndarray]:
         return _codes(seen, query, g, change(config, {"evaluation.itq_rule": rule, "evaluation.itq_fit": fit}))
@@ -359,31 +363,29 @@ def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality
     def absent(trap: str, note: str) -> None:
         rows.append({"trap": trap, "note": note})
 
-    plain = coded(gallery)
-    for kind, arms in (("real", ((query, gallery), (query, gallery_on_sketch_side))),
-                       ("binary", (plain, coded(gallery_on_sketch_side)))):
-        for arm, pair in zip(("corrected", "released"), arms):
-            add("photo-side", arm, kind, *pair)
-    for trap, released in (("itq-rule", coded(gallery, rule="released")), ("itq-fit", coded(gallery, fit="as-released"))):
-        add(trap, "corrected", "binary", *plain)
-        add(trap, "released", "binary", *released)
-    for arm, ties in (("corrected", "expected"), ("released", "unstable-sort"),
-                      *((name, name) for name in metrics.TIES if name != "unstable-sort")):
-        add("ties", arm, "binary", *plain, ties=ties)
+    pairs = {"real": (query, gallery), "binary": coded(gallery)}
+    corrected = {kind: score(kind, pair) for kind, pair in pairs.items()}
+    add("photo-side", "real", corrected=corrected["real"], released=score("real", (query, gallery_on_sketch_side)))
+    add("photo-side", "binary", corrected=corrected["binary"], released=score("binary", coded(gallery_on_sketch_side)))
+    for trap, pair in (("itq-rule", coded(gallery, rule="released")), ("itq-fit", coded(gallery, fit="as-released"))):
+        add(trap, "binary", corrected=corrected["binary"], released=score("binary", pair))
+    orders = {ties: corrected["binary"] if ties == "expected" else score("binary", pairs["binary"], ties=ties)
+              for ties in metrics.TIES}
+    add("ties", "binary", corrected=orders["expected"], released=orders.pop("unstable-sort"), **orders)
     if set(query_labels.tolist()) - set(gallery_labels.tolist()):
-        for arm, rule in (("corrected", "zero"), ("released", "as-released")):
-            add("missing-classes", arm, "real", query, gallery, missing_classes=rule)
+        add("missing-classes", "real", **{arm: score("real", pairs["real"], missing_classes=rule)
+                                          for arm, rule in (("corrected", "zero"), ("released", "as-released"))})
     else:
         absent("missing-classes", "every query class has photos")
     if _repeated(files[1]):
-        for kind, pair in (("real", (query, gallery)), ("binary", plain)):
-            add("duplicates", "corrected", kind, *pair, duplicates="distinct", gallery_group=np.array(files[1].groups))
-            add("duplicates", "released", kind, *pair)
+        for kind, pair in pairs.items():
+            add("duplicates", kind, released=corrected[kind], corrected=score(
+                kind, pair, duplicates="distinct", gallery_group=np.array(files[1].groups)))
     else:
         absent("duplicates", "no photo is listed twice")
     if 8 * len(query) * len(gallery) <= ONE_MATRIX_BYTES:
-        add("one-matrix", "corrected", "real", query, gallery, block=max(1, len(query) // 7))
-        add("one-matrix", "released", "real", query, gallery, block=len(query))
+        add("one-matrix", "real", corrected=score("real", pairs["real"], block=max(1, len(query) // 7)),
+            released=score("real", pairs["real"], block=len(query)))
     else:
         absent("one-matrix", f"the matrix would take {8 * len(query) * len(gallery) / 1e9:.0f} GB")
     return rows
@@ -428,9 +430,9 @@ def example_queries(split: Split, average_precision: np.ndarray) -> list[tuple[i
     return [(i, "fixed") for i in fixed] + [(i, "failure") for i in worst]
 
 
-def _write_examples(folder: Path, split: Split, query: np.ndarray, gallery: np.ndarray, files: tuple[Files, Files]) -> None:
-    scores = metrics.score(query, gallery, files[0].labels, files[1].labels, protocols=("released",))
-    precision = scores.per_query("released", "mAP@all")
+def _write_examples(folder: Path, split: Split, query: np.ndarray, gallery: np.ndarray, files: tuple[Files, Files],
+                    precision: np.ndarray) -> None:
+    """Pictures of a few queries and what they retrieve; `precision`: the queries' average precision [Nq]."""
     examples = []
 
     def thumbnail(item: Files, index: int, name: str) -> str:

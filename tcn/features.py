@@ -53,10 +53,14 @@ class Standardiser:
         return ((features - self.mean) / self.deviation).astype(np.float32)
 
 
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows of features [N, D] at length 1; a row of zeros stays one."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
 def singular_values(features: np.ndarray, top: int = 30) -> np.ndarray:
     """The `top` largest singular values of L2-normalised features [N, D], descending (paper: singular-value figure).
 
     Shorter where min(N, D) is below `top`.
     """
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return np.linalg.svd(unit.astype(np.float64), compute_uv=False)[:top]
+    return np.linalg.svd(unit(features).astype(np.float64), compute_uv=False)[:top]

@@ -201,3 +201,17 @@ def test_one_matrix_and_blocks_agree_and_what_cannot_occur_is_said(scored):
         assert found["one-matrix", "released", "real", metric] == pytest.approx(found["one-matrix", "corrected", "real", metric])
     absent = {r["trap"]: r["note"] for r in table if r["trap"] not in {key[0] for key in found}}
     assert absent == {"missing-classes": "every query class has photos"}
+
+
+def test_a_class_without_photos_is_scored_by_both_rules_where_it_is_allowed(scored):
+    _, _, (query, gallery, shifted, query_labels, gallery_labels, _) = scored
+    kept = gallery_labels != 5
+    files = (Files(Path("."), tuple(map(str, range(30))), query_labels, ("",) * 30),
+             Files(Path("."), tuple(map(str, range(kept.sum()))), gallery_labels[kept], ("",) * kept.sum()))
+    settings = change(Config(), {"network.dim": 16, "evaluation.missing_classes": "as-released"})
+    table = score_ledger(settings, files, {m: query for m in Modality}, query, gallery[kept], shifted[kept])
+    found = {(r["trap"], r["arm"], r["features"], r["metric"]): r["value"] for r in table if "arm" in r}
+    # 5 of 6 classes have photos: the same sum over six classes or five.
+    assert found["missing-classes", "corrected", "real", "mAP@all"] == pytest.approx(
+        found["missing-classes", "released", "real", "mAP@all"] * 5 / 6, rel=1e-12)
+    assert found["missing-classes", "corrected", "real", "Prec@R"] == found["missing-classes", "released", "real", "Prec@R"]
