@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results/laptop
 
-.PHONY: bench test ui setup lock clean help
+.PHONY: bench test speed ui setup lock clean help
 
 help:
 	@echo "make bench   set up, then python benchmarks/run_all.py (laptop profile: about a quarter of an hour on 2 cores)"
 	@echo "make test    set up, then the test suite"
+	@echo "make speed   set up, then every hot path beside a plain reference, as ratios (ARGS=\"sharing scoring\" for some)"
 	@echo "make ui      the MLflow UI over $(RESULTS), on 127.0.0.1:5000"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make lock    resolve pyproject.toml anew into requirements.lock"
@@ -18,6 +19,9 @@ bench: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+speed: setup
+	$(BIN)/python benchmarks/speed/run.py $(ARGS)
 
 ui: setup
 	@test -f $(RESULTS)/mlflow.db || { echo "no runs in $(RESULTS) yet; run make bench first, or make ui RESULTS=FOLDER"; exit 2; }

@@ -11,12 +11,16 @@ datasets    layouts, classes, splits, counts, digests -> Split of Files
 images      Files -> packed pixels; batched paired augmentation
 doctor      is on disk what was published? report and manifest
 batches     photo-driven epochs -> PairBatch
+execution   precision, memory order and kernels: how a model is carried out
 backbones   ImageNet networks and where their weights come from
 coupling    which parts are hard-shared, softly tied, independent
 embedding   projection, batch norm by modality, heads, SVD start
 network     encoders + embedding -> CoupledOutput
 losses      classification, distillation, soft sharing, semantic metric
 codes       ITQ
+rankings    distances -> ranks and runs of equal distance
+measures    ranks -> AP and Prec by every rule, over tie orders
+sweeps      the same on a CPU, as fast as its caches allow
 metrics     one ranking -> every named protocol -> Scores
 features    network -> features; standardisation; singular values
 method      what training needs to know of a way to learn; TCN's own

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from tcn.config import PARTS, InputError
+from tcn.config import PARTS, REFERENCE, Execution, InputError
+from tcn.execution import crop_convolutions, fold_batch_norms, ordered, reduced
 
 IMAGENET_CLASSES = 1000
 
@@ -170,11 +171,17 @@ def _fit(state: dict[str, Tensor], own: dict[str, Tensor], origin: str) -> dict[
 
 
 class Teacher(nn.Module):
-    """The frozen ImageNet network: images [B, 3, H, W] -> logits [B, 1000]; always in evaluation mode."""
+    """The frozen ImageNet network: images [B, 3, H, W] -> logits [B, 1000]; always in evaluation mode.
 
-    def __init__(self, backbone: Backbone, classifier: Classifier) -> None:
+    The backbone is taken over: `execution` may fold its batch norms and crop its convolutions.
+    """
+
+    def __init__(self, backbone: Backbone, classifier: Classifier, execution: Execution = REFERENCE) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.execution = execution
+        self.backbone = fold_batch_norms(backbone) if execution.teacher == "folded" else backbone
+        if execution.convolutions == "cropped":
+            crop_convolutions(self.backbone)
         self.register_buffer("weight", classifier.weight)
         self.register_buffer("bias", classifier.bias)
         self.requires_grad_(False)
@@ -186,4 +193,6 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        return nn.functional.linear(self.backbone(images), self.weight, self.bias)
+        with reduced(self.execution, images.device):
+            features = self.backbone(ordered(images, self.execution))
+        return nn.functional.linear(features.to(self.weight.dtype), self.weight, self.bias)

@@ -143,6 +143,33 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How the same computation is carried out. No field changes what is computed, only its rounding and its speed; rounding is
+    amplified by training, so all of them are part of a run's identity. `REFERENCE` is the plain float32 form; docs/speed.md gives
+    the tolerance to which each fast form meets it."""
+
+    precision: str = "float32"
+    """Of the encoders' and the teacher's convolutions in training: `float32`; `tf32` (CUDA: float32 with 10 bits of mantissa in
+    products); `bf16` (autocast). Embedding, losses, optimizer and all features that are scored stay float32 or wider."""
+    memory_format: str = "channels-last"
+    """Order of images and convolution weights in memory: `channels-last` or `contiguous` (PyTorch's default)."""
+    compile: str = "none"
+    """`encoders`: torch.compile of both encoders and the teacher (a minute or two before the first step); `none`."""
+    optimizer: str = "fused"
+    """Adam in one kernel (`fused`), or tensor by tensor (`loop`)."""
+    sharing: str = "fused"
+    """The sharing loss in few passes or kernels (`fused`), or a norm of a difference for each tensor, left to autograd (`loop`)."""
+    teacher: str = "folded"
+    """The frozen teacher's batch norms multiplied into its convolutions (`folded`), or computed (`as-is`)."""
+    convolutions: str = "cropped"
+    """Kernels reduced to the taps that meet the picture where it is smaller than the kernel (`cropped`), or `as-is`."""
+
+
+REFERENCE = Execution("float32", "contiguous", "none", "loop", "loop", "as-is", "as-is")
+"""Every computation in its plain form."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How features are taken and scored."""
 
@@ -177,6 +204,7 @@ class Config:
     coupling: Coupling = field(default_factory=Coupling)
     losses: Losses = field(default_factory=Losses)
     training: Training = field(default_factory=Training)
+    execution: Execution = field(default_factory=Execution)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: str = "tcn"
     seed: int = 2020
@@ -195,6 +223,13 @@ _CHOICES = {
     "losses.semantic_off": ("zero", "as-released"),
     "training.optimizer": ("adam", "none"),
     "training.select_by": ("seen_accuracy", "validation_map"),
+    "execution.precision": ("float32", "tf32", "bf16"),
+    "execution.memory_format": ("channels-last", "contiguous"),
+    "execution.compile": ("none", "encoders"),
+    "execution.optimizer": ("fused", "loop"),
+    "execution.sharing": ("fused", "loop"),
+    "execution.teacher": ("folded", "as-is"),
+    "execution.convolutions": ("cropped", "as-is"),
     "evaluation.features": ("embedding", "backbone"),
     "evaluation.statistics": ("network", "per_modality"),
     "evaluation.photo_side": ("photo", "sketch"),

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from tcn.config import Modality
+from tcn.execution import scoring_mode
 from tcn.images import Pixels, to_network
 
 
 @torch.no_grad()
 def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
             layer: str = "embedding", batch: int = 64, side: Modality | None = None) -> np.ndarray:
-    """Features float32 [N, D] in evaluation mode, without augmentation.
+    """Features float32 [N, D] in evaluation mode, without augmentation; float32 throughout, whatever training used.
 
     layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
     read, the images' own if None (the released code reads the sketches' for photos). The model's mode is given
@@ -30,10 +31,13 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
         encode = model.encode if side is None else functools.partial(model.encode, side=side)
     was_training = model.training
     model.eval()
-    rows = [encode(to_network(pixels.batch(np.arange(start, min(start + batch, len(pixels))), device), image_size),
-                   modality).float().cpu() for start in range(0, len(pixels), batch)]
+    with scoring_mode():
+        # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
+        rows = [encode(to_network(pixels.batch(np.arange(start, min(start + batch, len(pixels))), device), image_size),
+                       modality).float() for start in range(0, len(pixels), batch)]
+        features = torch.cat(rows).cpu().numpy()
     model.train(was_training)
-    return torch.cat(rows).numpy()
+    return features
 
 
 @dataclass(frozen=True)

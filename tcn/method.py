@@ -73,7 +73,12 @@ class TcnModel(nn.Module):
             self.word_regression = nn.Linear(config.network.dim, size)
         self.register_buffer("words", ingredients.words, persistent=False)
         # In a tuple, the teacher stays out of the parameters and the checkpoint.
-        self._teacher = (Teacher(ingredients.teacher, ingredients.classifier),)
+        self._teacher = (Teacher(ingredients.teacher, ingredients.classifier, config.execution),)
+        if config.execution.compile == "encoders":
+            encoders = self.network.encoders
+            # In place: names in the checkpoint stay; compilation itself waits for the first step.
+            for backbone in {encoders.sketch, encoders.photo, self.teacher.backbone}:
+                backbone.compile()
 
     @property
     def teacher(self) -> Teacher:
@@ -113,7 +118,7 @@ def tcn_losses(model: TcnModel, batch: PairBatch, config: Config, generator: tor
         terms["distillation"] = distillation(out.photo_distillation, model.teacher(batch.photos))
     pairs = model.network.soft_pairs()
     if pairs:
-        terms["sharing"] = sharing_norms(pairs).sum()
+        terms["sharing"] = sharing_norms(pairs, config.execution.sharing).sum()
     applied = {name: getattr(weights, name) for name in (*terms, "semantic")}
     form = weights.semantic_form
     if weights.semantic == 0 and weights.semantic_off == "as-released":

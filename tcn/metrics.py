@@ -3,23 +3,28 @@
 In come query and gallery features (or binary codes) with their labels; out come `Scores`: per-query values,
 their averages under each named protocol, each with its chance level and its ceiling (paper, section 4).
 
-Only the ranks of the relevant photos matter, so a block of queries is handled as a [queries, relevant photos]
-table: the sorted distances say how many photos lie nearer than a relevant one and how many lie equally far.
-Ties are therefore known exactly, and the value over random tie orders follows, exactly or from sampled ranks.
+Only the ranks of the relevant photos matter. On a CPU they come from sorted whole numbers (`tcn.sweeps`); elsewhere,
+and where real-valued distances tie, from sorted distances (`tcn.rankings`, `tcn.measures`): these say how many photos
+lie nearer than a relevant one and how many lie equally far. Ties are thus known exactly, and the value over random
+tie orders follows, exactly or from sampled ranks.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tcn.config import InputError
+from tcn.measures import Measure, expected, from_ranks, harmonic_numbers, score_block
+from tcn.rankings import Gallery, TieGroups, random_ranks
+from tcn.sweeps import sweep
 
 
 @dataclass(frozen=True)
@@ -65,289 +70,33 @@ METRICS = ("euclidean", "cosine", "hamming")
 TIES = ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort")
 MISSING_CLASSES = ("error", "zero", "as-released")
 DUPLICATES = ("as-published", "distinct")
-
-#: Half squared distances are rounded to 2**-40 times the features' spread (at most 1): far above the rounding of
-#: float64 sums, far below what ranks photos. Copies of a photo thus tie, whatever block size, device or threads.
-_RESOLUTION = 2.0**40
-#: Spread, about the resolution of float32, below which that unit shrinks no further: copies still tie then.
-_LEAST_SPREAD = 2.0**-24
 #: Elements of one block of distances (queries x photos); a block needs about 40 bytes an element.
 _BLOCK_ELEMENTS = 2**23
-#: Elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting.
-_SAMPLED_ELEMENTS = 2**20
 #: Random rankings behind the chance levels that have no closed form.
 CHANCE_DRAWS = 1000
 
 
-# --------------------------------------------------------------------------------------------------- measures
-@dataclass(frozen=True)
-class _Measure:
-    """A number per query: AP or Prec, by one rule, at one cut-off (None: none; "R": the query's own R)."""
-
-    family: str
-    rule: str
-    divisor: str
-    k: int | str | None
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether the mean over random tie orders is known exactly."""
-        return self.family == "Prec" or (self.rule == "raw" and self.divisor != "hits")
-
-
-def _measures(protocol: Protocol, ks: Sequence[int]) -> dict[str, _Measure]:
+def _measures(protocol: Protocol, ks: Sequence[int]) -> dict[str, Measure]:
     """The metrics that a protocol defines, by name."""
-    found: dict[str, _Measure] = {}
+    found: dict[str, Measure] = {}
     if protocol.at_all:
-        found["mAP@all"] = _Measure("AP", protocol.average_precision, "R", None)
+        found["mAP@all"] = Measure("AP", protocol.average_precision, "R", None)
     for k in ks:
-        found[f"mAP@{k}"] = _Measure("AP", protocol.average_precision, protocol.divisor, k)
-        found[f"Prec@{k}"] = _Measure("Prec", protocol.precision, "", k)
+        found[f"mAP@{k}"] = Measure("AP", protocol.average_precision, protocol.divisor, k)
+        found[f"Prec@{k}"] = Measure("Prec", protocol.precision, "", k)
     return found
 
 
-def _small_class_measures(protocol: Protocol) -> dict[str, _Measure]:
+def _small_class_measures(protocol: Protocol) -> dict[str, Measure]:
     """R-precision and Prec@5, for galleries whose classes are smaller than the usual cut-offs."""
     if protocol.name not in ("released", "standard"):
         return {}
-    return {"Prec@5": _Measure("Prec", "hits / K", "", 5), "Prec@R": _Measure("Prec", "hits / K", "", "R")}
-
-
-def _cut(measure: _Measure, relevant: Tensor) -> Tensor:
-    """The cut-off K of each query as float64 [B, 1]; infinite where there is none."""
-    if measure.k == "R":
-        return relevant[:, None].clamp(min=1).double()
-    value = math.inf if measure.k is None else float(measure.k)
-    return torch.full((len(relevant), 1), value, dtype=torch.float64, device=relevant.device)
-
-
-def _divisor(measure: _Measure, relevant: Tensor, hits: Tensor | None) -> Tensor:
-    """What the sum over the hits is divided by, float64 [B]; at least 1, so that no hit means 0."""
-    cut = _cut(measure, relevant)[:, 0]
-    number = relevant.double()
-    if measure.family == "Prec":
-        value = {"hits / K": cut, "hits / min(K, R)": torch.minimum(cut, number),
-                 "item K + 1": torch.ones_like(cut)}[measure.rule]
-    elif measure.divisor == "hits" and measure.k is not None:
-        assert hits is not None
-        value = hits.double()
-    else:
-        value = {"R": number, "min(K, R)": torch.minimum(cut, number), "K": cut}[measure.divisor]
-    return value.clamp(min=1.0)
-
-
-def _from_ranks(
-    measure: _Measure, ranks: Tensor, relevant: Tensor, thresholds: Tensor | None = None
-) -> Tensor:
-    """One measure for each query from the ranks of its relevant photos.
-
-    ranks: float64 [B, R], ascending, counted from 1, infinite where a query has fewer than R relevant photos.
-    relevant: [B], the number of relevant photos. thresholds: float64 [B, R], the rank at which the precision
-    of a hit is read if that is not its own rank (scikit-learn reads it at the last photo of equal distance).
-    """
-    cut = _cut(measure, relevant)
-    if isinstance(measure.k, int):
-        ranks = ranks[:, : measure.k + 1]  # the first K + 1 photos hold at most K + 1 hits
-        thresholds = None if thresholds is None else thresholds[:, : measure.k + 1]
-    if measure.family == "Prec":
-        inside = ranks == cut + 1 if measure.rule == "item K + 1" else ranks <= cut
-        return inside.sum(1) / _divisor(measure, relevant, None)
-    inside = ranks <= cut
-    if thresholds is None:
-        found = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
-        precision = found / ranks
-    else:
-        thresholds = torch.minimum(thresholds, cut).contiguous()
-        within = torch.where(inside, thresholds, math.inf)
-        found = torch.searchsorted(within, thresholds, right=True)
-        precision = found / thresholds
-    precision = precision.masked_fill(~inside, 0.0)
-    if measure.rule == "voc":
-        envelope = precision.flip(1).cummax(1).values.flip(1)
-        precision = envelope.masked_fill(~inside, 0.0)
-    return precision.sum(1) / _divisor(measure, relevant, inside.sum(1))
-
-
-# ------------------------------------------------------------------------------------------------------- ties
-@dataclass(frozen=True)
-class _TieGroups:
-    """For each relevant photo, nearest first, the run of equal distances it stands in. All int64 [B, R]."""
-
-    start: Tensor  #: photos that lie nearer
-    size: Tensor  #: photos equally far, itself included; 0 where a query has fewer than R relevant photos
-    hits_before: Tensor  #: relevant photos that lie nearer
-    hits: Tensor  #: relevant photos equally far, itself included
-
-    @classmethod
-    def of(cls, everything: Tensor, relevant: Tensor) -> _TieGroups:
-        """everything: sorted distances [B, N]. relevant: the same [B, R], infinite where there is none."""
-        start = torch.searchsorted(everything, relevant)
-        size = torch.searchsorted(everything, relevant, right=True) - start
-        before = torch.searchsorted(relevant, relevant)
-        hits = torch.searchsorted(relevant, relevant, right=True) - before
-        return cls(start, size, before, torch.where(size > 0, hits, 0))
-
-    def rows(self, chosen: Tensor) -> _TieGroups:
-        return _TieGroups(self.start[chosen], self.size[chosen], self.hits_before[chosen], self.hits[chosen])
-
-    @property
-    def mixed(self) -> Tensor:
-        """Queries [B] whose relevant photos share a distance with irrelevant ones: the tie order matters."""
-        return (self.hits < self.size).any(1)
-
-    def ranks(self, order: str) -> Tensor:
-        """float64 [B, R]: relevant photos come "best" (first) or "worst" (last) among those equally far."""
-        column = torch.arange(self.start.shape[1], device=self.start.device)
-        offset = column - self.hits_before + (self.size - self.hits if order == "worst" else 0)
-        return torch.where(self.size > 0, (self.start + offset + 1).double(), math.inf)
-
-
-def _harmonic(length: int, device: torch.device) -> Tensor:
-    """H[i] = 1 + 1/2 + ... + 1/i for i = 0..length, float64."""
-    steps = torch.arange(1, length + 1, dtype=torch.float64, device=device).reciprocal()
-    return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-
-
-def _expected(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Tensor) -> Tensor:
-    """The mean of a measure over all orders of equal distances, exactly, float64 [B].
-
-    A run of n photos, m of them relevant, stands after s photos, h of them relevant. Position p of the run is
-    relevant with probability m/n, and then (p-1)(m-1)/(n-1) relevant photos are expected before it in the
-    run, so it adds m/n * (h + 1 + (p-1)(m-1)/(n-1)) / (s+p) to the sum of precisions. Over p this is a
-    harmonic difference. Each of the m relevant photos carries one m-th of its run.
-    """
-    cut = _cut(measure, relevant)
-    size = groups.size.double().clamp(min=1)
-    reach = torch.minimum(torch.clamp(cut - groups.start, min=0), groups.size)
-    if measure.family == "Prec":
-        if measure.rule == "item K + 1":
-            share = ((groups.start <= cut) & (cut < groups.start + groups.size)) / size
-        else:
-            share = reach / size
-        return share.sum(1) / _divisor(measure, relevant, None)
-    slope = (groups.hits - 1).clamp(min=0) / (size - 1).clamp(min=1)
-    steps = harmonic[groups.start + reach.long()] - harmonic[groups.start]
-    total = slope * reach + (groups.hits_before + 1 - slope * (groups.start + 1)) * steps
-    return (total / size).sum(1) / _divisor(measure, relevant, None)
-
-
-def _bound(measure: _Measure, groups: _TieGroups, relevant: Tensor, harmonic: Tensor, order: str) -> Tensor:
-    """The largest ("best") or smallest ("worst") value that a measure takes over all tie orders, float64 [B].
-
-    Mostly relevant photos come first, or last, among those equally far. Not so for "item K + 1", nor where
-    the sum is divided by the hits: one late hit more can lower that mean. There the number x of hits that the
-    run across the cut-off places within it is varied; for each x they stand as early or as late as they can.
-    """
-    ranks = groups.ranks(order)
-    if measure.rule != "item K + 1" and (measure.divisor != "hits" or measure.k is None):
-        return _from_ranks(measure, ranks, relevant)
-    cut = _cut(measure, relevant)
-    end = groups.start + groups.size
-    if measure.rule == "item K + 1":
-        here = (groups.start <= cut) & (cut < end)
-        return (here if order == "best" else here & (groups.hits == groups.size)).any(1).double()
-    column = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
-    whole = (end <= cut) & (groups.size > 0)
-    before, total = whole.sum(1, keepdim=True), (column / ranks).masked_fill(~whole, 0.0).sum(1, keepdim=True)
-    across = (groups.start < cut) & (cut < end)
-    hits = across.sum(1, keepdim=True)
-    start = groups.start.masked_fill(~across, 0).amax(1, keepdim=True)
-    outside = (end - cut).masked_fill(~across, 0.0).amax(1, keepdim=True)
-    fewest, most = torch.clamp(hits - outside, min=0), torch.minimum(hits, cut - start)
-    x = torch.arange(int(most.max()) + 1, device=ranks.device).expand(len(ranks), -1)
-    # x hits in a row after `lead` photos, `before` of them hits, have precisions (before + i) / (lead + i)
-    photos = len(harmonic) - 1
-    lead = start.expand_as(x) if order == "best" else (cut.clamp(max=photos).long() - x).clamp(min=0)
-    last = torch.clamp(lead + x, max=photos)
-    value = (total + x - (lead - before) * (harmonic[last] - harmonic[lead])) / (before + x).clamp(min=1)
-    impossible = (x < fewest) | (x > most)
-    if order == "best":
-        return value.masked_fill(impossible, -math.inf).amax(1)
-    return value.masked_fill(impossible, math.inf).amin(1)
-
-
-def _mixed_bits(state: Tensor) -> Tensor:
-    """splitmix64's mixing steps, in place; int64 products wrap around, the masks make the shifts logical."""
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        state.bitwise_xor_((state >> shift).bitwise_and_(2 ** (64 - shift) - 1)).mul_(factor)
-    return state.bitwise_xor_((state >> 31).bitwise_and_(2**33 - 1))
-
-
-def _uniform(seed: int, streams: Sequence[Tensor | int], counter: Tensor) -> Tensor:
-    """Uniform float64 in [0, 1), shaped like `counter`: the same on every device and for every block size.
-
-    A counter-based generator: the seed and the numbers in `streams` (broadcast against `counter`) name a
-    splitmix64 sequence, `counter` the place in it.
-    """
-    state = torch.zeros((), dtype=torch.int64, device=counter.device)
-    for part in (seed, *streams):  # mixed one by one: neighbouring seeds must not share streams
-        state = _mixed_bits((state + part + 1) * -7046029254386353131)
-    bits = _mixed_bits((counter + 1).mul_(-7046029254386353131).add_(state))
-    return (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53)
-
-
-def _random_ranks(groups: _TieGroups, identity: Tensor, seed: int) -> Tensor:
-    """Ranks of the relevant photos when equal distances come in random order, float64 [B, R], ascending.
-
-    The m relevant photos of a run of n take a uniformly random m of its n positions. Sparse runs draw
-    positions and draw again where two fell together: every step treats the positions alike, so every m-subset
-    is equally likely. Runs more than half full are shuffled outright. identity: int64 [B], names each row's
-    stream of random numbers.
-    """
-    start, size, before, hits = groups.start, groups.size, groups.hits_before, groups.hits
-    rows, width = start.shape
-    column = torch.arange(width, device=start.device).expand(rows, width)
-    ranks = start + column - before
-
-    sparse = (hits < size) & (2 * hits <= size)
-    draw = (_uniform(seed, (identity[:, None], 0), column) * size).long()
-    ranks = torch.where(sparse, start + draw, ranks)
-    ranks = _sort_rows(torch.where(size > 0, ranks, 2**62 + column))
-    again, attempt = torch.arange(rows, device=start.device), 0
-    while True:
-        part = ranks[again]
-        same = part[:, 1:] == part[:, :-1]
-        left = same.any(1)
-        if not bool(left.any()):
-            break
-        again, part, attempt = again[left], part[left], attempt + 1
-        row, at = same[left].nonzero(as_tuple=True)
-        at = at + 1
-        draw = (_uniform(seed, (identity[again[row]], attempt), at) * size[again[row], at]).long()
-        part[row, at] = start[again[row], at] + draw
-        ranks[again] = _sort_rows(part)
-
-    dense = (hits < size) & (2 * hits > size)
-    row, first = (dense & (column == before)).nonzero(as_tuple=True)
-    if len(row):
-        length, wanted = size[row, first], hits[row, first]
-        run = torch.repeat_interleave(torch.arange(len(row), device=row.device), length)
-        ends = length.cumsum(0)
-        position = torch.arange(int(ends[-1]), device=row.device) - (ends - length)[run]
-        key = run + _uniform(seed, (identity[row][run], -1 - first[run]), position)
-        shuffled = torch.argsort(key, stable=True)
-        taken = position[shuffled] < wanted[run]  # before shuffling, the relevant ones came first
-        place, owner = position[taken], run[taken]
-        nth = torch.arange(len(owner), device=row.device) - (wanted.cumsum(0) - wanted)[owner]
-        ranks[row[owner], first[owner] + nth] = start[row, first][owner] + place
-    return torch.where(size > 0, (ranks + 1).double(), math.inf)
-
-
-def _sort_rows(table: Tensor) -> Tensor:
-    """Each row ascending; the table given may be overwritten.
-
-    NumPy's vectorised sort is several times faster on a CPU than torch's, which keeps the indices too.
-    """
-    if table.device.type == "cpu":
-        values = table.contiguous().numpy()
-        values.sort(axis=1)
-        return torch.from_numpy(values)
-    return table.sort(dim=1).values
+    return {"Prec@5": Measure("Prec", "hits / K", "", 5), "Prec@R": Measure("Prec", "hits / K", "", "R")}
 
 
 # ----------------------------------------------------------------------------------------- chance and ceiling
 @lru_cache(maxsize=1024)
-def _chance(measures: frozenset[_Measure], relevant: int, photos: int) -> dict[_Measure, float]:
+def _chance(measures: frozenset[Measure], relevant: int, photos: int) -> dict[Measure, float]:
     """The expected value of each measure for a query whose gallery is in random order.
 
     That is a gallery whose photos all lie equally far, so the closed forms for ties apply; the other measures
@@ -356,19 +105,19 @@ def _chance(measures: frozenset[_Measure], relevant: int, photos: int) -> dict[_
     if relevant == 0:
         return dict.fromkeys(measures, 0.0)
     table = torch.zeros((CHANCE_DRAWS, relevant), dtype=torch.int64)
-    groups = _TieGroups(table, table + photos, table, table + relevant)
+    groups = TieGroups(table, table + photos, table, table + relevant)
     number = torch.full((CHANCE_DRAWS,), relevant)
-    one, harmonic = groups.rows(torch.arange(1)), _harmonic(photos, table.device)
-    found = {measure: float(_expected(measure, one, number[:1], harmonic)[0])
+    one, harmonic = groups.rows(torch.arange(1)), harmonic_numbers(photos, table.device)
+    found = {measure: float(expected(measure, one, number[:1], harmonic)[0])
              for measure in measures if measure.closed_form}
     if len(found) < len(measures):
-        ranks = _random_ranks(groups, torch.arange(CHANCE_DRAWS), seed=relevant * 1_000_003 + photos)
-        found |= {measure: float(_from_ranks(measure, ranks, number).mean())
+        ranks = random_ranks(groups, torch.arange(CHANCE_DRAWS), seed=relevant * 1_000_003 + photos)
+        found |= {measure: float(from_ranks(measure, ranks, number).mean())
                   for measure in measures if not measure.closed_form}
     return found
 
 
-def _ceiling(measure: _Measure, relevant: np.ndarray, photos: int) -> np.ndarray:
+def _ceiling(measure: Measure, relevant: np.ndarray, photos: int) -> np.ndarray:
     """The largest value that any ranking could reach, for each query, float64."""
     number = relevant.astype(np.float64)
     any_relevant = (relevant > 0).astype(np.float64)
@@ -397,20 +146,20 @@ class Scores:
     classes: np.ndarray  #: the query classes, sorted, as given
     query_class: np.ndarray  #: int64 [queries], index into `classes`
     relevant: np.ndarray  #: int64 [queries], R
-    _values: dict[_Measure, np.ndarray] = field(repr=False)
-    _draws: dict[_Measure, np.ndarray] = field(repr=False)
+    _values: dict[Measure, np.ndarray] = field(repr=False)
+    _draws: dict[Measure, np.ndarray] = field(repr=False)
 
     def metrics(self, protocol: str) -> tuple[str, ...]:
         """The names of the metrics that a protocol has a value for."""
         return tuple(self._named(protocol))
 
-    def _named(self, protocol: str) -> dict[str, _Measure]:
+    def _named(self, protocol: str) -> dict[str, Measure]:
         if protocol not in self.protocols:
             raise InputError(f"protocol {protocol!r} was not scored; scored were {', '.join(self.protocols)}")
         rule = PROTOCOLS[protocol]
         return {**_measures(rule, self.ks), **_small_class_measures(rule)}
 
-    def _measure(self, protocol: str, metric: str) -> _Measure:
+    def _measure(self, protocol: str, metric: str) -> Measure:
         named = self._named(protocol)
         if metric not in named:
             raise InputError(f"protocol {protocol!r} has no metric {metric!r}; it has {', '.join(named)}")
@@ -433,7 +182,7 @@ class Scores:
     @property
     def r_precision(self) -> np.ndarray:
         """Share of relevant photos among the first R, float64 [queries]."""
-        return self._values[_Measure("Prec", "hits / K", "", "R")]
+        return self._values[Measure("Prec", "hits / K", "", "R")]
 
     def value(self, protocol: str, metric: str) -> float:
         """The averaged metric, e.g. `value("released", "mAP@all")`."""
@@ -626,7 +375,7 @@ def score(
 
     measures = {measure for name in protocols for measure in (
         *_measures(PROTOCOLS[name], ks).values(), *_small_class_measures(PROTOCOLS[name]).values())}
-    measures.add(_Measure("Prec", "hits / K", "", "R"))
+    measures.add(Measure("Prec", "hits / K", "", "R"))
 
     def placed(index: np.ndarray) -> Tensor:
         return torch.from_numpy(index).to(place)
@@ -637,24 +386,34 @@ def score(
     relevant = counts[query_class]
     # queries with similarly many relevant photos share a block, so that little of its table is padding
     schedule = np.lexsort((query_class, relevant))
-    table = _Gallery.of(photos[placed(order)], placed(order), queries, metric)
-    harmonic = _harmonic(len(photos), place)
-    values = {measure: np.zeros(len(queries)) for measure in measures}
-    draws: dict[_Measure, np.ndarray] = {}
     size = _block_size(block, len(photos))
+    table = Gallery.of(photos[placed(order)], placed(order), queries, metric)
+    values = {measure: np.zeros(len(queries)) for measure in measures}
+    draws: dict[Measure, np.ndarray] = {}
+
+    def keep(rows: np.ndarray, found: Mapping[Measure, np.ndarray], drawn: bool) -> None:
+        for measure, value in found.items():
+            if drawn and measure not in draws:
+                draws[measure] = np.full((len(queries), tie_draws), np.nan)
+            (draws if drawn else values)[measure][rows] = value
+
+    schedule = schedule[relevant[schedule] > 0]
+    if place.type == "cpu" and len(schedule):
+        swept = sweep(table, queries, schedule, starts[query_class], relevant, measures, ties, tie_draws, seed, block)
+        for rows, found in swept.values:
+            keep(rows, found, drawn=False)
+        for rows, found in swept.draws:
+            keep(rows, found, drawn=True)
+        schedule = schedule[np.isin(schedule, np.concatenate([np.empty(0, np.int64), *swept.left]))]
+    harmonic = harmonic_numbers(len(photos), place)
     for begin in range(0, len(schedule), size):
         chosen = schedule[begin:begin + size]
-        if relevant[chosen].max() == 0:
-            continue
-        found, sampled = _score_block(
+        found, sampled = score_block(
             table, queries[placed(chosen)], placed(starts[query_class[chosen]]), placed(relevant[chosen]),
             placed(chosen), measures, harmonic, ties, tie_draws, seed)
-        for measure, value in found.items():
-            values[measure][chosen] = value.cpu().numpy()
+        keep(chosen, {measure: value.cpu().numpy() for measure, value in found.items()}, drawn=False)
         for measure, (rows, value) in sampled.items():
-            if measure not in draws:
-                draws[measure] = np.full((len(queries), tie_draws), np.nan)
-            draws[measure][chosen[rows.cpu().numpy()]] = value.cpu().numpy()
+            keep(chosen[rows.cpu().numpy()], {measure: value.cpu().numpy()}, drawn=True)
     for measure, drawn in draws.items():
         # queries without such ties have the same value in every draw
         drawn[:] = np.where(np.isnan(drawn), values[measure][:, None], drawn)
@@ -682,7 +441,7 @@ def rank(
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")
     queries, photos = _comparable(query, gallery, metric, device)
-    table = _Gallery.of(photos, torch.arange(len(photos), device=photos.device), queries, metric)
+    table = Gallery.of(photos, torch.arange(len(photos), device=photos.device), queries, metric)
     size = _block_size(block, len(photos))
     k = min(k, len(photos))
     found = []
@@ -690,117 +449,6 @@ def rank(
         keys = table.keys(table.distances(queries[begin:begin + size]))
         found.append((keys.topk(k, dim=1, largest=False, sorted=True).values % len(photos)).cpu().numpy())
     return np.concatenate(found)
-
-
-# -------------------------------------------------------------------------------------------------- one block
-@dataclass(frozen=True)
-class _Gallery:
-    """Gallery features [N, D] ready for distances, and where each row stood in the gallery as given [N]."""
-
-    features: Tensor
-    order: Tensor
-    metric: str
-    centre: Tensor  #: [D], subtracted from photos and queries alike; unused with codes
-    scale: float  #: distances are counted in units of 1 / scale; 1 with codes
-
-    @classmethod
-    def of(cls, photos: Tensor, order: Tensor, queries: Tensor, metric: str) -> _Gallery:
-        """photos [N, D] and all the queries that will come, as `_comparable` gives them.
-
-        Directions that all lie close together, as a collapsed network's, differ in the last digits of their
-        products only. Around their centre the products are as small as the differences, and lose nothing.
-        """
-        if metric == "hamming":
-            return cls(photos, order, metric, photos.new_zeros(photos.shape[1]), 1.0)
-        centre = photos.mean(0)
-        centred = photos - centre
-        reach = max(float(torch.linalg.vector_norm(rows, dim=1).max()) for rows in (centred, queries - centre))
-        spread = 2.0 ** math.ceil(math.log2(min(1.0, max(reach, _LEAST_SPREAD))))
-        return cls(centred, order, metric, centre, _RESOLUTION / spread)
-
-    def distances(self, queries: Tensor) -> Tensor:
-        """Whole numbers, float64 [B, N], growing with distance: Hamming, or half the squared distance in units.
-
-        For unit vectors that half is the cosine distance, and it orders photos as the distance does.
-        """
-        if self.metric == "hamming":
-            product = queries @ self.features.T
-            return product.neg_().add_(self.features.shape[1]).div_(2).double()
-        queries = queries - self.centre
-        halves = [rows.square().sum(1).div_(2) for rows in (queries, self.features)]
-        product = (queries @ self.features.T).neg_().add_(halves[0][:, None]).add_(halves[1])
-        return product.mul_(self.scale).round_().clamp_(min=0.0)
-
-    def unstable_ranks(self, distances: Tensor) -> Tensor:
-        """float64 [B, N], from 1: where NumPy's default sort, given the photos in gallery order, puts each."""
-        given = torch.empty_like(distances)
-        given[:, self.order] = distances
-        found = np.argsort(given.cpu().numpy(), axis=1)
-        ranks = np.empty(found.shape)
-        np.put_along_axis(ranks, found, np.arange(1.0, found.shape[1] + 1)[None], axis=1)
-        return torch.from_numpy(ranks).to(distances.device)[:, self.order]
-
-    def keys(self, distances: Tensor) -> Tensor:
-        """int64 [B, N], all different in a row: by distance, then by gallery order."""
-        if len(self.features) > 2**21:
-            raise InputError(f"gallery has {len(self.features)} rows; gallery order is kept up to {2**21}")
-        return distances.to(torch.int64).mul_(len(self.features)).add_(self.order)
-
-
-def _score_block(
-    gallery: _Gallery, queries: Tensor, starts: Tensor, relevant: Tensor, identity: Tensor,
-    measures: set[_Measure], harmonic: Tensor, ties: str, tie_draws: int, seed: int,
-) -> tuple[dict[_Measure, Tensor], dict[_Measure, tuple[Tensor, Tensor]]]:
-    """All measures of a block of queries, and of those sampled the rows and their values [rows, draws].
-
-    starts, relevant: int64 [B], where each query's relevant photos begin in the gallery, and how many.
-    """
-    distances = gallery.distances(queries)
-    width = int(relevant.max())
-    column = torch.arange(width, device=queries.device)
-    present = column < relevant[:, None]
-    at = (starts[:, None] + column).clamp_(max=distances.shape[1] - 1)
-    if ties == "unstable-sort":
-        ranks = gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf)
-        return {measure: _from_ranks(measure, _sort_rows(ranks), relevant) for measure in measures}, {}
-    by_order = None
-    if ties in ("gallery-order", "scikit-learn"):
-        keys = gallery.keys(distances)
-        wanted = _sort_rows(keys.gather(1, at).masked_fill_(~present, 2**62))
-        by_order = torch.searchsorted(_sort_rows(keys), wanted) + 1
-        by_order = torch.where(present, by_order.double(), math.inf)
-    nearest = _sort_rows(distances.gather(1, at).masked_fill_(~present, math.inf))
-    groups = _TieGroups.of(_sort_rows(distances), nearest)
-
-    if ties == "gallery-order":
-        return {measure: _from_ranks(measure, by_order, relevant) for measure in measures}, {}
-    if ties == "scikit-learn":
-        last = torch.where(present, (groups.start + groups.size).double(), math.inf)
-        return {measure: _from_ranks(measure, by_order, relevant, last if measure.family == "AP" else None)
-                for measure in measures}, {}
-    if ties in ("best", "worst"):
-        return {measure: _bound(measure, groups, relevant, harmonic, ties) for measure in measures}, {}
-
-    ranks = groups.ranks("best")
-    mixed = groups.mixed.nonzero()[:, 0]
-    sampled = [measure for measure in measures if not measure.closed_form]
-    found = {measure: (_expected(measure, groups, relevant, harmonic) if measure.closed_form and len(mixed)
-                       else _from_ranks(measure, ranks, relevant)) for measure in measures}
-    if not len(mixed) or not sampled:
-        return found, {}
-    drawn = {measure: torch.empty((len(mixed), tie_draws), dtype=torch.float64, device=queries.device)
-             for measure in sampled}
-    rows = max(1, _SAMPLED_ELEMENTS // (width * tie_draws))
-    for begin in range(0, len(mixed), rows):
-        part = mixed[begin:begin + rows].repeat_interleave(tie_draws)
-        draw = torch.arange(tie_draws, device=queries.device).repeat(len(part) // tie_draws)
-        ranks = _random_ranks(groups.rows(part), identity[part] * tie_draws + draw, seed)
-        for measure in sampled:
-            values = _from_ranks(measure, ranks, relevant[part])
-            drawn[measure][begin:begin + rows] = values.view(-1, tie_draws)
-    for measure in sampled:
-        found[measure][mixed] = drawn[measure].mean(1)
-    return found, {measure: (mixed, drawn[measure]) for measure in sampled}
 
 
 # ----------------------------------------------------------------------------------------------------- checks

@@ -16,6 +16,7 @@ from tcn.backbones import Backbone, Classifier
 from tcn.config import Config, Modality
 from tcn.coupling import BATCH_NORMS, CoupledEncoders
 from tcn.embedding import Embedding
+from tcn.execution import crop_convolutions, ordered, reduced
 from tcn.seeding import stream_seed
 
 
@@ -35,6 +36,8 @@ class CoupledNetwork(nn.Module):
 
     def __init__(self, encoder: Backbone, classifier: Classifier, classes: int, config: Config) -> None:
         super().__init__()
+        if config.execution.convolutions == "cropped":
+            crop_convolutions(encoder)
         self.encoders = CoupledEncoders(encoder, config.coupling)
         net = config.network
         embedding = Embedding(encoder.features, net.dim, classes, net.embedding_norm, net.dropout,
@@ -45,6 +48,7 @@ class CoupledNetwork(nn.Module):
                                          Modality.PHOTO.value: embedding if shared else copy.deepcopy(embedding)})
         self._embedding_tied = config.coupling.embedding == "soft"
         self._split = net.batch_norm_split
+        self._execution = config.execution
 
     def embedding(self, modality: Modality) -> Embedding:
         """The embedding network that serves a modality (the same one where it is hard-shared)."""
@@ -82,7 +86,9 @@ class CoupledNetwork(nn.Module):
         return CoupledOutput(*(torch.cat([getattr(out, f.name) for out in outputs]) for f in fields(CoupledOutput)))
 
     def _step(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
-        raw_sketch, raw_photo = self.encoders.encode_pair(sketches, photos)
+        with reduced(self._execution, sketches.device):
+            pair = self.encoders.encode_pair(*(ordered(images, self._execution) for images in (sketches, photos)))
+        raw_sketch, raw_photo = (features.to(sketches.dtype) for features in pair)
         on_sketch, on_photo = self.embedding(Modality.SKETCH), self.embedding(Modality.PHOTO)
         sketch, photo = on_sketch(raw_sketch, Modality.SKETCH), on_photo(raw_photo, Modality.PHOTO)
         return CoupledOutput(sketch, photo, on_sketch.class_head(sketch), on_photo.class_head(photo),

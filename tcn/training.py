@@ -18,12 +18,17 @@ from torch import nn
 from tqdm import tqdm
 
 from tcn import metrics
-from tcn.batches import PairSource
+from tcn.batches import PairBatch, PairSource
 from tcn.config import Config, InputError, Modality
+from tcn.execution import training_mode
 from tcn.features import extract
 from tcn.images import Pixels
 from tcn.method import Method
 from tcn.seeding import stream_seed, torch_stream
+
+
+READ_EVERY = 16
+"""Steps after which loss values are fetched from a device other than the CPU: each fetch makes it wait for the next step."""
 
 
 class Diverged(RuntimeError):
@@ -105,6 +110,16 @@ def load_checkpoint(path: Path) -> Any:
         raise InputError(f"checkpoint {path} can't be read ({type(error).__name__}); delete it to train again") from error
 
 
+def adam(model: nn.Module, config: Config) -> torch.optim.Adam:
+    """The optimizer of a run: one group of parameters for each learning rate, named `encoder` and `head`."""
+    settings, groups = config.training, model.groups()
+    fused = config.execution.optimizer == "fused"
+    rates = {"encoder": settings.encoder_rate, "head": settings.head_rate}
+    return torch.optim.Adam([{"params": [p for p in groups[name] if p.requires_grad], "name": name, "lr": rates[name]}
+                             for name in rates if any(p.requires_grad for p in groups[name])],
+                            weight_decay=settings.weight_decay, fused=fused, foreach=None if fused else False)
+
+
 def fit(method: Method, model: nn.Module, source: PairSource, validation: ValidationData, config: Config,
         folder: Path, device: torch.device, label: str = "", progress: bool = True,
         on_epoch: Callable[[History], None] | None = None) -> History:
@@ -114,11 +129,8 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     `folder/best.pt` atomically. `on_epoch` is called after each epoch. Raises Diverged where a loss is not finite.
     """
     settings = config.training
-    groups = model.groups()
     rates = {"encoder": settings.encoder_rate, "head": settings.head_rate}
-    optimizer = torch.optim.Adam([{"params": [p for p in groups[name] if p.requires_grad], "name": name, "lr": rates[name]}
-                                  for name in rates if any(p.requires_grad for p in groups[name])],
-                                 weight_decay=settings.weight_decay, fused=True)
+    optimizer = adam(model, config)
     resume, best = folder / "resume.pt", folder / "best.pt"
     history = History()
     done = 0
@@ -155,34 +167,68 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     return history
 
 
+def train_step(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config,
+               generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """One update of `model` in place. Returns the mean of each loss term and the `total`, scalars on the device: reading
+    one makes the device wait, so the caller chooses when."""
+    losses = method.losses(model, batch, config, generator)
+    total = losses.total()
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+    return {**losses.means(), "total": total}
+
+
+class _Readings:
+    """Loss values of one epoch's steps: they wait on the device, and reach the history `every` so many steps."""
+
+    def __init__(self, history: History, epoch: int, steps: int, every: int) -> None:
+        self.sums: dict[str, float] = {}
+        self._history, self._epoch, self._first, self._every = history, epoch, (epoch - 1) * steps, every
+        self._done = 0
+        self._waiting: list[tuple[dict[str, torch.Tensor], int]] = []
+
+    def add(self, values: dict[str, torch.Tensor], pairs: int) -> None:
+        """A step's mean loss terms over so many pairs. Raises Diverged as `fetch` does."""
+        self._waiting.append((values, pairs))
+        if len(self._waiting) >= self._every:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """All that waits, in one copy. Raises Diverged, naming the step, where a total is not finite."""
+        if not self._waiting:
+            return
+        rows = torch.stack([torch.stack(list(values.values())) for values, _ in self._waiting]).detach().tolist()
+        for row, (values, pairs) in zip(rows, self._waiting):
+            named = dict(zip(values, row))
+            if not math.isfinite(named["total"]):
+                bad = ", ".join(f"{k}={v}" for k, v in named.items() if not math.isfinite(v))
+                raise Diverged(f"loss is not finite at epoch {self._epoch}, step {self._done} ({bad}); lower "
+                               f"training.encoder_rate or training.head_rate")
+            self._done += 1
+            self._history.steps.append({"step": self._first + self._done, "epoch": self._epoch, **named})
+            for name, value in named.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value * pairs
+        self._waiting.clear()
+
+
 def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
            epoch: int, device: torch.device, bar: tqdm, history: History, rates: dict[str, float]) -> dict[str, float]:
     model.train()
     current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in rates.items()}
     for group in optimizer.param_groups:
         group["lr"] = current[group["name"]]
-    sums: dict[str, float] = {}
     started = time.perf_counter()
+    readings = _Readings(history, epoch, source.steps, 1 if device.type == "cpu" else READ_EVERY)
     # Dropout draws from torch's global stream: seeded per epoch, and given back as it was.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training_mode(config.execution, device):
         torch.manual_seed(stream_seed(config.seed, "dropout", epoch))
         for step, batch in enumerate(source.epoch(config.seed, epoch, device)):
             generator = torch_stream(config.seed, "alpha", epoch, step)
-            losses = method.losses(model, batch, config, generator)
-            total = losses.total()
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            optimizer.step()
-            values = {name: mean.item() for name, mean in losses.means().items()} | {"total": total.item()}
-            if not math.isfinite(values["total"]):
-                bad = ", ".join(f"{k}={v}" for k, v in values.items() if not math.isfinite(v))
-                raise Diverged(f"loss is not finite at epoch {epoch}, step {step} ({bad}); lower training.encoder_rate "
-                               f"or training.head_rate")
-            history.steps.append({"step": (epoch - 1) * source.steps + step + 1, "epoch": epoch, **values})
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value * len(batch)
+            readings.add(train_step(method, model, optimizer, batch, config, generator), len(batch))
             bar.update(len(batch))
+        readings.fetch()
     seconds = time.perf_counter() - started
     return {"epoch": epoch, "encoder_rate": current["encoder"], "head_rate": current["head"],
-            **{name: value / source.pairs for name, value in sums.items()},
+            **{name: value / source.pairs for name, value in readings.sums.items()},
             "seconds": seconds, "pairs_per_second": source.pairs / seconds}

@@ -1,14 +1,19 @@
 """What must not depend on the device: scores, losses and a training step, CUDA against the CPU (run with -m gpu)."""
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from test_training import CPU, config, ingredients, setup
 
 from tcn import metrics
-from tcn.losses import semantic_metric, soft_sharing
+from tcn.config import REFERENCE, Execution
+from tcn.execution import place, training_mode
+from tcn.losses import semantic_metric, sharing_norms, soft_sharing
 from tcn.method import TCN
+from tcn.training import adam, train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")
@@ -37,6 +42,33 @@ def test_losses_are_those_of_the_cpu():
     encoders = [torch.nn.Conv2d(16, 32, 3) for _ in range(2)]
     expected = soft_sharing(*encoders).item()
     assert soft_sharing(*(e.to(CUDA) for e in encoders)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_fused_sharing_is_the_loop_on_the_device():
+    pairs = [tuple(torch.randn(*shape, device=CUDA, requires_grad=True) for _ in range(2)) for shape in ((512, 512, 3, 3), (7,))]
+    pairs.append((pairs[0][0], pairs[0][0].detach().clone().requires_grad_()))
+    gradients = []
+    for form in ("fused", "loop"):
+        norms = sharing_norms(pairs, form)
+        gradients.append(torch.autograd.grad(norms.sum(), [tensor for pair in pairs for tensor in pair]))
+        assert norms[2].item() == 0
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("change, tolerance", [({}, 1e-4), ({"precision": "tf32"}, 1e-2), ({"precision": "bf16"}, 5e-2),
+                                               ({"compile": "encoders"}, 1e-4)])
+def test_each_fast_form_gives_the_reference_s_losses(change, tolerance):
+    found = []
+    for execution in (REFERENCE, dataclasses.replace(Execution(), **change)):
+        settings = config(**{f"execution.{key}": value for key, value in dataclasses.asdict(execution).items()})
+        _, source, _ = setup(settings)
+        model = place(TCN.build(settings, ingredients()), execution, CUDA)
+        with training_mode(execution, CUDA):
+            batch = next(iter(source.epoch(0, 1, CUDA)))
+            terms = train_step(TCN, model, adam(model, settings), batch, settings, torch.Generator().manual_seed(0))
+        found.append({name: value.item() for name, value in terms.items()})
+    assert found[1] == pytest.approx(found[0], rel=tolerance)
 
 
 @pytest.mark.parametrize("parts", (1, 2))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from tcn import metrics
+from tcn import metrics, rankings
 from tcn.config import InputError
 from tcn.metrics import ALL, PROTOCOLS, evaluate, rank, score
 
@@ -305,9 +305,9 @@ def test_sampled_ranks_are_uniform_subsets(size, hits):
     draws = 6000
     table = torch.zeros((draws, hits + 1), dtype=torch.int64)  # a run after four nearer photos, then padding
     inside = torch.arange(hits + 1) < hits
-    groups = metrics._TieGroups(torch.where(inside, table + 4, 20), torch.where(inside, table + size, 0),
+    groups = rankings.TieGroups(torch.where(inside, table + 4, 20), torch.where(inside, table + size, 0),
                                 torch.where(inside, table, hits), torch.where(inside, table + hits, 0))
-    ranks = metrics._random_ranks(groups, torch.arange(draws), seed=5)
+    ranks = rankings.random_ranks(groups, torch.arange(draws), seed=5)
     assert torch.isinf(ranks[:, -1]).all()
     found, count = np.unique(ranks[:, :-1].numpy(), axis=0, return_counts=True)
     subsets = [tuple(4 + p for p in chosen) for chosen in itertools.combinations(range(1, size + 1), hits)]

@@ -178,8 +178,21 @@ def test_total_is_the_weighted_sum_of_the_means():
 def test_teacher_is_no_part_of_the_checkpoint_and_learns_nothing(tmp_path):
     model, history = train(tmp_path, config())
     assert not any("teacher" in key for key in model.state_dict())
-    fresh = ingredients().teacher.state_dict()
+    fresh = setup(config())[0].teacher.backbone.state_dict()
     assert all(torch.equal(v, fresh[k]) for k, v in model.teacher.backbone.state_dict().items())
+
+
+def test_a_loss_that_stops_being_a_number_is_named_by_its_step_however_late_it_is_read():
+    for every in (1, 3, 16):
+        history = History()
+        readings = training._Readings(history, epoch=2, steps=5, every=every)
+        with pytest.raises(Diverged, match=r"epoch 2, step 3 \(semantic=nan, total=nan\)"):
+            for step in range(5):
+                value = torch.tensor(math.nan if step == 3 else 1.0 + step)
+                readings.add({"class_photo": torch.tensor(0.5), "semantic": value, "total": value}, pairs=4)
+            readings.fetch()
+        assert [row["step"] for row in history.steps] == [6, 7, 8]
+        assert [row["total"] for row in history.steps] == [1, 2, 3] and readings.sums["total"] == 4 * (1 + 2 + 3)
 
 
 @pytest.mark.parametrize("name", sorted(baselines.VARIANTS))

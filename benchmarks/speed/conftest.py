@@ -1,0 +1,53 @@
+"""The `timed` fixture: a computation with its role (ours, reference, ceiling), timed by pytest-benchmark."""
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Callable, Iterator
+
+import pytest
+import torch
+
+ROLES = ("ours", "reference", "ceiling")
+
+
+@pytest.fixture
+def timed(benchmark: Any) -> Iterator[Callable[..., Any]]:
+    """timed(subject, work, role, units, unit, run, rounds=3, warmup=1, note="", threads=None, setup=None, beside="")
+    -> what run() returned.
+
+    Rows of one subject and work are compared with each other: `reference` is the plain computation in the released
+    style, `ours` what a run of the suite does, `ceiling` the least that any form must do. `units` of `unit` are done in
+    one call of `run`; `setup` is called before each round, untimed. `beside`: the work whose reference and ceiling
+    serve where this one has none of its own. On CUDA a call ends when the device has finished. Skips once the time
+    named by $TCN_SPEED_UNTIL (seconds since 1970) is past.
+    """
+    if time.time() > float(os.environ.get("TCN_SPEED_UNTIL", "inf")):
+        pytest.skip("the time given to the speed suite is used up")
+    before = torch.get_num_threads()
+
+    def measure(subject: str, work: str, role: str, units: float, unit: str, run: Callable[[], Any], rounds: int = 3,
+                warmup: int = 1, note: str = "", threads: int | None = None, setup: Callable[[], None] | None = None,
+                beside: str = "") -> Any:
+        assert role in ROLES, role
+        torch.set_num_threads(threads or before)
+        benchmark.group = f"{subject}: {work}"
+        benchmark.extra_info.update(subject=subject, work=work, role=role, units=units, unit=unit, note=note, beside=beside,
+                                    threads=torch.get_num_threads(), device=_device())
+
+        def call() -> Any:
+            result = run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return result
+
+        return benchmark.pedantic(call, rounds=rounds, warmup_rounds=warmup, setup=setup)
+
+    yield measure
+    torch.set_num_threads(before)
+
+
+def _device() -> str:
+    from benchmarks.provenance import device_name
+
+    return device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
