@@ -45,6 +45,8 @@ lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra ray --universal --python-version 3.11 --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links -c requirements.lock --output-file requirements-ray.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache *.egg-info

@@ -45,8 +45,6 @@ class Profile:
     seeds: tuple[int, ...]
     quick: dict[str, Any]
     """What `--quick` replaces, to run the whole chain fast; such results are marked as a smoke run."""
-    pairs_per_second: float | None
-    """Training speed assumed by --dry-run until this machine has finished a cell of its own."""
 
 
 # Rates and sharing weight: docs/settings.md, chosen on validation classes by benchmarks/search_settings.py.
@@ -65,14 +63,14 @@ PROFILES: dict[str, Profile] = {
     "laptop": Profile(
         "laptop", "emoji drawings, EfficientNet-Lite0 at 64 pixels; settings chosen on validation classes",
         {("emoji", "fixed"): _LAPTOP}, (*baselines.FLOORS, *baselines.MAIN), (0,),
-        {"training.epochs": 1}, 130.0),
+        {"training.epochs": 1}),
     "paper": Profile(
         "paper", "Sketchy (both splits), TU-Berlin, QuickDraw; ResNet-50 at 224 pixels; the paper's settings",
         {("sketchy", "1"): _SKETCHY, ("sketchy", "2"): {**_SKETCHY, "data.split": "2"},
          ("tuberlin", "1"): {"data.dataset": "tuberlin", "data.split": "1", **_KEPT_APART},
          ("quickdraw", "1"): {"data.dataset": "quickdraw", "data.split": "1", **_KEPT_APART}},
         (*baselines.FLOORS, *baselines.MAIN), (2020,),
-        {"training.epochs": 1}, None),
+        {"training.epochs": 1}),
 }
 
 FEEDS = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import time
@@ -30,7 +29,10 @@ examples
   python benchmarks/run_all.py --variants ledger                what each trap of the released code is worth
   python benchmarks/run_all.py --as-released                    everything with all of them, in results/PROFILE-as-released
   python benchmarks/run_all.py --reproduce RUN                  repeat a run bit for bit, or say what differs
-  python benchmarks/run_all.py --dry-run                        the plan only: cells, what they feed, what is done
+  python benchmarks/run_all.py --dry-run                        the plan only: cells, what they feed, what they cost
+  python benchmarks/run_all.py --launcher processes             several cells at once, a worker process for each
+  python benchmarks/run_all.py --launcher ray --ray-address HOST:6379 --cells-per-gpu 2
+                                                                cells on a Ray cluster, two on each GPU (docs/cluster.md)
   python benchmarks/run_all.py --data-root /data --device cuda --words GoogleNews-vectors-negative300.bin
                                                                 the paper's data sets on a GPU
 
@@ -84,7 +86,18 @@ def parser() -> argparse.ArgumentParser:
                    help="with --reproduce: largest difference of a metric that still agrees (default: 0 where commit, device, "
                         "threads and versions are the same, else 0.04)")
     p.add_argument("--quick", action="store_true", help="one epoch a cell: checks the chain, not the science")
-    p.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    p.add_argument("--dry-run", action="store_true",
+                   help="print the plan and stop: what each cell costs at the rates of this device, disk and memory. The first "
+                        "time on a device it measures these rates, about a minute, and keeps them in the cache")
+    p.add_argument("--calibrate", action="store_true", help="with --dry-run: measure the rates anew")
+    p.add_argument("--launcher", choices=("local", "processes", "ray"), default="local",
+                   help="local: one cell after the other in this process; processes: several at once on this machine; ray: "
+                        "Ray's workers, here or on a cluster")
+    p.add_argument("--workers", type=_count, metavar="N", help="cells at once (default: by cores and GPUs)")
+    p.add_argument("--cells-per-gpu", type=_count, metavar="K", help="cells that share one GPU (default: 1)")
+    p.add_argument("--cpus-per-cell", type=_count, metavar="N", help="CPU cores set aside for a cell, and its threads without "
+                                                                     "--threads (default: cores divided by workers)")
+    p.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster (default: Ray on this machine alone)")
     p.add_argument("--no-report", action="store_true", help="leave the report out")
     return p
 
@@ -97,7 +110,7 @@ def _seed(text: str) -> int:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of threads")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1")
     return int(text)
 
 
@@ -110,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Ends like Ctrl-C: the cell is marked interrupted and resumes at its last epoch.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from tcn.config import InputError
+    from tcn.execution import keep_memory
 
+    keep_memory()
     try:
         return _run(options)
     except InputError as error:
@@ -122,9 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import torch
-
     from benchmarks import experiments, provenance
+    from benchmarks.launch import run_cells
+    from benchmarks.runner import Material, limit_threads
     from benchmarks.store import CellFolder, Mirror, Suite
     from tcn import backbones, datasets
     from tcn.config import InputError
@@ -134,13 +149,15 @@ def _run(options: argparse.Namespace) -> int:
         return _reproduce(options, root)
     if options.tolerance is not None:
         raise InputError("--tolerance belongs to --reproduce")
+    _check_launcher(options)
     name = options.profile or ("paper" if root else "laptop")
     if options.profile is None and root is None:
         print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
     profile = experiments.PROFILES[name]
     if options.threads:
-        torch.set_num_threads(options.threads)
-    device = _device(options.device)
+        limit_threads(options.threads)
+    # Ray's workers may have a GPU where this process has none.
+    device = _device("cpu" if options.launcher == "ray" and not options.dry_run else options.device)
     overrides = _overrides(options.overrides)
     overrides["network.weights"] = backbones.weights_setting(options.weights)
     overrides["network.teacher_weights"] = backbones.weights_setting(options.teacher_weights or options.weights)
@@ -154,7 +171,8 @@ def _run(options: argparse.Namespace) -> int:
                 backbones.build(backbone, overrides[option], file)
     if name == "paper":
         present, missing = datasets.available(root, sorted({cell.dataset for cell in cells}))
-        cells = [cell for cell in cells if cell.dataset in present]
+        # A plan costs what is not here too, by the published counts.
+        cells = cells if options.dry_run else [cell for cell in cells if cell.dataset in present]
     else:
         missing = {}
     for dataset, reason in missing.items():
@@ -165,16 +183,19 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output or provenance.ROOT / "results" / (name + suffix)
     places = _places(options, root)
     if options.dry_run:
-        return _dry_run(cells, profile, output, places)
+        return _dry_run(cells, output, places, device, missing, options.calibrate)
     created = provenance.now()
+    launched = None if options.launcher == "local" else _launcher(options, device, output)
     suite = Suite(output, name, options.quick, options.as_released)
     print(f"{_cells(len(cells))}, profile {name}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
-    from benchmarks.runner import Material
     from reports.render import headline_text
 
+    if launched:
+        threads = launched.share.threads
+        print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a cell", flush=True)
     material = Material(places)
     folders, failures = [], {}
     for cell in cells:
@@ -187,8 +208,11 @@ def _run(options: argparse.Namespace) -> int:
     suite.write(folders, missing, created, provenance.command())
     mirror = Mirror(suite, provenance.command())
     try:
-        trained, skipped = _run_cells(folders, material, mirror, device, failures)
-    except KeyboardInterrupt:
+        if launched:
+            trained, skipped = run_cells(folders, material, mirror, launched, failures)
+        else:
+            trained, skipped = _run_cells(folders, material, mirror, device, failures)
+    except BaseException:
         mirror.close("KILLED")
         raise
     page = None
@@ -210,11 +234,14 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     import torch
 
     from benchmarks import provenance, reproduce
-    from benchmarks.runner import Material
+    from benchmarks.launch import duration
+    from benchmarks.runner import Material, limit_threads
     from tcn.config import InputError
 
     ignored = [f"--{name.replace('_', '-')}" for name in ("profile", "datasets", "variants", "seeds", "overrides", "quick",
-                                                           "dry_run", "as_released") if getattr(options, name)]
+                                                           "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu",
+                                                           "cpus_per_cell", "ray_address") if getattr(options, name)]
+    ignored += ["--launcher"] if options.launcher != "local" else []
     if ignored:
         raise InputError(f"--reproduce repeats a run as it was; leave out {', '.join(ignored)}".replace("--overrides", "--set"))
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
@@ -222,12 +249,12 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     # Sums depend on the number of threads: without word from the user, take the original's.
     threads = options.threads or original.provenance.get("threads")
     if threads:
-        torch.set_num_threads(int(threads))
+        limit_threads(int(threads))
     device = _device(options.device)
     print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads", flush=True)
     started = time.perf_counter()
     result = reproduce.reproduce(original, Material(_places(options, root)), device, options.tolerance, provenance.command())
-    print(f"{result.text()}\n  took {_duration(time.perf_counter() - started)}; written to "
+    print(f"{result.text()}\n  took {duration(time.perf_counter() - started)}; written to "
           f"{original.suite / reproduce.FOLDER / (original.folder.name + '.json')}")
     if not options.no_report:
         from reports.render import render
@@ -240,6 +267,7 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
     """Render the report; a failure there is one of the call's failures, and costs no result."""
     import traceback
 
+    from benchmarks.launch import duration
     from reports.render import render
 
     started = time.perf_counter()
@@ -250,13 +278,14 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
         failures["report"] = f"{type(error).__name__}: {error}"
         return None
     mirror.report(output / "report")
-    print(f"report rendered in {_duration(time.perf_counter() - started)}")
+    print(f"report rendered in {duration(time.perf_counter() - started)}")
     return page
 
 
 def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, failures: dict[str, str]
                ) -> tuple[int, int]:
     """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped."""
+    from benchmarks.launch import duration
     from benchmarks.runner import describe, run_cell
 
     trained = skipped = 0
@@ -276,8 +305,39 @@ def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, 
             print(f"  failed: {reason}", file=sys.stderr)
         else:
             trained += 1
-            print(f"  finished in {_duration(time.perf_counter() - started)}", flush=True)
+            print(f"  finished in {duration(time.perf_counter() - started)}", flush=True)
     return trained, skipped
+
+
+def _check_launcher(options: argparse.Namespace) -> None:
+    from tcn.config import InputError
+
+    if options.launcher == "local":
+        given = [f"--{name.replace('_', '-')}" for name in ("workers", "cells_per_gpu", "cpus_per_cell")
+                 if getattr(options, name)]
+        if given:
+            raise InputError(f"{', '.join(given)} belong{'s' if len(given) == 1 else ''} to --launcher processes or ray")
+    if options.ray_address and options.launcher != "ray":
+        raise InputError("--ray-address belongs to --launcher ray")
+    if options.calibrate and not options.dry_run:
+        raise InputError("--calibrate belongs to --dry-run")
+
+
+def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
+    """The workers asked for; InputError where they can't be had."""
+    import torch
+
+    from benchmarks import launch
+
+    wishes = {name: getattr(options, name) for name in ("workers", "threads", "cells_per_gpu", "cpus_per_cell")}
+    if options.launcher == "ray":
+        from benchmarks.launch_ray import RayLauncher
+
+        return RayLauncher(options.device, options.ray_address, **wishes)
+    every = device.type == "cuda" and device.index is None
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
+    share = launch.share(launch.cores(), len(devices) if device.type == "cuda" else 0, **wishes)
+    return launch.Processes(devices, share, output / "workers")
 
 
 def _device(name: str) -> Any:
@@ -337,70 +397,17 @@ def _cells(number: int) -> str:
     return f"{number} cell{'' if number == 1 else 's'}"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _dry_run(cells: Sequence[Any], profile: Any, output: Path, places: Any) -> int:
-    import pandas as pd
-
-    from benchmarks.experiments import FEEDS
+def _dry_run(cells: Sequence[Any], output: Path, places: Any, device: Any, missing: dict[str, str], force: bool) -> int:
+    """Print what each cell feeds and costs, and what disk and memory all of it needs."""
+    from benchmarks import launch_cost
+    from benchmarks.calibration import Calibration
     from benchmarks.runner import Material
-    from benchmarks.store import CellFolder
-    from tcn import emoji
-    from tcn.config import InputError
 
-    # A plan fetches nothing: what has to be built first is shown as to do.
-    ready = {c.dataset for c in cells if c.dataset != "emoji" or emoji.find_built(places.cache)}
-    material, rows, total, unknown = Material(places), [], 0.0, 0
-    rate, measured = _rate(output, profile)
-    for cell in cells:
-        state, seconds = "to do", 0.0
-        if cell.dataset in ready:
-            try:
-                folder = CellFolder(output, cell, material.identity(cell.config))
-                if folder.state != "new":
-                    state = f"{folder.state}, {folder.epochs_done}/{cell.config.training.epochs} epochs" \
-                        if cell.trained else folder.state
-                pairs = len(material.split(cell.dataset, cell.split).train_photos.paths)
-                left = cell.config.training.epochs - folder.epochs_done
-            except InputError as error:
-                rows.append((cell.dataset, cell.split, cell.variant, cell.seed, f"can't run: {error}", "", ""))
-                continue
-        else:
-            state, pairs, left = "to do (data set not built yet)", None, cell.config.training.epochs
-        if state == "finished" or state.startswith("finished"):
-            estimate = "0"
-        elif not cell.trained:
-            estimate = "under a minute"
-            seconds = 20.0
-        elif rate and pairs:
-            seconds = pairs * left / rate
-            estimate = _duration(seconds)
-        else:
-            estimate, unknown = "unknown", unknown + 1
-        total += seconds
-        rows.append((cell.dataset, cell.split, cell.variant, cell.seed, state, estimate, FEEDS.get(cell.variant, "")))
-    table = pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "time", "feeds"])
-    print(table.to_string(index=False, justify="left", max_colwidth=90))
-    source = "median of finished cells here" if measured else "assumed; measured once a cell has finished here"
-    print(f"\n{len(cells)} cells; about {_duration(total)} left" + (f", {unknown} of unknown length" if unknown else "")
-          + (f" (at {rate:.0f} pairs/s, {source})" if rate else " (no rate is known for this profile until a cell has run)"))
-    if places.cache.exists():
-        print(f"free disk at {places.cache}: {shutil.disk_usage(places.cache).free / 1e9:.0f} GB")
+    calibration = Calibration(places.cache, device, force, lambda line: print(line, file=sys.stderr, flush=True))
+    result = launch_cost.estimate(cells, output, Material(places), calibration, missing)
+    print(result.table().to_string(index=False, justify="left", max_colwidth=90))
+    print("\n" + "\n".join(result.lines))
     return 0
-
-
-def _rate(output: Path, profile: Any) -> tuple[float | None, bool]:
-    """Training pairs per second: the median over histories in `output`, else the profile's assumption."""
-    import pandas as pd
-
-    rates = []
-    for path in output.glob("cells/*/history.csv"):
-        column = pd.read_csv(path).get("pairs_per_second")
-        rates += [] if column is None else column.dropna().tolist()
-    return (float(pd.Series(rates).median()), True) if rates else (profile.pairs_per_second, False)
 
 
 if __name__ == "__main__":

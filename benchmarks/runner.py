@@ -1,30 +1,35 @@
 """One cell: skip, resume, finish or fail. Everything a reader needs is written as plain files in its folder."""
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 import torch
 from PIL import Image
 
 import baselines
 from benchmarks import provenance
 from benchmarks.experiments import Cell
-from benchmarks.store import (EPOCH_TERMS, STEP_TERMS, CellFolder, Mirror, read_json, write_bytes, write_json,
+from benchmarks.store import (EPOCH_TERMS, STEP_TERMS, CellFolder, Mirror, NoMirror, read_json, write_bytes, write_json,
                               write_table)
 from tcn import backbones, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.datasets import Files, Split
+from tcn.execution import place
 from tcn.features import Standardiser, extract, singular_values, unit
-from tcn.images import Pixels, decode, pack
-from tcn.method import Ingredients
+from tcn.method import Ingredients, Method
+from tcn.pixels import Pixels, decode, pack
 from tcn.seeding import numpy_stream
 from tcn.words import Words, load_words
 
@@ -38,6 +43,8 @@ METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "standar
                   "duplicates", "query_source", "gallery", "queries", "photos")
 LEDGER_COLUMNS = ("trap", "arm", "features", "protocol", "metric", "value", "note")
 LEDGER_METRICS = ("mAP@all", "Prec@100", "Prec@R", "mAP@200", "Prec@200")
+TAKEN_SECONDS = 30.0
+"""How long to wait for another process to let go of a cell."""
 ONE_MATRIX_BYTES = 2e9
 """Largest float64 matrix of distances that the ledger makes to show that blocks change nothing."""
 
@@ -120,14 +127,67 @@ def _uses_words(config: Config) -> bool:
     return config.training.optimizer != "none" and used
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell did not finish. `final`: another attempt would end the same way (bad input, a loss that is no number)."""
+
+    reason: str
+    final: bool
+
+
+def limit_threads(threads: int) -> None:
+    """Let torch and the linear algebra under NumPy use `threads` CPU threads: sums, so results, depend on it."""
+    torch.set_num_threads(threads)
+    threadpoolctl.threadpool_limits(threads, user_api="blas")
+
+
 def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str
              ) -> str | None:
     """Run or resume one cell. Returns None when it finished, else the reason it failed; KeyboardInterrupt passes."""
+    failure = attempt(cell, folder, material, mirror, device, label, provenance.command())
+    return failure.reason if failure else None
+
+
+def attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
+            command: str) -> Failure | None:
+    """`run_cell`, saying of a failure whether another attempt could help. `command`: what the user typed."""
+    try:
+        with _alone(folder):
+            return _attempt(cell, folder, material, mirror, device, label, command)
+    except _Taken as error:
+        return Failure(str(error), False)
+
+
+class _Taken(Exception):
+    """Another process holds the cell."""
+
+
+@contextlib.contextmanager
+def _alone(folder: CellFolder) -> Iterator[None]:
+    """One process a cell: a worker cut off from its driver may still write there. The system lets go of a dead one's lock."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with open(folder.path / ".lock", "a", encoding="utf-8") as lock:
+        until = time.monotonic() + TAKEN_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise _Taken(f"another process is running this cell (it holds {lock.name}); stop it or let it end") from error
+                time.sleep(0.5)
+            except OSError:
+                break  # a file system without locks: nothing to hold on to
+        yield
+
+
+def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
+             command: str) -> Failure | None:
     split = material.split(cell.dataset, cell.split)
     started = time.perf_counter()
     folder.write_config()
     before = _earlier(folder)
-    record = {**provenance.collect(device), "identity": folder.identity, "data_digest": split.data_digest,
+    record = {**provenance.collect(device), "command": command, "identity": folder.identity, "data_digest": split.data_digest,
               "split_digest": split.split_digest, "resumed_from_epoch": folder.epochs_done, "seed": cell.seed,
               "words_digest": material.words(cell.config).digest if _uses_words(cell.config) else None,
               "manifest": _manifest(split, material.places.cache), "notes": list(split.notes)}
@@ -146,19 +206,27 @@ def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror,
                 for leftover in ("resume.pt", "best.pt", "error.txt"):
                     (folder.path / leftover).unlink(missing_ok=True)
                 view.results()
-            except KeyboardInterrupt:
-                folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
-                                 folder.epochs_done)
-                raise
-            except Exception as error:
+            except BaseException as error:
+                if _interrupted(error):
+                    folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
+                                     folder.epochs_done)
+                    raise KeyboardInterrupt from error
                 reason = str(error) if isinstance(error, (InputError, training.Diverged)) else \
                     f"{type(error).__name__}: {error}"
                 write_bytes(folder.path / "error.txt", traceback.format_exc().encode())
                 folder.set_state("failed", reason, folder.epochs_done)
                 raise
     except Exception as error:
-        return read_json(folder.path / "status.json")["reason"] or str(error)
+        return Failure(read_json(folder.path / "status.json")["reason"] or str(error),
+                       isinstance(error, (InputError, training.Diverged)))
     return None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Ctrl-C in the middle of torch.save comes out as another error, raised while the half-written file is closed."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
@@ -187,7 +255,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
                      ) -> dict[str, Any]:
     config, split = cell.config, material.split(cell.dataset, cell.split)
     method = baselines.find(cell.variant).method
-    model = method.build(config, material.ingredients(config)).to(device, memory_format=torch.channels_last)
+    model = build_model(method, config, material.ingredients(config), device)
     record: dict[str, Any] = {"weights": _weights_note(config, "weights"), "selected_by": "not trained",
                               "optimizer_steps": 0, "train_seconds": 0.0, "words": "not used"}
     best_epoch = None
@@ -213,6 +281,11 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
                                  folder.path / "checkpoint.pt")
     score_cell(config, split, model, material, device, folder, baselines.find(cell.variant).ledger)
     return {"record": record, "best_epoch": best_epoch}
+
+
+def build_model(method: Method, config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:
+    """The model of a run on its device. InputError where the device can't do what `execution` asks."""
+    return place(method.build(config, ingredients), config.execution, device)
 
 
 def _weights_note(config: Config, name: str) -> str:

@@ -220,11 +220,18 @@ class Mirror:
             raise
         view.close("FINISHED")
 
-    def copy(self, folder: CellFolder, datasets: Sequence[tuple[str, str, str]] = ()) -> None:
-        """Mirror a finished cell from its files, for a store that does not have it yet."""
-        with self.cell(folder, datasets) as view:
-            view.history(_read_rows(folder.path / "history.csv"), _read_rows(folder.path / "steps.csv"))
+    def copy(self, folder: CellFolder, datasets: Sequence[tuple[str, str, str]] = (), status: str = "FINISHED") -> None:
+        """Mirror a cell from its files: one that another process ran, or that this store does not have yet.
+
+        `status`: FINISHED, FAILED or KILLED; results are mirrored where they are whole.
+        """
+        view = CellMirror(self, folder)
+        # What this process uses of the machine says nothing about the cell.
+        view.open(datasets, monitor=False)
+        view.history(_read_rows(folder.path / "history.csv"), _read_rows(folder.path / "steps.csv"))
+        if status == "FINISHED":
             view.results()
+        view.close(status)
 
     def report(self, report: Path) -> None:
         """Tables, figures and the page as artifacts of the suite's run."""
@@ -243,6 +250,23 @@ class Mirror:
             self._failed(error)
 
 
+class NoMirror:
+    """For processes that leave MLflow to another: the same calls as `Mirror.cell`, without effect."""
+
+    alive = False
+
+    @contextlib.contextmanager
+    def cell(self, folder: CellFolder, datasets: Sequence[tuple[str, str, str]] = ()) -> Iterator[NoMirror]:
+        """Itself, for a cell."""
+        yield self
+
+    def history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing; the rows are in the cell's folder."""
+
+    def results(self) -> None:
+        """Nothing; the results are in the cell's folder."""
+
+
 class CellMirror:
     """One cell's MLflow run; every call is a no-op once MLflow has failed."""
 
@@ -252,11 +276,11 @@ class CellMirror:
         self._monitor: Any = None
         self._logged = [0, 0]
 
-    def open(self, datasets: Sequence[tuple[str, str, str]]) -> None:
-        """Make or reopen the run: params, tags, data sets as inputs, system metrics."""
-        self.mirror._try(lambda: self._open(datasets))
+    def open(self, datasets: Sequence[tuple[str, str, str]], monitor: bool = True) -> None:
+        """Make or reopen the run: params, tags, data sets as inputs, and where `monitor`, system metrics."""
+        self.mirror._try(lambda: self._open(datasets, monitor))
 
-    def _open(self, datasets: Sequence[tuple[str, str, str]]) -> None:
+    def _open(self, datasets: Sequence[tuple[str, str, str]], monitor: bool) -> None:
         mirror, folder, cell = self.mirror, self.folder, self.folder.cell
         client, mlflow = mirror.client, mirror.mlflow
         note = folder.path / "mlflow.json"
@@ -284,6 +308,8 @@ class CellMirror:
                                             source=json.dumps({"data set": name}), profile=about),
                     [mlflow.entities.InputTag("mlflow.data.context", name.rsplit(" ", 1)[-1])])
                     for name, digest, about in datasets])
+        if not monitor:
+            return
         try:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 

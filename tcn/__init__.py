@@ -8,7 +8,8 @@ words       class names -> word vectors
 emoji       builds the laptop data set's folders from published emoji drawings
 lists       list files in circulation: where they lie, what they name
 datasets    layouts, classes, splits, counts, digests -> Split of Files
-images      Files -> packed pixels; batched paired augmentation
+pixels      Files -> decoded once in a shared store -> Pixels
+images      batched paired augmentation on the device
 doctor      is on disk what was published? report and manifest
 batches     photo-driven epochs -> PairBatch
 execution   precision, memory order and kernels: how a model is carried out

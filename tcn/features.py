@@ -5,15 +5,18 @@ Paper: retrieval on the embedding's features.
 """
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from tcn.batches import AHEAD
 from tcn.config import Modality
 from tcn.execution import scoring_mode
-from tcn.images import Pixels, to_network
+from tcn.images import to_network
+from tcn.pixels import Pixels, ahead, to_float
 
 
 @torch.no_grad()
@@ -31,10 +34,12 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
         encode = model.encode if side is None else functools.partial(model.encode, side=side)
     was_training = model.training
     model.eval()
-    with scoring_mode():
+    device = torch.device(device)
+    parts = (np.arange(start, min(start + batch, len(pixels))) for start in range(0, len(pixels), batch))
+    depth = 0 if device.type == "cpu" else AHEAD
+    with scoring_mode(), contextlib.closing(ahead(parts, lambda own: pixels.gather(own, device), depth)) as blocks:
         # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
-        rows = [encode(to_network(pixels.batch(np.arange(start, min(start + batch, len(pixels))), device), image_size),
-                       modality).float() for start in range(0, len(pixels), batch)]
+        rows = [encode(to_network(to_float(block, device), image_size), modality).float() for block in blocks]
         features = torch.cat(rows).cpu().numpy()
     model.train(was_training)
     return features

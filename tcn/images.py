@@ -1,130 +1,25 @@
-"""Image files decoded once into a packed cache, and paired augmentation in batches on the device.
+"""Paired augmentation in batches on the device.
 
-In: a `Files` list. Out: `Pixels`, a memory-mapped array of uint8 squares; and float batches, augmented with the
-same random geometry for a sketch and its photo, normalised as ImageNet networks expect. Paper: implementation
-details; released code for the augmentation's form.
+In: float batches of decoded images, 1 channel (grey) or 3. Out: the same with the random geometry that a sketch shares
+with its photo, and normalised as ImageNet networks expect. Paper: implementation details; released code for the
+augmentation's form.
 """
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from tcn.config import InputError
-from tcn.datasets import Files
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SHIFT_SHARE = 10 / 256
 """Largest shift as a share of the stored side (released: 10 of 256 pixels)."""
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Decoded images of one list: `array` uint8 [N, S, S, 3], `files` the list they came from."""
-
-    array: np.ndarray
-    files: Files
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class index of each image: int64 [N]."""
-        return self.files.labels
-
-    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-        """Images at `indices` as float [B, 3, S, S] in 0..255 on `device`."""
-        block = torch.from_numpy(np.ascontiguousarray(self.array[indices])).to(device, non_blocking=True)
-        return block.permute(0, 3, 1, 2).float()
-
-
-def decode(path: Path, size: int) -> np.ndarray:
-    """One image file as uint8 [size, size, 3], transparent parts on white. Raises OSError where unreadable."""
-    with Image.open(path) as image:
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB")
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(image)
-
-
-def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress: bool = True) -> Pixels:
-    """The images of `files` at `size` pixels, decoded once into `cache` and memory-mapped from there.
-
-    `digest` stands for the contents (a split's data digest), `name` for progress bars. Raises InputError naming
-    every unreadable image, or what is missing where the disk has no room; a finished cache is not touched.
-    """
-    key = hashlib.sha256(json.dumps([digest, size, list(files.paths), "rgb-bilinear-1"]).encode()).hexdigest()[:16]
-    target = cache / "pixels" / f"{name.replace('/', '-').replace(' ', '-')}-{size}-{key}.npy"
-    if not target.exists():
-        _decode_all(files, size, target, name, progress)
-    array = np.load(target, mmap_mode="r")
-    if array.shape != (len(files.paths), size, size, 3):
-        raise InputError(f"image cache {target} has shape {array.shape}, expected {(len(files.paths), size, size, 3)}; "
-                         f"delete that file and run again")
-    return Pixels(array, files)
-
-
-def _decode_all(files: Files, size: int, target: Path, name: str, progress: bool) -> None:
-    needed = len(files.paths) * size * size * 3
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-    except OSError as error:
-        raise InputError(f"the cache folder {target.parent} can't be used ({error.strerror}); pass another with --cache"
-                         ) from error
-    if needed > free - 50_000_000:
-        raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB in {target.parent}, "
-                         f"{free / 1e6:,.0f} MB are free; free some space or pass another folder with --cache")
-    partial = target.with_suffix(f".{os.getpid()}.partial")
-    broken: list[str] = []
-    try:
-        with open(partial, "wb") as out:
-            np.lib.format.write_array_header_1_0(
-                out, {"descr": "|u1", "fortran_order": False, "shape": (len(files.paths), size, size, 3)})
-
-            def one(path: str) -> np.ndarray | str:
-                try:
-                    return decode(files.root / path, size)
-                except Exception as error:  # image libraries raise many kinds for a bad file
-                    return f"{files.root / path} ({type(error).__name__}: {error})"
-
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                chunks = range(0, len(files.paths), 256)
-                with tqdm(total=len(files.paths), desc=f"decode {name}", unit="img", disable=not progress,
-                          leave=False) as bar:
-                    for start in chunks:
-                        for result in pool.map(one, files.paths[start:start + 256]):
-                            if isinstance(result, str):
-                                broken.append(result)
-                            elif not broken:
-                                out.write(result.tobytes())
-                            bar.update()
-        if broken:
-            more = f" and {len(broken) - 20} more" if len(broken) > 20 else ""
-            raise InputError(f"{len(broken)} unreadable image(s) in {name}: {'; '.join(broken[:20])}{more}; "
-                             f"replace them with intact copies")
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(f"writing the image cache {target} failed ({error.strerror}); free some space or pass another "
-                         f"folder with --cache") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -164,27 +59,38 @@ def affine(geometry: Geometry, size: int, centre: float) -> np.ndarray:
     return np.concatenate([linear, shift[:, :, None]], -1)
 
 
-def warp(images: Tensor, matrices: np.ndarray, fill: float) -> Tensor:
-    """Bilinear warp of images [B, 3, S, S] by `matrices` [B, 2, 3] (old to new pixel coordinates), `fill` outside."""
-    size = images.shape[-1]
+def sources(matrices: np.ndarray, size: int, like: Tensor) -> Tensor:
+    """Where each pixel of a warped image comes from, in `grid_sample`'s units (-1 and 1 at the outer pixels' centres):
+    [B, S, S, 2], on the device and of the type of `like`. matrices [B, 2, 3] take old to new pixel coordinates."""
     full = np.concatenate([matrices, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 3))], 1)
-    back = torch.from_numpy(np.linalg.inv(full)[:, :2]).to(images)
-    axis = torch.arange(size, device=images.device, dtype=images.dtype)
-    grid = torch.stack([axis.repeat(size), axis.repeat_interleave(size), torch.ones(size * size).to(axis)])
-    places = (back @ grid).transpose(1, 2).reshape(len(images), size, size, 2)
-    places = 2 * places / (size - 1) - 1
-    return F.grid_sample(images - fill, places, mode="bilinear", padding_mode="zeros", align_corners=True) + fill
+    axis = torch.arange(size, device=like.device, dtype=like.dtype)
+    x, y, shift = torch.from_numpy(np.linalg.inv(full)[:, :2]).to(like)[:, None, None].unbind(4)
+    # In pixels first: moves by whole pixels stay exact.
+    places = (y * axis[None, :, None, None] + shift) + x * axis[None, None, :, None]
+    return places.mul_(2).div_(size - 1).sub_(1)
 
 
-def augment(images: Tensor, geometry: Geometry, form: str, fill: float) -> Tensor:
-    """Augmented images [B, 3, S, S] in 0..255. `released`: about the top-left corner, black outside, truncated to
-    8 bits; `corrected`: about the centre, `fill` outside."""
-    size = images.shape[-1]
+def warp(images: Tensor, places: Tensor, fill: float) -> Tensor:
+    """Bilinear warp of images [B, C, S, S], each pixel from its place in `places` [B, S, S, 2] (see `sources`), `fill`
+    outside."""
+    moved = F.grid_sample(images - fill if fill else images, places, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return moved.add_(fill) if fill else moved
+
+
+def places_of(geometry: Geometry, form: str, size: int, like: Tensor) -> Tensor:
+    """`sources` of a geometry: about the top-left corner (`released`) or about the centre (`corrected`)."""
+    return sources(affine(geometry, size, 0.0 if form == "released" else (size - 1) / 2), size, like)
+
+
+def augment(images: Tensor, geometry: Geometry | Tensor, form: str, fill: float) -> Tensor:
+    """Augmented images [B, C, S, S] in 0..255. `released`: about the top-left corner, black outside, truncated to
+    8 bits; `corrected`: about the centre, `fill` outside. geometry: or its `places_of`, for the sides of a pair to share."""
+    places = geometry if isinstance(geometry, Tensor) else places_of(geometry, form, images.shape[-1], images)
     if form == "released":
         # A whole grey level may come out of the interpolation a rounding too low, which truncating would make one less.
         slack = 1e-6 if images.dtype == torch.float64 else 2.0**-7
-        return (warp(images, affine(geometry, size, 0.0), 0.0) + slack).clamp(0, 255).floor()
-    return warp(images, affine(geometry, size, (size - 1) / 2), fill)
+        return warp(images, places, 0.0).add_(slack).clamp_(0, 255).floor_()
+    return warp(images, places, fill)
 
 
 def augment_as_released(image: np.ndarray, flip: bool, sx: float, sy: float, rotation: float, tx: float, ty: float
@@ -219,9 +125,9 @@ def augment_as_released(image: np.ndarray, flip: bool, sx: float, sy: float, rot
 
 
 def to_network(images: Tensor, size: int) -> Tensor:
-    """Images [B, 3, S, S] in 0..255 -> ImageNet-normalised [B, 3, size, size], channels-last."""
+    """Images [B, C, S, S] in 0..255, C 1 (grey) or 3 -> ImageNet-normalised [B, 3, size, size], channels-last."""
     if images.shape[-1] != size:
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1) * 255
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    # One grey channel becomes three on the way.
+    return (images - mean).div_(std).contiguous(memory_format=torch.channels_last)

@@ -22,7 +22,7 @@ from tcn.batches import PairBatch, PairSource
 from tcn.config import Config, InputError, Modality
 from tcn.execution import training_mode
 from tcn.features import extract
-from tcn.images import Pixels
+from tcn.pixels import Pixels
 from tcn.method import Method
 from tcn.seeding import stream_seed, torch_stream
 

@@ -1,4 +1,4 @@
-"""Decoding, the packed cache, and augmentation against a slow pixel-by-pixel warp."""
+"""Augmentation against a slow pixel-by-pixel warp, and the pairs of an epoch."""
 from __future__ import annotations
 
 import doctest
@@ -17,7 +17,8 @@ from tcn import images
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, change
 from tcn.datasets import Files
-from tcn.images import Geometry, augment, augment_as_released, draw_geometry, pack, to_network
+from tcn.images import Geometry, augment, augment_as_released, draw_geometry, to_network
+from tcn.pixels import Pixels
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -173,53 +174,11 @@ def test_network_input_is_normalised_as_torchvision_does():
     assert to_network(image, 4).shape == (2, 3, 4, 4)
 
 
-def test_decode_puts_transparency_on_white_and_keeps_colour(tmp_path):
-    rgba = np.zeros((4, 4, 4), np.uint8)
-    rgba[:2] = (10, 20, 30, 255)
-    write(tmp_path / "a.png", rgba)
-    out = images.decode(tmp_path / "a.png", 4)
-    assert (out[:2] == (10, 20, 30)).all() and (out[2:] == 255).all()
-
-
-def test_pack_decodes_once_and_then_reads_the_cache(tmp_path):
-    rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        write(tmp_path / "d" / f"{i} ü.png", picture)
-    files = listing(tmp_path / "d", [f"{i} ü.png" for i in range(5)], [0, 0, 1, 1, 1])
-    assert np.array_equal(pack(files, 8, tmp_path / "c", "digest", "x", False).array, pictures)
-    for path in (tmp_path / "d").iterdir():
-        path.unlink()
-    again = pack(files, 8, tmp_path / "c", "digest", "x", False)
-    assert np.array_equal(again.array, pictures)
-    assert torch.equal(again.batch(np.array([3, 0]))[1], torch.from_numpy(pictures[0]).permute(2, 0, 1).float())
-
-
-def test_pack_names_every_unreadable_image_and_leaves_no_half_file(tmp_path):
-    write(tmp_path / "ok.png", np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "bad1.png").write_bytes(b"no image")
-    (tmp_path / "bad2.jpg").write_bytes(b"")
-    files = listing(tmp_path, ["bad1.png", "ok.png", "bad2.jpg"], [0, 0, 0])
-    with pytest.raises(InputError, match="2 unreadable.*bad1.png.*bad2.jpg"):
-        pack(files, 8, tmp_path / "c", "digest", "x", False)
-    assert list((tmp_path / "c" / "pixels").iterdir()) == []
-
-
-def test_pack_says_what_room_it_needs(tmp_path, monkeypatch):
-    import collections
-
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: usage(10, 10, 50_000_000))
-    write(tmp_path / "ok.png", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(InputError, match="no room.*--cache"):
-        pack(listing(tmp_path, ["ok.png"], [0]), 8, tmp_path / "c", "digest", "x", False)
-
-
 def _source(tmp_path, photos: int = 10, batch: int = 4) -> PairSource:
     def pixels(name, labels):
         array = np.zeros((len(labels), 8, 8, 3), np.uint8)
         array[:, :, :, 0] = np.arange(len(labels))[:, None, None]
-        return images.Pixels(array, listing(tmp_path, [f"{name}{i}" for i in range(len(labels))], labels))
+        return Pixels(array, listing(tmp_path, [f"{name}{i}" for i in range(len(labels))], labels))
 
     settings = change(Config(), {"data.image_size": 8, "data.stored_size": 8, "data.batch_pairs": batch}).data
     return PairSource(pixels("s", [0, 1, 1, 2]), pixels("p", [i % 3 for i in range(photos)]), settings)
@@ -228,8 +187,8 @@ def _source(tmp_path, photos: int = 10, batch: int = 4) -> PairSource:
 def test_epoch_visits_every_photo_once_with_a_sketch_of_its_class(tmp_path, monkeypatch):
     source = _source(tmp_path)
     seen = []
-    original = images.Pixels.batch
-    monkeypatch.setattr(images.Pixels, "batch", lambda self, i, device="cpu": seen.append((self, i)) or original(self, i, device))
+    original = Pixels.gather
+    monkeypatch.setattr(Pixels, "gather", lambda self, i, device="cpu": seen.append((self, i)) or original(self, i, device))
     batches = list(source.epoch(0, 1, torch.device("cpu")))
     assert [len(b) for b in batches] == [4, 4, 2] and source.pairs == 10 and source.steps == 3
     photos = np.concatenate([i for p, i in seen if p is source.photos])
@@ -249,7 +208,7 @@ def test_epochs_differ_and_repeat_by_seed(tmp_path):
 def test_both_sides_of_a_pair_get_the_same_geometry(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
     files = listing(tmp_path, [str(i) for i in range(12)], [0] * 12)
-    one = images.Pixels(np.repeat(array[:1], 12, 0), files)
+    one = Pixels(np.repeat(array[:1], 12, 0), files)
     settings = change(Config(), {"data.image_size": 8, "data.stored_size": 8, "data.photo_fill": 255}).data
     batch = next(PairSource(one, one, settings).epoch(0, 1, torch.device("cpu")))
     assert torch.equal(batch.sketches, batch.photos)

@@ -17,7 +17,7 @@ from tcn import metrics
 from tcn.batches import PairSource
 from tcn.config import Config, Modality, change, flatten, to_dict
 from tcn.datasets import Files
-from tcn.images import Pixels
+from tcn.pixels import Pixels
 from tcn.method import TCN
 
 SWITCHES = [trap for trap in TRAPS if trap.setting and trap.kind in ("training", "scoring")]

@@ -11,7 +11,7 @@ import pytest
 from small_suite import ONE, cells, common, make_place
 from trees import make_tree
 
-from benchmarks import run_all, runner
+from benchmarks import calibration, run_all, runner
 from tcn import training
 
 
@@ -136,9 +136,12 @@ def test_report_stands_on_the_result_folders(finished):
     assert "TCN" in page and "QuickDraw" in page
 
 
-def test_dry_run_shows_the_plan_and_writes_nothing(place, run, finished):
+def test_dry_run_shows_the_plan_and_writes_nothing(place, run, finished, monkeypatch):
+    monkeypatch.setattr(calibration, "SHAPE_SECONDS", 0.1)
+    monkeypatch.setattr(calibration, "TIMED_SECONDS", 0.02)
     status, out, _ = run(*ONE, "--variants", "tcn", "nws", "--output", str(finished), "--dry-run")
     assert status == 0 and "finished, 1/1 epochs" in out and "nws" in out and "pairs/s" in out and "motivation curves" in out
+    assert "CPU-hours left" in out and "image cache" in out and "memory:" in out
     status, _, _ = run(*ONE, "--variants", "tcn", "--output", str(place / "nothing"), "--dry-run")
     assert status == 0 and not (place / "nothing").exists()
 

@@ -16,7 +16,7 @@ from tcn.backbones import Classifier
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change
 from tcn.datasets import Files
-from tcn.images import Pixels
+from tcn.pixels import Pixels
 from tcn.method import TCN, Ingredients
 from tcn.training import Diverged, History, ValidationData, learning_rate
 

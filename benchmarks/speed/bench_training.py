@@ -25,7 +25,7 @@ from tcn.batches import PairBatch, PairSource
 from tcn.config import REFERENCE, Config, Execution, change
 from tcn.datasets import Files
 from tcn.execution import keep_memory, place, training_mode
-from tcn.images import Pixels
+from tcn.pixels import Pixels
 from tcn.method import TCN, Ingredients, TcnModel
 from tcn.seeding import torch_stream
 from tcn.training import adam, train_step

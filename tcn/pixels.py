@@ -1,0 +1,405 @@
+"""Image files decoded once into a packed store that every split and run shares.
+
+In: a `Files` list and the digest of its data set. Out: `Pixels`, squares of uint8 read from memory-mapped files.
+A store is one folder for a data set's contents and one size: `colour.u8` and `grey.u8` hold slots of 3 or 1 bytes a
+pixel one after the other, `index.jsonl` says which file is in which slot, with a checksum. Both only grow, pixels before
+the lines that speak of them, so what is cut off at any moment is at most the last lines' worth.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from tcn.config import InputError
+from tcn.datasets import Files
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two processes that decode at once are then not kept apart
+    fcntl = None
+
+FORMAT = "rgb-bilinear-2"
+"""Enters a store's name: what `decode` makes of a file."""
+CHANNELS = {"colour": 3, "grey": 1}
+_TOGETHER = 128
+"""Files decoded between two lines of the index: what a killed process loses."""
+_SAMPLE = 64
+"""Slots whose checksum is compared whenever a store is opened."""
+_SPARE = 50_000_000
+"""Bytes of disk that are left free."""
+
+Item, Made = TypeVar("Item"), TypeVar("Made")
+
+
+def decode(path: Path, size: int) -> np.ndarray:
+    """One image file as uint8 [size, size, 3], transparent parts on white. Raises OSError where unreadable."""
+    with Image.open(path) as image:
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert("RGB")
+        if image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """N images inside a store: stands where an array uint8 [N, S, S, 3] may stand that is only read.
+
+    pools: memory-mapped uint8 [slots, S, S, channels] by name. grey bool [N], slots int64 [N]: where each image lies.
+    """
+
+    pools: dict[str, np.ndarray]
+    grey: np.ndarray
+    slots: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, S, S, 3)."""
+        size = next(iter(self.pools.values())).shape[1]
+        return len(self.slots), size, size, 3
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def rows(self, indices: np.ndarray, make: Callable[[tuple[int, ...]], np.ndarray] = None) -> np.ndarray:
+        """The images at `indices`, uint8 [B, S, S, C]: C is 1 where all are grey, else 3. `make` gives the array to fill."""
+        indices = np.asarray(indices)
+        grey, slots = self.grey[indices], self.slots[indices]
+        size, channels = self.shape[1], 1 if len(grey) and grey.all() else 3
+        found = (make or _empty)((len(indices), size, size, channels))
+        if channels == 1:
+            np.take(self.pools["grey"], slots, axis=0, out=found, mode="clip")
+        elif not grey.any():
+            np.take(self.pools["colour"], slots, axis=0, out=found, mode="clip")
+        else:
+            found[grey] = self.pools["grey"][slots[grey]]
+            found[~grey] = self.pools["colour"][slots[~grey]]
+        return found
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        chosen = np.arange(len(self))[index]
+        found = self.rows(np.atleast_1d(chosen))
+        found = np.broadcast_to(found, (*found.shape[:3], 3))
+        return found if np.ndim(chosen) else found[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self[:], dtype=dtype)
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
+
+
+def _pinned(shape: tuple[int, ...]) -> np.ndarray:
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded images of one list: `array` uint8 [N, S, S, 3] (an array, or `Packed`), `files` the list they came from."""
+
+    array: np.ndarray | Packed
+    files: Files
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each image: int64 [N]."""
+        return self.files.labels
+
+    def gather(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+        """Images at `indices` as uint8 [B, S, S, C] on the host, in pinned memory where they go on to CUDA.
+
+        C is 1 where all of them are grey and the store knows it, else 3.
+        """
+        make = _pinned if torch.device(device).type == "cuda" else _empty
+        if isinstance(self.array, Packed):
+            return torch.from_numpy(self.array.rows(indices, make))
+        found = make((len(indices), *self.array.shape[1:]))
+        return torch.from_numpy(np.take(self.array, indices, axis=0, out=found, mode="clip"))
+
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+        """Images at `indices` as float [B, C, S, S] in 0..255 on `device`; C as in `gather`."""
+        return to_float(self.gather(indices, device), device)
+
+
+def to_float(block: Tensor, device: torch.device | str) -> Tensor:
+    """uint8 [B, S, S, C] -> float [B, C, S, S] in 0..255 on `device`; moved as bytes."""
+    moved = block.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    return moved.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def ahead(items: Iterator[Item], make: Callable[[Item], Made], depth: int, workers: int = 1) -> Iterator[Made]:
+    """make(item) for each item, in order, up to `depth` of them made in threads before they are asked for (0: none).
+
+    An error in `make` is raised where its result would have come. Ending early leaves no thread behind.
+    """
+    if depth < 1:
+        yield from map(make, items)
+        return
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where an image lies: pool, number of the slot in it, CRC-32 of its bytes."""
+
+    pool: str
+    number: int
+    checksum: int
+
+
+class Store:
+    """Decoded images of one data set at one size, in a folder of their own."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = folder, size
+
+    @property
+    def index_file(self) -> Path:
+        """One JSON line an image: [path, pool, slot, checksum]."""
+        return self.folder / "index.jsonl"
+
+    def bytes_of(self, pool: str) -> int:
+        """Bytes of one slot."""
+        return self.size * self.size * CHANNELS[pool]
+
+    def index(self) -> dict[str, Slot]:
+        """What is there, by path; a line cut short ends it, and lines that speak of missing pixels don't count."""
+        try:
+            lines = self.index_file.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return {}
+        room = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
+        found: dict[str, Slot] = {}
+        for line in lines:
+            try:
+                path, pool, number, checksum = json.loads(line)
+                if number < room[pool]:
+                    found[path] = Slot(pool, number, checksum)
+            except (ValueError, KeyError, TypeError):  # a line damaged on disk: its image is decoded again
+                continue
+        return found
+
+    def _length(self, pool: str) -> int:
+        try:
+            return (self.folder / f"{pool}.u8").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def pools(self) -> dict[str, np.ndarray]:
+        """Memory-mapped uint8 [slots, S, S, C] by name; an empty one where nothing is stored."""
+        found = {}
+        for pool, channels in CHANNELS.items():
+            slots = self._length(pool) // self.bytes_of(pool)
+            shape = slots, self.size, self.size, channels
+            found[pool] = np.memmap(self.folder / f"{pool}.u8", np.uint8, "r", shape=shape) if slots else np.empty(shape, np.uint8)
+        return found
+
+    def damaged(self, index: dict[str, Slot], paths: Sequence[str]) -> list[str]:
+        """Those of `paths` whose pixels do not have the checksum they were written with."""
+        pools = self.pools()
+        return [path for path in paths if zlib.crc32(pools[index[path].pool][index[path].number]) != index[path].checksum]
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Take images out of the index, so that they are decoded again."""
+        gone, kept = set(paths), self.index()
+        partial = self.index_file.with_name(f"index.{os.getpid()}.partial")
+        partial.write_text("".join(_line(path, slot) for path, slot in kept.items() if path not in gone), encoding="utf-8")
+        os.replace(partial, self.index_file)
+
+    @contextlib.contextmanager
+    def lock(self, waiting: str) -> Iterator[None]:
+        """One process at a time decodes into a store; the system frees the lock of one that died."""
+        with open(self.folder / "lock", "w") as handle:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print(waiting, flush=True)
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def add(self, root: Path, paths: Sequence[str], name: str, progress: bool) -> list[str]:
+        """Decode files into the store; to be called under `lock`. Returns what is wrong with each unreadable one."""
+        index = self.index()
+        used = {pool: max((slot.number + 1 for slot in index.values() if slot.pool == pool), default=0) for pool in CHANNELS}
+        broken: list[str] = []
+
+        def one(path: str) -> tuple[str, np.ndarray | str]:
+            try:
+                return path, _without_needless_channels(decode(root / path, self.size))
+            except Exception as error:  # image libraries raise many kinds for a bad file
+                return path, f"{root / path} ({type(error).__name__}: {error})"
+
+        workers = os.cpu_count() or 1
+        with contextlib.ExitStack() as stack:
+            pools = {pool: stack.enter_context(open(self.folder / f"{pool}.u8", "ab")) for pool in CHANNELS}
+            for pool, file in pools.items():  # what no line of the index speaks of was cut off half-way
+                file.truncate(used[pool] * self.bytes_of(pool))
+            whole = self.index_file.read_bytes().rfind(b"\n") + 1 if self.index_file.exists() else 0
+            lines = stack.enter_context(open(self.index_file, "ab"))
+            lines.truncate(whole)
+            bar = stack.enter_context(tqdm(total=len(paths), desc=f"decode {name}", unit="img", disable=not progress, leave=False))
+            # Decoding itself does not hold Python's lock, so threads serve; four waiting for each keeps memory bounded.
+            made = stack.enter_context(contextlib.closing(ahead(iter(paths), one, 4 * workers, workers)))
+            pending: list[str] = []
+
+            def keep() -> None:
+                # A killed process loses nothing that was handed to the system; a power cut is for the checksums.
+                for file in pools.values():
+                    file.flush()
+                lines.write("".join(pending).encode())
+                lines.flush()
+                pending.clear()
+
+            for path, result in made:
+                if isinstance(result, str):
+                    broken.append(result)
+                else:
+                    pool = "grey" if result.shape[2] == 1 else "colour"
+                    data = result.tobytes()
+                    pools[pool].write(data)
+                    pending.append(_line(path, Slot(pool, used[pool], zlib.crc32(data))))
+                    used[pool] += 1
+                if len(pending) >= _TOGETHER:
+                    keep()
+                bar.update()
+            keep()
+            for file in (*pools.values(), lines):
+                os.fsync(file.fileno())
+        return broken
+
+
+def _line(path: str, slot: Slot) -> str:
+    return json.dumps([path, slot.pool, slot.number, slot.checksum]) + "\n"
+
+
+def _without_needless_channels(image: np.ndarray) -> np.ndarray:
+    """[S, S, 3] -> [S, S, 1] where red, green and blue are equal everywhere, as in most sketches."""
+    for step in (16, 1):  # most photos show it in a few pixels
+        part = image[::step, ::step]
+        if (part[:, :, 0] != part[:, :, 1]).any() or (part[:, :, 0] != part[:, :, 2]).any():
+            return image
+    return image[:, :, :1]
+
+
+def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress: bool = True) -> Pixels:
+    """The images of `files` at `size` pixels, decoded once into a store in `cache` and memory-mapped from there.
+
+    `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for
+    messages. What a store already has is not decoded again, whatever list or run brought it there; it may be used from
+    several processes at once. Raises InputError naming every unreadable image, or what is missing where the disk has no
+    room or $TCN_CACHE_LIMIT_GB is reached; what was decoded stays.
+    """
+    key = hashlib.sha256(json.dumps([digest, size, FORMAT]).encode()).hexdigest()[:12]
+    store = Store(cache / "pixels" / f"{_word(name)}-{size}-{key}", size)
+    wanted = dict.fromkeys(files.paths)
+    index = store.index()
+    if present := [path for path in wanted if path in index]:
+        index = _mended(store, index, present)
+    if missing := [path for path in wanted if path not in index]:
+        _fill(store, files, missing, name, progress)
+        index = store.index()
+    grey = np.array([index[path].pool == "grey" for path in files.paths], bool)
+    slots = np.array([index[path].number for path in files.paths], np.int64)
+    return Pixels(Packed(store.pools(), grey, slots), files)
+
+
+def _word(name: str) -> str:
+    """The data set's name: the first word of what a list is called."""
+    return "".join(c if c.isalnum() else "-" for c in name.split()[0]) if name.split() else "images"
+
+
+def _mended(store: Store, index: dict[str, Slot], present: list[str]) -> dict[str, Slot]:
+    """Compare some checksums; where one is wrong, all, and forget what is damaged."""
+    step = max(1, len(present) // _SAMPLE)
+    if not store.damaged(index, present[::step]):
+        return index
+    bad = store.damaged(index, present)
+    warnings.warn(f"image cache {store.folder}: {len(bad)} of {len(present)} images are damaged, the first {bad[0]!r}; "
+                  f"they are decoded again", stacklevel=3)
+    with store.lock(f"waiting for another process that decodes into {store.folder}"):
+        store.forget(bad)
+    return store.index()
+
+
+def _fill(store: Store, files: Files, missing: list[str], name: str, progress: bool) -> None:
+    pixels = store.folder.parent
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(store.folder).free
+    except OSError as error:
+        raise InputError(f"the cache folder {pixels} can't be used ({error.strerror}); pass another with --cache") from error
+    try:
+        with store.lock(f"waiting for another process that decodes {name} into {store.folder}"):
+            there = store.index()  # another process may have been at it meanwhile
+            missing = [path for path in missing if path not in there]
+            needed = len(missing) * store.bytes_of("colour")
+            if needed > free - _SPARE:
+                raise InputError(f"no room for the image cache of {name}: it needs up to {needed / 1e6:,.0f} MB in "
+                                 f"{store.folder}, {free / 1e6:,.0f} MB are free; free some space or pass another folder "
+                                 f"with --cache")
+            _check_limit(pixels, needed, name)
+            broken = store.add(files.root, missing, name, progress)
+    except OSError as error:
+        raise InputError(f"writing the image cache {store.folder} failed ({error.strerror}); free some space or pass another "
+                         f"folder with --cache") from error
+    if broken:
+        more = f" and {len(broken) - 20} more" if len(broken) > 20 else ""
+        raise InputError(f"{len(broken)} unreadable image(s) in {name}: {'; '.join(broken[:20])}{more}; "
+                         f"replace them with intact copies")
+
+
+def sizes(cache: Path) -> dict[str, int]:
+    """Bytes of each image store below a cache folder, by its folder's name."""
+    folder = cache / "pixels"
+    if not folder.is_dir():
+        return {}
+    return {entry.name: sum(file.stat().st_size for file in entry.iterdir()) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+def _check_limit(pixels: Path, needed: int, name: str) -> None:
+    text = os.environ.get("TCN_CACHE_LIMIT_GB")
+    if not text:
+        return
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        raise InputError(f"TCN_CACHE_LIMIT_GB is '{text}'; it must be a number of gigabytes") from None
+    there = sizes(pixels.parent)
+    if sum(there.values()) + needed > limit:
+        held = ", ".join(f"{folder} {size / 1e9:.1f} GB" for folder, size in there.items()) or "nothing"
+        raise InputError(f"the image cache of {name} needs up to {needed / 1e9:.1f} GB more, and TCN_CACHE_LIMIT_GB is {text}; "
+                         f"{pixels} holds {held}: delete a folder there that is not needed, or raise the limit")

@@ -1,0 +1,191 @@
+"""What a grid costs: shapes that cost alike, rates measured once and kept, sums by hand, the plan without any data."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_suite import make_place
+
+from benchmarks import calibration, experiments, launch_cost, provenance, run_all, runner
+from benchmarks.calibration import Calibration, Rate, ScoringShape, scoring_shape, training_shape
+from benchmarks.launch_cost import Sizes
+from benchmarks.store import CellFolder, write_json, write_table
+from tcn.config import to_dict
+from tcn.pixels import decode
+
+SMALL = {"network.backbone": "resnet18", "network.dim": 8, "data.image_size": 32, "data.stored_size": 32,
+         "losses.semantic": 0.0}
+
+
+def planned(*variants: str, **settings) -> dict[str, experiments.Cell]:
+    """Cells of the paper profile on QuickDraw by variant, with small networks and no need of word vectors."""
+    overrides = {**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}}
+    return {cell.variant: cell for cell in experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], variants, [3],
+                                                            overrides, False)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def material(place) -> runner.Material:
+    return runner.Material(runner.Places(place / "cache", place / "data", progress=False))
+
+
+@pytest.fixture
+def brief(monkeypatch) -> None:
+    """Measurements as short as they can be: how long they take is not what is tested."""
+    monkeypatch.setattr(calibration, "SHAPE_SECONDS", 0.1)
+    monkeypatch.setattr(calibration, "TIMED_SECONDS", 0.02)
+
+
+def test_cells_of_one_shape_are_measured_once():
+    cells = planned("main", "leave-one-out", "hws-separate", "ledger", "weights")
+    shapes = {name: training_shape(cell.config) for name, cell in cells.items()}
+    for alike in ("tcn-shared-bn", "tcn-weight-0.1", "tcn-no-semantic", "ledger-words", "ledger-loader"):
+        assert shapes[alike] == shapes["tcn"]
+    for other in ("hws", "nws", "hws-separate", "tcn-no-teacher", "ledger-batch-norm-split"):
+        assert shapes[other] != shapes["tcn"]
+    assert (shapes["tcn"].encoders, shapes["tcn"].tied) == (2, True)
+    assert (shapes["nws"].encoders, shapes["nws"].tied) == (2, False)
+    assert (shapes["hws"].encoders, shapes["hws"].joint, shapes["hws-separate"].joint) == (1, True, False)
+    assert not shapes["tcn-no-teacher"].teacher
+    assert training_shape(planned("tcn", data__batch_pairs=64)["tcn"].config) != shapes["tcn"]
+
+
+def test_scoring_depends_on_the_features_that_are_scored():
+    cells = planned("floor-imagenet", "floor-svd")
+    assert scoring_shape(cells["floor-imagenet"].config, 60) == ScoringShape(60, 512, 8)
+    assert scoring_shape(cells["floor-svd"].config, 60) == ScoringShape(60, 8, 8)
+
+
+def test_rates_are_measured_once_kept_and_forced_anew(tmp_path, brief):
+    cell, said = planned("tcn")["tcn"], []
+    first = Calibration(tmp_path, torch.device("cpu"), say=said.append)
+    rates = [first.training(cell), first.extraction(cell), first.scoring(cell, 20, 60), first.decoding(32)]
+    assert all(rate.per_second > 0 for rate in rates) and rates[0].units == 32 and len(said) == 4
+    # Two ResNet-18 of 11.2 million numbers each, at 4 bytes.
+    assert 2 * 44e6 < rates[0].model_bytes < 2 * 46e6 and rates[0].host_bytes > rates[0].model_bytes
+    kept = json.loads((tmp_path / "calibration.json").read_text())
+    assert len(kept) == 4 and all(entry["of"][2] == provenance.device_name(torch.device("cpu")) for entry in kept.values())
+    again = Calibration(tmp_path, torch.device("cpu"), say=said.append)
+    assert [again.training(cell), again.extraction(cell), again.scoring(cell, 20, 60), again.decoding(32)] == rates
+    assert len(said) == 4
+    forced = Calibration(tmp_path, torch.device("cpu"), force=True, say=said.append)
+    assert forced.decoding(32) == forced.decoding(32) and len(said) == 5
+
+
+def test_other_code_is_measured_anew(tmp_path, monkeypatch, brief):
+    said = []
+    Calibration(tmp_path, torch.device("cpu"), say=said.append).decoding(16)
+    monkeypatch.setattr(calibration, "_code", lambda: "other")
+    Calibration(tmp_path, torch.device("cpu"), say=said.append).decoding(16)
+    assert len(said) == 2
+
+
+def test_a_long_step_is_reckoned_from_two_short_ones(tmp_path, monkeypatch):
+    """Steps of 3 s + 0.5 s a pair: 5 s for 4 pairs, 9 s for 12, hence 19 s for 32."""
+    monkeypatch.setattr(calibration, "_measure_extraction", lambda *_: Rate(1.0, 1, 16))
+    monkeypatch.setattr(calibration, "_time_steps", lambda c, m, d, f, pairs, steps, warm: (3 + 0.5 * pairs, 1))
+    rate = calibration._measure_training(planned("tcn")["tcn"], torch.device("cpu"), tmp_path)
+    assert rate.per_second == pytest.approx(32 / 19) and (rate.steps, rate.units) == (2, 12)
+
+
+def test_pictures_are_files_that_the_cache_can_read(tmp_path):
+    for modality in calibration.Modality:
+        names = calibration.draw_pictures(tmp_path, modality, 48)
+        shapes = {decode(tmp_path / name, 24).shape[:2] for name in names}
+        assert shapes == {(24, 24)} and len({(tmp_path / name).read_bytes() for name in names}) == calibration.PICTURES
+
+
+@pytest.mark.parametrize("dataset, split, expected", [
+    ("sketchy", "1", Sizes(55252, 68401, 5000, 0, 0, 15229, 17101)),
+    ("tuberlin", "1", Sizes(15400, 204489 - 27989, 2200, 0, 0, 2400, 27989)),
+    ("quickdraw", "1", Sizes(330000 - 92291 - 80 * 50, 204000 - 54151, 4000, 0, 0, 92291, 54151)), ("emoji", "fixed", None)])
+def test_published_counts_stand_in_for_data_that_is_not_here(dataset, split, expected):
+    assert launch_cost.published_sizes(dataset, split) == expected
+
+
+class Fixed(Calibration):
+    """Rates by hand: 100 pairs/s, 50 images/s, 10 queries/s, 20 files/s."""
+
+    def training(self, cell):
+        return Rate(100.0, 3, 32, host_bytes=10**9, model_bytes=10**8)
+
+    def extraction(self, cell):
+        return Rate(50.0, 1, 64)
+
+    def scoring(self, cell, queries, gallery):
+        return Rate(10.0, 1, 32)
+
+    def decoding(self, size):
+        return Rate(20.0, 1, 1)
+
+
+def test_cost_by_hand(place, material, tmp_path):
+    """The small QuickDraw: 160 training photos, 160 training and 80 held-out sketches, 90 queries, 60 photos; 10 epochs."""
+    split = material.split("quickdraw", "1")
+    sizes = launch_cost.sizes_of(split)
+    assert sizes == Sizes(160, 160, 80, 0, 0, 90, 60)
+    cells = planned("tcn", "hws", "floor-svd")
+    result = launch_cost.estimate(list(cells.values()), tmp_path / "out", material, Fixed(tmp_path, torch.device("cpu")), {})
+    tcn, hws, floor = (next(c for c in result.costs if c.cell.variant == v) for v in ("tcn", "hws", "floor-svd"))
+    assert (hws.epochs, hws.pairs, hws.state) == (10, 1600, "to do")
+    assert hws.train == pytest.approx(1600 / 100 + 10 * 80 / 50)
+    assert hws.extract == pytest.approx((160 + 160 + 90 + 60) / 50) and hws.score == pytest.approx(90 / 10)
+    assert tcn.extract == pytest.approx((160 + 160 + 90 + 60 + 60) / 50), "the ledger reads the photos' other side too"
+    assert tcn.score == pytest.approx(90 / 10 * (1 + launch_cost.LEDGER_PASSES))
+    assert (floor.train, floor.epochs) == (0, 0) and floor.extract == hws.extract
+    text = "\n".join(result.lines)
+    assert "3 cells; " in text and "CPU-hours left" in text and "(rough: 3 steps of up to 32 pairs)" in text
+    # 330 sketches of one byte and 220 photos of three, at 32 x 32 pixels: 1,013,760 bytes.
+    assert "image cache 1 MB" in text and "400 MB for each cell while it trains" in text and "memory: 1.0 GB" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_epochs_run_here_on_this_device_count_before_the_calibration(place, material, tmp_path):
+    cells, device = planned("tcn", "nws"), torch.device("cpu")
+    cell = cells["tcn"]
+    for seed, where, rates in ((4, provenance.device_name(device), (40.0, 50.0, 60.0)), (5, "another GPU", (9e9,))):
+        config = replace(cell.config, seed=seed)
+        folder = CellFolder(tmp_path, replace(cell, config=config), f"{seed:064x}")
+        write_table(folder.path / "history.csv", [{"epoch": 0}, *({"epoch": i, "pairs_per_second": r} for i, r in
+                                                                 enumerate(rates, 1))], ("epoch", "pairs_per_second"))
+        write_json(folder.path / "provenance.json", {"device": where, "threads": torch.get_num_threads()})
+        write_json(folder.path / "config.json", {**to_dict(config), "variant": "tcn", "identity": ""})
+    assert launch_cost.kept_rates(tmp_path, provenance.device_name(device), torch.get_num_threads()) == {
+        training_shape(cell.config): [40.0, 50.0, 60.0]}
+    result = launch_cost.estimate(list(cells.values()), tmp_path, material, Fixed(tmp_path, device), {})
+    train = {cost.cell.variant: cost.train for cost in result.costs}
+    assert train["tcn"] == pytest.approx(1600 / 50 + 16) and train["nws"] == pytest.approx(1600 / 100 + 16)
+    assert any("training, tcn: 50 pairs/s, median of the epochs run here" in line for line in result.lines)
+
+
+def test_epochs_already_done_cost_nothing(place, material, tmp_path):
+    cell = planned("tcn")["tcn"]
+    folder = CellFolder(tmp_path, cell, material.identity(cell.config))
+    folder.set_state("interrupted", epochs_done=7)
+    fixed = Fixed(tmp_path, torch.device("cpu"))
+    cost = launch_cost.estimate([cell], tmp_path, material, fixed, {}).costs[0]
+    assert (cost.epochs, cost.pairs, cost.state) == (3, 480, "interrupted, 7/10 epochs")
+    folder.set_state("finished", epochs_done=10)
+    cost = launch_cost.estimate([cell], tmp_path, material, fixed, {}).costs[0]
+    assert cost.seconds == 0 and cost.state == "finished, 10/10 epochs"
+
+
+def test_the_paper_s_grid_is_costed_without_its_data(place, tmp_path, capsys, monkeypatch, brief):
+    monkeypatch.delenv("TCN_DATA", raising=False)
+    status = run_all.main(["--dry-run", "--profile", "paper", "--datasets", "sketchy", "tuberlin", "--variants", "hws",
+                           "--device", "cpu", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"), "--set",
+                           "network.backbone=resnet18", "data.image_size=32", "data.stored_size=32"])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    assert captured.out.count("not here") == 3 + 1 and "684,010" in captured.out and "1,765,000" in captured.out
+    assert "missing: sketchy" in captured.out and "by the published counts" in captured.out
+    assert "CPU-hours" in captured.out and "GPU-hours" not in captured.out and "image cache" in captured.out
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,236 @@
+"""The store of decoded images: shared, resumed, checked, bounded; and reading ahead of what is asked for."""
+from __future__ import annotations
+
+import collections
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_images import _source, listing, write
+
+from tcn import pixels
+from tcn.config import InputError
+from tcn.images import augment, draw_geometry, to_network
+from tcn.pixels import Pixels, ahead, decode, pack
+
+SIZE = 8
+
+
+def pictures(folder: Path, number: int, grey: tuple[int, ...] = (), seed: int = 0) -> np.ndarray:
+    """PNG files `0.png` ...; those in `grey` have equal channels. Returns them as uint8 [number, SIZE, SIZE, 3]."""
+    found = np.random.default_rng(seed).integers(0, 256, (number, SIZE, SIZE, 3), dtype=np.uint8)
+    for i in grey:
+        found[i] = found[i, :, :, :1]
+    for i, picture in enumerate(found):
+        write(folder / f"{i}.png", picture)
+    return found
+
+
+def named(folder: Path, numbers) -> pixels.Files:
+    return listing(folder, [f"{i}.png" for i in numbers], [0] * len(numbers))
+
+
+def store_of(cache: Path) -> Path:
+    folder, = (cache / "pixels").iterdir()
+    return folder
+
+
+def test_decode_puts_transparency_on_white_and_keeps_colour(tmp_path):
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2] = (10, 20, 30, 255)
+    write(tmp_path / "a.png", rgba)
+    out = decode(tmp_path / "a.png", 4)
+    assert (out[:2] == (10, 20, 30)).all() and (out[2:] == 255).all()
+
+
+def test_pack_decodes_once_and_then_reads_the_store(tmp_path):
+    expected = pictures(tmp_path / "d ü", 5, grey=(1, 4))
+    files = named(tmp_path / "d ü", range(5))
+    first = pack(files, SIZE, tmp_path / "c", "digest", "x", False)
+    assert np.array_equal(first.array, expected) and first.array.shape == expected.shape and len(first) == 5
+    for path in (tmp_path / "d ü").iterdir():
+        path.unlink()
+    again = pack(files, SIZE, tmp_path / "c", "digest", "x", False)
+    assert np.array_equal(again.array, expected)
+    assert np.array_equal(again.array[3], expected[3]) and np.array_equal(again.array[1:3], expected[1:3])
+    assert torch.equal(again.batch(np.array([3, 0]))[1], torch.from_numpy(expected[0]).permute(2, 0, 1).float())
+
+
+def test_grey_images_take_a_third_and_come_back_in_three_channels_where_others_are_beside_them(tmp_path):
+    expected = pictures(tmp_path / "d", 6, grey=(0, 2, 5))
+    packed = pack(named(tmp_path / "d", range(6)), SIZE, tmp_path / "c", "digest", "x", False)
+    assert {f.name: f.stat().st_size for f in store_of(tmp_path / "c").glob("*.u8")} == {
+        "grey.u8": 3 * SIZE * SIZE, "colour.u8": 3 * SIZE * SIZE * 3}
+    grey, mixed = packed.batch(np.array([5, 0])), packed.batch(np.array([5, 1]))
+    assert grey.shape == (2, 1, SIZE, SIZE) and mixed.shape == (2, 3, SIZE, SIZE)
+    as_is = torch.from_numpy(expected).permute(0, 3, 1, 2).float()
+    assert torch.equal(grey.expand(-1, 3, -1, -1), as_is[[5, 0]]) and torch.equal(mixed, as_is[[5, 1]])
+    geometry = draw_geometry(np.random.default_rng(3), 2)
+    for form in ("corrected", "released"):
+        one, three = (to_network(augment(images, geometry, form, 255.0), 6) for images in (grey, as_is[[5, 0]]))
+        torch.testing.assert_close(one, three, rtol=0, atol=1e-5)
+
+
+def test_lists_and_splits_of_one_data_set_share_what_is_decoded(tmp_path, monkeypatch):
+    expected = pictures(tmp_path / "d", 6)
+    decoded = []
+    original = pixels.decode
+    monkeypatch.setattr(pixels, "decode", lambda path, size: decoded.append(path.name) or original(path, size))
+    pack(named(tmp_path / "d", [0, 1, 2, 2]), SIZE, tmp_path / "c", "digest", "sketchy 1 query", False)
+    second = pack(named(tmp_path / "d", [4, 2, 1]), SIZE, tmp_path / "c", "digest", "sketchy 2 gallery", False)
+    assert sorted(decoded) == ["0.png", "1.png", "2.png", "4.png"]
+    assert np.array_equal(second.array, expected[[4, 2, 1]])
+    assert len(list((tmp_path / "c" / "pixels").iterdir())) == 1
+    pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "other contents", "sketchy 1 query", False)
+    pack(named(tmp_path / "d", [0]), 4, tmp_path / "c", "digest", "sketchy 1 query", False)
+    assert decoded.count("0.png") == 3 and len(pixels.sizes(tmp_path / "c")) == 3
+
+
+def test_every_unreadable_image_is_named_and_the_others_stay(tmp_path, monkeypatch):
+    expected = pictures(tmp_path, 2)
+    (tmp_path / "bad1.png").write_bytes(b"no image")
+    (tmp_path / "bad2.jpg").write_bytes(b"")
+    files = listing(tmp_path, ["bad1.png", "0.png", "bad2.jpg", "1.png"], [0] * 4)
+    with pytest.raises(InputError, match="2 unreadable.*bad1.png.*bad2.jpg"):
+        pack(files, SIZE, tmp_path / "c", "digest", "x", False)
+    for name in ("bad1.png", "bad2.jpg"):
+        Image.fromarray(expected[0]).save(tmp_path / name, "PNG")
+    (tmp_path / "0.png").unlink()  # decoded already
+    assert np.array_equal(pack(files, SIZE, tmp_path / "c", "digest", "x", False).array, expected[[0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("cut", ("half a line", "half a slot", "a line without pixels", "no index"))
+def test_what_was_cut_off_at_any_moment_is_decoded_again(tmp_path, cut):
+    expected = pictures(tmp_path / "d", 6, grey=(2,))
+    pack(named(tmp_path / "d", range(4)), SIZE, tmp_path / "c", "digest", "x", False)
+    folder = store_of(tmp_path / "c")
+    if cut == "half a line":
+        text = (folder / "index.jsonl").read_bytes()
+        (folder / "index.jsonl").write_bytes(text[:-7])
+    elif cut == "half a slot":
+        with open(folder / "colour.u8", "ab") as file:
+            file.write(b"\x07" * 100)
+    elif cut == "a line without pixels":
+        with open(folder / "colour.u8", "r+b") as file:
+            file.truncate(2 * SIZE * SIZE * 3 + 5)
+    else:
+        (folder / "index.jsonl").unlink()
+    assert np.array_equal(pack(named(tmp_path / "d", range(6)), SIZE, tmp_path / "c", "digest", "x", False).array, expected)
+    sizes = [(folder / f"{pool}.u8").stat().st_size // (SIZE * SIZE * depth) for pool, depth in (("colour", 3), ("grey", 1))]
+    lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert sizes == [1 + max(line[2] for line in lines if line[1] == pool) for pool in ("colour", "grey")]
+
+
+def test_a_damaged_slot_is_noticed_named_and_decoded_again(tmp_path):
+    expected = pictures(tmp_path / "d", 5)
+    files = named(tmp_path / "d", range(5))
+    pack(files, SIZE, tmp_path / "c", "digest", "x", False)
+    with open(store_of(tmp_path / "c") / "colour.u8", "r+b") as file:
+        file.seek(3 * SIZE * SIZE * 3 + 10)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    with pytest.warns(UserWarning, match="1 of 5 images are damaged, the first '3.png'"):
+        mended = pack(files, SIZE, tmp_path / "c", "digest", "x", False)
+    assert np.array_equal(mended.array, expected)
+
+
+def test_room_is_asked_for_first(tmp_path, monkeypatch):
+    pictures(tmp_path / "d", 2)
+    usage = collections.namedtuple("usage", "total used free")
+    with monkeypatch.context() as patched:
+        patched.setattr(pixels.shutil, "disk_usage", lambda _: usage(10, 10, 50_000_000))
+        with pytest.raises(InputError, match="no room.*--cache"):
+            pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "digest", "x", False)
+    pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "digest", "x", False)
+    held = sum(pixels.sizes(tmp_path / "c").values())
+    monkeypatch.setenv("TCN_CACHE_LIMIT_GB", str((held + 100) / 1e9))
+    with pytest.raises(InputError, match="TCN_CACHE_LIMIT_GB.*holds x-8-.*delete a folder"):
+        pack(named(tmp_path / "d", [1]), SIZE, tmp_path / "c", "digest", "x", False)
+    monkeypatch.setenv("TCN_CACHE_LIMIT_GB", "much")
+    with pytest.raises(InputError, match="'much'.*number of gigabytes"):
+        pack(named(tmp_path / "d", [1]), SIZE, tmp_path / "c", "digest", "x", False)
+
+
+def _decode_all(folder: Path, cache: Path, number: int) -> None:
+    pack(named(folder, range(number)), SIZE, cache, "digest", "x", False)
+
+
+def test_killed_at_any_moment_and_two_at_once_the_store_comes_out_whole(tmp_path, monkeypatch):
+    """Processes are killed -9 while they decode; then two at once finish. Every image is right, and in the index once."""
+    number = 400
+    expected = pictures(tmp_path / "d", number, grey=tuple(range(0, number, 3)))
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(pixels, "_TOGETHER", 8)
+    for wait in (0.02, 0.05, 0.08):
+        process = context.Process(target=_decode_all, args=(tmp_path / "d", tmp_path / "c", number))
+        process.start()
+        time.sleep(wait)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    two = [context.Process(target=_decode_all, args=(tmp_path / "d", tmp_path / "c", number)) for _ in range(2)]
+    for process in two:
+        process.start()
+    for process in two:
+        process.join()
+        assert process.exitcode == 0
+    assert np.array_equal(pack(named(tmp_path / "d", range(number)), SIZE, tmp_path / "c", "digest", "x", False).array, expected)
+    lines = [json.loads(line)[0] for line in (store_of(tmp_path / "c") / "index.jsonl").read_text().splitlines()]
+    assert sorted(lines) == sorted(f"{i}.png" for i in range(number))
+
+
+@pytest.mark.parametrize("depth", (0, 1, 3, 100))
+def test_reading_ahead_changes_nothing_but_when(tmp_path, depth):
+    source, cpu = _source(tmp_path, 40, 8), torch.device("cpu")
+    plain, early = (list(source.epoch(0, 1, cpu, depth=d)) for d in (0, depth))
+    assert len(plain) == len(early) == 5
+    for a, b in zip(plain, early):
+        assert torch.equal(a.sketches, b.sketches) and torch.equal(a.photos, b.photos) and torch.equal(a.labels, b.labels)
+
+
+def test_ahead_makes_so_many_early_raises_in_its_place_and_leaves_no_thread():
+    made = []
+
+    def make(item: int) -> int:
+        made.append(item)
+        if item == 7:
+            raise InputError("seven")
+        return item * item
+
+    results = ahead(iter(range(10)), make, depth=2)
+    assert next(results) == 0
+    deadline = time.time() + 5
+    while len(made) < 3 and time.time() < deadline:
+        time.sleep(0.001)
+    assert made == [0, 1, 2]  # the one asked for and two more
+    assert [next(results) for _ in range(6)] == [1, 4, 9, 16, 25, 36]
+    with pytest.raises(InputError, match="seven"):
+        next(results)
+    stopped = ahead(iter(range(10**9)), make, depth=3)
+    next(stopped)
+    stopped.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_leaving_an_epoch_early_leaves_no_thread(tmp_path):
+    for _ in zip(_source(tmp_path, 40, 8).epoch(0, 1, torch.device("cpu"), depth=2), range(2)):
+        pass
+    import gc
+
+    gc.collect()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_an_array_serves_as_a_store(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+    held = Pixels(array, listing(tmp_path, list("abcd"), [0] * 4))
+    assert held.gather(np.array([2, 2, 0])).tolist() == array[[2, 2, 0]].tolist()
+    assert held.batch(np.array([1])).shape == (1, 3, SIZE, SIZE)
