@@ -72,6 +72,7 @@ class Material:
         self._splits: dict[tuple[str, str], Split] = {}
         self._pixels: dict[tuple[str, str, str, int], Pixels] = {}
         self._words: dict[tuple[str, str, bool], Words] = {}
+        self._listings: dict[str, datasets.Listings] = {}
 
     def split(self, dataset: str, name: str) -> Split:
         """The split's file lists; InputError saying precisely what is missing."""
@@ -79,7 +80,8 @@ class Material:
         if key not in self._splits:
             p = self.places
             self._splits[key] = datasets.load(dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress,
-                                              emoji_tarballs=p.emoji_tarballs, lists=p.lists)
+                                              emoji_tarballs=p.emoji_tarballs, lists=p.lists,
+                                              listings=self._listings.setdefault(dataset, {}))
         return self._splits[key]
 
     def pixels(self, config: Config, role: str) -> Pixels:

@@ -367,9 +367,13 @@ def _compact(name: str) -> str:
 
 # --- loading ------------------------------------------------------------------------------------------------
 
+Listings = dict[str, tuple[list[tuple[str, int]], list[str]]]
+"""Class folder -> sorted (file name, bytes) of its images, and the names of everything else in it."""
+
+
 def load(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path,
          progress: bool = True, emoji_tarballs: Path | None = None, strict: bool = True,
-         lists: Path | str | None = "auto") -> Split:
+         lists: Path | str | None = "auto", listings: Listings | None = None) -> Split:
     """The file lists of one split, checked against its table.
 
     `data_root` as in `available`; `cache` is where emoji is built (from `emoji_tarballs`, a folder of package
@@ -377,7 +381,8 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     directory if one lies in the data set's folder or in one named after it in the data root; None or "none" goes by
     the folders alone; a path is that directory, or a folder that holds `Sketchy/zeroshot1` and the like (also a
     checkout with `dataset/` or `datasets/`). What a list names is taken exactly as listed, duplicates included; for a
-    list that is not there the folders are gone by, and a note says so.
+    list that is not there the folders are gone by, and a note says so. `listings`: what class folders hold, filled by
+    one call and used by the next, so that the splits of a data set list its folders once; by default each call lists.
 
     Held-out sketches of the paper's data sets: as listed; or, where the training list leaves out just
     `held_out_per_class` sketches of every seen class, those (so in ZSE-SBIR's lists); else per seen class the
@@ -390,7 +395,7 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     notes. Lists that contradict themselves or belong to another split are an error in any case.
     """
     found = survey(dataset, split, data_root=data_root, cache=cache, progress=progress, emoji_tarballs=emoji_tarballs,
-                   lists=lists)
+                   lists=lists, listings=listings)
     if found.problems and strict:
         raise InputError(found.as_error())
     return found.split
@@ -425,7 +430,8 @@ class Survey:
 
 
 def survey(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, progress: bool = True,
-           emoji_tarballs: Path | None = None, lists: Path | str | None = "auto") -> Survey:
+           emoji_tarballs: Path | None = None, lists: Path | str | None = "auto",
+           listings: Listings | None = None) -> Survey:
     """As `load`, but problems are returned instead of raised. Raises InputError where there is nothing to survey."""
     found, split = spec(dataset, split)
     plan = read_plan(dataset, split)
@@ -443,7 +449,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
     problems: list[str] = []
     notes: list[str] = []
     try:
-        trees = [_scan(root, folder, place.layout[folder], plan, problems, notes, progress) for folder in found.folders]
+        trees = [_scan(root, folder, place.layout[folder], plan, problems, notes, progress, {} if listings is None else listings)
+                 for folder in found.folders]
     except OSError as error:
         raise InputError(f"{error.filename or root} can't be listed: {error.strerror}") from error
     if dataset == "emoji":
@@ -487,7 +494,7 @@ class _Tree:
 
 
 def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], notes: list[str],
-          progress: bool) -> _Tree:
+          progress: bool, listings: Listings) -> _Tree:
     """List one folder of class folders; problems and notes are added to the lists given."""
     classes = (*plan.roles, *plan.left_out)
     by_form = plan.spellings()
@@ -523,18 +530,9 @@ def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], 
     hollow: list[str] = []
     for name in tqdm([name for name in classes if name in on_disk], desc=f"list {where}", unit="class",
                      disable=not progress, leave=False):
-        files[name] = images = []
-        with os.scandir(root / where / on_disk[name]) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or not entry.name.lower().endswith(_IMAGE_ENDINGS) \
-                        or not entry.is_file():
-                    stray.append(f"{on_disk[name]}/{entry.name}")
-                    continue
-                size = entry.stat().st_size
-                images.append((entry.name, size))
-                if size == 0:
-                    hollow.append(f"{on_disk[name]}/{entry.name}")
-        images.sort()
+        files[name], others = _class_folder(root / where / on_disk[name], listings)
+        stray += [f"{on_disk[name]}/{file}" for file in others]
+        hollow += [f"{on_disk[name]}/{file}" for file, size in files[name] if size == 0]
     empty = [name for name, images in files.items() if not images]
     if empty:
         problems.append(f"{where}: {len(empty)} class folder{'s' if len(empty) > 1 else ''} without any "
@@ -546,6 +544,26 @@ def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], 
         notes.append(f"{where}: ignored {len(stray)} stray file{'s' if len(stray) > 1 else ''}: "
                      f"{_some(sorted(stray))}")
     return _Tree(folder, where, on_disk, files, stray, hollow)
+
+
+def _class_folder(path: Path, listings: Listings) -> tuple[list[tuple[str, int]], list[str]]:
+    """Sorted (file name, bytes) of a class folder's images, and the names of what is none; kept in `listings`.
+
+    One thread: the sizes come from calls so short that several threads only wait for Python's lock, twice as long in all.
+    """
+    key = os.fspath(path)
+    if key not in listings:
+        images, others = [], []
+        with os.scandir(key) as entries:
+            for entry in entries:
+                name = entry.name
+                if not name.startswith(".") and name.lower().endswith(_IMAGE_ENDINGS) and entry.is_file():
+                    images.append((name, entry.stat().st_size))
+                else:
+                    others.append(name)
+        images.sort()
+        listings[key] = images, others
+    return listings[key]
 
 
 def _did_you_mean(lacking: Sequence[str], extra: Sequence[str]) -> str:
@@ -652,14 +670,14 @@ def _assemble(found: DatasetSpec, plan: Plan, root: Path, sketches: list[_Tree],
     if listing is not None:
         notes += _list_notes(listing, root, parts, sketches + photos, label_of)
     disk = {tree.folder: tree for tree in sketches + photos}
-    sizes = {(tree.folder, name, file): size for tree in sketches + photos
-             for name, images in tree.files.items() for file, size in images}
     lists = {key: _files(found, root, entries, label_of, disk) for key, entries in parts.items()}
+    # by folder, class, then file: each class's files are in order already
     data_digest = emoji.read_manifest(root)["digest"] if found.name == "emoji" else _digest(
-        f"{'/'.join(key)}\t{size}" for key, size in sorted(sizes.items()))
+        f"{folder}/{name}/{file}\t{size}" for folder, tree in sorted(disk.items())
+        for name, images in sorted(tree.files.items()) for file, size in images)
     split_digest = _digest([
         *(f"{role}\t{name}" for role in ROLES for name in roles[role]),
-        *(f"{key}\t{'/'.join(entry)}" for key, entries in parts.items() for entry in entries)])
+        *(f"{key}\t{folder}/{name}/{file}" for key, entries in parts.items() for folder, name, file in entries)])
     return Split(found.name, plan.split, roles["seen"], roles["validation"], roles["unseen"], **lists,
                  data_digest=data_digest, split_digest=split_digest, notes=tuple(notes))
 
@@ -718,21 +736,20 @@ def _entries(trees: list[_Tree], classes: Sequence[str]) -> list[_Entry]:
 def _files(found: DatasetSpec, root: Path, entries: list[_Entry], label_of: Mapping[str, int],
            disk: Mapping[str, _Tree]) -> Files:
     stems = len(found.photo_folders) > 1  # a photo in two folders may end in .jpg here and .JPEG there
+    where = {(folder, name): f"{tree.where}/{its}" for folder, tree in disk.items() for name, its in tree.on_disk.items()}
     return Files(
         root=root,
-        paths=tuple(f"{disk[folder].where}/{disk[folder].on_disk[name]}/{file}" for folder, name, file in entries),
+        paths=tuple([f"{where[folder, name]}/{file}" for folder, name, file in entries]),
         labels=np.array([label_of[name] for _, name, _ in entries], dtype=np.int64),
-        sources=tuple(Path(file).stem if found.name == "emoji" else "" for _, _, file in entries),
-        groups=tuple(f"{name}/{os.path.splitext(file)[0] if stems else file}" for _, name, file in entries),
+        sources=tuple([Path(file).stem for _, _, file in entries]) if found.name == "emoji" else ("",) * len(entries),
+        # every image's name has an ending, and a character before it
+        groups=tuple([f"{name}/{file[:file.rindex('.')] if stems else file}" for _, name, file in entries]),
     )
 
 
 def _digest(lines: Iterable[str]) -> str:
     """sha256 of the lines joined by line feeds; file names that are not UTF-8 keep their bytes."""
-    total = hashlib.sha256()
-    for index, line in enumerate(lines):
-        total.update(b"\n" * (index > 0) + line.encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 # --- published lists ----------------------------------------------------------------------------------------

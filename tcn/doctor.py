@@ -12,7 +12,7 @@ import json
 import os
 import textwrap
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from tcn import datasets, emoji
 from tcn.config import InputError
-from tcn.datasets import SPECS, Split, Survey
+from tcn.datasets import SPECS, Listings, Split, Survey
 
 OVERLAP = Path(datasets.__file__).parent / "splits" / "imagenet_overlap.yaml"
 SOURCES: Mapping[str, str] = {
@@ -141,15 +141,16 @@ def content_digest(contents: Mapping[str, Content]) -> str:
 # --- one split --------------------------------------------------------------------------------------------------------
 
 def check(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
-          fast: bool = False, progress: bool = True, contents: dict[str, Content] | None = None) -> Report:
+          fast: bool = False, progress: bool = True, contents: dict[str, Content] | None = None,
+          listings: Listings | None = None) -> Report:
     """Check one split that is there (`datasets.available`), and write its manifest into `cache`.
 
-    contents: filled by the first check of a data set and used by further ones of other splits of it. `fast` reads no file:
-    no content digest, no duplicates by content, no decoding. Raises InputError where the data set can't be listed.
+    contents, listings: filled by the first check of a data set and used by further ones of other splits of it. `fast` reads
+    no file: no content digest, no duplicates by content, no decoding. Raises InputError where the data set can't be listed.
     """
     spec, split = datasets.spec(dataset, split)
     report = Report(dataset, split, spec.title, source=SOURCES.get(dataset, ""))
-    options = {"data_root": data_root, "cache": cache, "progress": progress}
+    options = {"data_root": data_root, "cache": cache, "progress": progress, "listings": {} if listings is None else listings}
     try:
         found = datasets.survey(dataset, split, lists=lists, **options)
     except InputError as error:
@@ -194,7 +195,7 @@ def _count(found: Survey, report: Report) -> None:
     for name, files in found.split.lists().items():
         if not len(files) and name not in expected:
             continue
-        distinct = len({tuple(path.rsplit("/", 2)[1:]) for path in files.paths})
+        distinct = len({path[path.rindex("/", 0, path.rindex("/")):] for path in files.paths})
         report.counts[name] = {"entries": len(files), "distinct": distinct, "expected": expected.get(name),
                                "expected_distinct": found.plan.distinct.get(name)}
         its = report.counts[name]
@@ -202,8 +203,9 @@ def _count(found: Survey, report: Report) -> None:
             report.problems.append(f"{name}: {len(files):,} entries, {its['expected']:,} expected")
         if its["expected_distinct"] not in (None, distinct):  # a file renamed in one folder is no damage
             report.notes.append(f"{name}: {distinct:,} distinct files, {its['expected_distinct']:,} expected")
+    in_folder = Counter(name.rsplit("/", 2)[0] for name in found.files)
     for kind, folders in (("sketches", found.spec.sketch_folders), ("photos", found.spec.photo_folders)):
-        there = sum(name.startswith(tuple(f"{folder}/" for folder in folders)) for name in found.files)
+        there = sum(in_folder[folder] for folder in folders)
         wanted = found.plan.totals.get(kind)
         report.totals[kind] = {"files": there, "expected": wanted}
         if wanted is None or there == wanted:
@@ -229,18 +231,19 @@ def _damage(found: Survey, contents: Mapping[str, Content], report: Report) -> N
 def _picture(name: str) -> tuple[str, str, str]:
     """The folder a file lies in; its class and stem, which are the picture's in either photo folder."""
     folder, its, file = name.rsplit("/", 2)
-    return folder, its, os.path.splitext(file)[0]
+    return folder, its, file[:file.rindex(".")]  # every image's name has an ending
 
 
 def _duplicates(found: Survey, contents: Mapping[str, Content] | None, report: Report) -> None:
     """The same picture more than once: by name in both photo folders, and by bytes under different names."""
     by_name: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name in found.files:
-        folder, its, stem = _picture(name)
-        if folder in found.spec.photo_folders:
-            by_name[its, stem].append(name)
+    if len(found.spec.photo_folders) > 1:
+        for name in found.files:
+            folder, its, stem = _picture(name)
+            if folder in found.spec.photo_folders:
+                by_name[its, stem].append(name)
     # two folders: a.jpg and a.png of one folder are two files, not one picture twice
-    twice = [names for names in by_name.values() if len({_picture(name)[0] for name in names}) > 1]
+    twice = [names for names in by_name.values() if len(names) > 1 and len({_picture(name)[0] for name in names}) > 1]
     report.duplicates = {"by_name": len(twice), "by_name_other_bytes": None, "by_content": None,
                          "by_content_across_classes": None, "examples": []}
     if contents is None:
@@ -369,11 +372,12 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
     for name in wanted:
         spec = SPECS[name]
         contents: dict[str, Content] = {}
+        listings: Listings = {}
         for split in spec.splits:
             if name not in missing:
                 try:
                     reports.append(check(name, split, data_root=data_root, cache=cache, lists=lists, fast=fast,
-                                         progress=progress, contents=contents))
+                                         progress=progress, contents=contents, listings=listings))
                 except InputError as error:
                     reports.append(Report(name, split, spec.title, "problems", problems=[str(error)],
                                           source=SOURCES.get(name, "")))

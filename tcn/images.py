@@ -6,6 +6,7 @@ augmentation's form.
 """
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -64,7 +65,9 @@ def sources(matrices: np.ndarray, size: int, like: Tensor) -> Tensor:
     [B, S, S, 2], on the device and of the type of `like`. matrices [B, 2, 3] take old to new pixel coordinates."""
     full = np.concatenate([matrices, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 3))], 1)
     axis = torch.arange(size, device=like.device, dtype=like.dtype)
-    x, y, shift = torch.from_numpy(np.linalg.inv(full)[:, :2]).to(like)[:, None, None].unbind(4)
+    # Of the right type before it moves, and not waited for: else the host stands until the device has done all before it.
+    back = torch.from_numpy(np.linalg.inv(full)[:, :2]).to(like.dtype).to(like.device, non_blocking=True)
+    x, y, shift = back[:, None, None].unbind(4)
     # In pixels first: moves by whole pixels stay exact.
     places = (y * axis[None, :, None, None] + shift) + x * axis[None, None, :, None]
     return places.mul_(2).div_(size - 1).sub_(1)
@@ -124,10 +127,17 @@ def augment_as_released(image: np.ndarray, flip: bool, sx: float, sy: float, rot
     return result[:height, :width].astype(np.uint8)
 
 
+@functools.cache
+def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's, in grey levels, [1, 3, 1, 1]; moved to a device once, since a copy from the host would wait for it."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean.to(device), std.to(device)
+
+
 def to_network(images: Tensor, size: int) -> Tensor:
     """Images [B, C, S, S] in 0..255, C 1 (grey) or 3 -> ImageNet-normalised [B, 3, size, size], channels-last."""
     if images.shape[-1] != size:
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _mean_and_deviation(images.device)
     # One grey channel becomes three on the way.
     return (images - mean).div_(std).contiguous(memory_format=torch.channels_last)

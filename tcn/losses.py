@@ -99,13 +99,8 @@ def _squared_distance(sketch: Tensor, photo: Tensor) -> Tensor:
 
 def _scaled_differences(sketch: Tensor, photo: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """scale * (sketch - photo) and its negative, in the tensors' own order in memory."""
-    gradients = torch.empty_like(sketch), torch.empty_like(photo)
-    flat = [_dense(tensor) for tensor in (sketch, photo, *gradients)]
-    for first in range(0, len(flat[0]), _CHUNK):
-        s, p, to_sketch, to_photo = (tensor[first:first + _CHUNK] for tensor in flat)
-        torch.sub(s, p, out=to_sketch).mul_(scale)
-        torch.neg(to_sketch, out=to_photo)
-    return gradients
+    to_sketch = torch.sub(sketch, photo).mul_(scale)
+    return to_sketch, torch.neg(to_sketch)
 
 
 def _norms_in_few_passes(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:

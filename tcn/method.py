@@ -143,7 +143,8 @@ def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, 
         regression = semantic_regression(model.word_regression(features), torch.cat([words, words]))
         return batch_hard(features, labels, classify, margin) + config.losses.regression * regression
     anchors = model.word_projection(words)
-    alpha = torch.rand(len(labels), generator=generator).to(features)
+    # Drawn on the CPU, the same on every device; a copy that is waited for would hold up the host once a step.
+    alpha = torch.rand(len(labels), generator=generator).to(features.dtype).to(features.device, non_blocking=True)
     return semantic_metric(features, torch.cat([anchors, anchors]), labels, alpha, classify, margin)
 
 

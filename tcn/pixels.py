@@ -180,6 +180,10 @@ class Slot:
     checksum: int
 
 
+_INDEXES: dict[Path, tuple[tuple[int, ...], dict[str, Slot]]] = {}
+"""Indexes read by this process, with the state of the files they were read from."""
+
+
 class Store:
     """Decoded images of one data set at one size, in a folder of their own."""
 
@@ -197,11 +201,20 @@ class Store:
 
     def index(self) -> dict[str, Slot]:
         """What is there, by path; a line cut short ends it, and lines that speak of missing pixels don't count."""
+        room = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
         try:
-            lines = self.index_file.read_bytes().split(b"\n")[:-1]
+            stat = self.index_file.stat()
         except FileNotFoundError:
             return {}
-        room = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
+        # Half a million lines take seconds, and a run asks for seven lists.
+        state = stat.st_ino, stat.st_size, stat.st_mtime_ns, *room.values()
+        known = _INDEXES.get(self.index_file)
+        if known is None or known[0] != state:
+            known = _INDEXES[self.index_file] = state, self._read_index(room)
+        return known[1]
+
+    def _read_index(self, room: dict[str, int]) -> dict[str, Slot]:
+        lines = self.index_file.read_bytes().split(b"\n")[:-1]
         found: dict[str, Slot] = {}
         for line in lines:
             try:
@@ -253,8 +266,10 @@ class Store:
 
     def add(self, root: Path, paths: Sequence[str], name: str, progress: bool) -> list[str]:
         """Decode files into the store; to be called under `lock`. Returns what is wrong with each unreadable one."""
-        index = self.index()
-        used = {pool: max((slot.number + 1 for slot in index.values() if slot.pool == pool), default=0) for pool in CHANNELS}
+        if self.index_file.exists() and self.index_file.read_bytes().count(b"\n") != len(self.index()):
+            self.forget([])  # lines that speak of no pixels must not come to speak of those that are added now
+        # Whole slots stay, also those that no line speaks of: another process may have them in its memory.
+        used = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
         broken: list[str] = []
 
         def one(path: str) -> tuple[str, np.ndarray | str]:
@@ -266,7 +281,7 @@ class Store:
         workers = os.cpu_count() or 1
         with contextlib.ExitStack() as stack:
             pools = {pool: stack.enter_context(open(self.folder / f"{pool}.u8", "ab")) for pool in CHANNELS}
-            for pool, file in pools.items():  # what no line of the index speaks of was cut off half-way
+            for pool, file in pools.items():  # part of a slot was cut off half-way
                 file.truncate(used[pool] * self.bytes_of(pool))
             whole = self.index_file.read_bytes().rfind(b"\n") + 1 if self.index_file.exists() else 0
             lines = stack.enter_context(open(self.index_file, "ab"))
@@ -277,6 +292,9 @@ class Store:
             pending: list[str] = []
 
             def keep() -> None:
+                if shutil.disk_usage(self.folder).free < _SPARE:
+                    raise InputError(f"no room left for the image cache of {name} in {self.folder}; free some space or pass another "
+                                     f"folder with --cache: what is decoded already is kept")
                 # A killed process loses nothing that was handed to the system; a power cut is for the checksums.
                 for file in pools.values():
                     file.flush()
@@ -366,9 +384,10 @@ def _fill(store: Store, files: Files, missing: list[str], name: str, progress: b
         with store.lock(f"waiting for another process that decodes {name} into {store.folder}"):
             there = store.index()  # another process may have been at it meanwhile
             missing = [path for path in missing if path not in there]
-            needed = len(missing) * store.bytes_of("colour")
+            # How many are grey shows only when they are decoded: `add` stops where colour leaves no room after all.
+            needed = len(missing) * store.bytes_of("grey")
             if needed > free - _SPARE:
-                raise InputError(f"no room for the image cache of {name}: it needs up to {needed / 1e6:,.0f} MB in "
+                raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB at the least in "
                                  f"{store.folder}, {free / 1e6:,.0f} MB are free; free some space or pass another folder "
                                  f"with --cache")
             _check_limit(pixels, needed, name)
@@ -401,5 +420,5 @@ def _check_limit(pixels: Path, needed: int, name: str) -> None:
     there = sizes(pixels.parent)
     if sum(there.values()) + needed > limit:
         held = ", ".join(f"{folder} {size / 1e9:.1f} GB" for folder, size in there.items()) or "nothing"
-        raise InputError(f"the image cache of {name} needs up to {needed / 1e9:.1f} GB more, and TCN_CACHE_LIMIT_GB is {text}; "
+        raise InputError(f"the image cache of {name} needs {needed / 1e9:.1f} GB more at the least, and TCN_CACHE_LIMIT_GB is {text}; "
                          f"{pixels} holds {held}: delete a folder there that is not needed, or raise the limit")

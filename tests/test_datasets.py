@@ -439,6 +439,32 @@ def test_digests_follow_the_contents_and_never_the_place(tuberlin: Path, tmp_pat
     assert renamed.data_digest != grown.data_digest and renamed.split_digest != grown.split_digest
 
 
+@pytest.mark.parametrize("dataset", ["sketchy", "tuberlin", "quickdraw"])
+def test_the_data_digest_is_that_of_all_names_and_sizes_in_order(root: Path, dataset: str) -> None:
+    found = _load(root, dataset)
+    there = []
+    for folder in SPECS[dataset].folders:
+        there += [(folder, file.parent.name, file.name, file.stat().st_size)
+                  for file in (found.query.root / folder).rglob("*.*") if file.is_file()]
+    lines = "\n".join(f"{folder}/{name}/{file}\t{size}" for folder, name, file, size in sorted(there))
+    assert found.data_digest == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_what_one_split_listed_serves_the_next(root: Path, tmp_path: Path) -> None:
+    """Equal splits; and the second goes by what the first saw, not by the folders."""
+    shutil.copytree(root / "Sketchy", tmp_path / "Sketchy")
+    late = tmp_path / "Sketchy" / SKETCHY_SKETCHES / "bat" / "late.png"
+    listings: datasets.Listings = {}
+    _load(tmp_path, "sketchy", "1", listings=listings)
+    assert len(listings) == 3 * 125
+    shutil.copy(next(late.parent.iterdir()), late)
+    (late.parent / "notes.txt").write_text("x")
+    plain, kept = _load(root, "sketchy", "2"), _load(tmp_path, "sketchy", "2", listings=listings)
+    again = _load(tmp_path, "sketchy", "2")
+    assert (kept.data_digest, kept.split_digest, kept.notes) == (plain.data_digest, plain.split_digest, plain.notes)
+    assert len(again.query) == len(kept.query) + 1 and any("bat/notes.txt" in note for note in again.notes)
+
+
 def test_both_sketchy_splits_share_the_data_digest_only(root: Path) -> None:
     one, two = _load(root, "sketchy", "1"), _load(root, "sketchy", "2")
     assert one.data_digest == two.data_digest

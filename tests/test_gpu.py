@@ -71,6 +71,20 @@ def test_each_fast_form_gives_the_reference_s_losses(change, tolerance):
     assert found[1] == pytest.approx(found[0], rel=tolerance)
 
 
+def test_neither_batches_nor_steps_wait_for_the_device():
+    """torch raises where the host would stand still until the device is done; the first step may (it sets up kernels)."""
+    settings = config()
+    _, source, _ = setup(settings)
+    model = place(TCN.build(settings, ingredients()), settings.execution, CUDA)
+    optimizer = adam(model, settings)
+    try:
+        for number, batch in enumerate(source.epoch(0, 1, CUDA)):
+            train_step(TCN, model, optimizer, batch, settings, torch.Generator().manual_seed(number))
+            torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("parts", (1, 2))
 def test_a_training_step_is_that_of_the_cpu(parts):
     settings = config(**{"network.batch_norm_split": parts})

@@ -44,8 +44,8 @@ def root() -> Path:
 
 def ours(splits: tuple[str, ...]) -> list[datasets.Split]:
     listings: datasets.Listings = {}
-    return [datasets.load("sketchy", split, data_root=root(), cache=root() / "cache", progress=False, lists=None, listings=listings)
-            for split in splits]
+    options = {"data_root": root(), "cache": root() / "cache", "progress": False, "lists": None, "listings": listings}
+    return [datasets.load("sketchy", split, **options) for split in splits]
 
 
 def plain(splits: tuple[str, ...]) -> list[dict[str, list[str]]]:
@@ -79,6 +79,7 @@ def bench_indexing(timed, work, splits, role):
         assert found == files
     elif role == "reference":
         for split, theirs in zip(ours(splits), found):
-            assert theirs["sketches unseen"] == list(split.query.paths) and theirs["photos seen"] == list(split.train_photos.paths)
+            assert theirs["sketches unseen"] == list(split.query.paths)
+            assert theirs["photos seen"] == list(split.train_photos.paths)
             assert sorted(theirs["sketches seen"]) == sorted(split.train_sketches.paths + split.heldout_sketches.paths)
             assert theirs["photos unseen"] == list(split.gallery.paths)
