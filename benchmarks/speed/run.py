@@ -50,7 +50,7 @@ def rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
         ratio = {role: ours["rate"] / roles[role]["rate"] for role in ("reference", "ceiling") if role in roles}
         notes = [f"{role}: {roles[role]['note']}" for role in ("ours", "reference", "ceiling") if roles.get(role, {}).get("note")]
         table.append({"subject": subject, "work": work, "rate": f"{_number(ours['rate'])} {ours['unit']}/s",
-                      "of the reference": f"{ratio['reference']:.1f} x" if "reference" in ratio else "",
+                      "of the reference": f"{ratio['reference']:.{1 if ratio['reference'] >= 0.1 else 3}f} x" if "reference" in ratio else "",
                       "of the ceiling": f"{100 * ratio['ceiling']:.0f} %" if "ceiling" in ratio else "",
                       "threads": str(ours["threads"]), "note": "; ".join(notes)})
     return table
