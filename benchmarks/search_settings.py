@@ -18,7 +18,7 @@ import torch
 import baselines
 from benchmarks import experiments
 from benchmarks.provenance import ROOT
-from benchmarks.runner import Material, Places, validation_data
+from benchmarks.runner import Material, Places, build_model, validation_data
 from tcn import training
 from tcn.batches import PairSource
 from tcn.config import Config, change
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _try(config: Config, variant: str, material: Material) -> dict[str, float]:
     method = baselines.find(variant).method
-    model = method.build(config, material.ingredients(config)).to(memory_format=torch.channels_last)
+    model = build_model(method, config, material.ingredients(config), torch.device("cpu"))
     source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
     with tempfile.TemporaryDirectory() as folder:
         history = training.fit(method, model, source, validation_data(material, config), config, Path(folder),

@@ -1,9 +1,10 @@
 """The losses of the paper: tensors in, one value per sample out (a scalar for the sharing loss).
 
 Weights of the terms are applied once, in training. Sources: paper, sections on weight sharing, knowledge transfer and
-the semantic metric; edge cases as in the released code where the paper is silent. Metric, distillation and sharing are
-computed in float64 and rounded at the end to the inputs' type (half precision: to float32): differences of distances
-and confident heads cancel digits that float32 has not got, and the tensors are small.
+the semantic metric; edge cases as in the released code where the paper is silent. Metric and distillation are computed
+in float64 and rounded at the end to the inputs' type (half precision: to float32): differences of distances and confident
+heads cancel digits that float32 has not got, and the tensors are small. The sharing loss, whose tensors are not, has a
+plain form and one for speed.
 """
 from __future__ import annotations
 
