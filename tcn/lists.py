@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,9 +26,8 @@ _CHECKOUTS = ("", "dataset", "datasets", "data")
 """Where a checkout of such a repository keeps its data sets' folders."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a list, its class checked."""
+class Line(NamedTuple):
+    """One line of a list, its class checked. A tuple: lists hold hundreds of thousands."""
 
     number: int
     """Counted from 1, as an editor shows it."""
@@ -78,6 +78,7 @@ def read_lines(path: Path) -> list[tuple[int, str, int]]:
     except UnicodeDecodeError as error:
         raise InputError(f"list file {path} is not UTF-8 text (byte {error.start}); is it a list file at all?") from error
     found: list[tuple[int, str, int]] = []
+    values: dict[str, int] = {}  # a label is checked where it is first met
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not line:
@@ -86,9 +87,11 @@ def read_lines(path: Path) -> list[tuple[int, str, int]]:
         name = name.rstrip()
         if not name:
             raise InputError(f"{path}, line {number}: '{line}' holds no space; expected 'path label'")
-        if not (label.isascii() and label.isdigit()):
-            raise InputError(f"{path}, line {number}: label '{label}', after the last space, is no number")
-        found.append((number, name, int(label)))
+        if label not in values:
+            if not (label.isascii() and label.isdigit()):
+                raise InputError(f"{path}, line {number}: label '{label}', after the last space, is no number")
+            values[label] = int(label)
+        found.append((number, name, values[label]))
     if not found:
         raise InputError(f"list file {path} is empty")
     return found
@@ -130,7 +133,7 @@ def read_directory(path: Path, files: Mapping[str, str], roles: Mapping[str, str
              for part, file in used.items()}
     _check_apart(path, used, lines)
     for part, its in lines.items():
-        repeats = len(its) - len({(one.folder, one.name, one.file) for one in its})
+        repeats = len(its) - len({(folder, name, file) for _, folder, name, _, file, _ in its})
         if repeats:
             notes.append(f"{used[part]}: {repeats} line{'s name' if repeats > 1 else ' names'} a path a second time; "
                          f"nothing is dropped")
@@ -160,8 +163,14 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
     by_label = dict(names)
     by_class = {name: label for label, name in by_label.items()}
     written: dict[str, str | None] = {}
+    known: dict[tuple[str, int], tuple[str, str, str, str]] = {}  # a class folder with its label: checked where first met
     found = []
     for number, text, label in read_lines(path):
+        folder, _, file = text.rpartition("/")
+        its = known.get((folder, label))
+        if its and file:
+            found.append(Line(number, its[0], its[1], its[2], file, its[3]))
+            continue
         where = f"{path}, line {number}"
         pieces = re.sub(r"^(\./)+", "", text).rsplit("/", 2)
         if len(pieces) != 3 or not all(pieces):
@@ -182,6 +191,7 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
                              f"{len(names) - 1}")
         if by_label.setdefault(label, name) != name or by_class.setdefault(name, label) != label:
             raise InputError(f"{where}: label {label} belongs to class '{by_label[label]}', the path to '{name}'")
+        known[folder, label] = folders[prefix], name, spelling, prefix
         found.append(Line(number, folders[prefix], name, spelling, file, prefix))
     return tuple(found)
 
@@ -190,7 +200,7 @@ def _check_apart(path: Path, used: Mapping[str, str], lines: Mapping[str, Sequen
     """Held-out sketches must not be trained on. (Seen and unseen classes were told apart line by line.)"""
     if not {"train_sketches", "heldout_sketches"} <= lines.keys():
         return
-    trained = {(one.folder, one.name, one.file): one.number for one in lines["train_sketches"]}
+    trained = {(folder, name, file): number for number, folder, name, _, file, _ in lines["train_sketches"]}
     both = [(one, trained[key]) for one in lines["heldout_sketches"] if (key := (one.folder, one.name, one.file)) in trained]
     if both:
         one, number = both[0]
