@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -410,8 +411,8 @@ class Survey:
     root: Path
     layout: Mapping[str, str]
     """Folder of the spec -> folder on disk, both relative to `root`."""
-    files: Mapping[str, tuple[str, int]]
-    """"folder/class/file" as the spec and table spell it -> path relative to `root`, and bytes: every image."""
+    trees: tuple[_Tree, ...]
+    """What each folder of class folders holds, in the spec's order."""
     stray: tuple[str, ...]
     """Paths relative to `root` that are no images of a class."""
     hollow: tuple[str, ...]
@@ -421,6 +422,17 @@ class Survey:
     notes: tuple[str, ...]
     split: Split
     """Made leniently where there are problems: its notes then hold them too."""
+
+    @functools.cached_property
+    def files(self) -> Mapping[str, tuple[str, int]]:
+        """"folder/class/file" as the spec and table spell it -> path relative to `root`, and bytes: every image."""
+        found: dict[str, tuple[str, int]] = {}
+        for tree in self.trees:
+            for name, images in tree.files.items():
+                key, path = f"{tree.folder}/{name}/", f"{tree.where}/{tree.on_disk[name]}/"
+                for file, size in images:
+                    found[key + file] = path + file, size
+        return found
 
     def as_error(self) -> str:
         """All problems in one message."""
@@ -466,9 +478,7 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
     counted = _compare_counts(sketches, plan, "sketches") + _compare_counts(photos, plan, "photos")
     all_notes = problems + list(place.notes) + notes + counted
     made = _assemble(found, plan, root, sketches, photos, all_notes, listing, listed)
-    files = {f"{tree.folder}/{name}/{file}": (f"{tree.where}/{tree.on_disk[name]}/{file}", size)
-             for tree in trees for name, images in tree.files.items() for file, size in images}
-    return Survey(found, plan, root, place.layout, files, tuple(f"{t.where}/{one}" for t in trees for one in t.stray),
+    return Survey(found, plan, root, place.layout, tuple(trees), tuple(f"{t.where}/{one}" for t in trees for one in t.stray),
                   tuple(f"{t.where}/{one}" for t in trees for one in t.hollow), listing, tuple(problems),
                   made.notes[len(problems):], made)
 
@@ -644,7 +654,7 @@ def held_out(label: str, names: Sequence[str], count: int) -> set[str]:
     if len(names) < 2 or count < 1:
         return set()
     form = normal_form(label)
-    ranked = sorted(names, key=lambda name: _digest([f"{form}/{name}"]))
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{form}/{name}".encode("utf-8", "surrogateescape")).digest())
     return set(ranked[:min(count, max(1, len(names) // 5))])
 
 
@@ -811,24 +821,24 @@ def _entries_of(listing: ListDirectory, trees: Sequence[_Tree], plan: Plan, prob
         classes: dict[str, str] = {}
         prefixes: dict[str, str] = {}
         for line in lines:
-            key = (line.folder, line.name)
-            file = line.file
+            _, folder, name, written, file, prefix = line
+            key = (folder, name)
             if file not in there.get(key, ()):
                 if key not in loose:
                     loose[key] = {}
-                    for name in there.get(key, ()):
-                        loose[key].setdefault(_loose(name), []).append(name)
+                    for one in there.get(key, ()):
+                        loose[key].setdefault(_loose(one), []).append(one)
                 near = loose[key].get(_loose(file), [])
                 if len(near) != 1:  # none, or several that only their endings tell apart
                     missing.append(line)
                     continue
                 endings.append((file, near[0]))
                 file = near[0]
-            if spelt[key] != line.written:
-                classes[line.written] = spelt[key]
-            if where[line.folder] != line.prefix:
-                prefixes[line.prefix] = where[line.folder]
-            its.append((line.folder, line.name, file))
+            if spelt[key] != written:
+                classes[written] = spelt[key]
+            if where[folder] != prefix:
+                prefixes[prefix] = where[folder]
+            its.append((folder, name, file))
         found[part] = its
         source = listing.used[part]
         if missing:
@@ -876,8 +886,8 @@ def _list_notes(listing: ListDirectory, root: Path, parts: Mapping[str, list[_En
     if "heldout_sketches" in listing.absent and "train_sketches" in listing.absent:
         notes.append(f"lists: {listing.absent['heldout_sketches']} is not there; our rule picks the held-out sketches "
                      f"({len(parts['heldout_sketches']):,} files)")
-    named = {entry for entries in parts.values() for entry in entries}
-    unnamed = [entry for entry in _entries(list(trees), list(label_of)) if entry not in named]
+    named = set(itertools.chain.from_iterable(parts.values()))
+    unnamed = list(itertools.filterfalse(named.__contains__, _entries(list(trees), list(label_of))))
     if unnamed:
         notes.append(f"lists: {len(unnamed):,} file{'s' if len(unnamed) > 1 else ''} on disk in no list: "
                      f"{_some(['/'.join(one) for one in unnamed], 5)}")

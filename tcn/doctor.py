@@ -12,7 +12,7 @@ import json
 import os
 import textwrap
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -203,7 +203,7 @@ def _count(found: Survey, report: Report) -> None:
             report.problems.append(f"{name}: {len(files):,} entries, {its['expected']:,} expected")
         if its["expected_distinct"] not in (None, distinct):  # a file renamed in one folder is no damage
             report.notes.append(f"{name}: {distinct:,} distinct files, {its['expected_distinct']:,} expected")
-    in_folder = Counter(name.rsplit("/", 2)[0] for name in found.files)
+    in_folder = {tree.folder: sum(map(len, tree.files.values())) for tree in found.trees}
     for kind, folders in (("sketches", found.spec.sketch_folders), ("photos", found.spec.photo_folders)):
         there = sum(in_folder[folder] for folder in folders)
         wanted = found.plan.totals.get(kind)
@@ -238,10 +238,10 @@ def _duplicates(found: Survey, contents: Mapping[str, Content] | None, report: R
     """The same picture more than once: by name in both photo folders, and by bytes under different names."""
     by_name: dict[tuple[str, str], list[str]] = defaultdict(list)
     if len(found.spec.photo_folders) > 1:
-        for name in found.files:
-            folder, its, stem = _picture(name)
-            if folder in found.spec.photo_folders:
-                by_name[its, stem].append(name)
+        for tree in found.trees:
+            for its, images in tree.files.items() if tree.folder in found.spec.photo_folders else ():
+                for file, _ in images:
+                    by_name[its, file[:file.rindex(".")]].append(f"{tree.folder}/{its}/{file}")
     # two folders: a.jpg and a.png of one folder are two files, not one picture twice
     twice = [names for names in by_name.values() if len(names) > 1 and len({_picture(name)[0] for name in names}) > 1]
     report.duplicates = {"by_name": len(twice), "by_name_other_bytes": None, "by_content": None,
@@ -263,7 +263,7 @@ def _duplicates(found: Survey, contents: Mapping[str, Content] | None, report: R
 
 def _overlaps(found: Survey, contents: Mapping[str, Content] | None, report: Report) -> None:
     """Files or pictures that two lists share though they must be apart: training, held out, validation, test."""
-    key_of = {path: name for name, (path, _) in found.files.items()}
+    key_of = {} if contents is None else {path: name for name, (path, _) in found.files.items()}
     lists = found.split.lists()
     for kind in (("train_sketches", "heldout_sketches", "validation_sketches", "query"),
                  ("train_photos", "validation_photos", "gallery")):

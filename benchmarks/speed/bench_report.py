@@ -31,10 +31,10 @@ def _builder() -> ModuleType:
 
 
 @lru_cache(maxsize=1)
-def results() -> Path:
-    folder = Path(tempfile.mkdtemp())
-    _builder().write_suite(folder, seeds=SEEDS)
-    return folder
+def results() -> tempfile.TemporaryDirectory[str]:
+    kept = tempfile.TemporaryDirectory()
+    _builder().write_suite(Path(kept.name), seeds=SEEDS)
+    return kept
 
 
 def averages(folder: Path) -> dict[str, float]:
@@ -51,7 +51,7 @@ def averages(folder: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize("role", ("reference", "ours"))
 def bench_report(timed, role):
-    folder = results()
+    folder = Path(results().name)
     if role == "reference":
         found = timed("report", "98 runs", role, len(list((folder / "cells").iterdir())), "run", lambda: averages(folder),
                       rounds=3, warmup=1, note="one table by a plain loop, no figure")

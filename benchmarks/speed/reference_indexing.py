@@ -1,7 +1,8 @@
 """The lists of a split in the released style: a search a class folder, a path call a file, list appends, a sort.
 
 What scripts of the field do before training: find the files of every class by a pattern, keep what is a file and not
-empty, read its class off its path and its label off a table, and count again what each class has. No digests, no checks.
+empty, read its class off its path and its label off a table, and count again what each class has; or, where list files
+are published, split them line by line and look for each file. No digests, no other checks.
 """
 from __future__ import annotations
 
@@ -30,3 +31,20 @@ def list_classes(root: str, folders: Sequence[str], classes: Sequence[str], endi
     for path in paths:
         counts[path.split(os.sep)[-2]] += 1
     return paths, labels, counts
+
+
+def read_list(root: str, file: str) -> tuple[list[str], list[int]]:
+    """Paths as a list file names them, each looked for below `root`, and labels: one `path label` a line.
+
+    Raises FileNotFoundError for a listed file that is not there.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    with open(file, encoding="utf-8") as lines:
+        for line in lines:
+            path, label = line.strip().rsplit(" ", 1)
+            if not os.path.isfile(os.path.join(root, path)):
+                raise FileNotFoundError(path)
+            paths.append(path)
+            labels.append(int(label))
+    return paths, labels
