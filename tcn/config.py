@@ -158,7 +158,8 @@ class Execution:
     optimizer: str = "fused"
     """Adam in one kernel (`fused`), or tensor by tensor (`loop`)."""
     sharing: str = "fused"
-    """The sharing loss in few passes or kernels (`fused`), or a norm of a difference for each tensor, left to autograd (`loop`)."""
+    """The sharing loss in few passes or kernels (`fused`), or a norm of a difference for each tensor, the gradient left to
+    autograd (`loop`)."""
     teacher: str = "folded"
     """The frozen teacher's batch norms multiplied into its convolutions (`folded`), or computed (`as-is`)."""
     convolutions: str = "cropped"

@@ -237,7 +237,8 @@ class Store:
         for pool, channels in CHANNELS.items():
             slots = self._length(pool) // self.bytes_of(pool)
             shape = slots, self.size, self.size, channels
-            found[pool] = np.memmap(self.folder / f"{pool}.u8", np.uint8, "r", shape=shape) if slots else np.empty(shape, np.uint8)
+            file = self.folder / f"{pool}.u8"
+            found[pool] = np.memmap(file, np.uint8, "r", shape=shape) if slots else np.empty(shape, np.uint8)
         return found
 
     def damaged(self, index: dict[str, Slot], paths: Sequence[str]) -> list[str]:
@@ -286,15 +287,16 @@ class Store:
             whole = self.index_file.read_bytes().rfind(b"\n") + 1 if self.index_file.exists() else 0
             lines = stack.enter_context(open(self.index_file, "ab"))
             lines.truncate(whole)
-            bar = stack.enter_context(tqdm(total=len(paths), desc=f"decode {name}", unit="img", disable=not progress, leave=False))
+            bar = stack.enter_context(tqdm(total=len(paths), desc=f"decode {name}", unit="img", disable=not progress,
+                                           leave=False))
             # Decoding itself does not hold Python's lock, so threads serve; four waiting for each keeps memory bounded.
             made = stack.enter_context(contextlib.closing(ahead(iter(paths), one, 4 * workers, workers)))
             pending: list[str] = []
 
             def keep() -> None:
                 if shutil.disk_usage(self.folder).free < _SPARE:
-                    raise InputError(f"no room left for the image cache of {name} in {self.folder}; free some space or pass another "
-                                     f"folder with --cache: what is decoded already is kept")
+                    raise InputError(f"no room left for the image cache of {name} in {self.folder}; free some space or pass "
+                                     f"another folder with --cache: what is decoded already is kept")
                 # A killed process loses nothing that was handed to the system; a power cut is for the checksums.
                 for file in pools.values():
                     file.flush()
@@ -406,7 +408,8 @@ def sizes(cache: Path) -> dict[str, int]:
     folder = cache / "pixels"
     if not folder.is_dir():
         return {}
-    return {entry.name: sum(file.stat().st_size for file in entry.iterdir()) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    return {entry.name: sum(file.stat().st_size for file in entry.iterdir())
+            for entry in sorted(folder.iterdir()) if entry.is_dir()}
 
 
 def _check_limit(pixels: Path, needed: int, name: str) -> None:
@@ -420,5 +423,6 @@ def _check_limit(pixels: Path, needed: int, name: str) -> None:
     there = sizes(pixels.parent)
     if sum(there.values()) + needed > limit:
         held = ", ".join(f"{folder} {size / 1e9:.1f} GB" for folder, size in there.items()) or "nothing"
-        raise InputError(f"the image cache of {name} needs {needed / 1e9:.1f} GB more at the least, and TCN_CACHE_LIMIT_GB is {text}; "
+        raise InputError(f"the image cache of {name} needs {needed / 1e9:.1f} GB more at the least, and TCN_CACHE_LIMIT_GB is "
+                         f"{text}; "
                          f"{pixels} holds {held}: delete a folder there that is not needed, or raise the limit")

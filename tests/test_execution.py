@@ -28,7 +28,8 @@ def settings_with(execution: Execution):
     return change(config(), {f"execution.{key}": value for key, value in dataclasses.asdict(execution).items()})
 
 
-def stepped(execution: Execution, dtype: torch.dtype = torch.float32) -> tuple[dict[str, float], list[torch.Tensor], list[torch.Tensor]]:
+def stepped(execution: Execution, dtype: torch.dtype = torch.float32
+            ) -> tuple[dict[str, float], list[torch.Tensor], list[torch.Tensor]]:
     """Loss terms, gradients and parameters after a training step on EfficientNet-Lite0 at 64 pixels."""
     encoder, _ = backbones.build("efficientnet_lite0", "imagenet")
     teacher, classifier = backbones.build("efficientnet_lite0", "imagenet")

@@ -35,9 +35,10 @@ def folder() -> Path:
     for name in ("photo", "sketch"):
         (root / name).mkdir()
     for i in range(PICTURES):
-        layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize((STORED, STORED),
-                                                                                                         Image.Resampling.BICUBIC),
-                             np.float32) * share for side, share in ((6, 0.5), (24, 0.25), (96, 0.2), (STORED, 0.05))]
+        layers = []
+        for side, share in ((6, 0.5), (24, 0.25), (96, 0.2), (STORED, 0.05)):
+            noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+            layers.append(np.asarray(noise.resize((STORED, STORED), Image.Resampling.BICUBIC), np.float32) * share)
         Image.fromarray(sum(layers).clip(0, 255).astype(np.uint8)).save(root / "photo" / f"{i}.jpg", quality=90)
         drawing = Image.new("RGB", (STORED, STORED), "white")
         pen = ImageDraw.Draw(drawing)
@@ -48,7 +49,8 @@ def folder() -> Path:
 
 
 def listed(kind: str, suffix: str) -> Files:
-    return Files(folder() / kind, tuple(f"{i}.{suffix}" for i in range(PICTURES)), np.arange(PICTURES) % CLASSES, ("",) * PICTURES)
+    paths = tuple(f"{i}.{suffix}" for i in range(PICTURES))
+    return Files(folder() / kind, paths, np.arange(PICTURES) % CLASSES, ("",) * PICTURES)
 
 
 @lru_cache(maxsize=1)
@@ -63,8 +65,10 @@ def plain_batches(number: int, warp: Warp) -> list[tuple[torch.Tensor, torch.Ten
     found = []
     for _ in range(number):
         chosen = rng.integers(0, PICTURES, BATCH)
-        found.append(batch_from_disk([folder() / "sketch" / f"{i}.png" for i in chosen], [folder() / "photo" / f"{i}.jpg" for i in chosen],
-                                     draw_geometry(rng, BATCH), (SETTINGS.sketch_fill, SETTINGS.photo_fill), STORED, SIZE, warp))
+        sketches, photos = ([folder() / kind / f"{i}.{suffix}" for i in chosen]
+                            for kind, suffix in (("sketch", "png"), ("photo", "jpg")))
+        found.append(batch_from_disk(sketches, photos, draw_geometry(rng, BATCH), (SETTINGS.sketch_fill, SETTINGS.photo_fill),
+                                     STORED, SIZE, warp))
     return found
 
 

@@ -62,7 +62,8 @@ def test_as_each_runs(timed, role):
 @pytest.mark.parametrize("role", RUNS)
 def test_with_memory_kept_in_both(timed, role):
     keep_memory()
-    timed("sharing loss", "the same, the reference with kept memory too", role, 1, "call", RUNS[role], rounds=30, warmup=3, setup=forget)
+    timed("sharing loss", "the same, the reference with kept memory too", role, 1, "call", RUNS[role], rounds=30, warmup=3,
+          setup=forget)
 
 
 def agree() -> None:

@@ -104,7 +104,8 @@ def trainer(profile: str, execution: Execution, batch_pairs: int = 32, pictures:
     model = place(TCN.build(config, Ingredients(encoder, teacher, classifier, words, CLASSES)), config.execution, DEVICE)
     model.train()
     size = config.data.stored_size
-    return Trainer(model, adam(model, config), config, PairSource(pixels(pictures, size, 0), pixels(pictures, size, 1), config.data))
+    source = PairSource(pixels(pictures, size, 0), pixels(pictures, size, 1), config.data)
+    return Trainer(model, adam(model, config), config, source)
 
 
 def test_the_reference_s_step_is_ours():

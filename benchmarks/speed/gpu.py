@@ -36,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
     end = time.time() + 60 * options.minutes
-    parts = {"tests.txt": ([sys.executable, "-m", "pytest", "tests/test_gpu.py", "-m", "gpu", "-q", "-p", "no:cacheprovider"], TESTS),
+    tests = [sys.executable, "-m", "pytest", "tests/test_gpu.py", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    cost = [sys.executable, "benchmarks/run_all.py", "--dry-run", "--profile", "paper", "--device", "cuda",
+            "--variants", "floors", "main", "leave-one-out", "--cache", str(options.output / "cache")]
+    parts = {"tests.txt": (tests, TESTS),
              "profile.txt": ([sys.executable, __file__, "--output", str(options.output), "--profile"], PROFILE),
-             "cost.txt": ([sys.executable, "benchmarks/run_all.py", "--dry-run", "--profile", "paper", "--variants", "floors", "main",
-                           "leave-one-out", "--device", "cuda", "--cache", str(options.output / "cache")], COST)}
+             "cost.txt": (cost, COST)}
     failed = []
     for name, (command, seconds) in parts.items():
         failed += [name] if not _kept(command, options.output / name, min(seconds, end - time.time())) else []
@@ -58,7 +60,8 @@ def _kept(command: list[str], path: Path, seconds: float) -> bool:
     print(f"{path.name}: {' '.join(command[1:])}", flush=True)
     with open(path, "w") as out:
         try:
-            return subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, timeout=max(1.0, seconds)).returncode == 0
+            done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, timeout=max(1.0, seconds))
+            return done.returncode == 0
         except subprocess.TimeoutExpired:
             out.write(f"\nstopped after {seconds:.0f} s\n")
             return False

@@ -36,7 +36,8 @@ def plain_losses(model: TcnModel, batch: PairBatch, config: Config, generator: t
     nearest = (distances + 1e9 * same).min(1)[0]
     shares = F.softmax(head(mixed), dim=1)
     entropy = -(shares * torch.log(shares)).sum(1)
-    return {"class_sketch": F.cross_entropy(head(sketch), batch.labels), "class_photo": F.cross_entropy(head(photo), batch.labels),
+    return {"class_sketch": F.cross_entropy(head(sketch), batch.labels),
+            "class_photo": F.cross_entropy(head(photo), batch.labels),
             "distillation": -(teacher * student).sum(1).mean(),
             "sharing": norms_one_by_one(network.soft_pairs()),
             "semantic": (F.softplus(furthest - nearest) * (1 + torch.exp(-entropy))).mean()}

@@ -50,10 +50,14 @@ def rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
         ratio = {role: ours["rate"] / roles[role]["rate"] for role in ("reference", "ceiling") if role in roles}
         notes = [f"{role}: {roles[role]['note']}" for role in ("ours", "reference", "ceiling") if roles.get(role, {}).get("note")]
         table.append({"subject": subject, "work": work, "rate": f"{_number(ours['rate'])} {ours['unit']}/s",
-                      "of the reference": f"{ratio['reference']:.{1 if ratio['reference'] >= 0.1 else 3}f} x" if "reference" in ratio else "",
+                      "of the reference": _times(ratio["reference"]) if "reference" in ratio else "",
                       "of the ceiling": f"{100 * ratio['ceiling']:.0f} %" if "ceiling" in ratio else "",
                       "threads": str(ours["threads"]), "note": "; ".join(notes)})
     return table
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.{1 if ratio >= 0.1 else 3}f} x"
 
 
 def _number(value: float) -> str:
@@ -72,7 +76,8 @@ def measure(subject: str, threads: int | None) -> tuple[list[dict[str, Any]], in
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record.json"
         command = [sys.executable, "-m", "pytest", str(HERE / f"bench_{subject}.py"), "-q", "-rs", "--no-header", "--rootdir",
-                   str(ROOT), "-p", "no:cacheprovider", "-o", "python_files=bench_*.py", "-o", "python_functions=bench_* test_*", "-o", "addopts=", "-o", "console_output_style=classic",
+                   str(ROOT), "-p", "no:cacheprovider", "-o", "python_files=bench_*.py", "-o", "python_functions=bench_* test_*",
+                   "-o", "addopts=", "-o", "console_output_style=classic",
                    "--benchmark-disable-gc", "--benchmark-quiet", f"--benchmark-json={record}"]
         limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         print(f"{subject} ...", flush=True)
