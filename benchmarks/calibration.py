@@ -215,22 +215,15 @@ def _pixels(folder: Path, modality: Modality, stored_size: int, count: int) -> P
     names = draw_pictures(folder, modality, 256)
     chosen = tuple(names[i % PICTURES] for i in range(count))
     files = Files(folder, chosen, np.arange(count) % CLASSES, ("",) * count)
-    return pack(files, stored_size, folder / "cache", f"calibration {modality.value} {count}",
-                       f"calibration {modality.value}", False)
+    return pack(files, stored_size, folder / "cache", f"calibration {modality.value} {count}", f"calibration {modality.value}",
+                False)
 
 
 def _random_model(cell: Cell, device: torch.device) -> torch.nn.Module:
-    def backbone() -> tuple[backbones.Backbone, backbones.Classifier]:
-        source = backbones.SOURCES[cell.config.network.backbone]
-        net = source.build()
-        head = getattr(net, source.classifier)
-        setattr(net, source.classifier, torch.nn.Identity())
-        return (backbones.Backbone(net, source.cut(net), source.features),
-                backbones.Classifier(head.weight.detach().clone(), head.bias.detach().clone()))
-
+    name = cell.config.network.backbone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder, (teacher, classifier) = backbone()[0], backbone()
+        encoder, (teacher, classifier) = backbones.untrained(name)[0], backbones.untrained(name)
         words = torch.randn(CLASSES, WORD_SIZE)
     return build_model(baselines.find(cell.variant).method, cell.config,
                        Ingredients(encoder, teacher, classifier, words, CLASSES), device)

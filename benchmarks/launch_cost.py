@@ -89,13 +89,13 @@ class Cost:
 
     cell: Cell
     state: str
+    sizes: Sizes | None
+    """None where they are not known; nothing is added up for such a cell."""
     epochs: int = 0
     pairs: int = 0
     train: float = 0.0
     extract: float = 0.0
     score: float = 0.0
-    known: bool = True
-    """False where the sizes are not known; nothing is added up for it."""
 
     @property
     def seconds(self) -> float:
@@ -117,8 +117,8 @@ class Estimate:
         for c in self.costs:
             parts = [_hours(seconds) if seconds else "" for seconds in (c.train, c.extract, c.score)]
             rows.append((c.cell.dataset, c.cell.split, c.cell.variant, c.cell.seed, c.state, c.epochs or "",
-                         f"{c.pairs:,}" if c.pairs else "", *(parts if c.known else [""] * 3),
-                         _hours(c.seconds) if c.known else "unknown", FEEDS.get(c.cell.variant, "")))
+                         f"{c.pairs:,}" if c.pairs else "", *(parts if c.sizes else [""] * 3),
+                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.cell.variant, "")))
         return pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "epochs left", "pairs left",
                                            "train h", "extract h", "score h", "hours", "feeds"])
 
@@ -163,11 +163,11 @@ class Estimator:
         """What is left of a cell."""
         sizes, state, done = self._find(cell)
         if state == "finished" or state.startswith("finished,"):
-            return Cost(cell, state)
+            return Cost(cell, state, sizes)
         config = cell.config
         epochs = config.training.epochs - done
         if sizes is None:
-            return Cost(cell, state, epochs, known=False)
+            return Cost(cell, state, None, epochs)
         images = self._keep(f"features, {config.network.backbone}", self.calibration.extraction(cell))
         train = 0.0
         pairs = sizes.train_photos * epochs
@@ -177,7 +177,8 @@ class Estimator:
         extract = (sizes.scored + sizes.gallery * ledger) / images.per_second
         scoring = self._keep(f"scoring, {cell.dataset} {cell.split}, {scoring_shape(config, sizes.gallery).dim}-d",
                              self.calibration.scoring(cell, sizes.query, sizes.gallery))
-        return Cost(cell, state, epochs, pairs, train, extract, sizes.query / scoring.per_second * (1 + LEDGER_PASSES * ledger))
+        score = sizes.query / scoring.per_second * (1 + LEDGER_PASSES * ledger)
+        return Cost(cell, state, sizes, epochs, pairs, train, extract, score)
 
     def _training_rate(self, cell: Cell) -> float:
         shape = training_shape(cell.config)
@@ -229,7 +230,7 @@ def estimate(cells: Sequence[Cell], output: Path, material: Material, calibratio
     estimator = Estimator(output, material, calibration, missing)
     result = Estimate([estimator.cost(cell) for cell in cells])
     total = sum(cost.seconds for cost in result.costs)
-    unknown = sum(not cost.known for cost in result.costs)
+    unknown = sum(cost.sizes is None for cost in result.costs)
     elsewhere = sum(cost.seconds for cost in result.costs if cost.cell.dataset in missing)
     threads = torch.get_num_threads()
     result.lines.append(f"{len(cells)} cells; {_hours(total)} {estimator.unit} left on {estimator.device}, {threads} "
@@ -247,10 +248,8 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
     needs: dict[tuple[str, int], Sizes] = {}
     results, working, own = 0.0, 0.0, _result_bytes(estimator.output)
     for cost in costs:
-        if cost.state.startswith("finished"):
-            continue
-        sizes = estimator._find(cost.cell)[0]
-        if sizes is None:
+        sizes = cost.sizes
+        if sizes is None or cost.state.startswith("finished"):
             continue
         data = cost.cell.config.data
         # Both splits of a data set hold the same pictures.

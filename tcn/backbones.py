@@ -151,6 +151,16 @@ def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, 
         state, origin = _read(file), str(file)
     net = source.build()
     net.load_state_dict(_fit(state, net.state_dict(), origin))
+    return _without_classifier(net, source)
+
+
+def untrained(name: str) -> tuple[Backbone, Classifier]:
+    """As `build`, with random weights from torch's global stream: for what does not depend on weights, such as speed."""
+    source = _source(name)
+    return _without_classifier(source.build(), source)
+
+
+def _without_classifier(net: nn.Module, source: Source) -> tuple[Backbone, Classifier]:
     head = getattr(net, source.classifier)
     classifier = Classifier(head.weight.detach().clone(), head.bias.detach().clone())
     setattr(net, source.classifier, nn.Identity())

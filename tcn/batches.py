@@ -15,12 +15,8 @@ from torch import Tensor
 
 from tcn.config import Data, InputError
 from tcn.images import Geometry, augment, draw_geometry, places_of, to_network
-from tcn.pixels import Pixels, ahead, to_float
+from tcn.pixels import Pixels, ahead, ahead_for, to_float
 from tcn.seeding import numpy_stream
-
-
-AHEAD = 4
-"""Batches that wait in host memory for another device; each of 32 pairs at 256 pixels takes 8 to 13 MB."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,11 @@ class PairSource:
     def epoch(self, seed: int, epoch: int, device: torch.device, depth: int | None = None) -> Iterator[PairBatch]:
         """The batches of one epoch (1-based); the same seed and epoch give the same batches.
 
-        depth: batches read from the store before they are asked for, in a thread of their own; None: a few where
-        another device computes, none on the CPU, whose cores the training step uses. It changes nothing else.
+        depth: batches read from the store before they are asked for, in a thread of their own; None: `ahead_for` the
+        device. It changes nothing else.
         """
         device = torch.device(device)
-        depth = (0 if device.type == "cpu" else AHEAD) if depth is None else depth
+        depth = ahead_for(device) if depth is None else depth
         with contextlib.closing(ahead(self._plan(seed, epoch), lambda chosen: self._gather(chosen, device), depth)) as ready:
             for chosen, sketches, photos in ready:
                 yield self._finish(chosen, sketches, photos, device)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tcn.batches import AHEAD
 from tcn.config import Modality
 from tcn.execution import scoring_mode
 from tcn.images import to_network
-from tcn.pixels import Pixels, ahead, to_float
+from tcn.pixels import Pixels, ahead, ahead_for, to_float
 
 
 @torch.no_grad()
@@ -36,8 +35,8 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
     model.eval()
     device = torch.device(device)
     parts = (np.arange(start, min(start + batch, len(pixels))) for start in range(0, len(pixels), batch))
-    depth = 0 if device.type == "cpu" else AHEAD
-    with scoring_mode(), contextlib.closing(ahead(parts, lambda own: pixels.gather(own, device), depth)) as blocks:
+    reading = ahead(parts, lambda own: pixels.gather(own, device), ahead_for(device))
+    with scoring_mode(), contextlib.closing(reading) as blocks:
         # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
         rows = [encode(to_network(to_float(block, device), image_size), modality).float() for block in blocks]
         features = torch.cat(rows).cpu().numpy()

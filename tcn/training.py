@@ -22,8 +22,8 @@ from tcn.batches import PairBatch, PairSource
 from tcn.config import Config, InputError, Modality
 from tcn.execution import training_mode
 from tcn.features import extract
-from tcn.pixels import Pixels
 from tcn.method import Method
+from tcn.pixels import Pixels
 from tcn.seeding import stream_seed, torch_stream
 
 
@@ -110,14 +110,18 @@ def load_checkpoint(path: Path) -> Any:
         raise InputError(f"checkpoint {path} can't be read ({type(error).__name__}); delete it to train again") from error
 
 
+def base_rates(config: Config) -> dict[str, float]:
+    """Base learning rate of each group of parameters."""
+    return {"encoder": config.training.encoder_rate, "head": config.training.head_rate}
+
+
 def adam(model: nn.Module, config: Config) -> torch.optim.Adam:
     """The optimizer of a run: one group of parameters for each learning rate, named `encoder` and `head`."""
-    settings, groups = config.training, model.groups()
+    groups, rates = model.groups(), base_rates(config)
     fused = config.execution.optimizer == "fused"
-    rates = {"encoder": settings.encoder_rate, "head": settings.head_rate}
     return torch.optim.Adam([{"params": [p for p in groups[name] if p.requires_grad], "name": name, "lr": rates[name]}
                              for name in rates if any(p.requires_grad for p in groups[name])],
-                            weight_decay=settings.weight_decay, fused=fused, foreach=None if fused else False)
+                            weight_decay=config.training.weight_decay, fused=fused, foreach=None if fused else False)
 
 
 def fit(method: Method, model: nn.Module, source: PairSource, validation: ValidationData, config: Config,
@@ -129,7 +133,6 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     `folder/best.pt` atomically. `on_epoch` is called after each epoch. Raises Diverged where a loss is not finite.
     """
     settings = config.training
-    rates = {"encoder": settings.encoder_rate, "head": settings.head_rate}
     optimizer = adam(model, config)
     resume, best = folder / "resume.pt", folder / "best.pt"
     history = History()
@@ -147,7 +150,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     with bar:
         for epoch in range(done + 1, settings.epochs + 1):
             bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
-            row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, rates)
+            row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history)
             row.update(validate(model, validation, config.data.image_size, device))
             history.epochs.append(row)
             value = row[settings.select_by]
@@ -213,9 +216,9 @@ class _Readings:
 
 
 def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
-           epoch: int, device: torch.device, bar: tqdm, history: History, rates: dict[str, float]) -> dict[str, float]:
+           epoch: int, device: torch.device, bar: tqdm, history: History) -> dict[str, float]:
     model.train()
-    current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in rates.items()}
+    current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in base_rates(config).items()}
     for group in optimizer.param_groups:
         group["lr"] = current[group["name"]]
     started = time.perf_counter()

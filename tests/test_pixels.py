@@ -19,7 +19,7 @@ from test_images import _source, listing, write
 from tcn import pixels
 from tcn.config import InputError
 from tcn.images import augment, draw_geometry, to_network
-from tcn.pixels import Pixels, ahead, decode, pack
+from tcn.pixels import Pixels, ahead, decode, pack, to_float
 
 SIZE = 8
 
@@ -61,7 +61,7 @@ def test_pack_decodes_once_and_then_reads_the_store(tmp_path):
     again = pack(files, SIZE, tmp_path / "c", "digest", "x", False)
     assert np.array_equal(again.array, expected)
     assert np.array_equal(again.array[3], expected[3]) and np.array_equal(again.array[1:3], expected[1:3])
-    assert torch.equal(again.batch(np.array([3, 0]))[1], torch.from_numpy(expected[0]).permute(2, 0, 1).float())
+    assert torch.equal(to_float(again.gather(np.array([3, 0])), "cpu")[1], torch.from_numpy(expected[0]).permute(2, 0, 1).float())
 
 
 def test_grey_images_take_a_third_and_come_back_in_three_channels_where_others_are_beside_them(tmp_path):
@@ -69,7 +69,7 @@ def test_grey_images_take_a_third_and_come_back_in_three_channels_where_others_a
     packed = pack(named(tmp_path / "d", range(6)), SIZE, tmp_path / "c", "digest", "x", False)
     assert {f.name: f.stat().st_size for f in store_of(tmp_path / "c").glob("*.u8")} == {
         "grey.u8": 3 * SIZE * SIZE, "colour.u8": 3 * SIZE * SIZE * 3}
-    grey, mixed = packed.batch(np.array([5, 0])), packed.batch(np.array([5, 1]))
+    grey, mixed = (to_float(packed.gather(np.array(chosen)), "cpu") for chosen in ([5, 0], [5, 1]))
     assert grey.shape == (2, 1, SIZE, SIZE) and mixed.shape == (2, 3, SIZE, SIZE)
     as_is = torch.from_numpy(expected).permute(0, 3, 1, 2).float()
     assert torch.equal(grey.expand(-1, 3, -1, -1), as_is[[5, 0]]) and torch.equal(mixed, as_is[[5, 1]])
@@ -254,4 +254,4 @@ def test_an_array_serves_as_a_store(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
     held = Pixels(array, listing(tmp_path, list("abcd"), [0] * 4))
     assert held.gather(np.array([2, 2, 0])).tolist() == array[[2, 2, 0]].tolist()
-    assert held.batch(np.array([1])).shape == (1, 3, SIZE, SIZE)
+    assert to_float(held.gather(np.array([1])), "cpu").shape == (1, 3, SIZE, SIZE)

@@ -9,7 +9,7 @@ from test_images import listing
 
 from benchmarks.speed.reference_data import batch_from_disk, warp_bytes, warp_floats
 from tcn.images import augment, draw_geometry, to_network
-from tcn.pixels import pack
+from tcn.pixels import pack, to_float
 
 
 @pytest.mark.parametrize("warp, levels", [(warp_floats, 2), (warp_bytes, 3)])
@@ -21,7 +21,8 @@ def test_the_reference_s_batch_is_ours(tmp_path, warp, levels):
     paths = [f"{i}.png" for i in range(6)]
     geometry = draw_geometry(np.random.default_rng(1), 6)
     plain = batch_from_disk([tmp_path / p for p in paths], [tmp_path / p for p in paths], geometry, (255, 0), 64, 48, warp)
-    pixels = pack(listing(tmp_path, paths, [0] * 6), 64, tmp_path / "c", "digest", "x", False).batch(np.arange(6))
+    pixels = pack(listing(tmp_path, paths, [0] * 6), 64, tmp_path / "c", "digest", "x", False).gather(np.arange(6))
+    pixels = to_float(pixels, "cpu")
     for theirs, fill in zip(plain, (255.0, 0.0)):
         ours = to_network(augment(pixels, geometry, "corrected", fill), 48)
         # In grey levels: both round twice, and Pillow leaves the rim of half a pixel to the fill.

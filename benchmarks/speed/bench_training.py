@@ -83,14 +83,9 @@ def pixels(number: int, size: int, seed: int) -> Pixels:
 
 
 def architecture(name: str) -> tuple[Backbone, Classifier]:
-    """Encoder and classifier with random weights."""
-    source = backbones.SOURCES[name]
+    """Encoder and classifier with the same random weights at every call."""
     torch.manual_seed(0)
-    net = source.build()
-    head = getattr(net, source.classifier)
-    classifier = Classifier(head.weight.detach().clone(), head.bias.detach().clone())
-    setattr(net, source.classifier, torch.nn.Identity())
-    return Backbone(net, source.cut(net), source.features), classifier
+    return backbones.untrained(name)
 
 
 def trainer(profile: str, execution: Execution, batch_pairs: int = 32, pictures: int = 1408, **delta: Any) -> Trainer:
