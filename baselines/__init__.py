@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from baselines import controls, metric_learning, sake
 from tcn.config import PARTS, InputError
 from tcn.method import TCN, Method
 
@@ -20,6 +21,10 @@ class Variant:
     title: str
     shows: str
     delta: dict[str, Any] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
+    """Dotted settings of the profile's base config multiplied, where a delta is relative."""
+    grid_point: bool = False
+    """One of several values of a setting: not run again where another variant has it already."""
     method: Method = TCN
     as_released: bool = False
     """Every trap of the ledger is turned on, as the data set has it."""
@@ -34,14 +39,29 @@ def _convolutions(how: str) -> dict[str, Any]:
 _NORMS_SHARED = {"coupling.batch_norm_affine": "hard", "coupling.batch_norm_statistics": "hard"}
 _HARD = {**_convolutions("hard"), **_NORMS_SHARED, "losses.sharing": 0.0}
 _FLOOR = {**_HARD, "coupling.call": "joint", "training.optimizer": "none", "training.epochs": 0}
-SHARING_GRID = (0.1, 1, 10, 100, 1000)
+_ONE_ENCODER = {**_HARD, "coupling.call": "joint"}
+_HARD_CONVOLUTIONS = {**_convolutions("hard"), "losses.sharing": 0.0}
+SHARING_GRID = (0.1, 1, 10, 100, 1000, 10000)
 """Weights of L_SWS tried; the paper's is 1000."""
+DIMENSIONS = (32, 128, 256, 512)
+"""Retrieval dimensions D beside the profile's 64."""
+
+
+def _soft_up_to(last: str) -> dict[str, Any]:
+    """Softly tied from the stem up to a part, independent above it."""
+    tied = PARTS[:PARTS.index(last) + 1]
+    return {f"coupling.{part}": "soft" if part in tied else "none" for part in PARTS}
+
+
+def _batch_hard(regression: float) -> dict[str, Any]:
+    return {"losses.semantic_form": "separate", "losses.regression": regression}
+
 
 _ALL = (
     Variant("tcn", "TCN (soft sharing)", "the paper's method: convolutions softly tied, batch norms independent",
             ledger=True),
     Variant("hws", "HWS (hard sharing)", "one encoder for both modalities, one concatenated batch",
-            {**_HARD, "coupling.call": "joint"}),
+            _ONE_ENCODER),
     Variant("hws-separate", "HWS, separate calls", "one encoder, each modality normalised by its own batch", _HARD),
     Variant("nws", "NWS (no sharing)", "two untied encoders from the same start",
             {**_convolutions("none"), "losses.sharing": 0.0}),
@@ -71,18 +91,70 @@ _ALL = (
     Variant("ledger-words", "TCN, raw word vectors", "ledger: word vectors at their own length", {"data.unit_words": False}),
     Variant("tcn-as-released", "TCN, all traps as released", "ledger: every trap of the released code at once",
             as_released=True),
-    *(Variant(f"tcn-weight-{weight:g}", f"TCN, sharing weight {weight:g}", "the sharing weight, tried over a stated grid",
-              {"losses.sharing": float(weight)}) for weight in SHARING_GRID),
+    *(Variant(f"tcn-weight-{weight}", f"TCN, sharing weight {weight}", "the sharing weight, tried over a stated grid",
+              {"losses.sharing": float(weight)}, grid_point=True) for weight in SHARING_GRID),
+    # the paper's ablation: our reading of a:b is that a weighs the class loss of the sketches, b that of the photos
+    Variant("hws-0.1-1", "HWS, class losses 0.1:1", "hard sharing with the sketches' class loss at a tenth",
+            {**_ONE_ENCODER, "losses.class_sketch": 0.1}),
+    Variant("hws-10-1", "HWS, class losses 10:1", "hard sharing with the sketches' class loss tenfold",
+            {**_ONE_ENCODER, "losses.class_sketch": 10.0}),
+    Variant("tcn-bht", "TCN, BHT", "batch-hard triplet on the features in place of the semantic metric", _batch_hard(0.0)),
+    *(Variant(f"tcn-bht-sr-{weight:g}", f"TCN, BHT+SR 1:{weight:g}",
+              "batch-hard triplet and a separate regression to the words", _batch_hard(weight)) for weight in (0.1, 1.0, 10.0)),
+    *(Variant(f"tcn-dim-{dim}", f"TCN, {dim} dimensions", "what the length of the features is worth", {"network.dim": dim})
+      for dim in DIMENSIONS),
+    Variant("couple-stem", "Soft: stem", "only the stem's convolution softly tied", _soft_up_to("stem")),
+    *(Variant(f"couple-{part}", f"Soft: stem to stage {part[-1]}", f"convolutions softly tied up to stage {part[-1]}",
+              _soft_up_to(part)) for part in PARTS[1:-1]),
+    Variant("couple-norms", "Soft: convolutions, batch-norm scale and shift",
+            "batch norms' scale and shift softly tied too, statistics independent", {"coupling.batch_norm_affine": "soft"}),
+    Variant("tcn-own-embedding", "TCN, two embedding networks", "what one embedding network for both modalities is worth",
+            {"coupling.embedding": "none"}),
+    Variant("class-only", "Class loss alone", "one encoder trained by the class loss and nothing else",
+            {**_ONE_ENCODER, "losses.distillation": 0.0, "losses.semantic": 0.0}),
+    Variant("siamese", "Siamese, contrastive", "one encoder, contrastive loss over all sketch-photo pairs of a batch",
+            {**_ONE_ENCODER, "losses.semantic": 0.0}, method=metric_learning.SIAMESE),
+    Variant("triplet", "Batch-hard triplets across modalities",
+            "one encoder, hardest photo for each sketch and hardest sketch for each photo",
+            {**_ONE_ENCODER, "losses.semantic": 0.0}, method=metric_learning.TRIPLET),
+    Variant("teacher-pca", "Frozen teacher, PCA",
+            "no training: the teacher's features reduced to D by principal components of seen classes",
+            {**_FLOOR, "evaluation.features": "backbone", "evaluation.statistics": "pca"}),
+    Variant("sake", "SAKE's idea", "one encoder told the modality, teacher corrected by word similarity; word vectors in place "
+            "of WordNet, gates by stage in place of residual blocks, our embedding and schedule",
+            {**_ONE_ENCODER, "losses.semantic": 0.0}, method=sake.SAKE),
+    Variant("frozen-conv", "Frozen convolutions, independent batch norms",
+            "control: convolutions stay at the ImageNet start, batch norms and embedding are trained",
+            _HARD_CONVOLUTIONS, method=controls.FROZEN),
+    Variant("hard-conv", "Hard-shared convolutions, independent batch norms",
+            "control: one set of convolutions, trained; batch norms by modality", _HARD_CONVOLUTIONS),
+    Variant("l2-sp", "Tied to the ImageNet start", "control: two encoders, each tied to its start by the norm that ties TCN's "
+            "to each other", _convolutions("none"), method=controls.ANCHORED),
+    Variant("l2-sp-weight-1000", "Tied to the ImageNet start, weight 1000", "control: the same at the paper's weight",
+            {**_convolutions("none"), "losses.sharing": 1000.0}, grid_point=True, method=controls.ANCHORED),
+    Variant("squared", "TCN, squared norm", "control: the squared norm, whose pull fades as the encoders near each other",
+            method=controls.SQUARED),
+    Variant("hws-slow", "HWS, encoder rate a tenth", "control: hard sharing that moves less", _ONE_ENCODER,
+            {"training.encoder_rate": 0.1}),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
 MAIN = ("tcn", "hws", "nws")
 FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
-WEIGHTS = tuple(f"tcn-weight-{weight:g}" for weight in SHARING_GRID)
+WEIGHTS = tuple(f"tcn-weight-{weight}" for weight in SHARING_GRID)
+ABLATION = ("nws", "hws-0.1-1", "hws", "hws-10-1", "tcn", "tcn-no-semantic", "tcn-bht", "tcn-bht-sr-0.1", "tcn-bht-sr-1",
+            "tcn-bht-sr-10", "tcn-no-teacher")
+COUPLING = ("nws", "couple-stem", *(f"couple-{part}" for part in PARTS[1:-1]), "tcn", "couple-norms", "tcn-shared-bn",
+            "hws-separate", "hws", "tcn-own-embedding")
+METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
+CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "tcn-weight-1000")
 LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
           "tcn-no-semantic", "tcn-no-semantic-as-released", "tcn-as-released")
-GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "weights": WEIGHTS, "ledger": LEDGER}
+GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
+          "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,
+          "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER}
+_METHODS = {variant.method.name: variant.method for variant in _ALL}
 
 
 def find(name: str) -> Variant:
@@ -91,3 +163,10 @@ def find(name: str) -> Variant:
         raise InputError(f"unknown variant '{name}'; choose among {', '.join(VARIANTS)}, or a group: "
                          f"{', '.join(GROUPS)}")
     return VARIANTS[name]
+
+
+def method_named(name: str) -> Method:
+    """The method a resolved config names (`config.method`); InputError naming the known ones otherwise."""
+    if name not in _METHODS:
+        raise InputError(f"unknown method '{name}'; choose among {', '.join(_METHODS)}")
+    return _METHODS[name]

@@ -6,7 +6,7 @@ from typing import Any, Sequence
 
 import baselines
 from baselines import ledger
-from tcn.config import Config, InputError, change
+from tcn.config import Config, InputError, change, flatten, to_dict
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ _LAPTOP = {
 }
 _SKETCHY = {"data.dataset": "sketchy", "data.split": "1"}
 _KEPT_APART = {"network.embedding_norm": "per_modality", "network.dropout": 0.5}
+WIDE_DROPOUT = 0.7
+"""Dropout of features longer than 64 where shorter ones have any (released)."""
 
 PROFILES: dict[str, Profile] = {
     "laptop": Profile(
@@ -74,6 +76,11 @@ PROFILES: dict[str, Profile] = {
 }
 
 FEEDS = {
+    **{name: "coupling table and figure" for name in baselines.COUPLING},
+    **{name: "ablation table" for name in baselines.ABLATION},
+    **{name: "dimension table and figure" for name in baselines.GROUPS["dimensions"]},
+    **{name: "table of other methods" for name in baselines.METHODS},
+    **{name: "table of controls, layer distances" for name in baselines.CONTROLS},
     **{name: "comparison table, ablation table, motivation curves, singular values, t-SNE, retrieval examples"
        for name in baselines.MAIN},
     "hws-separate": "ablation table, singular values",
@@ -95,7 +102,8 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
          seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False) -> list[Cell]:
     """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name.
 
-    `as_released` turns on every trap of the ledger in every cell, below the variant's own delta.
+    `as_released` turns on every trap of the ledger in every cell, below the variant's own delta. A point of a
+    grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out.
     """
     known = sorted({dataset for dataset, _ in profile.base})
     for name in datasets or ():
@@ -103,7 +111,7 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
             elsewhere = [p.name for p in PROFILES.values() if any(name == dataset for dataset, _ in p.base)]
             raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
                              + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
-    cells = []
+    cells: list[Cell] = []
     for (dataset, split), delta in profile.base.items():
         if datasets and dataset not in datasets:
             continue
@@ -111,9 +119,20 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
             for name in expand_variants(variants or profile.variants):
                 variant = baselines.find(name)
                 traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
-                settings = {**delta, **traps, **(profile.quick if quick else {}), **variant.delta, **overrides,
-                            "method": variant.method.name, "seed": seed}
+                base = change(Config(), {**delta, **traps, **(profile.quick if quick else {})})
+                settings = {**_relative(variant, base), **variant.delta, **overrides, "method": variant.method.name, "seed": seed}
                 if variant.delta.get("training.optimizer") == "none":
                     settings["training.epochs"] = 0
-                cells.append(Cell(dataset, split, name, change(Config(), settings)))
+                config = change(base, settings)
+                if not (variant.grid_point and any(cell.config == config for cell in cells)):
+                    cells.append(Cell(dataset, split, name, config))
     return cells
+
+
+def _relative(variant: baselines.Variant, base: Config) -> dict[str, Any]:
+    """Settings of a variant that depend on the profile's: multiplied ones, and the dropout of longer features."""
+    flat = flatten(to_dict(base))
+    settings = {key: flat[key] * factor for key, factor in variant.factors.items()}
+    if base.network.dropout and variant.delta.get("network.dim", base.network.dim) > 64:
+        settings["network.dropout"] = WIDE_DROPOUT
+    return settings

@@ -146,7 +146,7 @@ def check_material(original: Original, material: Material) -> str:
                              f"{_short(here)} here; the same data set is needed to reproduce it (python -m tcn data check)")
     identity = material.identity(cell.config)
     words = record.get("words_digest")
-    if words and words != material.words(cell.config).digest:
+    if words and words != material.words_digest(cell.config):
         raise InputError(f"{original.folder.name} was made with other word vectors; pass the same file with --words")
     return identity
 

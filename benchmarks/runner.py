@@ -7,7 +7,7 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import baselines
+from baselines import method_named
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.store import (EPOCH_TERMS, STEP_TERMS, CellFolder, Mirror, NoMirror, read_json, write_bytes, write_json,
@@ -26,8 +27,9 @@ from tcn import backbones, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.datasets import Files, Split
+from tcn.distances import Distances
 from tcn.execution import place
-from tcn.features import Standardiser, extract, singular_values, unit
+from tcn.features import Components, Standardiser, extract, singular_values, unit
 from tcn.method import Ingredients, Method
 from tcn.pixels import Pixels, decode, pack
 from tcn.seeding import numpy_stream
@@ -36,7 +38,9 @@ from tcn.words import Words, load_words
 HEADLINE = ("released", "standard")
 """Rules that head the tables; the other four are recorded where all queries meet the whole gallery."""
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
-EMOJI_WORDS = Path(datasets.__file__).parent / "splits" / "emoji_words.csv"
+_SPLITS = Path(datasets.__file__).parent / "splits"
+EMOJI_WORDS, IMAGENET_WORDS = _SPLITS / "emoji_words.csv", _SPLITS / "imagenet_words.csv"
+"""The same sentence model's vectors of the laptop's classes and of ImageNet's (benchmarks/make_words.py)."""
 SHOWN = 13
 FIXED_EXAMPLES = 4
 METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "standard_error", "chance", "ceiling", "ties",
@@ -73,6 +77,7 @@ class Material:
         self._pixels: dict[tuple[str, str, str, int], Pixels] = {}
         self._words: dict[tuple[str, str, bool], Words] = {}
         self._listings: dict[str, datasets.Listings] = {}
+        self._imagenet_words: Words | None = None
 
     def split(self, dataset: str, name: str) -> Split:
         """The split's file lists; InputError saying precisely what is missing."""
@@ -106,11 +111,26 @@ class Material:
             self._words[key] = load_words(source, self.split(data.dataset, data.split).seen, unit=data.unit_words)
         return self._words[key]
 
+    def imagenet_words(self, config: Config) -> Words:
+        """Word vectors of ImageNet's 1,000 classes, from the source that gave the seen classes'."""
+        if self._imagenet_words is None:
+            source = self.places.words or IMAGENET_WORDS
+            self._imagenet_words = load_words(source, backbones.imagenet_names(), unit=True)
+        return self._imagenet_words
+
+    def words_digest(self, config: Config) -> str | None:
+        """Digest of all word vectors that a run reads; None where it reads none."""
+        if not _uses_words(config):
+            return None
+        digests = [self.words(config).digest]
+        if method_named(config.method).compares_words:
+            digests.append(self.imagenet_words(config).digest)
+        return "+".join(digests)
+
     def identity(self, config: Config) -> str:
         """The run's identity on this data."""
         split = self.split(config.data.dataset, config.data.split)
-        words = self.words(config).digest if _uses_words(config) else ""
-        return identity(config, split.data_digest, split.split_digest, words)
+        return identity(config, split.data_digest, split.split_digest, self.words_digest(config) or "")
 
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher, words: what a model is built from."""
@@ -121,11 +141,13 @@ class Material:
             words = torch.from_numpy(np.asarray(self.words(config).vectors))
         else:
             words = torch.zeros(len(split.seen), 1)
-        return Ingredients(encoder, teacher, classifier, words, len(split.seen))
+        further = torch.from_numpy(self.imagenet_words(config).vectors) if method_named(config.method).compares_words else None
+        return Ingredients(encoder, teacher, classifier, words, len(split.seen), further)
 
 
 def _uses_words(config: Config) -> bool:
-    used = config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
+    used = (config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
+            or method_named(config.method).compares_words)
     return config.training.optimizer != "none" and used
 
 
@@ -191,7 +213,7 @@ def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror 
     before = _earlier(folder)
     record = {**provenance.collect(device), "command": command, "identity": folder.identity, "data_digest": split.data_digest,
               "split_digest": split.split_digest, "resumed_from_epoch": folder.epochs_done, "seed": cell.seed,
-              "words_digest": material.words(cell.config).digest if _uses_words(cell.config) else None,
+              "words_digest": material.words_digest(cell.config),
               "manifest": _manifest(split, material.places.cache), "notes": list(split.notes)}
     write_json(folder.path / "provenance.json", record)
     provenance.write_diff(folder.path / "diff.patch")
@@ -263,16 +285,21 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
     best_epoch = None
     if cell.trained:
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
+        distances = Distances(model.encoders, config.training.epochs * source.steps)
+        distances_file = folder.path / "distances.npz"
+        if folder.epochs_done and distances_file.exists():
+            distances.resume(distances_file, folder.epochs_done * source.steps)
 
         def note(history: training.History) -> None:
             write_table(folder.path / "history.csv", history.epochs, EPOCH_TERMS)
             write_table(folder.path / "steps.csv", history.steps, STEP_TERMS)
+            _write_arrays(distances_file, distances.arrays())
             folder.set_state("running", None, int(history.epochs[-1]["epoch"]), history.best_epoch)
             write_json(folder.path / "spent.json", {"seconds": sum(r.get("seconds", 0) for r in history.epochs)})
             view.history(history.epochs, history.steps)
 
         history = training.fit(method, model, source, validation_data(material, config), config, folder.path, device, label,
-                               material.places.progress, note)
+                               material.places.progress, note, distances)
         best_epoch = history.best_epoch
         record |= {"selected_by": {"validation_map": "validation mAP@all", "seen_accuracy": "seen-class accuracy"}[
                        config.training.select_by],
@@ -318,8 +345,7 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
                        side=side)
 
     seen = {m: features(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
-    standard = {m: Standardiser.fit(seen[m]) if evaluation.statistics == "per_modality" else (lambda x: x)
-                for m in Modality}
+    standard = _treatment(config, seen)
     seen = {m: standard[m](seen[m]) for m in Modality}
 
     def photos(role: str, side: Modality) -> np.ndarray:
@@ -344,6 +370,10 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
         if classes == "unseen":
             _write_features(folder.path / "features.npz", split, query, gallery, files)
             _write_singular_values(folder.path / "singular_values.csv", seen, query, gallery)
+            curve = metrics.precision_recall(query, gallery, files[0].labels, files[1].labels, device=device)
+            write_table(folder.path / "precision_recall.csv",
+                        [{"features": "real", "recall": float(r), "precision": float(p)}
+                         for r, p in zip(metrics.RECALLS.round(2), curve)], ("features", "recall", "precision"))
             _write_examples(folder.path, split, query, gallery, files, every["real/released/mAP@all"])
             if ledger:
                 sides = [gallery if side.value == evaluation.photo_side else photos(gallery_role, side)
@@ -353,6 +383,17 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
                 ("query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"))
     _write_arrays(folder.path / "per_query.npz", every)
     write_table(folder.path / "metrics.csv", rows, METRIC_COLUMNS)
+
+
+def _treatment(config: Config, seen: dict[Modality, np.ndarray]) -> dict[Modality, Callable[[np.ndarray], np.ndarray]]:
+    """What features of each modality go through before they are scored, fitted on seen training images."""
+    how = config.evaluation.statistics
+    if how == "per_modality":
+        return {m: Standardiser.fit(seen[m]) for m in Modality}
+    if how == "pca":
+        both = Components.fit(np.concatenate(list(seen.values())), config.network.dim)
+        return {m: both for m in Modality}
+    return {m: lambda features: features for m in Modality}
 
 
 def _codes(seen: dict[Modality, np.ndarray], query: np.ndarray, gallery: np.ndarray, config: Config

@@ -31,7 +31,8 @@ STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "s
 EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo", "distillation", "sharing",
                "semantic", "seen_accuracy", "validation_map", "seconds", "pairs_per_second")
 MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "steps.csv", "metrics.csv", "per_query.csv",
-            "per_query.npz", "ledger.csv", "singular_values.csv", "examples.json", "diff.patch")
+            "per_query.npz", "ledger.csv", "singular_values.csv", "precision_recall.csv", "distances.npz", "examples.json",
+            "diff.patch")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

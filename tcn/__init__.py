@@ -24,6 +24,7 @@ measures    ranks -> AP and Prec by every rule, over tie orders
 sweeps      the same on a CPU, as fast as its caches allow
 metrics     one ranking -> every named protocol -> Scores
 features    network -> features; standardisation; singular values
+distances   how far the encoders move from their start and from each other
 method      what training needs to know of a way to learn; TCN's own
 training    the loop: fit(method, model, ...) -> History
 """

@@ -22,6 +22,11 @@ from tcn.execution import crop_convolutions, fold_batch_norms, ordered, reduced
 IMAGENET_CLASSES = 1000
 
 
+def imagenet_names() -> tuple[str, ...]:
+    """Names of ImageNet's 1,000 classes, in the classifier's order, as torchvision gives them."""
+    return tuple(models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
 class Backbone(nn.Module):
     """An encoder: images [B, 3, H, W], ImageNet-normalised -> features [B, d] (global average pooling).
 

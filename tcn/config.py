@@ -178,7 +178,8 @@ class Evaluation:
     """`embedding` (D) or `backbone` (d, before the embedding)."""
     statistics: str = "network"
     """`network`: as the network stands. `per_modality`: features standardised per modality by mean and
-    standard deviation taken from seen training images (for floors)."""
+    standard deviation taken from seen training images (for floors). `pca`: reduced to `network.dim` by principal components of
+    seen training images of both modalities."""
     photo_side: str = "photo"
     """Which side's output of the embedding gives the photos' features: `photo`, or `sketch` (released: at test time
     photos are normalised with the sketches' statistics, where these are kept apart)."""
@@ -232,7 +233,7 @@ _CHOICES = {
     "execution.teacher": ("folded", "as-is"),
     "execution.convolutions": ("cropped", "as-is"),
     "evaluation.features": ("embedding", "backbone"),
-    "evaluation.statistics": ("network", "per_modality"),
+    "evaluation.statistics": ("network", "per_modality", "pca"),
     "evaluation.photo_side": ("photo", "sketch"),
     "evaluation.itq_rule": ("textbook", "released"),
     "evaluation.itq_fit": ("seen", "as-released"),

@@ -63,6 +63,11 @@ class CoupledEncoders(nn.Module):
         return [(sub_s._parameters[name], sub_p._parameters[name])
                 for part, sub_s, sub_p, name in self._walk() if self._mode(part, sub_s) == "soft"]
 
+    def tensors(self) -> Iterator[tuple[str, nn.Module, Tensor, Tensor]]:
+        """Every parameter as (part, the module that owns it, the sketch encoder's, the photo encoder's), in definition order."""
+        for part, sub_s, sub_p, name in self._walk():
+            yield part, sub_s, sub_s._parameters[name], sub_p._parameters[name]
+
     def _mode(self, part: str, module: nn.Module) -> str:
         is_norm = isinstance(module, BATCH_NORMS)
         return self.coupling.batch_norm_affine if is_norm else getattr(self.coupling, part)

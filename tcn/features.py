@@ -1,4 +1,4 @@
-"""Trained network -> features of any list of images, and standardisation per modality.
+"""Trained network -> features of any list of images; standardisation per modality; principal components.
 
 In: a model with `encode(images, modality)`, decoded images. Out: float32 arrays, rows in the list's order.
 Paper: retrieval on the embedding's features.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
-from tcn.config import Modality
+from tcn.config import InputError, Modality
 from tcn.execution import scoring_mode
 from tcn.images import to_network
 from tcn.pixels import Pixels, ahead, ahead_for, to_float
@@ -59,6 +60,27 @@ class Standardiser:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         return ((features - self.mean) / self.deviation).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Mean [d] and principal components [D, d] of features of seen training images, both modalities together."""
+
+    mean: np.ndarray
+    components: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray, dim: int) -> "Components":
+        """The `dim` directions of largest variance of features [N, d]. InputError where D exceeds min(N, d)."""
+        if not 0 < dim <= min(features.shape):
+            raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
+                             f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
+        # An exact solver, so that the same features give the same components on every call.
+        found = PCA(dim, svd_solver="covariance_eigh").fit(features.astype(np.float64))
+        return cls(found.mean_, found.components_)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return ((features - self.mean) @ self.components.T).astype(np.float32)
 
 
 def unit(features: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ live outside this package; nothing here looks them up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tcn.backbones import Backbone, Classifier, Teacher
 from tcn.batches import PairBatch
 from tcn.config import Config, Modality
+from tcn.coupling import CoupledEncoders
 from tcn.losses import (batch_hard, classification, distillation, semantic_metric, semantic_regression,
                         sharing_norms)
 from tcn.network import CoupledNetwork
@@ -38,26 +39,32 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a model is built from: encoder and its classifier, the teacher and its classifier, words [C, W]."""
+    """What a model is built from: encoder and its classifier, the teacher and its classifier, words [C, W].
+
+    imagenet_words: vectors [1000, W] of ImageNet's class names, from the same source; None for methods that read none.
+    """
 
     encoder: Backbone
     teacher: Backbone
     classifier: Classifier
     words: Tensor
     classes: int
+    imagenet_words: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to learn: `name` enters the run's identity; `build` makes the model; `losses` reads a batch.
 
-    The model is an nn.Module with encode(images, modality, side=None), encode_backbone, classify(features, modality)
-    and groups() -> {"encoder": [...], "head": [...]} parameters.
+    The model is an nn.Module with encode(images, modality, side=None), encode_backbone, classify(features, modality),
+    groups() -> {"encoder": [...], "head": [...]} parameters, and `encoders`, its CoupledEncoders.
     """
 
     name: str
     build: Callable[[Config, Ingredients], nn.Module]
     losses: Callable[[nn.Module, PairBatch, Config, torch.Generator], LossTerms]
+    compares_words: bool = False
+    """Reads word vectors of seen classes and of ImageNet's classes whatever the weights of the losses are."""
 
 
 class TcnModel(nn.Module):
@@ -79,6 +86,11 @@ class TcnModel(nn.Module):
             # In place: names in the checkpoint stay; compilation itself waits for the first step.
             for backbone in {encoders.sketch, encoders.photo, self.teacher.backbone}:
                 backbone.compile()
+
+    @property
+    def encoders(self) -> CoupledEncoders:
+        """The two encoders, coupled as asked."""
+        return self.network.encoders
 
     @property
     def teacher(self) -> Teacher:
@@ -108,17 +120,33 @@ class TcnModel(nn.Module):
         return {"encoder": encoders, "head": [p for p in self.parameters() if id(p) not in known]}
 
 
-def tcn_losses(model: TcnModel, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
-    """All terms of the paper's total loss on one batch; terms of weight 0 that cost a forward pass are left out."""
+class Tying(Protocol):
+    """A penalty on the encoders' weights, a scalar; None where nothing is tied."""
+
+    def __call__(self, model: TcnModel, config: Config) -> Tensor | None: ...
+
+
+def soft_tying(model: TcnModel, config: Config) -> Tensor | None:
+    """L_SWS: the sum of ||theta_sketch - theta_photo||_F over softly tied tensors (paper: weight sharing)."""
+    pairs = model.network.soft_pairs()
+    return sharing_norms(pairs, config.execution.sharing).sum() if pairs else None
+
+
+def tcn_losses(model: TcnModel, batch: PairBatch, config: Config, generator: torch.Generator, tying: Tying = soft_tying
+               ) -> LossTerms:
+    """All terms of the paper's total loss on one batch; terms of weight 0 that cost a forward pass are left out.
+
+    tying: what stands for L_SWS, under its weight and name (the paper's unless a control replaces it).
+    """
     out = model.network(batch.sketches, batch.photos)
     weights = config.losses
     terms = {"class_sketch": classification(out.sketch_logits, batch.labels),
              "class_photo": classification(out.photo_logits, batch.labels)}
     if weights.distillation > 0:
         terms["distillation"] = distillation(out.photo_distillation, model.teacher(batch.photos))
-    pairs = model.network.soft_pairs()
-    if pairs:
-        terms["sharing"] = sharing_norms(pairs, config.execution.sharing).sum()
+    tied = tying(model, config)
+    if tied is not None:
+        terms["sharing"] = tied
     applied = {name: getattr(weights, name) for name in (*terms, "semantic")}
     form = weights.semantic_form
     if weights.semantic == 0 and weights.semantic_off == "as-released":

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tcn.config import InputError
 from tcn.measures import Measure, expected, from_ranks, harmonic_numbers, score_block
-from tcn.rankings import Gallery, TieGroups, random_ranks
+from tcn.rankings import Gallery, TieGroups, random_ranks, sort_rows
 from tcn.sweeps import sweep
 
 
@@ -449,6 +449,48 @@ def rank(
         keys = table.keys(table.distances(queries[begin:begin + size]))
         found.append((keys.topk(k, dim=1, largest=False, sorted=True).values % len(photos)).cpu().numpy())
     return np.concatenate(found)
+
+
+RECALLS = np.linspace(0, 1, 101)
+"""Levels of recall at which precision is read."""
+
+
+def precision_recall(query: Any, gallery: Any, query_labels: Any, gallery_labels: Any, metric: str = "euclidean", *,
+                     block: int | None = None, device: str | torch.device | None = None) -> np.ndarray:
+    """Interpolated precision at `RECALLS`, float64 [101]: the mean over queries whose class has photos.
+
+    At a level of recall it is the highest precision at that recall or a higher one, as in the PASCAL VOC challenge. Ties
+    stand in gallery order. Features, labels and errors as in `score`; InputError where no query's class has a photo.
+
+    >>> import numpy as np
+    >>> curve = precision_recall(np.eye(2)[:1], np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), ["a"], ["a", "b", "a"])
+    >>> curve[[0, 50, 51, 100]].round(3).tolist()
+    [1.0, 1.0, 0.667, 0.667]
+    """
+    queries, photos = _comparable(query, gallery, metric, device)
+    wanted = _labels("query_labels", query_labels, len(queries), "query")
+    there = _labels("gallery_labels", gallery_labels, len(photos), "gallery")
+    table = Gallery.of(photos, torch.arange(len(photos), device=photos.device), queries, metric)
+    size = _block_size(block, len(photos))
+    total, counted = np.zeros(len(RECALLS)), 0
+    for begin in range(0, len(queries), size):
+        keys = table.keys(table.distances(queries[begin:begin + size]))
+        order = (sort_rows(keys) % len(photos)).cpu().numpy()
+        hits = there[order] == wanted[begin:begin + size, None]
+        relevant = hits.sum(1)
+        hits, relevant = hits[relevant > 0], relevant[relevant > 0]
+        found = hits.cumsum(1)
+        precision = found / np.arange(1, len(photos) + 1)
+        # from the end: the highest precision at this rank or a later one
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        for row, curve, number in zip(found, best, relevant):
+            # the first rank that reaches a recall of r has ceil(r * R) hits; rounding guards products such as 0.07 * 100
+            needed = np.maximum(1, np.ceil(np.round(RECALLS * number, 9)))
+            total += curve[np.searchsorted(row, needed)]
+        counted += len(hits)
+    if not counted:
+        raise InputError("no query's class has a photo in the gallery; check query_labels and gallery_labels")
+    return total / counted
 
 
 # ----------------------------------------------------------------------------------------------------- checks

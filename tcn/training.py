@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tcn import metrics
 from tcn.batches import PairBatch, PairSource
 from tcn.config import Config, InputError, Modality
+from tcn.distances import Distances
 from tcn.execution import training_mode
 from tcn.features import extract
 from tcn.method import Method
@@ -126,11 +127,12 @@ def adam(model: nn.Module, config: Config) -> torch.optim.Adam:
 
 def fit(method: Method, model: nn.Module, source: PairSource, validation: ValidationData, config: Config,
         folder: Path, device: torch.device, label: str = "", progress: bool = True,
-        on_epoch: Callable[[History], None] | None = None) -> History:
+        on_epoch: Callable[[History], None] | None = None, distances: Distances | None = None) -> History:
     """Train `model` in place and leave it at its chosen epoch.
 
     Resumes from `folder/resume.pt` where an earlier call stopped at the end of an epoch; writes that file and
-    `folder/best.pt` atomically. `on_epoch` is called after each epoch. Raises Diverged where a loss is not finite.
+    `folder/best.pt` atomically. `on_epoch` is called after each epoch. `distances`, made from the model at its start, are
+    read at the steps it asks for. Raises Diverged where a loss is not finite.
     """
     settings = config.training
     optimizer = adam(model, config)
@@ -150,7 +152,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     with bar:
         for epoch in range(done + 1, settings.epochs + 1):
             bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
-            row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history)
+            row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, distances)
             row.update(validate(model, validation, config.data.image_size, device))
             history.epochs.append(row)
             value = row[settings.select_by]
@@ -216,7 +218,7 @@ class _Readings:
 
 
 def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
-           epoch: int, device: torch.device, bar: tqdm, history: History) -> dict[str, float]:
+           epoch: int, device: torch.device, bar: tqdm, history: History, distances: Distances | None) -> dict[str, float]:
     model.train()
     current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in base_rates(config).items()}
     for group in optimizer.param_groups:
@@ -229,6 +231,9 @@ def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, s
         for step, batch in enumerate(source.epoch(config.seed, epoch, device)):
             generator = torch_stream(config.seed, "alpha", epoch, step)
             readings.add(train_step(method, model, optimizer, batch, config, generator), len(batch))
+            done = (epoch - 1) * source.steps + step + 1
+            if distances is not None and distances.due(done):
+                distances.read(done)
             bar.update(len(batch))
         readings.fetch()
     seconds = time.perf_counter() - started

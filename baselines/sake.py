@@ -1,0 +1,135 @@
+"""SAKE's idea: one network that is told the modality, and a teacher's signal corrected by how near class names are.
+
+In: TCN's ingredients and word vectors of ImageNet's class names. Out: a `Method`. Source: Liu, Xie, Wang and Yuille,
+"Semantic-Aware Knowledge Preservation for Zero-Shot Sketch-Based Image Retrieval" (ICCV 2019), and its released code.
+
+Kept: one encoder with conditional squeeze-and-excitation, told the modality of each image; class loss on both modalities;
+the teacher's soft targets on photos alone, with 0.3 times the similarity of the photo's class to each ImageNet class added
+to the teacher's logits. Not faithful: the similarity is the cosine of word vectors, theirs comes from WordNet; the gates
+stand at the end of each stage, theirs inside every residual block; the embedding, its SVD start, pairs, optimiser and
+schedule are the suite's, the same for all methods.
+"""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tcn.backbones import Backbone
+from tcn.batches import PairBatch
+from tcn.config import Config, InputError, Modality, wholly_shared
+from tcn.losses import classification, distillation
+from tcn.method import Ingredients, LossTerms, Method, TcnModel
+from tcn.seeding import stream_seed
+
+SIMILARITY_WEIGHT = 0.3
+"""Weight of the similarity beside the teacher's logits (released code)."""
+REDUCTION = 16
+"""Channels over hidden units of a gate (squeeze-and-excitation's own)."""
+TOLD = {Modality.SKETCH: 1.0, Modality.PHOTO: 0.0}
+
+
+class Gate(nn.Module):
+    """Squeeze-and-excitation told the modality: maps [B, C, H, W], tag [B, 1] -> maps, scaled by channel within (0, 2).
+
+    It starts as the identity, so that the network starts as the ImageNet one.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels + 1, max(1, channels // REDUCTION))
+        self.excite = nn.Linear(self.squeeze.out_features, channels)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
+
+    def forward(self, maps: Tensor, tag: Tensor) -> Tensor:
+        told = torch.cat([maps.mean((2, 3)), tag.to(maps.dtype)], 1)
+        return maps * (2 * torch.sigmoid(self.excite(F.relu(self.squeeze(told)))))[:, :, None, None]
+
+
+class Gates(nn.Module):
+    """A gate at the end of every part of an encoder; `told` says of which modality the images are that pass next."""
+
+    def __init__(self, encoder: Backbone) -> None:
+        super().__init__()
+        self._tag: Tensor | None = None
+        ends = {part: modules[-1] for part, modules in encoder.parts().items()}
+        self.gates = nn.ModuleDict({part: Gate(channels) for part, channels in _channels(encoder, ends).items()})
+        for part, module in ends.items():
+            module.register_forward_hook(lambda module, inputs, maps, part=part: self.gates[part](maps, self._tag))
+
+    @contextmanager
+    def told(self, tag: Tensor) -> Iterator[None]:
+        """Images pass with this tag [B, 1]."""
+        self._tag = tag
+        try:
+            yield
+        finally:
+            self._tag = None
+
+
+@torch.no_grad()
+def _channels(encoder: Backbone, ends: dict[str, nn.Module]) -> dict[str, int]:
+    """Channels that leave each part, seen on a blank image."""
+    found: dict[str, int] = {}
+    handles = [module.register_forward_hook(lambda module, inputs, maps, part=part: found.__setitem__(part, maps.shape[1]))
+               for part, module in ends.items()]
+    was_training = encoder.training
+    encoder.eval()(torch.zeros(1, 3, 64, 64))
+    encoder.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+class SakeModel(TcnModel):
+    """One encoder with gates that are told the modality; TCN's embedding and heads."""
+
+    def __init__(self, config: Config, ingredients: Ingredients) -> None:
+        if not wholly_shared(config.coupling):
+            raise InputError("method 'sake' has one network; every part of 'coupling' must be 'hard'")
+        if ingredients.imagenet_words is None:
+            raise InputError("method 'sake' compares class names with ImageNet's; word vectors of these are missing")
+        if config.network.batch_norm_split > 1:
+            raise InputError("method 'sake' tags a whole batch; set network.batch_norm_split=1")
+        super().__init__(config, ingredients)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(config.seed, "gates"))
+            self.gates = Gates(self.encoders.sketch)
+        similarity = F.normalize(ingredients.words.double()) @ F.normalize(ingredients.imagenet_words.double()).T
+        self.register_buffer("similarity", similarity.float(), persistent=False)
+
+    def _tag(self, images: Tensor, modality: Modality) -> Tensor:
+        return images.new_full((len(images), 1), TOLD[modality])
+
+    def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
+        with self.gates.told(self._tag(images, modality)):
+            return super().encode(images, modality, side)
+
+    def encode_backbone(self, images: Tensor, modality: Modality) -> Tensor:
+        with self.gates.told(self._tag(images, modality)):
+            return super().encode_backbone(images, modality)
+
+    def forward_pair(self, batch: PairBatch) -> Any:
+        """A training step's `CoupledOutput`: sketches and photos in one call, each image with its own tag."""
+        if self.network.encoders.joint:
+            tag = torch.cat([self._tag(batch.sketches, Modality.SKETCH), self._tag(batch.photos, Modality.PHOTO)])
+            with self.gates.told(tag):
+                return self.network(batch.sketches, batch.photos)
+        raise InputError("method 'sake' takes both modalities in one batch; set coupling.call=joint")
+
+
+def sake_losses(model: SakeModel, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
+    """Class loss on both modalities; the corrected teacher's on photos (the paper's total loss of two terms)."""
+    out = model.forward_pair(batch)
+    teacher = model.teacher(batch.photos) + SIMILARITY_WEIGHT * model.similarity[batch.labels]
+    terms = {"class_sketch": classification(out.sketch_logits, batch.labels),
+             "class_photo": classification(out.photo_logits, batch.labels),
+             "distillation": distillation(out.photo_distillation, teacher)}
+    return LossTerms(terms, {name: getattr(config.losses, name) for name in terms})
+
+
+SAKE = Method("sake", SakeModel, sake_losses, compares_words=True)
