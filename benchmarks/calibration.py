@@ -70,6 +70,8 @@ class TrainingShape:
     batch_norm_split: int
     execution: str
     """How it is computed (precision, layout, compiling), as JSON."""
+    method: str
+    """Other methods' losses, and what they leave untrained, cost other times."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def training_shape(config: Config) -> TrainingShape:
     parts = {getattr(config.coupling, part) for part in PARTS}
     return TrainingShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.batch_pairs,
                          config.network.dim, 1 if parts == {"hard"} else 2, config.coupling.call == "joint", "soft" in parts,
-                         config.losses.distillation > 0, config.network.batch_norm_split, _execution(config))
+                         config.losses.distillation > 0, config.network.batch_norm_split, _execution(config), config.method)
 
 
 def extraction_shape(config: Config) -> ExtractionShape:

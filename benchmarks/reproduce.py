@@ -191,7 +191,7 @@ def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
     worst, where = max(((abs(a - b), name) for name, whole, a, b in pairs if whole), default=(math.nan, ""))
     compared, unequal = len(pairs), [] if all(a == b for _, _, a, b in pairs) else ["metrics.csv"]
     for name, check in (("per_query.npz", _arrays), ("features.npz", _arrays), ("history.csv", _rows), ("steps.csv", _rows),
-                        ("checkpoint.pt", _tensors)):
+                        ("precision_recall.csv", _rows), ("distances.npz", _arrays), ("checkpoint.pt", _tensors)):
         if (first / name).exists():
             number, equal = check(first / name, second / name)
             compared += number

@@ -57,6 +57,8 @@ def test_cells_of_one_shape_are_measured_once():
     assert (shapes["nws"].encoders, shapes["nws"].tied) == (2, False)
     assert (shapes["hws"].encoders, shapes["hws"].joint, shapes["hws-separate"].joint) == (1, True, False)
     assert not shapes["tcn-no-teacher"].teacher
+    controls = {name: training_shape(cell.config) for name, cell in planned("controls").items()}
+    assert controls["frozen-conv"] != controls["hard-conv"] and controls["squared"] != shapes["tcn"]
     assert training_shape(planned("tcn", data__batch_pairs=64)["tcn"].config) != shapes["tcn"]
 
 

@@ -49,9 +49,9 @@ def test_every_cell_leaves_its_plain_files(finished):
     for name, folder in found.items():
         files = {p.name for p in folder.iterdir()}
         always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "per_query.npz",
-                  "features.npz", "singular_values.csv", "examples.json", "examples"}
+                  "features.npz", "singular_values.csv", "precision_recall.csv", "examples.json", "examples"}
         assert always <= files
-        assert ({"history.csv", "steps.csv", "checkpoint.pt"} <= files) == ("floor" not in name)
+        assert ({"history.csv", "steps.csv", "distances.npz", "checkpoint.pt"} <= files) == ("floor" not in name)
         assert ("ledger.csv" in files) == ("__tcn__" in name)
         assert not {"resume.pt", "best.pt"} & files
         status = json.loads((folder / "status.json").read_text())
