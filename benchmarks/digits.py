@@ -1,0 +1,304 @@
+"""The extension: digits on plain ground -> digits blended with photos, by domain-adversarial training.
+
+`python benchmarks/digits.py` trains every method of baselines/domain_adversarial.py with several seeds and writes plain
+files; finished runs are kept. With --mnist it is the published task, MNIST -> MNIST-M; without, scikit-learn's own
+handwritten digits (8 x 8 pixels, 1,797 of them) are blended with two photos that scikit-learn ships: the same blending, a
+much smaller task, and named so everywhere. No MLflow here: the runs take seconds and their files say all.
+"""
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from baselines.domain_adversarial import METHODS, DigitModel, Settings, losses
+from benchmarks import provenance
+from benchmarks.launch import duration
+from benchmarks.store import read_json, write_bytes, write_json, write_table
+from tcn.config import InputError
+from tcn.seeding import numpy_stream
+
+OFFLINE = "scikit-learn digits to the same blended with photos (offline, not MNIST)"
+PUBLISHED = "MNIST to MNIST-M"
+HISTORY = ("step", "label", "domain", "sharing", "source_accuracy", "target_accuracy")
+RESULTS = ("data", "method", "title", "seed", "target_accuracy", "source_accuracy", "steps", "seconds", "folder")
+READINGS = 20
+"""Times that accuracies are read in a run; for the reader only, nothing is chosen by them."""
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Images uint8 [N, 3, S, S] and labels int64 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned from (`source`, and `target`, whose labels training never sees) and what is tested."""
+
+    name: str
+    source: Domain
+    target: Domain
+    source_test: Domain
+    target_test: Domain
+
+
+def blend(digits: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """MNIST-M's rule: |patch - digit| by pixel and channel. digits uint8 [N, S, S], patches uint8 [N, 3, S, S] -> the latter."""
+    return np.abs(patches.astype(np.int16) - digits[:, None].astype(np.int16)).astype(np.uint8)
+
+
+def patches(photos: Sequence[np.ndarray], number: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`number` random crops uint8 [N, 3, size, size] of photos uint8 [H, W, 3]. InputError where a photo is smaller."""
+    found = np.empty((number, 3, size, size), np.uint8)
+    for i, which in enumerate(rng.integers(0, len(photos), number)):
+        photo = photos[which]
+        if min(photo.shape[:2]) < size:
+            raise InputError(f"a photo of {photo.shape[1]} x {photo.shape[0]} pixels is too small for patches of {size}")
+        top, left = (int(rng.integers(0, side - size + 1)) for side in photo.shape[:2])
+        found[i] = photo[top:top + size, left:left + size].transpose(2, 0, 1)
+    return found
+
+
+def offline_task(size: int) -> Task:
+    """Disjoint digits for source, target and both tests; target's training and test patches from disjoint halves of the photos."""
+    from sklearn.datasets import load_digits, load_sample_images
+
+    digits = load_digits()
+    order = numpy_stream(0, "digits split").permutation(len(digits.target))
+    grey = np.stack([np.asarray(Image.fromarray((image * (255 / 16)).round().astype(np.uint8)).resize((size, size), Image.BILINEAR))
+                     for image in digits.images])[order]
+    labels = digits.target[order].astype(np.int64)
+    photos = load_sample_images().images
+    left, right = ([photo[:, half] for photo in photos] for half in (slice(0, 320), slice(320, None)))
+    third = len(labels) // 3
+    source, target, source_test, target_test = (slice(0, third), slice(third, 2 * third), slice(2 * third, 2 * third + third // 2),
+                                                slice(2 * third + third // 2, None))
+
+    def blended(part: slice, halves: list[np.ndarray], role: str) -> Domain:
+        crops = patches(halves, len(labels[part]), size, numpy_stream(0, "digits patches", len(role)))
+        return Domain(blend(grey[part], crops), labels[part])
+
+    return Task(OFFLINE, _plain(grey[source], labels[source]), blended(target, left, "target"),
+                _plain(grey[source_test], labels[source_test]), blended(target_test, right, "target test"))
+
+
+def mnist_task(root: Path, download: bool, target_root: Path | None, photos_folder: Path | None) -> Task:
+    """MNIST, and MNIST-M read from `target_root` or blended here with photos of a folder (BSDS500's in the source)."""
+    from torchvision.datasets import MNIST
+
+    try:
+        parts = [MNIST(str(root), train=train, download=download) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"--mnist {root}: no MNIST there ({str(error).splitlines()[0]}); give the folder that holds "
+                         f"MNIST/raw, or add --download") from error
+    train, test = (Domain(part.data.numpy(), part.targets.numpy().astype(np.int64)) for part in parts)
+    if target_root is not None:
+        target, target_test = (_mnist_m(target_root, name) for name in ("train", "test"))
+    elif photos_folder is not None:
+        photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(photos_folder.glob("**/*.jpg"))]
+        if len(photos) < 2:
+            raise InputError(f"--photos {photos_folder} holds {len(photos)} .jpg files; at least 2 are needed")
+        halves = photos[::2], photos[1::2]
+        target, target_test = (
+            Domain(blend(part.images, patches(own, len(part.labels), 28, numpy_stream(0, "MNIST-M", number))), part.labels)
+            for number, (part, own) in enumerate(zip((train, test), halves)))
+    else:
+        raise InputError("MNIST-M is needed: --mnist-m FOLDER, or --photos FOLDER to blend it (BSDS500's pictures in the source)")
+    return Task(PUBLISHED, _plain(train.images, train.labels), target, _plain(test.images, test.labels), target_test)
+
+
+def _mnist_m(root: Path, part: str) -> Domain:
+    """One part of MNIST-M as circulated: mnist_m_PART/*.png and mnist_m_PART_labels.txt, `name label` a line."""
+    listing = root / f"mnist_m_{part}_labels.txt"
+    try:
+        lines = listing.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise InputError(f"--mnist-m {root}: {listing.name} can't be read ({error.strerror}); expected beside the folder "
+                         f"mnist_m_{part}") from error
+    images, labels = [], []
+    for number, line in enumerate(filter(None, lines), 1):
+        name, _, label = line.rpartition(" ")
+        if not name or not label.strip().isdigit() or int(label) > 9:
+            raise InputError(f"{listing}, line {number}: expected 'name label', got '{line[:60]}'")
+        path = root / f"mnist_m_{part}" / name
+        try:
+            with Image.open(path) as image:
+                images.append(np.asarray(image.convert("RGB").resize((28, 28))))
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error}); the list names it in line {number}") from error
+        labels.append(int(label))
+    return Domain(np.stack(images).transpose(0, 3, 1, 2), np.array(labels))
+
+
+def _plain(grey: np.ndarray, labels: np.ndarray) -> Domain:
+    return Domain(np.repeat(grey[:, None], 3, 1), labels)
+
+
+def _tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(images).to(device).float().div_(127.5).sub_(1)
+
+
+def _batches(rows: int, batch: int, seed: int, role: str) -> Iterator[np.ndarray]:
+    """Endless batches: each pass over the rows in a new order; what is left over at its end waits for nobody."""
+    rng = numpy_stream(seed, role)
+    while True:
+        order = rng.permutation(rows)
+        yield from (order[start:start + batch] for start in range(0, max(1, rows - batch + 1), batch))
+
+
+@torch.no_grad()
+def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device) -> float:
+    """Share of a domain's images classified right."""
+    model.eval()
+    right = 0
+    for start in range(0, len(domain.labels), 512):
+        part = slice(start, start + 512)
+        right += int((model.classify(_tensor(domain.images[part], device), which).argmax(1).cpu().numpy() == domain.labels[part]).sum())
+    model.train()
+    return right / len(domain.labels)
+
+
+def train(task: Task, settings: Settings, device: torch.device, label: str, progress: bool = True
+          ) -> tuple[list[dict[str, float]], DigitModel]:
+    """One run: rows of history and the model after the last step. Target labels are read for `target_accuracy` alone."""
+    model = DigitModel(settings).to(device)
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
+    near = _batches(len(task.source.labels), settings.batch, settings.seed, "source batches")
+    far = _batches(len(task.target.labels), settings.batch, settings.seed, "target batches")
+    every, rows = max(1, settings.steps // READINGS), []
+    for step in tqdm(range(1, settings.steps + 1), desc=label, unit="step", disable=not progress, dynamic_ncols=True):
+        ours, theirs = next(near), next(far)
+        terms = losses(model, _tensor(task.source.images[ours], device), torch.from_numpy(task.source.labels[ours]).to(device),
+                       _tensor(task.target.images[theirs], device), step / settings.steps)
+        total = sum(terms.values())
+        if not bool(total.isfinite()):
+            raise InputError(f"{label}: the loss is not finite at step {step}; lower --rate")
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        if step % every == 0 or step == settings.steps:
+            rows.append({"step": step, **{name: float(value.detach()) for name, value in terms.items()},
+                         "source_accuracy": accuracy(model, task.source_test, "source", device),
+                         "target_accuracy": accuracy(model, task.target_test, "target", device)})
+    return rows, model
+
+
+def run(task: Task, settings: Settings, output: Path, device: torch.device, label: str) -> bool:
+    """One run into its folder; False where it is there already with the same settings and data.
+
+    InputError where the folder holds a run of other settings.
+    """
+    folder = output / "runs" / f"{settings.method}__seed{settings.seed}"
+    config = {**asdict(settings), "data": task.name}
+    if (folder / "result.json").exists():
+        there = read_json(folder / "config.json")
+        if there != config:
+            changed = ", ".join(sorted(key for key in config if there.get(key) != config[key]))
+            raise InputError(f"{folder} holds a run with other settings ({changed}); pass another --output, nothing there "
+                             f"was touched")
+        return False
+    started = time.perf_counter()
+    record = provenance.collect(device)
+    write_json(folder / "config.json", config)
+    rows, _ = train(task, settings, device, label)
+    write_table(folder / "history.csv", rows, HISTORY)
+    seconds = time.perf_counter() - started
+    write_json(folder / "provenance.json", {**record, "finished": provenance.now(), "total_seconds": seconds})
+    # Last: a folder with a result is a finished run.
+    write_json(folder / "result.json", {"data": task.name, "method": settings.method, "title": METHODS[settings.method],
+                                        "seed": settings.seed, "target_accuracy": rows[-1]["target_accuracy"],
+                                        "source_accuracy": rows[-1]["source_accuracy"], "steps": settings.steps,
+                                        "seconds": seconds})
+    return True
+
+
+def summarise(output: Path) -> list[dict[str, Any]]:
+    """results.csv from every finished run of the output folder."""
+    rows = [{**read_json(path), "folder": str(path.parent.relative_to(output))} for path in sorted((output / "runs").glob("*/result.json"))]
+    write_table(output / "results.csv", rows, RESULTS)
+    return rows
+
+
+def write_examples(task: Task, path: Path) -> None:
+    """A picture: one digit of each class as source, and one of the target's training images below."""
+    rows = []
+    for domain in (task.source, task.target):
+        firsts = [int(np.flatnonzero(domain.labels == digit)[0]) for digit in range(SHOWN)]
+        rows.append(np.concatenate([domain.images[i].transpose(1, 2, 0) for i in firsts], axis=1))
+    picture = Image.fromarray(np.concatenate(rows))
+    content = io.BytesIO()
+    picture.resize((picture.width * 2, picture.height * 2), Image.NEAREST).save(content, "PNG")
+    write_bytes(path, content.getvalue())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/digits.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=provenance.ROOT / "results" / "laptop" / "extension", metavar="DIR")
+    parser.add_argument("--mnist", type=Path, metavar="ROOT", help="folder with MNIST/raw; without it, the offline task runs")
+    parser.add_argument("--download", action="store_true", help="with --mnist: fetch MNIST into that folder")
+    parser.add_argument("--mnist-m", type=Path, metavar="ROOT", help="folder with mnist_m_train, mnist_m_test and their lists")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="with --mnist: photos to blend MNIST-M from (.jpg)")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS), metavar="NAME",
+                        help=f"default: all of {', '.join(METHODS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), metavar="N")
+    parser.add_argument("--steps", type=int, metavar="N", help="default: 1,000 offline, 20,000 on MNIST")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1: the network is small)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with the run that was under way", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    for name in ("download", "mnist_m", "photos"):
+        if getattr(options, name) and options.mnist is None:
+            raise InputError(f"--{name.replace('_', '-')} belongs to --mnist ROOT")
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    task = mnist_task(options.mnist, options.download, options.mnist_m, options.photos) if options.mnist else offline_task(16)
+    size, steps = task.source.images.shape[-1], options.steps or (20_000 if options.mnist else 1000)
+    grid = [Settings(method, seed, steps, image_size=size) for seed in options.seeds for method in options.methods]
+    print(f"{task.name}: {len(grid)} runs of {steps:,} steps; {len(task.source.labels):,} labelled source digits, "
+          f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in {options.output}",
+          flush=True)
+    write_examples(task, options.output / "examples.png")
+    started, done = time.perf_counter(), 0
+    for number, settings in enumerate(grid, 1):
+        label = f"[{number}/{len(grid)}] {settings.method} seed {settings.seed}"
+        done += run(task, settings, options.output, device, label)
+        if done:
+            left = (time.perf_counter() - started) / done * (len(grid) - number)
+            print(f"{label}: {duration(left)} left", flush=True)
+        summarise(options.output)
+    rows = summarise(options.output)
+    for method in METHODS:
+        values = [row["target_accuracy"] for row in rows if row["method"] == method]
+        if values:
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            print(f"{METHODS[method]:30s} target accuracy {np.mean(values):.3f}{spread} ({len(values)} seeds)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The extension on digits: gradient reversal, blending, splits, the coupled model, runs that are kept, and the report's table."""
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from baselines import domain_adversarial as da
+from benchmarks import digits
+from reports import extension
+from tcn.config import InputError
+
+
+def test_reversed_gradient_is_minus_weight_times_the_gradient():
+    x = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    y = da.reverse_gradient(x, 0.25)
+    assert torch.equal(y, x)
+    (y ** 2).sum().backward()
+    assert x.grad.tolist() == pytest.approx([-0.25 * 2 * v for v in (1.0, -2.0, 3.0)])
+
+
+def test_extractor_climbs_the_domain_loss_and_the_classifier_descends_it():
+    """One small step against the gradient: the domain loss must fall by the classifier's part and rise by the extractor's."""
+    torch.manual_seed(0)
+    model = da.DigitModel(da.Settings("dann", image_size=8))
+    source, target = torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8) + 0.5
+    labels = torch.randint(10, (16,))
+
+    def domain_loss() -> torch.Tensor:
+        return da.losses(model, source, labels, target, 1.0)["domain"]
+
+    for part, sign in ((model.domain, -1), (model.source, +1)):
+        before = domain_loss()
+        grads = torch.autograd.grad(before, list(part.parameters()))
+        with torch.no_grad():
+            for parameter, grad in zip(part.parameters(), grads):
+                parameter -= 1e-3 * grad / max(1e-12, float(grad.norm()))
+        assert sign * (domain_loss() - before).item() > 0
+
+
+@pytest.mark.parametrize("progress, weight", [(0.0, 0.0), (0.1, 0.46212), (0.5, 0.98661), (1.0, 0.99991)])
+def test_reversal_schedule(progress, weight):
+    assert da.reversal_weight(progress) == pytest.approx(weight, abs=1e-5)
+
+
+def test_blending_is_the_absolute_difference_by_pixel_and_channel():
+    rng = np.random.default_rng(0)
+    grey, crops = rng.integers(0, 256, (3, 4, 4), np.uint8), rng.integers(0, 256, (3, 3, 4, 4), np.uint8)
+    out = digits.blend(grey, crops)
+    for n in range(3):
+        for c in range(3):
+            for y in range(4):
+                for x in range(4):
+                    assert out[n, c, y, x] == abs(int(crops[n, c, y, x]) - int(grey[n, y, x]))
+
+
+def test_patches_are_crops_of_the_photos_and_too_small_a_photo_is_refused():
+    photo = np.arange(6 * 7 * 3, dtype=np.uint8).reshape(6, 7, 3)
+    windows = {photo[t:t + 4, left:left + 4].transpose(2, 0, 1).tobytes() for t in range(3) for left in range(4)}
+    assert all(p.tobytes() in windows for p in digits.patches([photo], 20, 4, np.random.default_rng(1)))
+    with pytest.raises(InputError, match="7 x 6 pixels"):
+        digits.patches([photo], 1, 8, np.random.default_rng(1))
+
+
+def test_offline_parts_are_disjoint_and_no_digit_is_lost():
+    task = digits.offline_task(16)
+    parts = [task.source, task.target, task.source_test, task.target_test]
+    assert sum(len(p.labels) for p in parts) == 1797 and "not MNIST" in task.name
+    assert all(set(p.labels.tolist()) == set(range(10)) and p.images.shape[1:] == (3, 16, 16) for p in parts)
+    grey = {p.images[i].tobytes() for p in (task.source, task.source_test) for i in range(len(p.labels))}
+    assert len(grey) > 0.99 * (len(task.source.labels) + len(task.source_test.labels))
+    again = digits.offline_task(16)
+    assert np.array_equal(task.target_test.images, again.target_test.images)
+
+
+def test_coupled_extractors_start_as_one_and_tie_convolutions_only():
+    model = da.DigitModel(da.Settings("dann-coupled", image_size=8))
+    tied = model.sharing()
+    tied.backward()
+    assert tied.item() == 0
+    assert all(p.grad is None or torch.equal(p.grad, torch.zeros_like(p)) for p in model.parameters())
+    with torch.no_grad():
+        for norm in model.target.norms:
+            norm.weight.add_(1.0)
+    assert model.sharing().item() == 0
+    with torch.no_grad():
+        for convolution in model.target.convolutions:
+            convolution.weight.add_(0.5)
+    expected = sum(0.5 * c.weight.numel() ** 0.5 for c in model.source.convolutions)
+    assert model.sharing().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_methods_differ_in_what_the_domains_share():
+    models = {name: da.DigitModel(da.Settings(name, image_size=8)) for name in da.METHODS}
+    assert models["dann"].target is models["dann"].source and models["source-only"].target is models["source-only"].source
+    own = models["dann-own-norms"]
+    assert own.target.convolutions is own.source.convolutions and own.target.norms is not own.source.norms
+    assert models["dann"].sharing() is None and own.sharing() is None
+    batch = torch.rand(4, 3, 8, 8), torch.randint(10, (4,)), torch.rand(4, 3, 8, 8)
+    terms = {name: set(da.losses(model, *batch, 0.5)) for name, model in models.items()}
+    assert terms == {"source-only": {"label"}, "dann": {"label", "domain"}, "dann-own-norms": {"label", "domain"},
+                     "dann-coupled": {"label", "domain", "sharing"}}
+
+
+@pytest.mark.parametrize("settings, message", [({"method": "dan"}, "unknown method 'dan'"), ({"steps": 0}, "'steps' is 0"),
+                                               ({"image_size": 10}, "multiple of 4")])
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(InputError, match=message):
+        da.Settings(**settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two seeds of two methods, a few steps each."""
+    root = tmp_path_factory.mktemp("suite")
+    command = ["--output", str(root / "extension"), "--seeds", "0", "1", "--methods", "source-only", "dann-coupled", "--steps", "6"]
+    assert digits.main(command) == 0
+    return root, command
+
+
+def test_runs_leave_plain_files_and_the_picture(finished):
+    root, _ = finished
+    folders = sorted(p.name for p in (root / "extension" / "runs").iterdir())
+    assert folders == [f"{m}__seed{s}" for m in ("dann-coupled", "source-only") for s in (0, 1)]
+    for folder in (root / "extension" / "runs").iterdir():
+        assert {"config.json", "history.csv", "result.json", "provenance.json"} <= {p.name for p in folder.iterdir()}
+    with Image.open(root / "extension" / "examples.png") as picture:
+        assert picture.size == (10 * 32, 2 * 32)
+
+
+def test_finished_runs_are_kept_and_equal_a_repetition(finished, tmp_path, capsys):
+    root, command = finished
+    result = root / "extension" / "runs" / "dann-coupled__seed1" / "result.json"
+    before = result.read_bytes()
+    assert digits.main(command) == 0 and result.read_bytes() == before
+    again = [*command[:1], str(tmp_path / "again"), *command[2:]]
+    assert digits.main(again) == 0
+    first, second = (json.loads((place / "runs" / "dann-coupled__seed1" / "result.json").read_text())
+                     for place in (root / "extension", tmp_path / "again"))
+    assert first["target_accuracy"] == second["target_accuracy"]
+    assert digits.main([*command[:-1], "7"]) == 2 and "other settings (steps)" in capsys.readouterr().err
+
+
+def test_table_says_what_the_runs_say(finished):
+    root, _ = finished
+    table = extension.table(root)
+    found = [json.loads(p.read_text()) for p in sorted((root / "extension" / "runs").glob("dann-coupled*/result.json"))]
+    values = [r["target_accuracy"] for r in found]
+    row = next(r for r in table.rows if r.entries[0].text == "DANN + coupled network")
+    assert row.entries[1].text == f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}" and row.entries[3].text == "2/2"
+    assert next(r for r in table.rows if r.entries[0].text == "dann").entries[1].text == "not measured"
+    assert any("Not comparable" in note for note in table.notes) and "0.939" not in table.to_markdown()
+
+
+def test_published_numbers_stand_only_beside_mnist(finished, tmp_path):
+    root, _ = finished
+    folder = tmp_path / "extension" / "runs" / "dann__seed0"
+    folder.mkdir(parents=True)
+    result = {"data": digits.PUBLISHED, "method": "dann", "title": "DANN", "seed": 0, "target_accuracy": 0.9, "source_accuracy": 0.99,
+              "steps": 5, "seconds": 1.0}
+    (folder / "result.json").write_text(json.dumps(result))
+    text = extension.table(tmp_path).to_markdown()
+    assert "0.924" in text and "0.900" in text and "Not comparable" not in text
+
+
+def test_broken_and_foreign_runs_are_named_and_left_out(finished, tmp_path):
+    root, _ = finished
+    shutil.copytree(root / "extension", tmp_path / "extension")
+    runs = tmp_path / "extension" / "runs"
+    (runs / "dann-coupled__seed0" / "result.json").write_text("{")
+    (runs / "source-only__seed0" / "result.json").unlink()
+    other = json.loads((runs / "source-only__seed1" / "result.json").read_text())
+    (runs / "dann-coupled__seed1" / "result.json").write_text(json.dumps({**other, "target_accuracy": 1.5}))
+    found = extension.read(tmp_path)
+    assert [run.folder.name for run in found.runs] == ["source-only__seed1"]
+    assert {name.rsplit("/", 1)[1] for name, _ in found.left_out} == {"dann-coupled__seed0", "dann-coupled__seed1", "source-only__seed0"}
+    assert "dann-coupled__seed1" in " ".join(extension.table(tmp_path).notes)
+    assert extension.table(tmp_path / "nowhere") is None and extension.figure(tmp_path / "nowhere") is None
+
+
+def test_figure_draws_a_curve_for_each_method_and_domain(finished):
+    root, _ = finished
+    figure = extension.digits(extension.figure(root).frame)
+    _, target, source = figure.axes
+    assert target.get_title(loc="left") == "Target digits" and source.get_title(loc="left") == "Source digits"
+    assert [line.get_label() for line in target.lines] == ["Source only", "DANN + coupled network"]
+    frame = extension.figure(root).frame
+    part = frame[(frame["method"] == "dann-coupled") & (frame["set"] == "target")]
+    assert target.lines[1].get_ydata() == pytest.approx(part.groupby("step")["accuracy"].mean().to_numpy())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--download"], "--download belongs to --mnist"),
+    (["--mnist", "nowhere"], "no MNIST there"),
+])
+def test_bad_options_are_named(arguments, message, tmp_path, capsys):
+    assert digits.main(["--output", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
+    folder = tmp_path / "mnist_m_test"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    Image.fromarray(picture).save(folder / "0 a.png")
+    (tmp_path / "mnist_m_test_labels.txt").write_text("0 a.png 7\n")
+    domain = digits._mnist_m(tmp_path, "test")
+    assert domain.labels.tolist() == [7] and np.array_equal(domain.images[0].transpose(1, 2, 0), picture)
+    (tmp_path / "mnist_m_test_labels.txt").write_text("0 a.png 7\nnothing\n")
+    with pytest.raises(InputError, match="line 2: expected 'name label'"):
+        digits._mnist_m(tmp_path, "test")
