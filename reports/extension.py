@@ -22,7 +22,9 @@ from reports.results import ReportError, read_frame, read_json
 from reports.tables import Column, Entry, Row, Table
 
 FOLDER = "extension"
-ORDER = ("source-only", "dann", "dann-own-norms", "dann-coupled")
+TITLES = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",
+          "dann-coupled": "DANN + coupled network"}
+ORDER = tuple(TITLES)
 PUBLISHED_NAMES = {"source-only": "source only", "dann": "DANN", "dann-coupled": "DANN+TCN"}
 """Our method -> its name in the paper's table; one of ours it has not."""
 MNIST = "MNIST to MNIST-M"
@@ -68,9 +70,15 @@ def read(root: Path) -> Found:
         try:
             found = read_json(folder / "result.json")
             run = Run(folder, str(found["data"]), str(found["method"]), str(found["title"]), int(found["seed"]),
-                      float(found["target_accuracy"]), float(found["source_accuracy"]), int(found["steps"]), float(found["seconds"]))
+                      float(found["target_accuracy"]), float(found["source_accuracy"]), int(found["steps"]),
+                      float(found["seconds"]))
             if not all(0 <= value <= 1 for value in (run.target_accuracy, run.source_accuracy)):
                 raise ValueError(f"accuracies {run.target_accuracy} and {run.source_accuracy} are not within 0 to 1")
+            if run.method not in ORDER:
+                raise ValueError(f"method '{run.method}' is none of {', '.join(ORDER)}")
+            if folder.name != f"{run.method}__seed{run.seed}":
+                raise ValueError(f"it is of {run.method} seed {run.seed}, the folder's name of another run: one was copied or "
+                                 "renamed")
             runs.append(run)
         except ReportError as error:
             left_out.append((name, str(error)))
@@ -100,20 +108,20 @@ def table(root: Path) -> Table | None:
     rows = []
     for method in ORDER:
         own = [run for run in found.runs if run.method == method]
-        title = own[0].title if own else method
+        title = own[0].title if own else TITLES[method]
         entries = [Entry(title), _mean([run.target_accuracy for run in own], len(seeds)),
                    _mean([run.source_accuracy for run in own], len(seeds)), Entry(f"{len(own)}/{len(seeds)}" if own else "none")]
         if facts:
             fact = facts.get(PUBLISHED_NAMES.get(method, ""))
             entries.insert(2, Entry("–") if fact is None else Entry(f"{fact.value:.3f}", fact.value))
         rows.append(Row(tuple(entries)))
-    notes = [f"{data}. Accuracy after {steps:,} optimiser steps, mean ± standard deviation over seeds. The label of a target digit "
-             "is read for this number alone: no setting, step or run was chosen by it.",
+    notes = [f"{data}. Accuracy after {steps:,} optimiser steps, mean ± standard deviation over seeds. The label of a target "
+             "digit is read for this number alone: no setting, step or run was chosen by it.",
              "DANN, batch norms by domain: a control the paper lacks, one set of convolutions for both domains.",
              *_differences(found), *(f"Left out: {name}: {why}" for name, why in found.left_out)]
     if data != MNIST:
-        notes.insert(1, "Not comparable to the paper's extension table, which is of MNIST and MNIST-M: 1,797 digits of 8 × 8 pixels, "
-                        "scaled up and blended with two photos.")
+        notes.insert(1, "Not comparable to the paper's extension table, which is of MNIST and MNIST-M: 1,797 digits of 8 × 8 "
+                        "pixels, scaled up and blended with two photos.")
     return Table("extension", "Digits on plain ground to digits blended with photos" + (" (measured)" if data != MNIST else ""),
                  tuple(columns), tuple(rows), tuple(notes))
 
@@ -134,8 +142,8 @@ def _differences(found: Found) -> list[str]:
         if common:
             gaps = [first[seed] - second[seed] for seed in common]
             spread = f" ± {statistics.stdev(gaps):.3f}" if len(gaps) > 1 else ""
-            sentences.append(f"{_title(found, method)} minus {_title(found, rival)}: {statistics.fmean(gaps):+.3f}{spread}, above in "
-                             f"{sum(gap > 0 for gap in gaps)} of {len(gaps)} seeds.".replace("-0", "−0"))
+            sentences.append(f"{_title(found, method)} minus {_title(found, rival)}: {statistics.fmean(gaps):+.3f}{spread}, "
+                             f"above in {sum(gap > 0 for gap in gaps)} of {len(gaps)} seeds.".replace("-0", "−0"))
     return sentences
 
 
@@ -146,12 +154,13 @@ def _title(found: Found, method: str) -> str:
 def figure(root: Path) -> FigureData | None:
     """Columns: method, title, seed, step, set, accuracy, file (of the example picture); None without runs."""
     found = read(root)
-    rows = []
+    rows, without = [], []
     for run in found.runs:
         try:
             history = read_frame(run.folder / "history.csv", (), ("step", "source_accuracy", "target_accuracy"))
-        except ReportError:
-            continue  # the table has the run's numbers all the same
+        except ReportError as error:
+            without.append(f"{run.folder.name} ({error})")  # the table has the run's numbers all the same
+            continue
         for which in ("target", "source"):
             rows += [(run.method, run.title, run.seed, int(step), which, value)
                      for step, value in zip(history["step"], history[f"{which}_accuracy"])]
@@ -159,28 +168,45 @@ def figure(root: Path) -> FigureData | None:
         return None
     frame = pd.DataFrame(rows, columns=["method", "title", "seed", "step", "set", "accuracy"])
     picture = root / FOLDER / "examples.png"
-    if picture.exists():
+    shown = _opens(picture)
+    if shown:
         frame["file"] = str(picture)
     several = frame.groupby("method")["seed"].nunique().max() > 1
+    examples = "Left: a digit of each class as the source has it, and one of the target's. Right: accuracy" \
+        if shown else "Accuracy"
     return FigureData("digits", "extension", "The coupled idea in domain adaptation",
-                      f"{found.runs[0].data}. Left: a digit of each class as the source has it, and one of the target's. Right: accuracy "
-                      "on test digits of both domains over training"
+                      f"{found.runs[0].data}. {examples} on test digits of both domains over training"
                       + ("; lines: means over seeds, bands: lowest to highest seed." if several else "; one seed.")
-                      + " Nothing was chosen by these curves: the last step counts.", frame)
+                      + " Nothing was chosen by these curves: the last step counts."
+                      + (f" Without curves: {'; '.join(without)}." if without else "")
+                      + (f" {picture.name} can't be read and is left out." if picture.exists() and not shown else ""), frame)
+
+
+def _opens(picture: Path) -> bool:
+    """Whether the examples are a picture as digits.py writes it: ten columns of two square tiles."""
+    try:
+        with Image.open(picture) as image:
+            image.load()
+            return image.width == 5 * image.height > 0
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 @styled
 def digits(frame: pd.DataFrame) -> Figure:
     """Frame of `figure` -> example digits, then a panel for the target's and one for the source's accuracy."""
     drawing = Figure(figsize=(PAGE, 2.5))
-    left, target, source = drawing.subplots(1, 3, width_ratios=(0.55, 1, 1))
-    left.set_axis_off()
-    if "file" in frame:
+    with_examples = "file" in frame
+    *examples, target, source = drawing.subplots(1, 3 if with_examples else 2,
+                                                 width_ratios=(0.55, 1, 1) if with_examples else (1, 1))
+    for left in examples:
+        left.set_axis_off()
         with Image.open(frame["file"].iloc[0]) as image:
             pixels = np.asarray(image.convert("RGB"))
         # ten columns of two rows are wide; five rows of two pairs fit beside the curves
         side = pixels.shape[0] // 2
         tiles = [pixels[row * side:(row + 1) * side, at * side:(at + 1) * side] for at in range(10) for row in range(2)]
+        tiles = [np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles]
         rows = [np.concatenate([*tiles[2 * n:2 * n + 2], *tiles[2 * n + 10:2 * n + 12]], axis=1) for n in range(5)]
         left.imshow(np.concatenate(rows), interpolation="nearest")
         left.set_title("source, target (twice)", fontsize=7, fontweight="normal", loc="center")
@@ -189,8 +215,8 @@ def digits(frame: pd.DataFrame) -> Figure:
             part = frame[(frame["method"] == method) & (frame["set"] == which)]
             colour, marker, line = LOOKS[method]
             grouped = part.groupby("step")["accuracy"]
-            panel.plot(grouped.mean().index, grouped.mean(), color=colour, linestyle=line, marker=marker, markevery=4, markersize=3.5,
-                       label=part["title"].iloc[0])
+            panel.plot(grouped.mean().index, grouped.mean(), color=colour, linestyle=line, marker=marker, markevery=4,
+                       markersize=3.5, label=part["title"].iloc[0])
             if part["seed"].nunique() > 1:
                 panel.fill_between(grouped.mean().index, grouped.min(), grouped.max(), color=colour, alpha=0.13, linewidth=0)
         finish(panel, f"{which.capitalize()} digits", "Optimiser step", "Accuracy" if which == "target" else "", legend=False)

@@ -1,48 +1,57 @@
-"""Checked cells -> one tidy frame and one caption per figure.
+"""Checked cells -> one tidy frame and one caption per figure; `every` gives all of a task in the order of the page.
 
-What a figure shows is decided here (which runs, which classes, how smoothed) and said in its caption; how it looks is
-decided in `figures`. A builder returns None where there is nothing to draw.
+What a figure shows is decided here and in `feature_data` (which runs, which classes, how smoothed) and said in its
+caption; how it looks is decided in `figures`. A builder returns None where there is nothing to draw.
 """
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from reports import ledger, paper, tables
-from reports.results import Cell, Score, Suite, Task, digest, setting
+from reports.feature_data import layer_distances, retrieval, singular_values, tsne
+from reports.figure_kinds import KINDS, FigureData, listed, reference_floor, seed_count, with_common_seeds
+from reports.results import Cell, Score, Suite, Task, setting
 
-TSNE_CLASSES = 8
-TSNE_SEED = 2021
-"""Draws the classes and starts the embedding; fixed before any result was seen."""
-TSNE_POINTS = 100
-"""Most points of one class and modality that are embedded."""
-FEW_POINTS = 30
-"""Below this many points a class, all unseen classes are embedded and 8 of them coloured."""
-RETRIEVAL_ROWS = 18
-"""Rows that fit one printed page."""
-SINGULAR_VALUES = 30
+__all__ = ["KINDS", "FigureData", "every", "layer_distances", "retrieval", "singular_values", "tsne"]
+
+COUPLING = {
+    "nws": "nothing (NWS)",
+    "couple-stem": "stem",
+    "couple-stage1": "stem to stage 1",
+    "couple-stage2": "stem to stage 2",
+    "couple-stage3": "stem to stage 3",
+    "tcn": "all convolutions (TCN)",
+    "couple-norms": "and batch norms’ scale, shift",
+    "tcn-shared-bn": "and batch norms, one set",
+    "hws-separate": "all one, hard: two calls",
+    "hws": "all one, hard: one call (HWS)",
+    "tcn-own-embedding": "as TCN, embedding not shared",
+}
+"""Variant -> what it couples, from nothing to everything: the paper's general criterion. The last one stands beside it."""
+HARDEST = 12
+"""Most classes that are named."""
 
 
-@dataclass(frozen=True)
-class FigureData:
-    """What one figure shows: `kind` names the drawing function, `frame` is saved beside it as CSV."""
-
-    kind: str
-    name: str
-    title: str
-    caption: str
-    frame: pd.DataFrame
+def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
+    """All figures of a task that have something to show, in the order of KINDS; `cache` is for t-SNE."""
+    made = {"tsne": tsne(suite, task, cache)}
+    made |= {builder.__name__: builder(suite, task) for builder in (
+        overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision, dimensions,
+        sharing_weight, coupling, ledger_bars, publishers, intervals)}
+    return [figure for kind in KINDS if (figure := made[kind]) is not None]
 
 
 def overview(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, dim, classes, seed, value, chance: one row per seed."""
+    """Columns: variant, dim, classes, seed, value, chance, metric: one row per seed."""
     rows = []
     metric = paper.retrieval_metric(task)
-    for variant in paper.main_variants(suite, task):
+    # lengths other than the paper's two headline ones have a figure of their own
+    main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
+    floors = [v for v in main if v.startswith("floor-")]
+    for variant in dict.fromkeys((*(v for v in main if v not in floors), *paper.METHODS, *floors)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
             chance = measured.chance[0] if measured.chance else math.nan
@@ -54,9 +63,9 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     frame["metric"] = metric
     several = frame.groupby("variant")["seed"].nunique().max() > 1
     return FigureData("overview", f"{task.slug}-overview", "Where each variant stands",
-                      f"{metric} (released rule, real-valued) of every variant and floor. "
-                      + ("Small marks: seeds; large marks: their mean. " if several else "One seed. ")
-                      + "Dotted line: chance. Filled marks are trained, open ones are floors without training.", frame)
+                      f"{metric} (released rule, real-valued) of every variant and floor, {seed_count(frame)}. "
+                      + ("Small marks: seeds; large marks: their mean. " if several else "")
+                      + "Dotted line: chance. Filled marks are trained, open ones are not.", frame)
 
 
 def motivation(suite: Suite, task: Task) -> FigureData | None:
@@ -64,7 +73,7 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
     rows: list[pd.DataFrame] = []
     seeds: dict[str, int] = {}
     window = 1
-    for variant in ("tcn", "hws", "nws"):
+    for variant in paper.TRAINED:
         for cell in suite.cells_of(task, variant):
             history = suite.frame(cell, "history.csv")
             if history is not None:
@@ -83,140 +92,28 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
         return None
     shown = ", ".join(f"{paper.short_label(v)} seed {s}" for v, s in seeds.items())
     frame = pd.concat(rows, ignore_index=True)
-    several = frame[frame["quantity"] == "seen-class accuracy"].groupby("variant")["seed"].nunique().max() > 1
+    epochs = frame[frame["quantity"].isin(("seen-class accuracy", "validation mAP"))]
     told = [text for quantity, text in (
         ("seen-class accuracy", "class accuracy on held-out sketches of seen classes"),
         ("validation mAP", "mAP@all on validation classes, which are never trained on")) if quantity in set(frame["quantity"])]
     caption = ""
     if shown:
         caption = (f"Per iteration: class loss (cross-entropy, unweighted) of every training batch, faint, and its mean over "
-                   f"{window} iterations, strong ({shown}). ")
+                   f"{window} iterations, strong (one run each: {shown}). ")
     if told:
-        caption += (f"Per epoch: {' and '.join(told)}; epoch 0 is before training."
-                    + (" Lines: means over seeds; bands: lowest to highest seed." if several else " One seed."))
+        several = epochs.groupby("variant")["seed"].nunique().max() > 1
+        caption += (f"Per epoch: {' and '.join(told)}, {seed_count(epochs)}; epoch 0 is before training."
+                    + (" Lines: means over seeds; bands: lowest to highest seed." if several else ""))
     return FigureData("motivation", f"{task.slug}-motivation", "Learning curves: hard against soft sharing", caption, frame)
 
 
-def singular_values(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, seed, set, modality, index, value, relative: the first finished seed of each variant."""
-    rows, seeds = [], []
-    own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
-    # the paper's panels: none, hard, soft with weight 10 and with weight 1000
-    softer = [v for v in ("tcn-weight-10", "tcn-weight-1000") if paper.grid_weight(v) not in own]
-    for variant in ("nws", "hws", "tcn", *softer):
-        for cell in suite.cells_of(task, variant)[:1]:
-            values = suite.frame(cell, "singular_values.csv")
-            if values is None:
-                continue
-            for (where, modality), curve in values.groupby(["set", "modality"]):
-                curve = curve.sort_values("index").head(SINGULAR_VALUES)
-                top = curve["value"].max()
-                if not top > 0:
-                    suite.left_out.append((f"{cell.name}/singular_values.csv", "a curve without a positive value"))
-                    continue
-                rows += [(variant, cell.seed, where, modality, int(i), v, v / top,
-                          float(setting(cell.config, "losses.sharing", math.nan)))
-                         for i, v in zip(curve["index"], curve["value"])]
-            seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
-    if not rows:
-        return None
-    frame = pd.DataFrame(rows, columns=["variant", "seed", "set", "modality", "index", "value", "relative", "weight"])
-    return FigureData("singular_values", f"{task.slug}-singular-values", "How the features spread over directions",
-                      f"The {SINGULAR_VALUES} largest singular values of the retrieval features, each curve divided by its "
-                      "own largest. A slower fall means that more directions carry the features. "
-                      f"Runs: {', '.join(seeds)}.", frame)
-
-
-def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
-    """Columns: variant, seed, class, modality, x, y, shown: 2-d embeddings, cached by the digest of the features."""
-    loaded: list[tuple[Cell, dict[str, np.ndarray]]] = []
-    for variant in ("nws", "hws", "tcn", "tcn-no-semantic"):
-        for cell in suite.cells_of(task, variant)[:1]:
-            arrays = suite.features(cell)
-            if arrays is not None:
-                loaded.append((cell, arrays))
-    if not loaded:
-        return None
-    common = set.intersection(*(set(a["query_labels"]) & set(a["gallery_labels"]) for _, a in loaded))
-    if not common:
-        return None
-    drawn = sorted(np.random.default_rng(TSNE_SEED).permutation(sorted(common))[:TSNE_CLASSES])
-    sizes = [np.isin(loaded[0][1][f"{side}_labels"], drawn).sum() for side in ("query", "gallery")]
-    few = sum(sizes) / len(drawn) < FEW_POINTS
-    kept = sorted(common) if few else drawn
-    frames = []
-    for cell, arrays in loaded:
-        points = _embedding_points(arrays, kept)
-        if len(points) < 10:
-            return None
-        perplexity = float(np.clip(len(points) / len(kept), 3, min(30, (len(points) - 1) / 3)))
-        xy = _embed(np.stack(points.pop("vector").to_list()), perplexity, cache)
-        frames.append(points.assign(variant=cell.variant, seed=cell.seed, x=xy[:, 0], y=xy[:, 1],
-                                    shown=points["class"].isin(drawn)))
-    frame = pd.concat(frames, ignore_index=True)
-    shown = ", ".join(f"{paper.short_label(c.variant)} seed {c.seed}" for c, _ in loaded)
-    if few:
-        how = (f"A class has only about {sum(sizes) / len(drawn):.0f} pictures here, too few to embed alone: all "
-               f"{len(kept)} unseen classes are embedded together (perplexity {perplexity:.0f}), {len(drawn)} drawn by a "
-               "fixed seed are coloured and numbered, the others are grey")
-    else:
-        how = (f"{len(drawn)} unseen classes drawn by a fixed seed, at most {TSNE_POINTS} sketches and {TSNE_POINTS} "
-               f"photos of each (perplexity {perplexity:.0f})")
-    return FigureData("tsne", f"{task.slug}-tsne", "Unseen classes in the feature space",
-                      f"t-SNE of the L2-normalised retrieval features. {how}; dots are photos, crosses sketches. A number "
-                      f"stands at the middle of its class's photos. Distances between clusters mean little. Runs: {shown}.",
-                      frame[["variant", "seed", "class", "modality", "x", "y", "shown"]])
-
-
-def retrieval(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: block, query_class, query_source, query_file, kind, variant, ap, rank, class, file, correct."""
-    blocks: dict[tuple[str, str], list[tuple[str, dict]]] = {}
-    kinds: dict[tuple[str, str], str] = {}
-    seeds = []
-    for variant in (*paper.TRAINED, *_reference_floor(suite, task)):
-        for cell in suite.cells_of(task, variant)[:1]:
-            examples = suite.examples(cell)
-            if not examples:
-                continue
-            seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
-            for example in examples:
-                # the same drawing has the same thumbnail, whatever a run called its file
-                key = (str(example["query"].get("class", "")), digest(example["query"]["file"].read_bytes()))
-                blocks.setdefault(key, []).append((variant, example))
-                if example["kind"] == "failure" or key not in kinds:
-                    kinds[key] = example["kind"]
-    if not blocks:
-        return None
-    chosen, used = [], 0
-    # a failure first of all, then the fixed queries that most variants answered, as far as the page goes
-    failures = [key for key in blocks if kinds[key] == "failure"]
-    fixed = sorted((key for key in blocks if kinds[key] != "failure"), key=lambda key: -len(blocks[key]))
-    for key in [*failures[:1], *fixed, *failures[1:]]:
-        if used + len(blocks[key]) <= RETRIEVAL_ROWS:
-            chosen.append(key)
-            used += len(blocks[key])
-    chosen.sort(key=lambda key: (kinds[key] == "failure", list(blocks).index(key)))
-    rows = [(number, key[0], example["query"].get("source", ""), str(example["query"]["file"]), kinds[key], variant,
-             example["average_precision"], hit["rank"], str(hit.get("class", "")), str(hit["file"]), hit["correct"])
-            for number, key in enumerate(chosen) for variant, example in blocks[key] for hit in example["retrieved"][:13]]
-    frame = pd.DataFrame(rows, columns=["block", "query_class", "query_source", "query_file", "kind", "variant", "ap",
-                                        "rank", "class", "file", "correct"])
-    left = len(blocks) - len(chosen)
-    return FigureData("retrieval", f"{task.slug}-retrieval", "Retrieval examples",
-                      "Each query and the 13 photos that each variant ranks first, one row a variant. Right: solid green "
-                      "frame and ✓; wrong: dashed vermilion frame and ✗. AP: the query's average precision. The queries are "
-                      "the same for every variant, except that each may add a failure of its own. "
-                      f"Runs: {', '.join(seeds)}." + (f" {left} further examples are in the result folders." if left else ""),
-                      frame)
-
-
 def publishers(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, view, seed, value, chance: one row per seed; None where queries have one source."""
+    """Columns: variant, view, seed, value, chance, metric: one row per seed; None where queries have one source."""
     metric = paper.retrieval_metric(task)
     views = tables.publisher_views(suite, task)
     if len(views) < 2:
         return None
-    variants = [v for v in (*paper.TRAINED, *_reference_floor(suite, task)) if suite.cells_of(task, v)]
+    variants = [v for v in (*paper.TRAINED, *reference_floor(suite, task)) if suite.cells_of(task, v)]
     rows = []
     for variant in variants:
         for source, gallery in views:
@@ -230,34 +127,121 @@ def publishers(suite: Suite, task: Task) -> FigureData | None:
     several = frame.groupby("variant")["seed"].nunique().max() > 1
     return FigureData("publishers", f"{task.slug}-publishers", "Whose drawings are found",
                       f"{metric} (released rule, real-valued, unseen classes) by publisher of the query drawing, for the "
-                      "trained variants and the floor that is best on the validation classes. "
-                      + ("Bars: means over seeds; whiskers: ± one standard deviation; dots: seeds. " if several
-                         else "One seed. ") + "Short dotted lines: chance.", frame)
+                      f"trained variants and the floor that is best on the validation classes, {seed_count(frame)}. "
+                      + ("Bars: means over seeds; whiskers: ± one standard deviation; dots: seeds. " if several else "")
+                      + "Short dotted lines: chance.", frame)
+
+
+def precision_recall(suite: Suite, task: Task) -> FigureData | None:
+    """Columns: variant, seed, recall, precision, chance: one curve per seed of the trained variants and the best floor."""
+    frames = []
+    for variant in (*paper.TRAINED, *reference_floor(suite, task)):
+        chance = suite.measure(task, variant, Score("Prec@100")).chance
+        for cell in suite.cells_of(task, variant):
+            curve = suite.precision_recall(cell)
+            if curve is not None:
+                curve = curve[curve["features"] == "real"]
+                frames.append(pd.DataFrame({"variant": variant, "seed": cell.seed, "recall": curve["recall"],
+                                            "precision": curve["precision"], "chance": chance[0] if chance else math.nan}))
+    if not frames:
+        return None
+    frame = pd.concat(frames, ignore_index=True)
+    several = frame.groupby("variant")["seed"].nunique().max() > 1
+    return FigureData("precision_recall", f"{task.slug}-precision-recall", "Precision over recall",
+                      "Precision at each level of recall: the highest at that recall or any above, mean over the queries of "
+                      f"unseen classes; real-valued features, {seed_count(frame)}."
+                      + (" Lines: means over seeds; bands: lowest to highest seed." if several else "")
+                      + (" Dotted line: chance." if frame["chance"].notna().any() else ""), frame)
+
+
+def class_precision(suite: Suite, task: Task) -> FigureData | None:
+    """Columns: variant, seed, class, value, hardness, metric: AP of each unseen class; hardness 0 is the hardest class."""
+    metric = paper.retrieval_metric(task)
+    rows = []
+    for variant in paper.TRAINED:
+        for cell in suite.cells_of(task, variant):
+            means = suite.per_class(cell, Score(metric))
+            if means is not None:
+                rows += [(variant, cell.seed, str(name), float(value)) for name, value in means.items()]
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows, columns=["variant", "seed", "class", "value"])
+    # a variant with more seeds must not weigh more in what counts as hard
+    by_variant = frame.groupby(["class", "variant"])["value"].mean().groupby("class").mean()
+    order = by_variant.sort_values(kind="stable").index
+    frame["hardness"] = frame["class"].map({name: place for place, name in enumerate(order)})
+    frame["metric"] = metric.removeprefix("m")
+    named = min(HARDEST, len(order))
+    return FigureData("class_precision", f"{task.slug}-class-precision", "Which classes are hard",
+                      f"Mean {metric.removeprefix('m')} of the queries of each unseen class (released rule, real-valued), "
+                      f"{seed_count(frame)}. Left: all {len(order)} classes, each variant's in its own order, means over seeds. "
+                      f"Right: the {named} classes that are hardest on average over the variants; marks: means over seeds; "
+                      "thin lines: lowest to highest seed.", frame)
+
+
+def dimensions(suite: Suite, task: Task) -> FigureData | None:
+    """Columns: dim, features, seed, value, paired, metric: TCN over the length of its features; None below two lengths."""
+    metric = paper.retrieval_metric(task)
+    rows = []
+    for variant in ("tcn", *(v for v in suite.variants(task) if paper.is_tcn(v) and v != "tcn")):
+        for features in ("real", "binary"):
+            measured = suite.measure(task, variant, Score(metric, features=features))
+            rows += [(suite.dim(task, variant), features, seed, value) for seed, value in measured.values.items()]
+    frame = pd.DataFrame(rows, columns=["dim", "features", "seed", "value"]).dropna()
+    if frame["dim"].nunique() < 2:
+        return None
+    frame["metric"] = metric
+    frame, seeds = with_common_seeds(frame, "dim")
+    return FigureData("dimensions", f"{task.slug}-dimensions", "How many dimensions the features need",
+                      f"{metric} of TCN (released rule, unseen classes) over the length D of the retrieval feature: real-valued, "
+                      f"and as D-bit codes by Hamming distance. {seeds}", frame)
 
 
 def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: weight, classes, seed, value, used: the grid of sharing weights; None below two weights."""
+    """Columns: weight, classes, seed, value, used, metric, paired: the grid of sharing weights; None below two weights.
+
+    `tcn` stands for the weight that is its own, unless the grid ran that weight too.
+    """
     metric = paper.retrieval_metric(task)
-    rows = []
-    own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
-    for variant in suite.variants(task):
-        weight = paper.grid_weight(variant)
-        if weight is None:
-            continue
-        for classes in ("validation", "unseen"):
-            measured = suite.measure(task, variant, Score(metric, classes=classes))
-            rows += [(weight, classes, seed, value, weight in own, metric) for seed, value in measured.values.items()]
+    own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")} - {None}
+    variants = {paper.grid_weight(v): v for v in suite.variants(task) if paper.grid_weight(v) is not None}
+    if len(own) == 1 and not any(suite.cells_of(task, v) for w, v in variants.items() if w in own):
+        variants[float(next(iter(own)))] = "tcn"
+    rows = [(weight, classes, seed, value, weight in own, metric) for weight, variant in variants.items()
+            for classes in ("validation", "unseen")
+            for seed, value in suite.measure(task, variant, Score(metric, classes=classes)).values.items()]
     frame = pd.DataFrame(rows, columns=["weight", "classes", "seed", "value", "used", "metric"])
     if frame["weight"].nunique() < 2:
         return None
-    epochs = sorted({setting(c.config, "training.epochs") for v in suite.variants(task)
-                     if paper.grid_weight(v) is not None for c in suite.cells_of(task, v)})
-    several = frame.groupby("weight")["seed"].nunique().max() > 1
+    epochs = sorted({setting(c.config, "training.epochs") for v in variants.values() for c in suite.cells_of(task, v)})
+    frame, seeds = with_common_seeds(frame, "weight")
     return FigureData("sharing_weight", f"{task.slug}-sharing-weight", "How strong soft sharing should be",
-                      f"{metric} over the weight of the sharing loss, {' or '.join(map(str, epochs))} epochs"
-                      f"{', means over seeds; bands: lowest to highest seed' if several else ', one seed'}. "
-                      "The weight is chosen on the validation classes; "
+                      f"{metric} of TCN (released rule, real-valued) over the weight of the sharing loss, "
+                      f"{' or '.join(map(str, epochs))} epochs. {seeds} The weight is chosen on the validation classes; "
                       "the unseen classes are shown for the reader and chose nothing.", frame)
+
+
+def coupling(suite: Suite, task: Task) -> FigureData | None:
+    """Columns: variant, part, classes, seed, value, paired, metric, chance: from nothing coupled to all; None below two rows
+    of the criterion's own beside NWS, TCN and HWS."""
+    metric = paper.retrieval_metric(task)
+    rows = []
+    for variant, part in COUPLING.items():
+        for classes in ("unseen", "validation"):
+            measured = suite.measure(task, variant, Score(metric, classes=classes))
+            chance = measured.chance[0] if measured.chance else math.nan
+            rows += [(variant, part, classes, seed, value, metric, chance) for seed, value in measured.values.items()]
+    frame = pd.DataFrame(rows, columns=["variant", "part", "classes", "seed", "value", "metric", "chance"])
+    if not set(frame["variant"]) - set(paper.TRAINED):
+        return None
+    missing = [f"“{part}”" for variant, part in COUPLING.items() if variant not in set(frame["variant"])]
+    frame, seeds = with_common_seeds(frame, "variant")
+    seeds = seeds.replace("every point has", "every row has").replace("dots", "ticks")
+    return FigureData("coupling", f"{task.slug}-coupling", "Which parts to couple",
+                      f"{metric} (released rule, real-valued) by what the two encoders share, from nothing at the top to "
+                      "everything; soft where nothing else is said, batch norms independent down to TCN. Below the rule: TCN "
+                      f"with an embedding network per modality. {seeds}"
+                      + (f" Not measured: {listed(missing)}." if missing else ""), frame)
 
 
 def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
@@ -274,23 +258,32 @@ def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
     frame = pd.DataFrame(rows, columns=["trap", "title", "kind", "features", "seed", "points", "metric"])
     several = frame.groupby("trap")["seed"].nunique().max() > 1
     return FigureData("ledger_bars", f"{task.slug}-ledger", "What each trap of the released code is worth",
-                      f"Released minus corrected {metric} in points (100 times the difference), unseen classes, released rule. "
+                      f"Released minus corrected {metric} in points (100 times the difference), unseen classes, released rule, "
+                      f"{seed_count(frame, 'trap')}. "
                       "Solid bars and circles: two runs with the same seeds that differ in training; hatched bars and squares: "
                       "one trained network scored twice; “codes”: on binary codes, else real-valued features. "
                       + ("Bars: means over seeds; whiskers: ± one standard deviation; small dots: seeds." if several
-                         else "One seed: no spread known.")
+                         else "No spread is known from one seed.")
                       + "".join(f" Not drawn: “{trap.title}” ({100 * worth.gap.mean:+.1f})".replace("-", "−") + "."
                                 for trap, worth, _ in untrained)
                       + "".join(f" “{trap.title[:1].upper()}{trap.title[1:]}”: {trap.note}" for trap, _, _ in measured
                                 if trap.note and trap.datasets and task.dataset not in trap.datasets), frame)
 
 
-def _reference_floor(suite: Suite, task: Task) -> list[str]:
-    """The floor that is best on the validation classes; none where nothing tells."""
-    score = Score(paper.retrieval_metric(task), classes="validation")
-    means = {v: suite.measure(task, v, score) for v in paper.main_variants(suite, task) if v.startswith("floor-")}
-    means = {v: m.mean for v, m in means.items() if m.n}
-    return [max(means, key=means.__getitem__)] if means else []
+def intervals(suite: Suite, task: Task) -> FigureData | None:
+    """Columns: label, difference, low, high, seeds, group, metric: paired differences as `claims` works them out."""
+    from reports import claims  # it draws on tables too: imported where it is used
+
+    frame = claims.interval_frame(suite, task)
+    if frame is None or frame.empty:
+        return None
+    frame = frame.assign(metric=paper.retrieval_metric(task))
+    one = (frame["seeds"] < 2).any()
+    return FigureData("intervals", f"{task.slug}-intervals", "How sure each difference is",
+                      f"Paired differences in {paper.retrieval_metric(task)} (released rule, real-valued, unseen classes) on the "
+                      "same seeds and classes, with the 95 % BCa bootstrap interval over classes and seeds."
+                      + (" Open marks: one seed; such an interval knows the spread over classes alone, not that of training "
+                         "again." if one else ""), frame)
 
 
 def _long(cell: Cell, quantity: str, at: pd.Series, value: pd.Series, window: int = 1) -> pd.DataFrame:
@@ -298,36 +291,3 @@ def _long(cell: Cell, quantity: str, at: pd.Series, value: pd.Series, window: in
     frame = frame.dropna(subset="value")
     frame["smoothed"] = frame["value"].rolling(window, center=True, min_periods=max(1, window // 4)).mean()
     return frame
-
-
-def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
-    """Unit vectors of the given classes, at most TSNE_POINTS of a class and modality, picked by a fixed seed."""
-    rng = np.random.default_rng(TSNE_SEED)
-    parts = []
-    for side, modality in (("gallery", "photo"), ("query", "sketch")):
-        labels = arrays[f"{side}_labels"]
-        for name in classes:
-            at = np.flatnonzero(labels == name)
-            at = np.sort(rng.permutation(at)[:TSNE_POINTS])
-            vectors = arrays[side][at].astype(np.float64)
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-            parts.append(pd.DataFrame({"class": str(name), "modality": modality, "vector": list(vectors)}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
-    """t-SNE [n, 2] of vectors [n, D]; read from `cache` where the same vectors were embedded before."""
-    path = cache / f"tsne-{digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
-    try:
-        found = np.load(path, allow_pickle=False)
-        if found.shape == (len(vectors), 2):
-            return found
-    except (OSError, ValueError, EOFError):
-        pass  # not there, or cut short: work it out again
-    from openTSNE import TSNE  # slow to import, and only needed where the cache has nothing
-
-    xy = np.asarray(TSNE(perplexity=perplexity, initialization="pca", neighbors="exact" if len(vectors) < 3000 else "auto",
-                         random_state=TSNE_SEED, n_jobs=1).fit(vectors))
-    cache.mkdir(parents=True, exist_ok=True)
-    np.save(path, xy)
-    return xy

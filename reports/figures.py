@@ -1,47 +1,47 @@
 """Tidy frames -> Figures, in one style: colour-blind-safe, readable in grey and at column width.
 
-A function takes a frame of `figure_data` and returns a Figure; naming and saving happen in `render`.
+In: FigureData. Out: Figures; naming and saving happen in `render`. Drawings of features and retrieved photos stand in
+`feature_figures`, what all have in common in `figure_style`.
 """
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
 
 from reports import paper
+from reports.feature_figures import layer_distances, retrieval, singular_values, tsne
+from reports.figure_kinds import FigureData
+from reports.figure_style import (
+    COLUMN,
+    GRID,
+    INK,
+    PAGE,
+    RIGHT,
+    SETS,
+    SOFT,
+    WRONG,
+    finish,
+    look,
+    over_seeds,
+    plain,
+    signed,
+    style,
+    styled,
+    wrapped,
+)
 
-COLUMN, PAGE = 3.4, 7.0
-"""Widths of a journal's column and page, in inches."""
-INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
-RIGHT, WRONG = "#007a55", "#d55e00"
-"""Bluish green and vermilion: told apart by all common forms of colour blindness; line style and glyph differ too."""
-LOOKS: dict[str, tuple[str, str, str, str]] = {
-    "tcn": ("#0072b2", "o", "-", ""),
-    "hws": ("#d55e00", "s", "--", "////"),
-    "nws": ("#009e73", "^", "-.", "...."),
-    "floor-imagenet": ("#8c8c8c", "D", ":", "xx"),
-    "floor-imagenet-permodality": ("#595959", "D", ":", "xx"),
-    "floor-svd": ("#c084b0", "v", ":", "++"),
-    "floor-svd-permodality": ("#8a4b75", "v", ":", "++"),
-}
-"""Variant -> colour, marker, line style, hatch; Okabe-Ito colours for the trained three."""
+__all__ = ["DRAWINGS", "RIGHT", "WRONG", "draw", "look", "style"]
+
 TRAP_LOOKS = {"training": ("#0072b2", "", "o"), "scoring": ("#e69f00", "////", "s"), "all": ("#595959", "xx", "D")}
 """Kind of trap -> colour, hatch, marker."""
 TRAP_NAMES = {"training": "changes training (paired runs)", "scoring": "changes scoring (one network)",
               "all": "all at once (paired runs)"}
-CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
 MOTIVATION = {
     "class loss, sketches": ("Class loss: sketches", "Iteration", "Cross-entropy"),
     "class loss, photos": ("Class loss: photos", "Iteration", "Cross-entropy"),
@@ -49,42 +49,21 @@ MOTIVATION = {
     "validation mAP": ("Validation classes", "Epoch", "mAP@all"),
 }
 """Quantity -> title and axes of its panel, in order."""
+RAW_BINS = 1200
+"""Bins of a raw curve: of each its lowest and highest value are drawn, which looks the same as all of them."""
+HARDEST = 12
 
 Drawing = Callable[[pd.DataFrame], Figure]
 
 
-def style() -> AbstractContextManager[Any]:
-    """The one style of all figures, as a context; saving must happen inside it too."""
-    return matplotlib.rc_context({
-        "font.family": "DejaVu Sans", "font.size": 7.5, "text.color": INK, "text.parse_math": False,
-        "axes.titlesize": 8, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 7.5,
-        "axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.linewidth": 0.7, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID,
-        "grid.linewidth": 0.6, "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
-        "legend.frameon": False, "legend.handlelength": 2.2, "lines.linewidth": 1.4, "lines.markersize": 4,
-        "hatch.linewidth": 0.6, "figure.facecolor": "white", "savefig.facecolor": "white", "pdf.fonttype": 42,
-        "figure.constrained_layout.use": True, "figure.dpi": 100,
-    })
+def draw(data: FigureData) -> Figure:
+    """Any figure, with the examples below it where it has some."""
+    if data.examples is not None:
+        return tsne(data.frame, data.examples)
+    return DRAWINGS[data.kind](data.frame)
 
 
-def _styled(draw: Drawing) -> Drawing:
-    @functools.wraps(draw)
-    def inside(frame: pd.DataFrame) -> Figure:
-        with style():
-            return draw(frame)
-    return inside
-
-
-def look(variant: str) -> tuple[str, str, str, str]:
-    """Colour, marker, line style and hatch of a variant; unknown ones get a steady look of their own."""
-    if variant in LOOKS:
-        return LOOKS[variant]
-    number = sum(map(ord, variant))
-    return (("#e69f00", "#56b4e9", "#7a5195", "#8a6d00")[number % 4], "PX*h"[number % 4], "-", "\\\\\\")
-
-
-@_styled
+@styled
 def overview(frame: pd.DataFrame) -> Figure:
     """Frame of `figure_data.overview` -> dot plot, one panel per class set, variants down the side."""
     sets = [c for c in ("unseen", "validation") if (frame["classes"] == c).any()]
@@ -98,12 +77,12 @@ def overview(frame: pd.DataFrame) -> Figure:
             if values.empty:
                 continue
             colour, marker, _, _ = look(variant)
-            floor = variant.startswith("floor-")
+            untrained = variant in paper.UNTRAINED or variant.startswith("floor-")
             panel.plot([0, values.mean()], [y, y], color=GRID, linewidth=1.2, zorder=1)
             if len(values) > 1:
                 panel.scatter(values, [y] * len(values), s=14, marker="|", color=colour, linewidths=1, zorder=2)
             panel.scatter(values.mean(), y, s=34, marker=marker, zorder=3, linewidths=1.3, edgecolors=colour,
-                          facecolors="white" if floor else colour)
+                          facecolors="white" if untrained else colour)
             panel.annotate(f"{values.mean():.3f}", (values.max(), y), xytext=(7, 0), textcoords="offset points",
                            va="center", fontsize=7)
         chance = part["chance"].dropna()
@@ -112,21 +91,22 @@ def overview(frame: pd.DataFrame) -> Figure:
         panel.set_title("Unseen classes" if classes == "unseen" else "Validation classes")
         panel.set_xlabel(f"{frame['metric'].iloc[0]}, released rule")
         panel.grid(axis="y", visible=False)
+        panel.tick_params(axis="y", length=0)
     dims = frame.groupby("variant")["dim"].first()
-    axes[0].set_yticks(range(len(variants)), [
-        f"{paper.short_label(v)}, {dims[v]:.0f}-d" if pd.notna(dims.get(v)) else paper.short_label(v) for v in variants])
+    axes[0].set_yticks(range(len(variants)), [_with_length(paper.short_label(v), dims.get(v)) for v in variants])
     axes[0].invert_yaxis()
     axes[0].set_xlim(0, frame["value"].max() * 1.24)
     return figure
 
 
-@_styled
+@styled
 def motivation(frame: pd.DataFrame) -> Figure:
     """Frame of `figure_data.motivation` -> a panel per quantity: two of losses, then accuracy and mAP where known."""
     known = [q for q in MOTIVATION if (frame["quantity"] == q).any()]
     across = len(known) if len(known) < 4 else 2
     down = math.ceil(len(known) / across)
     figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 2.25 * down))
+    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.06)
     panels = figure.subplots(down, across, squeeze=False)
     losses = []
     for panel, quantity in zip(panels.flat, known):
@@ -137,8 +117,10 @@ def motivation(frame: pd.DataFrame) -> Figure:
                 continue
             colour, marker, line, _ = look(variant)
             if x == "Iteration":
-                panel.plot(part["at"], part["value"], color=colour, alpha=0.25, linewidth=0.5)
-                panel.plot(part["at"], part["smoothed"], color=colour, linestyle=line, linewidth=1.7,
+                raw = _envelope(part)
+                panel.plot(raw["at"], raw["value"], color=colour, alpha=0.3, linewidth=0.5)
+                every = max(1, len(part) // (2 * RAW_BINS))
+                panel.plot(part["at"][::every], part["smoothed"][::every], color=colour, linestyle=line, linewidth=1.7,
                            label=paper.short_label(variant))
                 continue
             by_epoch = part.groupby("at")["value"]
@@ -147,7 +129,7 @@ def motivation(frame: pd.DataFrame) -> Figure:
                 panel.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, linewidth=0)
             panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markersize=3.5,
                        label=paper.short_label(variant))
-        _finish(panel, title, x, y)
+        finish(panel, title, x, y)
         if x == "Iteration":
             losses.append(panel)
         else:
@@ -159,133 +141,7 @@ def motivation(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
-def singular_values(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.singular_values` -> one panel per variant with four curves."""
-    variants = list(dict.fromkeys(frame["variant"]))
-    across = len(variants) if len(variants) <= 4 else math.ceil(len(variants) / 2)
-    down = math.ceil(len(variants) / across)
-    figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 0.5 + (2.05 if across > 2 else 2.6) * down))
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    looks = {("training", "photo"): ("#d55e00", "-", "o"), ("training", "sketch"): ("#0072b2", "-", "s"),
-             ("unseen", "photo"): ("#d55e00", "--", "o"), ("unseen", "sketch"): ("#0072b2", "--", "s")}
-    for panel, variant in zip(panels.flat, variants):
-        part = frame[frame["variant"] == variant]
-        for offset, ((where, modality), (colour, line, marker)) in enumerate(looks.items()):
-            curve = part[(part["set"] == where) & (part["modality"] == modality)]
-            if len(curve):
-                panel.plot(curve["index"], curve["relative"], color=colour, linestyle=line, marker=marker,
-                           markevery=(offset, 6), markersize=3.5, markerfacecolor=colour if line == "-" else "white",
-                           label=f"{where}, {modality}s" if modality == "photo" else f"{where}, sketches")
-        weight = part["weight"].iloc[0]
-        title = {"nws": "NWS (none)", "hws": "HWS (hard)"}.get(variant, f"TCN (soft, weight {weight:g})")
-        _finish(panel, title, "", "", legend=False)
-        panel.set_ylim(0, 1.03)
-    for panel in panels.flat[len(variants):]:
-        panel.set_visible(False)
-    for column in range(across):
-        lowest = panels.flat[max(n for n in range(len(variants)) if n % across == column)]
-        lowest.set_xlabel("Singular value, by size")
-        lowest.tick_params(labelbottom=True)
-    for panel in panels[:, 0]:
-        panel.set_ylabel("Value / largest")
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4 if across > 1 else 2)
-    return figure
-
-
-@_styled
-def tsne(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.tsne` -> one panel per variant; dots photos, crosses sketches, numbers name the classes."""
-    variants = list(dict.fromkeys(frame["variant"]))
-    across = min(len(variants), 3) if len(variants) != 4 else 2
-    down = math.ceil(len(variants) / across)
-    width = PAGE if across > 1 else COLUMN
-    figure = Figure(figsize=(width, width / across * down + (0.65 if across > 1 else 1.0)))
-    panels = figure.subplots(down, across, squeeze=False)
-    classes = sorted(frame.loc[frame["shown"], "class"].unique())
-    for panel, variant in zip(panels.flat, variants):
-        part = frame[frame["variant"] == variant]
-        for modality, marker, size in (("photo", "o", 14), ("sketch", "x", 19)):
-            rest = part[~part["shown"] & (part["modality"] == modality)]
-            panel.scatter(rest["x"], rest["y"], s=size * 0.25, marker=marker, color="#d2d2d2", linewidths=0.5, zorder=1)
-            for name, colour in zip(classes, CLASS_COLOURS):
-                own = part[(part["class"] == name) & (part["modality"] == modality)]
-                edge = {"edgecolors": "white", "linewidths": 0.3} if marker == "o" else {"linewidths": 1.1}
-                panel.scatter(own["x"], own["y"], s=size, marker=marker, color=colour, zorder=2, **edge)
-        for number, (name, colour) in enumerate(zip(classes, CLASS_COLOURS), start=1):
-            own = part[(part["class"] == name) & (part["modality"] == "photo")]
-            middle = own[["x", "y"]].median()
-            nearest = own.loc[((own[["x", "y"]] - middle) ** 2).sum(axis=1).idxmin()]
-            panel.annotate(str(number), (nearest["x"], nearest["y"]), xytext=(5, 5), textcoords="offset points",
-                           color=colour, fontsize=7.5, fontweight="bold", ha="center", va="center", zorder=3,
-                           path_effects=[patheffects.withStroke(linewidth=2, foreground="white")])
-        panel.set_title(paper.short_label(variant))
-        panel.set_aspect("equal", adjustable="datalim")
-        panel.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2" if panel in panels[:, 0] else "")
-        panel.grid(visible=False)
-        panel.spines[["top", "right"]].set_visible(True)
-        for spine in panel.spines.values():
-            spine.set_color(GRID)
-    for panel in panels.flat[len(variants):]:
-        panel.set_visible(False)
-    handles = [Line2D([], [], linestyle="", marker="o", color=colour, label=f"{number} {_plain(name)}")
-               for number, (name, colour) in enumerate(zip(classes, CLASS_COLOURS), start=1)]
-    handles += [Line2D([], [], linestyle="", marker="o", color=SOFT, label="photo"),
-                Line2D([], [], linestyle="", marker="x", color=SOFT, label="sketch")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5 if across > 1 else 2, columnspacing=1.4,
-                  handletextpad=0.2)
-    return figure
-
-
-@_styled
-def retrieval(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.retrieval` -> a page of queries, each with one row of 13 photos per variant."""
-    label_width, query_gap, row_height, head_height, block_gap = 2.35, 0.3, 1.12, 0.62, 0.25
-    blocks = [part for _, part in frame.groupby("block", sort=True)]
-    height = sum(head_height + row_height * part["variant"].nunique() + block_gap for part in blocks) + 0.45
-    width = label_width + 1.1 + query_gap + 13 * 1.04
-    figure = Figure(figsize=(PAGE, PAGE * height / width))
-    figure.set_layout_engine("none")
-    axes = figure.add_axes((0.004, 0.0, 0.992, 1.0))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    first = label_width + 1.1 + query_gap
-    for rank in range(1, 14):
-        axes.text(first + (rank - 1) * 1.04 + 0.5, 0.3, str(rank), ha="center", va="center", fontsize=6, color=SOFT)
-    axes.text(first - 0.12, 0.3, "rank", ha="right", va="center", fontsize=6, color=SOFT)
-    top = 0.45
-    for number, part in enumerate(blocks):
-        one = part.iloc[0]
-        if number:
-            axes.plot([0, width], [top - block_gap / 2] * 2, color=GRID, linewidth=0.8)
-        source = f" ({paper.publisher(one['query_source'])})" if one["query_source"] else ""
-        failure = "Failure: " if one["kind"] == "failure" else ""
-        axes.text(0, top + head_height / 2, f"{failure}{_plain(one['query_class'])}{source}", va="center", fontsize=7.5,
-                  fontweight="bold", color=WRONG if failure else INK)
-        top += head_height
-        for variant in dict.fromkeys(part["variant"]):
-            row = part[part["variant"] == variant].sort_values("rank")
-            axes.text(0, top + 0.36, _wrapped(paper.short_label(variant)), va="center", fontsize=6.5, linespacing=1.05)
-            axes.text(0, top + 0.80, f"AP {row['ap'].iloc[0]:.2f}", va="center", fontsize=6, color=SOFT)
-            _picture(axes, row["query_file"].iloc[0], label_width, top, 1.0)
-            axes.add_patch(Rectangle((label_width, top), 1, 1, fill=False, edgecolor=SOFT, linewidth=0.8))
-            for _, hit in row.iterrows():
-                left = first + (hit["rank"] - 1) * 1.04
-                _picture(axes, hit["file"], left, top, 1.0)
-                colour = RIGHT if hit["correct"] else WRONG
-                axes.add_patch(Rectangle((left + 0.02, top + 0.02), 0.96, 0.96, fill=False, edgecolor=colour,
-                                         linewidth=1.4 if hit["correct"] else 1.0,
-                                         linestyle="-" if hit["correct"] else (0, (2.2, 1.6))))
-                axes.text(left + 0.83, top + 0.83, "✓" if hit["correct"] else "✗", color=colour, fontsize=6.5,
-                          fontweight="bold", ha="center", va="center",
-                          bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none"})
-            top += row_height
-        top += block_gap
-    return figure
-
-
-@_styled
+@styled
 def publishers(frame: pd.DataFrame) -> Figure:
     """Frame of `figure_data.publishers` -> grouped bars, one group per publisher."""
     views, variants = list(dict.fromkeys(frame["view"])), list(dict.fromkeys(frame["variant"]))
@@ -310,16 +166,16 @@ def publishers(frame: pd.DataFrame) -> Figure:
         if len(chance):
             panel.plot([at - 0.43, at + 0.43], [chance.iloc[0]] * 2, color=INK, linestyle=":", linewidth=1.1,
                        label="chance" if at == 0 else None)
-    panel.set_xticks(range(len(views)), [_wrapped(view, 22) for view in views])
+    panel.set_xticks(range(len(views)), [wrapped(view, 22) for view in views])
     panel.tick_params(axis="x", length=0)
-    _finish(panel, "", "Publisher of the query drawing", frame["metric"].iloc[0], legend=False)
+    finish(panel, "", "Publisher of the query drawing", frame["metric"].iloc[0], legend=False)
     panel.grid(axis="x", visible=False)
     named = sorted(zip(*panel.get_legend_handles_labels()), key=lambda pair: pair[1] == "chance")
     figure.legend(*zip(*named), loc="outside upper center", ncols=len(named))
     return figure
 
 
-@_styled
+@styled
 def sharing_weight(frame: pd.DataFrame) -> Figure:
     """Frame of `figure_data.sharing_weight` -> mAP over the weight on a logarithmic axis."""
     figure = Figure(figsize=(COLUMN, 2.4))
@@ -328,28 +184,163 @@ def sharing_weight(frame: pd.DataFrame) -> Figure:
     positive = [w for w in weights if w > 0]
     # weight 0 has no place on a logarithmic axis: it stands one step left of the smallest
     place = {w: math.log10(w) if w > 0 else math.log10(positive[0]) - 1 for w in weights}
-    for classes, colour, line, marker in (("validation", "#0072b2", "-", "o"), ("unseen", "#d55e00", "--", "s")):
+    for classes in ("validation", "unseen"):
         part = frame[frame["classes"] == classes].assign(at=lambda f: f["weight"].map(place))
-        if part.empty:
-            continue
-        grouped = part.groupby("at")["value"]
-        panel.plot(grouped.mean().index, grouped.mean(), color=colour, linestyle=line, marker=marker,
-                   label=f"{classes} classes", markerfacecolor=colour if line == "-" else "white")
-        if part["seed"].nunique() > 1:
-            panel.fill_between(grouped.mean().index, grouped.min(), grouped.max(), color=colour, alpha=0.15, linewidth=0)
+        if len(part):
+            over_seeds(panel, part, *SETS[classes], f"{classes} classes")
     used = [w for w in weights if frame.loc[frame["weight"] == w, "used"].any()]
     for weight, text in [(w, "used by TCN") for w in used] + [(w, "the paper's") for w in weights
                                                               if w == paper.PAPER_WEIGHT and w not in used]:
-        panel.axvline(place[weight], color=SOFT, linestyle=":", linewidth=1)
-        panel.annotate(text, (place[weight], 1), xycoords=("data", "axes fraction"), xytext=(2, -2), va="top",
-                       textcoords="offset points", fontsize=6.5, color=SOFT, rotation=90)
-    panel.margins(x=0.09)
-    panel.set_xticks([place[w] for w in weights], [f"{w:g}" for w in weights])
-    _finish(panel, "", "Weight of the sharing loss", frame["metric"].iloc[0])
+        panel.axvline(place[weight], color=SOFT, linestyle=":", linewidth=1, zorder=1)
+        panel.annotate(text, (place[weight], 1), xycoords=("data", "axes fraction"), xytext=(0, 2), va="bottom", ha="center",
+                       textcoords="offset points", fontsize=6.5, color=SOFT)
+    panel.margins(x=0.09, y=0.12)
+    panel.set_xticks([place[w] for w in weights], [f"{w:,.0f}" if w >= 1 else f"{w:g}" for w in weights])
+    finish(panel, "", "Weight of the sharing loss", frame["metric"].iloc[0])
     return figure
 
 
-@_styled
+@styled
+def dimensions(frame: pd.DataFrame) -> Figure:
+    """Frame of `figure_data.dimensions` -> mAP over the length of the features, real-valued and binary."""
+    figure = Figure(figsize=(COLUMN, 2.4))
+    panel = figure.subplots()
+    for features, label, colour, line, marker in (("real", "real-valued, D numbers", "#0072b2", "-", "o"),
+                                                  ("binary", "binary, D bits", "#d55e00", "--", "s")):
+        part = frame[frame["features"] == features]
+        if len(part):
+            over_seeds(panel, part.assign(at=np.log2(part["dim"].astype(float))), colour, line, marker, label)
+    lengths = sorted(frame["dim"].astype(int).unique())
+    panel.set_xticks(np.log2(lengths), list(map(str, lengths)))
+    panel.margins(x=0.06, y=0.12)
+    finish(panel, "", "Dimensions D of the feature", frame["metric"].iloc[0])
+    return figure
+
+
+@styled
+def coupling(frame: pd.DataFrame) -> Figure:
+    """Frame of `figure_data.coupling` -> dot plot from nothing coupled, at the top, to everything; one panel a class set."""
+    sets = [c for c in ("unseen", "validation") if (frame["classes"] == c).any()]
+    rows = frame.drop_duplicates("variant")[["variant", "part"]]
+    beside = rows["variant"].iloc[-1] == "tcn-own-embedding"
+    places = {variant: y + (0.35 if beside and y == len(rows) - 1 else 0) for y, variant in enumerate(rows["variant"])}
+    figure = Figure(figsize=(PAGE, 0.66 + 0.225 * len(rows)))
+    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for panel, classes in zip(panels, sets):
+        part = frame[frame["classes"] == classes]
+        colour, _, marker = SETS[classes]
+        paired = part[part["paired"]].groupby("variant", sort=False)["value"].agg(["mean", "min", "max"])
+        ladder = paired[[variant != "tcn-own-embedding" for variant in paired.index]]
+        panel.plot(ladder["mean"], [places[v] for v in ladder.index], color=colour, linewidth=0.9, alpha=0.5, zorder=1)
+        for variant, value in paired.iterrows():
+            panel.plot([value["min"], value["max"]], [places[variant]] * 2, color=colour, linewidth=2.2, alpha=0.35, zorder=2)
+            named = variant in paper.TRAINED
+            panel.scatter(value["mean"], places[variant], s=26, marker=marker, color=colour, zorder=4, linewidths=1.1,
+                          facecolors=colour if named else "white")
+        rest = part[~part["paired"]]
+        panel.scatter(rest["value"], rest["variant"].map(places), s=8, marker="|", color=colour, linewidths=0.9, zorder=3)
+        panel.set_title("Unseen classes" if classes == "unseen" else "Validation classes")
+        panel.set_xlabel(f"{frame['metric'].iloc[0]}, released rule")
+        panel.margins(x=0.08)
+        panel.tick_params(axis="y", length=0)
+        if beside:
+            panel.axhline(places["tcn-own-embedding"] - 0.67, color=SOFT, linewidth=0.7)
+    panels[0].set_yticks(list(places.values()), rows["part"])
+    panels[0].set_ylim(max(places.values()) + 0.5, -0.5)
+    panels[0].set_ylabel("What the encoders share")
+    return figure
+
+
+@styled
+def precision_recall(frame: pd.DataFrame) -> Figure:
+    """Frame of `figure_data.precision_recall` -> one curve per variant, mean over seeds with the band of seeds."""
+    figure = Figure(figsize=(COLUMN, 2.7))
+    panel = figure.subplots()
+    for variant in dict.fromkeys(frame["variant"]):
+        part = frame[frame["variant"] == variant]
+        colour, marker, line, _ = look(variant)
+        grouped = part.groupby("recall")["precision"]
+        mean = grouped.mean()
+        if part["seed"].nunique() > 1:
+            panel.fill_between(mean.index, grouped.min(), grouped.max(), color=colour, alpha=0.15, linewidth=0)
+        panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markevery=(0.05, 0.2), markersize=3.5,
+                   label=paper.short_label(variant))
+    chance = frame["chance"].dropna()
+    if len(chance):
+        panel.axhline(chance.iloc[0], color=INK, linestyle=":", linewidth=1, label="chance")
+    panel.set(xlim=(0, 1), ylim=(0, None))
+    finish(panel, "", "Recall", "Precision")
+    return figure
+
+
+@styled
+def class_precision(frame: pd.DataFrame) -> Figure:
+    """Frame of `figure_data.class_precision` -> all classes as sorted curves, and the hardest ones by name."""
+    variants = list(dict.fromkeys(frame["variant"]))
+    hardest = frame[frame["hardness"] < HARDEST].sort_values("hardness", kind="stable")
+    names = list(dict.fromkeys(hardest["class"]))
+    figure = Figure(figsize=(PAGE, max(2.4, 0.75 + 0.19 * len(names))))
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    for number, variant in enumerate(variants):
+        colour, marker, line, _ = look(variant)
+        means = frame[frame["variant"] == variant].groupby("class")["value"].mean().sort_values()
+        left.plot(range(1, len(means) + 1), means, color=colour, linestyle=line, marker=marker, markersize=3.5,
+                  markevery=(number * 2, max(1, len(means) // 8)), label=paper.short_label(variant))
+        values = hardest[hardest["variant"] == variant].groupby("class")["value"].agg(["mean", "min", "max"]).reindex(names)
+        y = np.arange(len(names)) + (number - (len(variants) - 1) / 2) * 0.22
+        right.hlines(y, values["min"], values["max"], color=colour, linewidth=0.8, alpha=0.7)
+        right.plot(values["mean"], y, color=colour, linestyle="", marker=marker, markersize=3.8,
+                   clip_on=False)
+    finish(left, "All unseen classes", "Class, from hardest to easiest", frame["metric"].iloc[0])
+    left.set_ylim(0, 1)
+    finish(right, f"The {len(names)} hardest", frame["metric"].iloc[0], "", legend=False)
+    right.set_yticks(range(len(names)), [_shortened(plain(name)) for name in names])
+    right.set_ylim(len(names) - 0.4, -0.6)
+    right.set_xlim(left=0)
+    right.tick_params(axis="y", length=0)
+    right.grid(axis="y", visible=False)
+    for y in range(0, len(names), 2):
+        right.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
+    return figure
+
+
+@styled
+def intervals(frame: pd.DataFrame) -> Figure:
+    """Frame of `figure_data.intervals` -> forest plot: a difference and its interval a row, under the heading of its group."""
+    lines: list[tuple[str, pd.Series | None]] = []
+    for group, part in frame.groupby("group", sort=False):
+        lines += [(str(group), None)] * bool(str(group)) + [(str(row["label"]), row) for _, row in part.iterrows()]
+    figure = Figure(figsize=(PAGE, 0.62 + 0.185 * len(lines)))
+    panel = figure.subplots()
+    for y, (_, row) in enumerate(lines):
+        if row is None:
+            continue
+        value, low, high = row["difference"], row["low"], row["high"]
+        if not math.isnan(low):
+            panel.plot([low, high], [y, y], color=INK, linewidth=1.1, solid_capstyle="butt", zorder=2)
+        panel.scatter(value, y, s=20, marker="s", linewidths=1.1, zorder=3, edgecolors="#0072b2",
+                      facecolors="#0072b2" if row["seeds"] > 1 else "white")
+        span = f" [{signed(low, 3)}, {signed(high, 3)}]" if not math.isnan(low) else ""
+        panel.annotate(f"{signed(value, 3)}{span}", (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0),
+                       textcoords="offset points", va="center", fontsize=6.5, annotation_clip=False)
+        seeds = int(row["seeds"])
+        panel.annotate("1 seed" if seeds == 1 else f"{seeds} seeds", (1, y), xycoords=("axes fraction", "data"),
+                       xytext=(106, 0), textcoords="offset points", va="center", fontsize=6.5, color=SOFT)
+    panel.axvline(0, color=INK, linewidth=0.8, linestyle="--")
+    panel.set_yticks(range(len(lines)), [text for text, _ in lines])
+    for tick, (_, row) in zip(panel.get_yticklabels(), lines):
+        tick.set_fontweight("bold" if row is None else "normal")
+    panel.tick_params(axis="y", length=0)
+    panel.set_ylim(len(lines) - 0.4, -0.6)
+    panel.margins(x=0.05)
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    panel.grid(axis="y", visible=False)
+    panel.spines["left"].set_visible(False)
+    finish(panel, "", f"Difference in {frame['metric'].iloc[0]}, first minus second", "", legend=False)
+    return figure
+
+
+@styled
 def ledger_bars(frame: pd.DataFrame) -> Figure:
     """Frame of `figure_data.ledger_bars` -> horizontal bars, one per trap, training and scoring told apart by hatch."""
     traps = list(dict.fromkeys(frame["trap"]))
@@ -374,7 +365,7 @@ def ledger_bars(frame: pd.DataFrame) -> Figure:
                        xytext=(5 if right else -5, 0), textcoords="offset points", va="center",
                        ha="left" if right else "right", fontsize=7)
         codes = " (codes)" if part["features"].iloc[0] == "binary" else ""
-        labels.append(_wrapped(part["title"].iloc[0] + codes, 52))
+        labels.append(wrapped(part["title"].iloc[0] + codes, 52))
         if kind == "all" and y:
             panel.axhline(y - 0.5, color=GRID, linewidth=1)
     panel.axvline(0, color=INK, linewidth=0.8)
@@ -382,51 +373,36 @@ def ledger_bars(frame: pd.DataFrame) -> Figure:
     panel.tick_params(axis="y", length=0)
     panel.invert_yaxis()
     panel.margins(x=0.16)
-    _finish(panel, "", f"Released minus corrected, points of {frame['metric'].iloc[0]}", "", legend=False)
+    finish(panel, "", f"Released minus corrected, points of {frame['metric'].iloc[0]}", "", legend=False)
     panel.grid(axis="y", visible=False)
     panel.spines["left"].set_visible(False)
     handles = [Line2D([], [], linestyle="", marker=TRAP_LOOKS[kind][2], color=TRAP_LOOKS[kind][0], markeredgecolor=INK,
                       markersize=5, label=text) for kind, text in TRAP_NAMES.items() if (frame["kind"] == kind).any()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1)
     return figure
 
 
 DRAWINGS: dict[str, Drawing] = {function.__name__: function for function in (
-    overview, motivation, singular_values, tsne, retrieval, publishers, sharing_weight, ledger_bars)}
+    overview, motivation, singular_values, tsne, retrieval, layer_distances, precision_recall, class_precision, dimensions,
+    sharing_weight, coupling, ledger_bars, publishers, intervals)}
 """`FigureData.kind` -> the function that draws it."""
 
 
-def _finish(panel: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
-    panel.set_title(title)
-    panel.set_xlabel(x)
-    panel.set_ylabel(y)
-    if legend and panel.get_legend_handles_labels()[0]:
-        panel.legend()
+def _envelope(part: pd.DataFrame) -> pd.DataFrame:
+    """A raw curve of at most 2 x RAW_BINS points: the lowest and highest of each bin, in their order."""
+    if len(part) <= 2 * RAW_BINS:
+        return part
+    part = part.reset_index(drop=True)
+    values = part["value"].groupby(np.arange(len(part)) * RAW_BINS // len(part))
+    return part.loc[np.unique(np.concatenate([values.idxmin(), values.idxmax()]))]
 
 
-def _picture(axes: Axes, file: str, left: float, top: float, size: float) -> None:
-    """Draw a picture on white into the square at (left, top) of an axes whose y axis points down."""
-    with Image.open(file) as image:
-        image = image.convert("RGBA")
-        image.thumbnail((160, 160))
-        white = Image.new("RGBA", image.size, "white")
-        pixels = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
-    margin = 0.07 * size
-    axes.imshow(pixels, extent=(left + margin, left + size - margin, top + size - margin, top + margin), aspect="auto",
-                interpolation="antialiased")
-    # imshow moves the limits to its own picture
-    axes.set_autoscale_on(False)
+def _with_length(label: str, dim: float | None) -> str:
+    """A label that says how long the feature is, once."""
+    length = "" if dim is None or math.isnan(dim) else f", {dim:.0f}-d"
+    return label if label.endswith(length) else label + length
 
 
-def _plain(name: str) -> str:
-    """A class name as people write it."""
-    return name.replace("_", " ")
-
-
-def _wrapped(text: str, width: int = 16) -> str:
-    """Break a label at spaces into lines of about `width` characters."""
-    lines = [""]
-    for word in text.split():
-        lines = [*lines, word] if lines[-1] and len(lines[-1]) + len(word) >= width else \
-            [*lines[:-1], f"{lines[-1]} {word}".strip()]
-    return "\n".join(lines)
+def _shortened(name: str, length: int = 28) -> str:
+    """A name that fits beside a panel."""
+    return name if len(name) <= length else name[:length - 1].rstrip() + "…"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from reports.results import ReportError, Suite, Task
+from reports.results import ReportError, Suite, Task, setting
 
 PUBLISHED_FILE = Path(__file__).with_name("published.csv")
 PUBLISHED_COLUMNS = ("method", "dimension", "features", "dataset", "split", "metric", "value", "source")
@@ -42,6 +42,29 @@ LABELS = {
     "tcn-no-teacher": "TCN without the teacher's loss",
     "tcn-no-semantic": "TCN without the semantic metric",
     "tcn-shared-bn": "TCN with shared batch norm",
+    "tcn-own-embedding": "TCN, two embedding networks",
+    "hws-0.1-1": "HWS, class losses 0.1:1",
+    "hws-10-1": "HWS, class losses 10:1",
+    "tcn-bht": "TCN, BHT in place of the semantic metric",
+    "tcn-bht-sr-0.1": "TCN, BHT+SR 1:0.1",
+    "tcn-bht-sr-1": "TCN, BHT+SR 1:1",
+    "tcn-bht-sr-10": "TCN, BHT+SR 1:10",
+    "couple-stem": "Soft: stem",
+    "couple-stage1": "Soft: stem and stage 1",
+    "couple-stage2": "Soft: stem to stage 2",
+    "couple-stage3": "Soft: stem to stage 3",
+    "couple-norms": "Soft: convolutions, batch-norm scale and shift",
+    "class-only": "Class loss alone",
+    "siamese": "Siamese, contrastive",
+    "triplet": "Batch-hard triplets across modalities",
+    "teacher-pca": "Frozen teacher, PCA",
+    "sake": "SAKE's idea",
+    "frozen-conv": "Frozen convolutions, independent batch norms",
+    "hard-conv": "Hard-shared convolutions, independent batch norms",
+    "l2-sp": "Tied to the ImageNet start",
+    "l2-sp-weight-1000": "Tied to the ImageNet start, weight 1000",
+    "squared": "TCN, squared norm",
+    "hws-slow": "HWS, encoder rate a tenth",
     "ledger-augmentation": "TCN, released augmentation",
     "ledger-loader": "TCN, replayed loader streams",
     "ledger-batch-norm-split": "TCN, batch norm split in two",
@@ -50,18 +73,56 @@ LABELS = {
     "tcn-as-released": "TCN, all traps as released",
 }
 SHORT_LABELS = {
-    "tcn": "TCN", "hws": "HWS", "hws-separate": "HWS, separate calls", "nws": "NWS",
-    "floor-imagenet": "ImageNet floor",
+    **LABELS,
+    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "floor-imagenet": "ImageNet floor",
     "floor-imagenet-permodality": "ImageNet floor, per modality", "floor-svd": "SVD floor",
     "floor-svd-permodality": "SVD floor, per modality", "tcn-no-teacher": "TCN, no teacher",
-    "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN",
-    **{name: LABELS[name] for name in ("ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
-                                       "tcn-as-released")},
+    "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN", "tcn-own-embedding": "TCN, two embeddings",
+    "hws-0.1-1": "HWS 0.1:1", "hws-10-1": "HWS 10:1", "tcn-bht": "TCN, BHT", "couple-norms": "Soft: all, BN scale",
+    "couple-stage1": "Soft: to stage 1", "couple-stage2": "Soft: to stage 2", "couple-stage3": "Soft: to stage 3",
+    "class-only": "Class loss", "siamese": "Siamese", "triplet": "Triplet", "teacher-pca": "Teacher, PCA", "sake": "SAKE's idea",
+    "frozen-conv": "Frozen conv.", "hard-conv": "Hard conv., own BN", "l2-sp": "Tied to start",
+    "l2-sp-weight-1000": "Tied to start, 1000", "squared": "Squared norm", "hws-slow": "HWS, slow encoder",
     "tcn-no-semantic-as-released": "TCN, no semantic as released",
 }
 TRAINED = ("tcn", "hws", "nws")
 FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
+COUPLING = ("nws", "couple-stem", "couple-stage1", "couple-stage2", "couple-stage3", "tcn", "couple-norms", "tcn-shared-bn",
+            "hws-separate", "hws")
+"""From nothing coupled to everything: the paper's general criterion."""
+COUPLING_BESIDE = ("tcn-own-embedding",)
+COUPLED_PARTS = {"stem": "stem", "stage1": "stage 1", "stage2": "stage 2", "stage3": "stage 3", "stage4": "stage 4",
+                 "batch_norm_affine": "BN scale, shift", "batch_norm_statistics": "BN statistics", "embedding": "embedding",
+                 "call": "calls"}
+"""Setting below `coupling.` -> heading of its column."""
+METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
+UNTRAINED = (*FLOORS, "teacher-pca")
+"""Rows without training."""
+CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow")
+"""Controls that the paper lacks; the weights 10 and 1000 of the grid belong to the same question."""
+CONTROL_WEIGHTS = (10.0, 1000.0)
+WEIGHTS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+"""The paper's grid of sharing weights; 0.1 is shown where it was run."""
+DIMENSIONS = (32, 64, 128, 256, 512)
+MAIN_DIMENSION, WIDE_DIMENSION = 64, 512
+METHOD_TEXTS = {
+    "tcn": ("Two encoders with softly tied convolutions and batch norms of their own; class loss, teacher, semantic metric.", ""),
+    "hws": ("TCN's losses on one encoder for both modalities, one batch for both.", ""),
+    "class-only": ("One encoder and the class loss, nothing else: what ordinary classification already gives.", ""),
+    "siamese": (("One encoder; sketch-photo pairs of one class are drawn together, pairs of different classes pushed beyond a "
+                "margin (contrastive loss)."), ("All pairs of a batch instead of sampled ones, features of unit length, our encoder and "
+                "start; a class head reads the features without training them.")),
+    "triplet": (("One encoder; for each sketch its furthest photo of the same class against the nearest of another, and the "
+                "reverse (batch-hard triplets across modalities)."), ("Batches are drawn by photo, not by a fixed number of items "
+                "a class as batch-hard mining usually has it; softplus in place of a margin.")),
+    "teacher-pca": ("The frozen ImageNet teacher's features, reduced to D by principal components of seen classes; no training.",
+                    ""),
+    "sake": ("SAKE's idea: one network that is told the modality, its teacher's signal corrected by how near class names are.",
+             ("Similarity from word vectors instead of WordNet, gates at the end of each stage instead of inside its blocks, and "
+             "this suite's embedding, start, pairs and schedule: not SAKE as published.")),
+}
+"""Variant -> (what it is, what is not faithful to its source), for the table of methods."""
 RULES = ("released", "standard")
 PROTOCOLS = {
     "released": "TCN, SAKE, DSN", "cvpr19": "TCN's other flag, Doodle2Search", "zse": "ZSE-SBIR and its descendants",
@@ -134,6 +195,21 @@ COMPARISON_COLUMNS = (
 """The paper's Table 2; the last column is not the paper's, but later papers report it for QuickDraw."""
 COMPARISON_ROWS = ((512, "real"), (64, "binary"))
 """Feature length and kind of the paper's own two rows in Table 2."""
+
+
+GROUPS = (
+    ("main", "Comparison: TCN, HWS, NWS", PAPER_ORDER),
+    ("floors", "Floors", FLOORS),
+    ("ablation", "Ablation", tuple(dict.fromkeys(row.variant for row in ABLATION))),
+    ("dimensions", "Dimensions", ()),
+    ("weights", "Sharing weight", ()),
+    ("coupling", "What is coupled", (*COUPLING, *COUPLING_BESIDE)),
+    ("methods", "Other methods", METHODS),
+    ("controls", "Controls", CONTROLS),
+    ("ledger", "Ledger", ()),
+    ("", "Further variants", ()),
+)
+"""(name on the command line, name for people, variants): a variant belongs to the first group that holds it."""
 
 
 def read_published(path: Path) -> tuple[tuple[int, str, Published], ...]:
@@ -244,19 +320,24 @@ def secondary(task: Task) -> tuple[str, ...]:
 def label(variant: str) -> str:
     """Long name of a variant; an unknown one keeps its own.
 
-    >>> label("tcn-weight-10"), label("something")
-    ('TCN, sharing weight 10', 'something')
+    >>> label("tcn-weight-10"), label("tcn-dim-512"), label("something")
+    ('TCN, sharing weight 10', 'TCN, 512 dimensions', 'something')
     """
-    weight = grid_weight(variant)
-    if weight is not None:
-        return f"TCN, sharing weight {weight:g}"
-    return LABELS.get(variant, variant)
+    return _numbered(variant, "TCN, sharing weight {:g}", "TCN, {} dimensions") or LABELS.get(variant, variant)
 
 
 def short_label(variant: str) -> str:
-    """Name of a variant for legends."""
-    weight = grid_weight(variant)
-    return f"TCN, weight {weight:g}" if weight is not None else SHORT_LABELS.get(variant, variant)
+    """Name of a variant for legends.
+
+    >>> short_label("tcn-weight-0.1"), short_label("tcn-dim-32"), short_label("triplet")
+    ('TCN, weight 0.1', 'TCN, 32-d', 'Triplet')
+    """
+    return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant, variant)
+
+
+def _numbered(variant: str, by_weight: str, by_dimension: str) -> str:
+    weight, dimension = grid_weight(variant), grid_dimension(variant)
+    return by_weight.format(weight) if weight is not None else by_dimension.format(dimension) if dimension is not None else ""
 
 
 def grid_weight(variant: str) -> float | None:
@@ -269,31 +350,90 @@ def grid_weight(variant: str) -> float | None:
     return float(match[1]) if match else None
 
 
+def grid_dimension(variant: str) -> int | None:
+    """Feature length in the name of a TCN of another length, None for every other variant.
+
+    >>> grid_dimension("tcn-dim-32"), grid_dimension("tcn-512"), grid_dimension("tcn")
+    (32, 512, None)
+    """
+    match = re.fullmatch(r"tcn-(?:dim-?)?(\d+)d?", variant)
+    return int(match[1]) if match else None
+
+
+def own_weight(suite: Suite, task: Task) -> float:
+    """Sharing weight that `tcn` itself was run with; NaN where no finished run tells."""
+    return next((float(setting(c.config, "losses.sharing", math.nan)) for c in suite.cells_of(task, "tcn")), math.nan)
+
+
+def at_weight(suite: Suite, task: Task, weight: float) -> str:
+    """Variant that stands for TCN at a sharing weight: its row of the grid, or `tcn` where that is its own weight."""
+    named = next((v for v in suite.variants(task) if grid_weight(v) == weight), "")
+    if not suite.cells_of(task, named) and own_weight(suite, task) == weight:
+        return "tcn"
+    return named or f"tcn-weight-{weight:g}"
+
+
+def weights(suite: Suite, task: Task) -> list[tuple[float, str]]:
+    """(weight, variant) of the grid's rows in order: the paper's weights, others where they were planned or run."""
+    found = {weight for v in suite.variants(task) if (weight := grid_weight(v)) is not None} | {own_weight(suite, task)}
+    return [(w, at_weight(suite, task, w)) for w in sorted({*WEIGHTS, *(w for w in found if w > 0)})]
+
+
+def at_dimension(suite: Suite, task: Task, dimension: int) -> str:
+    """Variant that stands for TCN at a feature length: `tcn` where its runs have it, else a row of that name."""
+    own = suite.dim(task, "tcn")
+    if own == dimension or own is None and dimension == MAIN_DIMENSION:
+        return "tcn"
+    return next((v for v in suite.variants(task) if grid_dimension(v) == dimension), f"tcn-dim-{dimension}")
+
+
+def dimensions(suite: Suite, task: Task) -> list[tuple[int, str]]:
+    """(length, variant) in order: the paper's lengths, others where they were planned or run."""
+    named = {d for v in suite.variants(task) if (d := grid_dimension(v)) is not None}
+    own = suite.dim(task, "tcn") or MAIN_DIMENSION
+    wanted = {d for d in DIMENSIONS if d != MAIN_DIMENSION} | named | {own}
+    return [(d, at_dimension(suite, task, d)) for d in sorted(wanted)]
+
+
+def group_of(suite: Suite, variant: str) -> str:
+    """Group of a variant, `` for one that no table names."""
+    if variant.startswith("floor-"):
+        return "floors"
+    if grid_weight(variant) is not None:
+        return "weights"
+    if grid_dimension(variant) is not None:
+        return "dimensions"
+    named = next((name for name, _, variants in GROUPS if variant in variants), "")
+    return named or ("ledger" if is_ledger(suite, variant) else "")
+
+
 def is_ledger(suite: Suite, variant: str) -> bool:
     """True for a variant that is there to measure one trap of the ledger: it belongs to the ledger's table alone."""
     if variant.startswith("ledger-") or variant.endswith("-as-released"):
         return True
-    named = {*PAPER_ORDER, "hws-separate", *FLOORS, *LEAVE_ONE_OUT, *(row.variant for row in ABLATION)}
-    return variant not in named and any(variant in trap.arms.values() for trap in suite.traps)
+    named = any(variant in variants for _, _, variants in GROUPS)
+    return not named and any(variant in trap.arms.values() for trap in suite.traps)
 
 
 def is_tcn(variant: str) -> bool:
-    """True for TCN itself at any feature length (`tcn`, `tcn-512`), not for its ablations."""
-    return re.fullmatch(r"tcn(-(dim-?)?\d+d?)?", variant) is not None
+    """True for TCN itself at any feature length (`tcn`, `tcn-dim-512`), not for its ablations."""
+    return variant == "tcn" or grid_dimension(variant) is not None
 
 
 def main_variants(suite: Suite, task: Task) -> list[str]:
-    """Rows of the comparison table: TCN, HWS, NWS (always), other lengths of TCN, then the floors at hand."""
+    """Rows of the comparison table: TCN, HWS, NWS (always), floors at hand, and TCN at 512 dimensions where more than a plain
+    call was asked for."""
     there = suite.variants(task)
-    more = [v for v in there if is_tcn(v) and v != "tcn"]
-    return ["tcn", *more, "hws", "nws", *(v for v in FLOORS if v in there),
+    wide = [v for v in there if grid_dimension(v) == WIDE_DIMENSION]
+    if not wide and any(group_of(suite, v) not in ("main", "floors", "ledger", "") for v in there):
+        wide = [f"tcn-dim-{WIDE_DIMENSION}"]
+    return ["tcn", *wide, "hws", "nws", *(v for v in FLOORS if v in there),
             *(v for v in there if v.startswith("floor-") and v not in FLOORS)]
 
 
 def other_variants(suite: Suite, task: Task) -> list[str]:
     """Whatever no named table holds: shown under its own heading rather than dropped."""
-    named = {*main_variants(suite, task), "hws-separate", *LEAVE_ONE_OUT, *(row.variant for row in ABLATION)}
-    return [v for v in suite.variants(task) if v not in named and grid_weight(v) is None and not is_ledger(suite, v)]
+    return [v for v in suite.variants(task) if not group_of(suite, v)]
 
 
 def publisher(source: str) -> str:

@@ -1,6 +1,7 @@
-"""`python reports/render.py`: every table, figure and the page, from result folders alone.
+"""`python reports/render.py`: every table, figure and the report, from result folders alone.
 
-In: an output folder of run_all.py. Out: tables/*.md .tex .csv .runs.csv, figures/*.png .pdf .csv, index.html.
+In: an output folder of run_all.py. Out: index.html, report.md, latex/report.tex, tables/*.md .tex .csv .runs.csv and
+figures/*.png .pdf .csv; a figure's CSV holds the data it shows.
 """
 from __future__ import annotations
 
@@ -9,11 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import figure_data, figures, ledger, lint, page, paper, protocols, provenance, tables
+from reports import documents, extension, figure_data, figures, lint, page, paper, provenance, story, tables
 from reports.figure_data import FigureData
-from reports.page import Part
 from reports.results import ReportError, Suite, Task, read_suite
-from reports.tables import Table
 
 DPI = 200
 TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
@@ -35,30 +34,35 @@ def headline_text(results: Path) -> str:
 
 
 def _render(suite: Suite, results: Path, out: Path) -> Path:
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for folder in ("tables", "figures", "latex"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
     findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
-    shown: dict[Task, list[Part]] = {task: _parts(suite, task, out / "cache") for task in suite.tasks()}
-    drawn = [item for parts in shown.values() for part in parts for item in part.items if isinstance(item, FigureData)]
-    for picture in drawn:
-        _save_figure(picture, out / "figures", results)
-    beside = tables.paper_comparison(suite)
-    general = [] if beside is None else [beside, tables.contradictions()]
-    general += [t for t in (ledger.reproductions(suite), tables.unfinished(suite), tables.left_out(suite)) if t is not None]
-    written = [item for parts in shown.values() for part in parts for item in part.items if isinstance(item, Table)]
-    written += [*general, tables.provenance(suite)]
-    for table in written:
-        for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), table.to_csv(), table.to_runs_csv())):
-            (out / "tables" / f"{table.name}{ending}").write_text(text, encoding="utf-8")
-    target = out / "index.html"
+    pictures = {task: _figures(suite, task, out / "cache") for task in suite.tasks()}
     checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
-    text = page.page(suite, shown, [*general, tables.provenance(suite, compact=True)], out, checked, findings)
-    partial = target.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(target)
-    _forget_older(out, [f"tables/{t.name}{e}" for t in written for e in TABLE_FILES]
-                  + [f"figures/{f.name}{e}" for f in drawn for e in FIGURE_FILES])
+    shown = story.sections(suite, pictures, checked, findings)
+    drawn = story.figures_of(shown)
+    widths = {picture.name: _save_figure(picture, out / "figures", results) for picture in drawn}
+    # what all runs share is said once where people read, and in every row where programs do
+    whole = {"provenance": tables.provenance(suite)}
+    written = story.tables_of(shown)
+    for table in written:
+        full = whole.get(table.name, table)
+        for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), full.to_csv(), full.to_runs_csv())):
+            _write(out / "tables" / f"{table.name}{ending}", text)
+    _write(out / "report.md", documents.to_markdown(suite, shown))
+    _write(out / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
+    target = out / "index.html"
+    _write(target, page.page(suite, shown, out, checked))
+    _forget_older(out, ["report.md", "latex/report.tex", *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
+                        *(f"figures/{f.name}{e}" for f in drawn for e in FIGURE_FILES)])
     return target
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _forget_older(out: Path, files: list[str]) -> None:
@@ -67,55 +71,25 @@ def _forget_older(out: Path, files: list[str]) -> None:
     older = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
     for name in set(older) - set(files):
         path = out / name
-        if path.parent.parent == out and ".." not in name:
+        if out in (path.parent, path.parent.parent) and ".." not in name:
             path.unlink(missing_ok=True)
     listing.write_text("\n".join(files) + "\n", encoding="utf-8")
 
 
-def _parts(suite: Suite, task: Task, cache: Path) -> list[Part]:
-    """What is shown of a task, the headline first: a part without anything to show is left out."""
-    pictures = {figure.kind: figure for figure in _figures(suite, task, cache)}
-    validation = any(score.classes == "validation" for score in suite.scores(task))
-    parts = [
-        Part("", "", (tables.comparison(suite, task), protocols.duplicates(suite, task), pictures.get("overview"))),
-        Part("Where paper, released code and good practice part",
-             "The paper's code departs in places from what the paper says or from good practice. Each such trap is a setting "
-             "here, and this is what it is worth.", (ledger.table(suite, task), pictures.get("ledger_bars"),
-                                                     ledger.ties(suite, task))),
-        Part("One ranking, six numbers",
-             "Papers on this task print mAP and precision by at least six rules under the same names. Here all of them count the "
-             "same rankings.", (protocols.table(suite, task),)),
-        Part("What the parts are worth", "", (tables.ablation(suite, task), tables.sharing_weights(suite, task),
-                                              pictures.get("sharing_weight"), pictures.get("motivation"))),
-        Part("A look at the features and the retrieved photos", "",
-             tuple(pictures.get(kind) for kind in ("retrieval", "tsne", "singular_values"))),
-        Part("Other classes, sources and cut-offs", "",
-             (tables.comparison(suite, task, "validation") if validation else None, tables.per_publisher(suite, task),
-              pictures.get("publishers"), tables.cutoffs(suite, task))),
-    ]
-    parts = [Part(p.title, p.lead, tuple(item for item in p.items if item is not None)) for p in parts]
-    return [part for part in parts if part.items]
-
-
 def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
-    made = [figure_data.overview(suite, task), figure_data.ledger_bars(suite, task), figure_data.motivation(suite, task),
-            figure_data.singular_values(suite, task), figure_data.tsne(suite, task, cache),
-            figure_data.retrieval(suite, task), figure_data.publishers(suite, task),
-            figure_data.sharing_weight(suite, task)]
-    return [figure for figure in made if figure is not None]
+    return figure_data.every(suite, task, cache)
 
 
-def _save_figure(data: FigureData, folder: Path, results: Path) -> None:
+def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
+    """Write a figure and its data; returns its width in inches."""
     with figures.style():
-        figure = figures.DRAWINGS[data.kind](data.frame)
+        figure = extension.digits(data.frame) if data.kind == "digits" else figures.draw(data)
         # without dates in the files, the same results give the same bytes
         figure.savefig(folder / f"{data.name}.png", dpi=DPI)
+        figure.set_layout_engine("none")  # laid out by now: once is enough, and both files look the same
         figure.savefig(folder / f"{data.name}.pdf", metadata={"CreationDate": None})
-    frame = data.frame.copy()
-    for column in ("file", "query_file"):
-        if column in frame:
-            frame[column] = [Path(file).relative_to(results).as_posix() for file in frame[column]]
-    frame.to_csv(folder / f"{data.name}.csv", index=False)
+    data.saved(results).to_csv(folder / f"{data.name}.csv", index=False)
+    return float(figure.get_figwidth())
 
 
 def latest(root: Path) -> Path:

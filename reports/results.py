@@ -29,10 +29,14 @@ FRAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "steps.csv": ((), ("step", "epoch", "class_sketch", "class_photo")),
     "singular_values.csv": (("set", "modality"), ("index", "value")),
     "ledger.csv": (("trap", "arm", "features", "protocol", "metric", "note"), ("value",)),
+    "precision_recall.csv": (("features",), ("recall", "precision")),
 }
 """File -> (text columns, number columns) that must be there; further columns are kept as text."""
 TRAP_KINDS = ("training", "scoring", "data", "fixed")
 FEATURE_ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
+DISTANCE_ARRAYS = ("steps", "layers", "parts", "kinds", "start_norm", "between", "sketch", "photo")
+CLASS_TOLERANCE = 1e-6
+"""How far the mean over classes of per_query.npz may be from the number in metrics.csv, which may be rounded there."""
 
 
 class ReportError(ValueError):
@@ -257,9 +261,12 @@ class Suite:
     traps: list[Trap] = field(default_factory=list)
     """The ledger's entries, in order; empty for results written before there was one."""
     reproductions: list[Reproduction] = field(default_factory=list)
+    memory: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What is worked out of these cells once and needed on several pages; the key names it."""
     _index: dict[tuple[Task, str], list[Cell]] = field(default_factory=dict, repr=False)
     _scores: dict[str, dict[Score, dict[str, Any]]] = field(default_factory=dict, repr=False)
     _ledgers: dict[str, pd.DataFrame | None] = field(default_factory=dict, repr=False)
+    _classes: dict[tuple[str, Score], pd.Series | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for cell in sorted(self.cells, key=lambda c: c.seed):
@@ -326,6 +333,32 @@ class Suite:
     def examples(self, cell: Cell) -> list[dict[str, Any]] | None:
         """Checked contents of examples.json, picture files as existing paths; None as for `frame`."""
         return self._try(cell, "examples.json", lambda: _read_examples(cell.folder))
+
+    def per_class(self, cell: Cell, score: Score) -> pd.Series | None:
+        """Class -> mean of a number over the class's queries, by name; None where per_query.npz holds no such number.
+
+        It holds unseen classes, with all queries and the gallery as published. A file whose classes do not average to the
+        cell's number under the `released` rule, the one that is a mean over classes, is named in `left_out` and not used.
+        """
+        if (score.classes, score.source, score.gallery, score.duplicates) != ("unseen", "all", "all", "as-published"):
+            return None
+        if (cell.name, score) not in self._classes:
+            self._classes[cell.name, score] = self._try(cell, "per_query.npz",
+                                                        lambda: _read_classes(cell, score, self.value(cell, score)))
+        return self._classes[cell.name, score]
+
+    def distances(self, cell: Cell) -> dict[str, np.ndarray] | None:
+        """Arrays of distances.npz: steps [T]; layers, parts, kinds, start_norm [L]; between, sketch, photo [T, L].
+
+        None where the run wrote none (untrained, or older); also None, with a note in `left_out`, where it is broken.
+        """
+        path = cell.folder / "distances.npz"
+        return self._try(cell, path.name, lambda: _read_distances(path)) if path.exists() else None
+
+    def precision_recall(self, cell: Cell) -> pd.DataFrame | None:
+        """Columns features, recall, precision of precision_recall.csv; None as for `distances`."""
+        path = cell.folder / "precision_recall.csv"
+        return self._try(cell, path.name, lambda: _read_precision_recall(path)) if path.exists() else None
 
     def _rows(self, cell: Cell) -> dict[Score, dict[str, Any]]:
         if cell.name not in self._scores:
@@ -450,7 +483,8 @@ def _distinct(rows: list[dict[str, Any]], column: str) -> tuple[float, ...]:
     return tuple(sorted({float(row[column]) for row in rows if not math.isnan(row[column])}))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises ReportError where it is missing, unreadable or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -467,7 +501,7 @@ def _read_head(root: Path, left_out: list[tuple[str, str]]) -> dict[str, Any]:
     head: dict[str, Any] = {"profile": "unknown", "smoke": False, "created": "", "command": "",
                             "missing_datasets": {}, "cells": [], "ledger": []}
     try:
-        found = _read_json(root / "suite.json")
+        found = read_json(root / "suite.json")
         for entry in found.get("cells", []):
             int(entry["seed"]), str(entry["dataset"]), str(entry["split"]), str(entry["variant"]), entry["folder"]
         missing = found.get("missing_datasets") or {}
@@ -482,8 +516,8 @@ def _read_head(root: Path, left_out: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _read_cell(folder: Path) -> Cell | Unfinished:
-    config = _read_json(folder / "config.json")
-    status = _read_json(folder / "status.json")
+    config = read_json(folder / "config.json")
+    status = read_json(folder / "status.json")
     dataset, split = setting(config, "data.dataset"), setting(config, "data.split")
     variant, seed = config.get("variant"), config.get("seed")
     if None in (dataset, split, variant, seed):
@@ -494,7 +528,7 @@ def _read_cell(folder: Path) -> Cell | Unfinished:
         reason = status.get("reason") or f"stopped after {status.get('epochs_done', 0)} of " \
                                          f"{status.get('epochs', 'unknown')} epochs"
         return Unfinished(folder.name, task, str(variant), int(seed), str(state), str(reason))
-    provenance = _read_json(folder / "provenance.json")
+    provenance = read_json(folder / "provenance.json")
     match = FOLDER_NAME.match(folder.name)
     identity = str(provenance.get("identity", ""))
     if match and not identity.startswith(match["identity"]):
@@ -553,7 +587,7 @@ def _read_reproductions(root: Path, left_out: list[tuple[str, str]]) -> list[Rep
     found = []
     for path in sorted((root / "reproductions").glob("*.json")):
         try:
-            entry = _read_json(path)
+            entry = read_json(path)
             found.append(Reproduction(
                 path.name, str(entry["run"]), str(entry["variant"]), str(entry["dataset"]), str(entry["split"]),
                 int(entry["seed"]), str(entry["verdict"]), _number(entry.get("tolerance")),
@@ -621,8 +655,65 @@ def _read_features(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of an npz file, those that it lacks left away. ReportError where it can't be read."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names if name in archive.files}
+    except FileNotFoundError:
+        raise ReportError(f"{path.name} is missing") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ReportError(f"{path.name} can't be read ({type(error).__name__}: {error})") from None
+
+
+def _read_classes(cell: Cell, score: Score, expected: float | None) -> pd.Series | None:
+    """Class means of one number from per_query.npz, checked against the cell's own number."""
+    key, all_ranks = (f"{score.features}/{score.protocol}/{metric}" for metric in (score.metric, "mAP@all"))
+    arrays = _read_arrays(cell.folder / "per_query.npz", ("class", key, all_ranks))
+    if key not in arrays:
+        return None
+    values, names = arrays[key], arrays.get("class", np.array([]))
+    if values.ndim != 1 or len(values) != len(names) or not np.isfinite(values).all():
+        raise ReportError(f"per_query.npz, {key}: {values.shape} values for {len(names)} classes, or values that are not finite")
+    means = pd.Series(values, index=pd.Index(names, name="class")).groupby(level=0).mean()
+    skipped = setting(cell.config, "evaluation.missing_classes") == "as-released" and score.metric.startswith("mAP")
+    if skipped and all_ranks in arrays:
+        # AP over all ranks is 0 for a class without photos alone, and as released such a class is not averaged
+        means = means[pd.Series(arrays[all_ranks], index=names).groupby(level=0).max().reindex(means.index) > 0]
+    if score.protocol == "released" and expected is not None and not abs(means.mean() - expected) <= CLASS_TOLERANCE:
+        raise ReportError(f"per_query.npz, {key}: its classes average to {means.mean():.6f}, metrics.csv says {expected:.6f}; "
+                          "one of the two was copied or edited")
+    return means
+
+
+def _read_distances(path: Path) -> dict[str, np.ndarray]:
+    arrays = _read_arrays(path, DISTANCE_ARRAYS)
+    if absent := [name for name in DISTANCE_ARRAYS if name not in arrays]:
+        raise ReportError(f"{path.name} lacks the array{'s' * (len(absent) > 1)} {', '.join(absent)}")
+    steps, layers = len(arrays["steps"]), len(arrays["layers"])
+    shapes = {"steps": (steps,), "layers": (layers,), "parts": (layers,), "kinds": (layers,), "start_norm": (layers,),
+              "between": (steps, layers), "sketch": (steps, layers), "photo": (steps, layers)}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or not steps or not layers:
+            raise ReportError(f"{path.name}, {name}: shape {arrays[name].shape} for {steps} steps and {layers} layers")
+    for name in ("start_norm", "between", "sketch", "photo"):
+        if not (np.issubdtype(arrays[name].dtype, np.floating) and np.isfinite(arrays[name]).all() and (arrays[name] >= 0).all()):
+            raise ReportError(f"{path.name}, {name}: distances that are negative or not finite")
+    if (np.diff(arrays["steps"]) <= 0).any():
+        raise ReportError(f"{path.name}, steps: not in increasing order")
+    return arrays
+
+
+def _read_precision_recall(path: Path) -> pd.DataFrame:
+    frame = read_frame(path, *FRAMES[path.name])
+    for name in ("recall", "precision"):
+        if not frame[name].between(0, 1).all():
+            raise ReportError(f"{path.name}, column {name}: a value that is missing or not within 0 to 1")
+    return frame
+
+
 def _read_examples(folder: Path) -> list[dict[str, Any]]:
-    examples = _read_json(folder / "examples.json").get("examples", [])
+    examples = read_json(folder / "examples.json").get("examples", [])
     try:
         return [{"query": {**e["query"], "file": _picture(folder, e["query"]["file"])},
                  "average_precision": float(e["average_precision"]), "kind": str(e["kind"]),

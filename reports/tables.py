@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reports import lint, paper
+from reports.latex import PACKAGES, Layout, latex, layout
 from reports.results import Cell, Measured, Score, Suite, Task, paired, setting
 
 NOT_MEASURED = "not measured"
@@ -70,17 +71,17 @@ class Table:
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown with title and notes."""
-        lines = [f"**{_md(self.title)}**", "",
-                 "| " + " | ".join(_md(column.full) for column in self.columns) + " |",
+        lines = [f"**{markdown(self.title)}**", "",
+                 "| " + " | ".join(markdown(column.full) for column in self.columns) + " |",
                  "|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|"]
         for row in self.rows:
             if row.kind == "section":
-                cells = [f"**{_md(row.entries[0].text)}**"] + [""] * (len(self.columns) - 1)
+                cells = [f"**{markdown(row.entries[0].text)}**"] + [""] * (len(self.columns) - 1)
             else:
-                cells = [f"**{_md(e.text)}**" if e.strong else f"*{_md(e.text)}*" if row.kind == "reference" and e.text
-                         else _md(e.text) for e in row.entries]
+                cells = [f"**{markdown(e.text)}**" if e.strong else f"*{markdown(e.text)}*" if row.kind == "reference" and e.text
+                         else markdown(e.text) for e in row.entries]
             lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join([*lines, "", *(f"- {_md(note)}" for note in self.notes)]).rstrip() + "\n"
+        return "\n".join([*lines, "", *(f"- {markdown(note)}" for note in self.notes)]).rstrip() + "\n"
 
     def to_csv(self) -> str:
         """Plain numbers: a measured column becomes three (mean, sd, seeds), a section its own first column."""
@@ -120,12 +121,12 @@ class Table:
         return stream.getvalue()
 
     def to_latex(self) -> str:
-        r"""A `table*` in booktabs style; needs `\usepackage{booktabs,graphicx}`."""
-        lines = ["% needs \\usepackage{booktabs,graphicx}", "\\begin{table*}[tb]", "\\centering",
-                 f"\\caption{{{latex(self.title)}.}}", f"\\label{{tab:{self.name}}}", "\\footnotesize",
-                 "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
-                 "\\begin{tabular}{" + "".join("r" if column.numeric else "l" for column in self.columns) + "}",
-                 "\\toprule"]
+        r"""A `table*` in booktabs style, or a `longtable` where it is longer than a page; needs PACKAGES.
+
+        Columns of sentences break into lines; a table still too wide for the page shrinks to its width.
+        """
+        form = self.layout()
+        head = [" & ".join(latex(column.name) for column in self.columns) + r" \\", "\\midrule"]
         if any(column.group for column in self.columns):
             spans, rules, at = [], [], 1
             for group, width in self._groups():
@@ -133,26 +134,42 @@ class Table:
                 if group:
                     rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
                 at += width
-            lines += [" & ".join(spans) + r" \\", " ".join(rules)]
-        lines += [" & ".join(latex(column.name) for column in self.columns) + r" \\", "\\midrule"]
-        previous = "head"
+            head = [" & ".join(spans) + r" \\", " ".join(rules), *head]
+        body, previous = [], "head"
         for row in self.rows:
             if row.kind != previous and row.kind in ("section", "reference") and previous != "head":
-                lines.append("\\midrule" if row.kind == "section" else "\\addlinespace")
+                body.append("\\midrule" if row.kind == "section" else "\\addlinespace")
             previous = row.kind
             if row.kind == "section":
-                lines.append(f"\\multicolumn{{{len(self.columns)}}}{{l}}{{\\emph{{{latex(row.entries[0].text)}}}}} \\\\")
+                body.append(f"\\multicolumn{{{len(self.columns)}}}{{l}}{{\\emph{{{latex(row.entries[0].text)}}}}} \\\\"
+                            + "*" * form.long)
             else:
-                lines.append(" & ".join(f"\\textbf{{{latex(e.text)}}}" if e.strong else latex(e.text)
-                                        for e in row.entries) + r" \\")
-        lines += ["\\bottomrule", "\\end{tabular}}"]
-        if self.notes:
-            lines.append("\\par\\smallskip\\parbox{\\linewidth}{\\scriptsize " + " ".join(map(latex, self.notes)) + "}")
-        return "\n".join([*lines, "\\end{table*}"]) + "\n"
+                texts = [latex(e.text, breaks=breaks) for e, breaks in zip(row.entries, form.breaks)]
+                body.append(" & ".join(f"\\textbf{{{t}}}" if e.strong else t for e, t in zip(row.entries, texts)) + r" \\")
+        caption = f"\\caption{{{latex(self.title)}.}}\\label{{tab:{self.name}}}"
+        notes = [f"{{\\scriptsize {' '.join(map(latex, self.notes))}\\par}}"] if self.notes else []
+        uses = f"% needs \\usepackage{{{','.join(PACKAGES)}}}"
+        if form.long:
+            again = f"\\multicolumn{{{len(self.columns)}}}{{l}}{{\\emph{{continued}}}} \\\\"
+            uses += "; longer than a page, for one-column text" + ", best on a page in landscape" * form.turned
+            return "\n".join([uses, f"{{{form.size}\\setlength{{\\tabcolsep}}{{3pt}}",
+                              f"\\begin{{longtable}}{{{form.columns}}}", caption + r" \\", "\\toprule", *head, "\\endfirsthead",
+                              again, "\\toprule", *head, "\\endhead", "\\bottomrule", "\\endfoot", *body, "\\end{longtable}}",
+                              *notes]) + "\n"
+        return "\n".join([uses, "\\begin{table*}[tb]", "\\centering", caption, f"{form.size}\\setlength{{\\tabcolsep}}{{4pt}}",
+                          "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+                          f"\\begin{{tabular}}{{{form.columns}}}", "\\toprule", *head, *body, "\\bottomrule", "\\end{tabular}}",
+                          *(f"\\par\\smallskip\\parbox{{\\linewidth}}{note}" for note in notes), "\\end{table*}"]) + "\n"
+
+    def layout(self) -> Layout:
+        """How it is set in LaTeX."""
+        return layout(self.columns, [[e.text for e in row.entries] for row in self.rows if row.kind != "section"],
+                      sum(row.kind == "section" for row in self.rows))
 
     def to_html(self) -> str:
         """A `<figure>` with the table and its notes; run links point at provenance anchors of the page."""
-        crowded = sum(column.numeric for column in self.columns) > 8 or sum(column.wrap for column in self.columns) > 3
+        numbers, texts = (sum(flags) for flags in zip(*((c.numeric, c.wrap) for c in self.columns)))
+        crowded = numbers > 7 or texts > 3 or any(column.wide for column in self.columns) and numbers > 3
         dense = " dense" if crowded else ""
         parts = [f'<figure class="table{dense}" id="table-{html.escape(self.name)}">',
                  f"<figcaption>{html.escape(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
@@ -206,97 +223,6 @@ def cutoffs(suite: Suite, task: Task) -> Table:
     note = ("A class has only a handful of photos here, so Prec@100 and Prec@200 can't come near 1: read them "
             "against the ceiling row.")
     return Table(table.name, table.title, table.columns, table.rows, (note, *table.notes))
-
-
-def ablation(suite: Suite, task: Task) -> Table:
-    """Weight sharing, what is left out of TCN, floors; on the paper's data sets its 13 rows beside its numbers."""
-    metrics = paper.headline(task)[:2]
-    where = paper.paper_task(task)
-    facts = {(p.method, p.metric): p.value for p in paper.published()
-             if p.table == "ablation" and Task(p.dataset, p.split) == where}
-    columns = [Column("Variant", wrap=True), Column("D", numeric=True)]
-    for metric in metrics:
-        columns += [Column(rule, f"{metric}, measured", True) for rule in paper.RULES]
-        if facts:
-            columns.append(Column("published", f"{metric}, {paper.SHORT_SOURCES['tcn-ablation']}", True))
-    columns += [Column("difference to TCN", f"{metrics[0]}, same seeds", True), Column("Seeds")]
-    rows: list[Row] = []
-
-    def add(section: str, items: Iterable[tuple[str, str, str]]) -> None:
-        block = []
-        for text, variant, method in items:
-            measured = [[suite.measure(task, variant, Score(metric, rule)) for rule in paper.RULES] for metric in metrics]
-            entries = [Entry(text), dim_entry(suite, task, variant)]
-            for metric, pair in zip(metrics, measured):
-                entries += [measured_entry(m) for m in pair]
-                if facts:
-                    value = facts.get((method, metric))
-                    entries.append(Entry("–") if value is None else Entry(f"{value:.3f}", value))
-            block.append(Row((*entries, _difference(suite, task, variant, metrics[0]), seeds_entry(measured[0][0]))))
-        if block:
-            rows.extend([Row((Entry(section),), "section"), *block])
-
-    if facts or paper.is_paper(task):
-        for group in dict.fromkeys(row.group for row in paper.ABLATION):
-            add(group, [(row.label, row.variant, row.method) for row in paper.ABLATION if row.group == group])
-        add("Batch norm", [("shared", "tcn-shared-bn", ""), ("independent (TCN)", "tcn", "")])
-        add("Hard sharing, each modality in a call of its own",
-            [(paper.label(v), v, "") for v in ("hws-separate",) if v in suite.variants(task)])
-    else:
-        called_apart = [v for v in ("hws-separate",) if v in suite.variants(task)]
-        add("Weight sharing", [(paper.label(v), v, "") for v in ("nws", "hws", *called_apart, "tcn")])
-        add("Left out of TCN", [(paper.label(v), v, "") for v in paper.LEAVE_ONE_OUT])
-        more = [row for row in paper.ABLATION if row.variant in suite.variants(task)
-                and row.variant not in (*paper.PAPER_ORDER, *paper.LEAVE_ONE_OUT)]
-        add("Further rows of the paper's ablation", [(f"{r.group}: {r.label}", r.variant, "") for r in more])
-    add("Not trained", [(paper.label(v), v, "") for v in paper.main_variants(suite, task) if v.startswith("floor-")])
-    add("Further variants", [(paper.label(v), v, "") for v in paper.other_variants(suite, task)])
-    notes = ["Real-valued features, unseen classes. Mean ± standard deviation over seeds; a row without runs says so."]
-    if facts:
-        notes.append("Published values are the paper's, from one seed; it does not state the feature length of this "
-                     "table, and 64 is an inference.")
-        notes.append("hard a:b is not explained where we could read it; our reading: a weighs the class loss of the "
-                     "sketches, b that of the photos.")
-    return Table(f"{task.slug}-ablation", f"{paper.task_title(task)}: ablation" + ("" if facts else " (measured)"),
-                 tuple(columns), tuple(rows), tuple(notes))
-
-
-def sharing_weights(suite: Suite, task: Task) -> Table | None:
-    """mAP over the grid of sharing weights, on validation and unseen classes; None without a grid."""
-    grid = {v: paper.grid_weight(v) for v in suite.variants(task) if paper.grid_weight(v) is not None}
-    if not grid:
-        return None
-    metric = paper.retrieval_metric(task)
-    own = next((float(setting(c.config, "losses.sharing", math.nan)) for c in suite.cells_of(task, "tcn")), math.nan)
-    items = [(f"{weight:g}", variant) for variant, weight in sorted(grid.items(), key=lambda item: item[1])]
-    if paper.PAPER_WEIGHT not in grid.values():
-        items.append((f"{paper.PAPER_WEIGHT:g}", ""))
-    validation = {v: suite.measure(task, v, Score(metric, classes="validation")) for _, v in items}
-    highest = max((m.mean for m in validation.values() if m.n), default=math.nan)
-    rows = []
-    for text, variant in items:
-        measured = [validation[variant], *(suite.measure(task, variant, Score(metric, rule)) for rule in paper.RULES)]
-        weight = float(text)
-        remarks = (["the paper's"] if weight == paper.PAPER_WEIGHT else []) + \
-                  (["highest on validation"] if measured[0].n and measured[0].mean == highest else []) + \
-                  (["used by TCN"] if weight == own else [])
-        epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, variant)})
-        rows.append(Row((Entry(text, weight), Entry(", ".join(epochs) or "–"), dim_entry(suite, task, variant),
-                         *(measured_entry(m) for m in measured), seeds_entry(measured[0]), Entry(", ".join(remarks)))))
-    if own not in grid.values() and suite.cells_of(task, "tcn"):
-        measured = [suite.measure(task, "tcn", Score(metric, classes="validation")),
-                    *(suite.measure(task, "tcn", Score(metric, rule)) for rule in paper.RULES)]
-        epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, "tcn")})
-        rows.append(Row((Entry(f"{own:g}", own), Entry(", ".join(epochs)), dim_entry(suite, task, "tcn"),
-                         *(measured_entry(m) for m in measured), seeds_entry(measured[0]), Entry("TCN's own runs"))))
-    columns = (Column("Weight", numeric=True), Column("Epochs", numeric=True), Column("D", numeric=True),
-               Column("released", f"{metric}, validation classes", True),
-               *(Column(rule, f"{metric}, unseen classes", True) for rule in paper.RULES),
-               Column("Seeds"), Column("Remark"))
-    return Table(f"{task.slug}-sharing-weight", f"{paper.task_title(task)}: weight of the sharing loss (measured)",
-                 columns, tuple(rows),
-                 (("The weight is chosen on the validation classes. The unseen columns are shown for the reader and "
-                  "chose nothing."),))
 
 
 def per_publisher(suite: Suite, task: Task) -> Table | None:
@@ -453,13 +379,27 @@ def provenance(suite: Suite, compact: bool = False) -> Table:
 
 
 def _without_repetition(table: Table) -> Table:
-    """Move columns whose text is the same in every row into a note."""
+    """Move what is the same in every row into notes, and commands, which are long, too: each gets a letter."""
     shared = {i: table.rows[0].entries[i].text for i, column in enumerate(table.columns)
               if not column.numeric and len({row.entries[i].text for row in table.rows}) == 1} if len(table.rows) > 1 else {}
-    rows = tuple(Row(tuple(e for i, e in enumerate(row.entries) if i not in shared), row.kind) for row in table.rows)
-    notes = tuple(f"The same for all: {table.columns[i].name.lower()}: {text}." for i, text in shared.items())
+    at = [column.name for column in table.columns].index("Command")
+    letters = {command: _letter(k) for k, command in enumerate(dict.fromkeys(row.entries[at].text for row in table.rows))}
+    rows = tuple(Row(tuple(Entry(letters[e.text]) if i == at else e for i, e in enumerate(row.entries) if i not in shared),
+                     row.kind) for row in table.rows)
+    notes = [f"The same for all: {table.columns[i].name.lower()}: {text}." for i, text in shared.items()]
+    if at not in shared:
+        notes += [f"Command {letter}: `{command}`" for command, letter in letters.items()]
     return Table(table.name, table.title, tuple(c for i, c in enumerate(table.columns) if i not in shared), rows,
                  (*table.notes, *notes))
+
+
+def _letter(number: int) -> str:
+    """A, B, ... Z, A1, B1, ...
+
+    >>> _letter(0), _letter(27)
+    ('A', 'B1')
+    """
+    return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
 
 
 def unfinished(suite: Suite) -> Table | None:
@@ -490,19 +430,6 @@ def duration(seconds: object) -> str:
     if minutes == 0:
         return f"{rest} s"
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def latex(text: str) -> str:
-    r"""Escape text for LaTeX.
-
-    >>> latex("50% of a_b & {c} ± 1")
-    '50\\% of a\\_b \\& \\{c\\} $\\pm$ 1'
-    """
-    table = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-             "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "—": "---",
-             "†": r"$\dagger$", "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$", "−": "$-$",
-             "|": r"\textbar{}", "→": r"$\rightarrow$", "“": "``", "”": "''", "≥": r"$\geq$"}
-    return "".join(table.get(character, character) for character in " ".join(text.split()))
 
 
 def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: Iterable[str], classes: str,
@@ -555,12 +482,28 @@ def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> M
                     tuple(sorted({name for m in found for name in m.ties})))
 
 
-def measured_entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False) -> Entry:
-    """Mean ± sd over seeds, with its runs."""
+def measured_entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False,
+                   name_seeds: bool = False) -> Entry:
+    """Mean ± sd over seeds, with its runs; the number of seeds or their names in brackets where asked for."""
     text = measured.text(decimals)
-    if with_seeds and measured.n:
-        text += f" ({measured.seeds})"
+    if measured.n and (with_seeds or name_seeds):
+        text += f" ({seed_names(measured) if name_seeds else measured.seeds})"
     return Entry(text, measured.mean, measured.sd, measured.seeds, strong and measured.n > 0, measured.runs)
+
+
+def seed_names(measured: Measured) -> str:
+    """`s0`, `s0–5`, `s0, s2, s5`: the seeds that a mean rests on.
+
+    >>> seed_names(Measured({0: 1.0, 1: 1.0, 2: 1.0, 7: 1.0}, ())), seed_names(Measured({4: 1.0}, ()))
+    ('s0–2, s7', 's4')
+    """
+    groups: list[list[int]] = []
+    for seed in sorted(measured.values):
+        if groups and seed == groups[-1][-1] + 1:
+            groups[-1].append(seed)
+        else:
+            groups.append([seed])
+    return ", ".join(f"s{g[0]}" if len(g) == 1 else f"s{g[0]}–{g[-1]}" for g in groups)
 
 
 def signed_entry(gap: Measured, decimals: int = 3, remark: str = "") -> Entry:
@@ -593,7 +536,7 @@ def reference_entry(levels: tuple[float, ...], decimals: int = 3, runs: tuple[Ce
     return Entry("–".join(texts), levels[0] if len(levels) == 1 else math.nan, runs=runs)
 
 
-def _difference(suite: Suite, task: Task, variant: str, metric: str) -> Entry:
+def difference_entry(suite: Suite, task: Task, variant: str, metric: str) -> Entry:
     """Mean over common seeds of (row - TCN), with its sd."""
     own, tcn = (suite.measure(task, v, Score(metric)) for v in (variant, "tcn"))
     gap = paired(own, tcn)
@@ -636,9 +579,12 @@ def _html_entry(column: Column, entry: Entry) -> str:
                         for cell in entry.runs)
         return f'{text} <span class="runs">{links}</span>' if links else text
     mean, plus_minus, spread = text.partition(" ± ")
+    if not plus_minus and (found := re.fullmatch(r"(\S+) (\(s\d.*\))", text)):  # one seed, named
+        mean, spread = found[1], f' <span class="sd">{found[2]}</span>'
+    else:
+        spread = f' <span class="sd">± {spread}</span>' if plus_minus else ""
     if entry.strong:
         mean = f"<strong>{mean}</strong>"
-    spread = f' <span class="sd">± {spread}</span>' if plus_minus else ""
     groups: dict[str, list[str]] = {}
     for cell in entry.runs:
         groups.setdefault(cell.group_anchor, []).append(cell.name)
@@ -653,9 +599,14 @@ def _html_entry(column: Column, entry: Entry) -> str:
     return text + spread
 
 
-def _md(text: str) -> str:
-    """Escape text for a Markdown table cell."""
-    text = " ".join(text.split()).replace("\\", "\\\\")
+def markdown(text: str, strip: bool = True) -> str:
+    r"""Escape text for Markdown, also in a table's cell; `strip`: without the blanks around it.
+
+    >>> print(markdown("a|b <c>"), markdown(" x ", strip=False), sep=";")
+    a\|b \<c\>; x 
+    """
+    inside = " ".join(text.split()).replace("\\", "\\\\")
     for character in "|<>*`[]":
-        text = text.replace(character, "\\" + character)
-    return text
+        inside = inside.replace(character, "\\" + character)
+    before, after = (" " * (text[:1] == " "), " " * (text[-1:] == " ")) if not strip and inside else ("", "")
+    return before + inside + after

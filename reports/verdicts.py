@@ -31,10 +31,10 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
     question = "Does training beat the best untrained floor of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
     # the weight grid and the ablations stay out: a best of many would flatter training
-    measured = {v: suite.measure(task, v, score) for v in paper.main_variants(suite, task)}
-    measured = {v: m for v, m in measured.items() if m.n}
-    trained = {v: m for v, m in measured.items() if not v.startswith("floor-")}
-    floors = {v: m for v, m in measured.items() if v.startswith("floor-")}
+    rows = dict.fromkeys([*paper.main_variants(suite, task), *paper.UNTRAINED])
+    measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
+    floors = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("floor-")}
+    trained = {v: m for v, m in measured.items() if v not in floors}
     if not any(score.classes == "validation" for score in suite.scores(task)) and suite.scores(task):
         return Verdict(question, "open", "It can't be told: these results hold no validation classes. On unseen classes the "
                                          "table shows trained variants and floors side by side.")

@@ -20,7 +20,24 @@ EMOJI_VARIANTS = ("tcn", "hws", "nws", "floor-imagenet", "floor-imagenet-permoda
                   "floor-svd-permodality")
 COMMAND = "python benchmarks/run_all.py --made-up"
 LEVELS = {"tcn": 0.30, "hws": 0.26, "nws": 0.28, "floor-imagenet": 0.18, "floor-imagenet-permodality": 0.22,
-          "floor-svd": 0.13, "floor-svd-permodality": 0.17}
+          "floor-svd": 0.13, "floor-svd-permodality": 0.17,
+          "hws-0.1-1": 0.25, "hws-10-1": 0.24, "hws-separate": 0.27, "tcn-bht": 0.285, "tcn-bht-sr-0.1": 0.288,
+          "tcn-bht-sr-1": 0.31, "tcn-bht-sr-10": 0.295, "tcn-dim-32": 0.27, "tcn-dim-128": 0.305, "tcn-dim-256": 0.308,
+          "tcn-dim-512": 0.309, "couple-stem": 0.281, "couple-stage1": 0.283, "couple-stage2": 0.287, "couple-stage3": 0.294,
+          "couple-norms": 0.292, "tcn-own-embedding": 0.21, "class-only": 0.23, "siamese": 0.235, "triplet": 0.245,
+          "teacher-pca": 0.16, "sake": 0.255, "frozen-conv": 0.272, "hard-conv": 0.299, "l2-sp": 0.29,
+          "l2-sp-weight-1000": 0.265, "squared": 0.298, "hws-slow": 0.268}
+MAIN_VARIANTS = ("tcn", "hws", "nws")
+DIMENSION_VARIANTS = ("tcn-dim-32", "tcn-dim-128", "tcn-dim-256", "tcn-dim-512")
+WEIGHT_VARIANTS = tuple(f"tcn-weight-{weight}" for weight in ("0.1", "1", "100", "1000", "10000"))
+"""The grid without TCN's own weight, which is 10 here."""
+COUPLING_VARIANTS = ("nws", "couple-stem", "couple-stage1", "couple-stage2", "couple-stage3", "tcn", "couple-norms",
+                     "tcn-shared-bn", "hws-separate", "hws", "tcn-own-embedding")
+METHOD_VARIANTS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
+CONTROL_VARIANTS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "tcn-weight-1000")
+ABLATION_VARIANTS = ("nws", "hws-0.1-1", "hws", "hws-10-1", "tcn", "tcn-no-semantic", "tcn-bht", "tcn-bht-sr-0.1",
+                     "tcn-bht-sr-1", "tcn-bht-sr-10", "tcn-no-teacher")
+ONE_ENCODER = ("hws", "hws-separate", "hws-0.1-1", "hws-10-1", "hws-slow", "class-only", "siamese", "triplet", "sake")
 METRICS = {"mAP@all": 0.0, "Prec@R": -0.02, "Prec@5": -0.05, "mAP@200": 0.01, "Prec@100": -0.08, "Prec@200": -0.09}
 PROTOCOLS = {"released": 0.0, "cvpr19": 0.12, "zse": -0.006, "sem-pcyc": 0.08, "cvae": -0.09, "standard": -0.004}
 """Rule -> made-up distance from `released`."""
@@ -72,6 +89,33 @@ def trap_value(trap: str, arm: str, seed: int, metric: str, features: str) -> fl
     return round(made_up("tcn", seed, metric, features=features) + worth, 6)
 
 
+def made_up_precision(variant: str, seed: int, recall: float) -> float:
+    """The made-up precision at a recall: falls from 1 to a tenth of what is left."""
+    return round((0.5 + level(variant) + 0.01 * seed) * (1 - recall) + 0.03, 6)
+
+
+def made_up_distances(variant: str, epochs: int) -> dict[str, np.ndarray]:
+    """Arrays of distances.npz: five convolutions and a batch norm each, powers of the step times a share of the norm.
+
+    Layer l of a start of norm l + 1 is step / 1000 of that norm away from the start, two encoders are half as far apart
+    again; weights of 1000 move a hundredth as far, frozen convolutions not at all.
+    """
+    steps = np.array([0, 1, 2, 3, 4, 6, 8, *range(12, 12 * epochs + 1, 6)], dtype=np.int64)
+    parts = ["stem", "stage1", "stage2", "stage3", "stage4"]
+    kinds = np.array(["convolution", "batch norm"] * len(parts))
+    norms = np.arange(1, len(kinds) + 1, dtype=np.float32)
+    moved = norms * 1e-3 * (0.01 if "weight-1000" in variant else 1.0)
+    if variant == "frozen-conv":
+        moved = np.where(kinds == "convolution", 0, moved)
+    start = (steps[:, None] * moved).astype(np.float32)
+    between = np.zeros_like(start) if variant in ONE_ENCODER else start * np.float32(1.5)
+    if variant == "hard-conv":
+        between = np.where(kinds == "convolution", np.float32(0), between)
+    return {"steps": steps, "layers": np.array([f"{part}.{kind[:4]}" for part in parts for kind in kinds[:2]]),
+            "parts": np.repeat(np.array(parts), 2), "kinds": kinds, "start_norm": norms, "between": between, "sketch": start,
+            "photo": start}
+
+
 def ledger_entries() -> list[dict[str, Any]]:
     """The ledger as suite.json holds it."""
     return [{"trap": trap, "title": f"the released code does {trap}", "consequence": f"what {trap} leads to",
@@ -94,12 +138,14 @@ def write_reproduction(root: Path, run: Path, verdict: str = "bit for bit", **ch
 
 def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Iterable[int] = (0,),
                 dataset: str = "emoji", split: str = "fixed", smoke: bool = False, classes: int = 12,
-                missing: dict[str, str] | None = None, epochs: int = 6, ledger: bool = False) -> dict[tuple[str, int], Path]:
+                missing: dict[str, str] | None = None, epochs: int = 6, ledger: bool = False,
+                class_spread: float = 0.0) -> dict[tuple[str, int], Path]:
     """Write suite.json and one finished cell per variant and seed; returns (variant, seed) -> folder.
 
-    A second call on the same root with another data set adds its cells to the plan.
+    A second call on the same root with another data set adds its cells to the plan. `class_spread`: classes' means in
+    per_query.npz run from 1 - class_spread to 1 + class_spread times the mean over classes.
     """
-    folders = {(variant, seed): write_cell(root, variant, seed, dataset, split, classes, epochs)
+    folders = {(variant, seed): write_cell(root, variant, seed, dataset, split, classes, epochs, class_spread=class_spread)
                for variant in variants for seed in seeds}
     path = root / "suite.json"
     plan = json.loads(path.read_text())["cells"] if path.exists() else []
@@ -112,20 +158,23 @@ def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Ite
 
 
 def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", split: str = "fixed", classes: int = 12,
-               epochs: int = 6, class_names: Iterable[str] | None = None, **changes: Any) -> Path:
+               epochs: int = 6, class_names: Iterable[str] | None = None, class_spread: float = 0.0,
+               **changes: Any) -> Path:
     """One finished cell with every file of the contract except the checkpoint; `changes` override settings."""
-    trained = not variant.startswith("floor-")
+    trained = not variant.startswith("floor-") and variant != "teacher-pca"
     dim = 32 if variant.startswith("floor-imagenet") else 8
+    if variant.startswith("tcn-dim-"):
+        dim = int(variant.rsplit("-", 1)[1])
     identity = f"{abs(hash((dataset, split, variant, seed, str(changes)))) % 16 ** 8:08x}"
     folder = root / "cells" / f"{dataset}-{split}__{variant}__seed{seed}__{identity}"
     folder.mkdir(parents=True)
     weight = float(variant.rsplit("-", 1)[1]) if variant.startswith("tcn-weight-") else 10.0
     config = {"data": {"dataset": dataset, "split": split, "image_size": 32, "batch_pairs": 4},
-              "network": {"backbone": "efficientnet-lite0", "dim": 8},
+              "network": {"backbone": "efficientnet-lite0", "dim": dim if variant.startswith("tcn-dim-") else 8},
               "losses": {"sharing": weight},
               "training": {"epochs": epochs if trained else 0, "optimizer": "adam" if trained else "none",
                            "encoder_rate": 3e-4, "head_rate": 3e-3, "select_by": "validation_map"},
-              "evaluation": {"features": "backbone" if dim == 32 else "embedding"},
+              "evaluation": {"features": "backbone" if variant.startswith("floor-imagenet") else "embedding"},
               "method": "tcn", "variant": variant, "seed": seed, "identity": identity + "0" * 56}
     for dotted, value in changes.items():
         group, _, key = dotted.partition("__")
@@ -150,8 +199,12 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
         _write_ledger(folder, seed)
     if trained:
         _write_curves(folder, rng, epochs, level(variant), validated=dataset == "emoji")
+        np.savez(folder / "distances.npz", **made_up_distances(variant, epochs))
+    recalls = [k / 100 for k in range(101)]
+    _write_rows(folder / "precision_recall.csv", ["features", "recall", "precision"],
+                [("real", recall, made_up_precision(variant, seed, recall)) for recall in recalls])
     _write_features(folder, rng, names, dim)
-    _write_per_query(folder, variant, seed, names)
+    _write_per_query(folder, variant, seed, names, class_spread)
     _write_examples(folder, names, rng)
     return folder
 
@@ -210,16 +263,22 @@ def _write_ledger(folder: Path, seed: int) -> None:
     _write_rows(folder / "ledger.csv", ["trap", "arm", "features", "protocol", "metric", "value", "note"], rows)
 
 
-def _write_per_query(folder: Path, variant: str, seed: int, names: list[str]) -> None:
+def _write_per_query(folder: Path, variant: str, seed: int, names: list[str], spread: float) -> None:
     """Values per query whose mean, over classes and over queries alike, is the number of metrics.csv."""
     arrays: dict[str, np.ndarray] = {"query": np.array([f"{name}/query{i}.png" for name in names for i in range(3)]),
                                      "class": np.repeat(np.array(names), 3)}
+    shares = np.repeat(class_shares(len(names), spread), 3)
     for features in ("real", "binary"):
         for protocol in PROTOCOLS:
             for metric in (m for m in METRICS if defined(protocol, m)):
                 value = made_up(variant, seed, metric, protocol, features)
-                arrays[f"{features}/{protocol}/{metric}"] = value + value * np.tile([-0.5, 0.0, 0.5], len(names))
+                arrays[f"{features}/{protocol}/{metric}"] = shares * value * np.tile([0.5, 1.0, 1.5], len(names))
     np.savez(folder / "per_query.npz", **arrays)
+
+
+def class_shares(classes: int, spread: float) -> np.ndarray:
+    """Each class's mean as a multiple of the mean over classes, which it leaves as it is."""
+    return 1 + np.linspace(-spread, spread, classes)
 
 
 def _write_curves(folder: Path, rng: np.random.Generator, epochs: int, top: float, validated: bool) -> None:

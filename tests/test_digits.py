@@ -1,12 +1,16 @@
 """The extension on digits: gradient reversal, blending, splits, the coupled model, runs that are kept, and the report's table."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import statistics
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from PIL import Image
 
@@ -67,15 +71,53 @@ def test_patches_are_crops_of_the_photos_and_too_small_a_photo_is_refused():
         digits.patches([photo], 1, 8, np.random.default_rng(1))
 
 
-def test_offline_parts_are_disjoint_and_no_digit_is_lost():
+def test_offline_parts_are_disjoint_and_so_are_the_patches_of_training_and_test(monkeypatch):
+    """Photos black on the left and white on the right: blended digits are then the digits, and their negative."""
+    photo = np.zeros((427, 640, 3), np.uint8)
+    photo[:, 320:] = 255
+    monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: SimpleNamespace(images=[photo, photo]))
     task = digits.offline_task(16)
-    parts = [task.source, task.target, task.source_test, task.target_test]
-    assert sum(len(p.labels) for p in parts) == 1797 and "not MNIST" in task.name
-    assert all(set(p.labels.tolist()) == set(range(10)) and p.images.shape[1:] == (3, 16, 16) for p in parts)
-    grey = {p.images[i].tobytes() for p in (task.source, task.source_test) for i in range(len(p.labels))}
-    assert len(grey) > 0.99 * (len(task.source.labels) + len(task.source_test.labels))
-    again = digits.offline_task(16)
-    assert np.array_equal(task.target_test.images, again.target_test.images)
+    found = [task.source.images, task.target.images, task.source_test.images, 255 - task.target_test.images]
+    labels = np.concatenate([part.labels for part in (task.source, task.target, task.source_test, task.target_test)])
+    assert all((images == images[:, :1]).all() for images in found)
+    eight = sklearn.datasets.load_digits()
+    scaled = [Image.fromarray((image * 255 / 16).round().astype(np.uint8)).resize((16, 16), Image.BILINEAR)
+              for image in eight.images]
+    all_of_them = [(int(label), image.tobytes()) for image, label in zip(scaled, eight.target)]
+    pairs = [(int(label), image[0].tobytes()) for label, image in zip(labels, np.concatenate(found))]
+    assert Counter(pairs) == Counter(all_of_them) and "not MNIST" in task.name
+    assert [len(images) for images in found] == [599, 599, 299, 300]
+
+
+def test_every_call_makes_the_same_digits_and_the_digest_tells_others_apart():
+    task = digits.offline_task(16)
+    assert task.digest == digits.offline_task(16).digest != digits.offline_task(12).digest
+    labels = task.target_test.labels.copy()
+    labels[0] = (labels[0] + 1) % 10
+    assert dataclasses.replace(task, target_test=digits.Domain(task.target_test.images, labels)).digest != task.digest
+
+
+def test_training_never_reads_the_target_s_labels():
+    task = digits.offline_task(8)
+    without = dataclasses.replace(task, target=digits.Domain(task.target.images, np.full_like(task.target.labels, -1)),
+                                  target_test=digits.Domain(task.target_test.images, (task.target_test.labels + 1) % 10))
+    settings = da.Settings("dann-coupled", steps=3, batch=8, image_size=8)
+    cpu = torch.device("cpu")
+    (known, first), (unknown, second) = (digits.train(t, settings, cpu, "", progress=False) for t in (task, without))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    assert [row["source_accuracy"] for row in known] == [row["source_accuracy"] for row in unknown]
+    assert [row["target_accuracy"] for row in known] != [row["target_accuracy"] for row in unknown]
+
+
+def test_accuracy_is_the_share_of_digits_classified_right():
+    task = digits.offline_task(8)
+    model = da.DigitModel(da.Settings("dann-own-norms", image_size=8)).eval()
+    with torch.no_grad():
+        model.target.norms[0].bias.add_(torch.randn(32))  # the target's own extractor must be the one that is asked
+        images = torch.from_numpy(task.target_test.images).float() / 127.5 - 1
+        right = [int(model.label(model.target(image[None])).argmax()) == label
+                 for image, label in zip(images, task.target_test.labels)]
+    assert digits.accuracy(model, task.target_test, "target", torch.device("cpu")) == pytest.approx(statistics.fmean(right))
 
 
 def test_coupled_extractors_start_as_one_and_tie_convolutions_only():
@@ -118,7 +160,8 @@ def test_bad_settings_are_named(settings, message):
 def finished(tmp_path_factory):
     """Two seeds of two methods, a few steps each."""
     root = tmp_path_factory.mktemp("suite")
-    command = ["--output", str(root / "extension"), "--seeds", "0", "1", "--methods", "source-only", "dann-coupled", "--steps", "6"]
+    command = ["--output", str(root / "extension"), "--seeds", "0", "1", "--methods", "source-only", "dann-coupled",
+               "--steps", "6"]
     assert digits.main(command) == 0
     return root, command
 
@@ -146,14 +189,19 @@ def test_finished_runs_are_kept_and_equal_a_repetition(finished, tmp_path, capsy
     assert digits.main([*command[:-1], "7"]) == 2 and "other settings (steps)" in capsys.readouterr().err
 
 
+def test_report_and_runs_name_the_methods_alike():
+    assert extension.TITLES == da.METHODS
+
+
 def test_table_says_what_the_runs_say(finished):
     root, _ = finished
     table = extension.table(root)
     found = [json.loads(p.read_text()) for p in sorted((root / "extension" / "runs").glob("dann-coupled*/result.json"))]
     values = [r["target_accuracy"] for r in found]
     row = next(r for r in table.rows if r.entries[0].text == "DANN + coupled network")
-    assert row.entries[1].text == f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}" and row.entries[3].text == "2/2"
-    assert next(r for r in table.rows if r.entries[0].text == "dann").entries[1].text == "not measured"
+    assert row.entries[1].text == f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
+    assert row.entries[3].text == "2/2"
+    assert next(r for r in table.rows if r.entries[0].text == "DANN").entries[1].text == "not measured"
     assert any("Not comparable" in note for note in table.notes) and "0.939" not in table.to_markdown()
 
 
@@ -161,8 +209,8 @@ def test_published_numbers_stand_only_beside_mnist(finished, tmp_path):
     root, _ = finished
     folder = tmp_path / "extension" / "runs" / "dann__seed0"
     folder.mkdir(parents=True)
-    result = {"data": digits.PUBLISHED, "method": "dann", "title": "DANN", "seed": 0, "target_accuracy": 0.9, "source_accuracy": 0.99,
-              "steps": 5, "seconds": 1.0}
+    result = {"data": digits.PUBLISHED, "method": "dann", "title": "DANN", "seed": 0, "target_accuracy": 0.9,
+              "source_accuracy": 0.99, "steps": 5, "seconds": 1.0}
     (folder / "result.json").write_text(json.dumps(result))
     text = extension.table(tmp_path).to_markdown()
     assert "0.924" in text and "0.900" in text and "Not comparable" not in text
@@ -178,7 +226,8 @@ def test_broken_and_foreign_runs_are_named_and_left_out(finished, tmp_path):
     (runs / "dann-coupled__seed1" / "result.json").write_text(json.dumps({**other, "target_accuracy": 1.5}))
     found = extension.read(tmp_path)
     assert [run.folder.name for run in found.runs] == ["source-only__seed1"]
-    assert {name.rsplit("/", 1)[1] for name, _ in found.left_out} == {"dann-coupled__seed0", "dann-coupled__seed1", "source-only__seed0"}
+    assert {name.rsplit("/", 1)[1] for name, _ in found.left_out} == {"dann-coupled__seed0", "dann-coupled__seed1",
+                                                                      "source-only__seed0"}
     assert "dann-coupled__seed1" in " ".join(extension.table(tmp_path).notes)
     assert extension.table(tmp_path / "nowhere") is None and extension.figure(tmp_path / "nowhere") is None
 
@@ -194,13 +243,73 @@ def test_figure_draws_a_curve_for_each_method_and_domain(finished):
     assert target.lines[1].get_ydata() == pytest.approx(part.groupby("step")["accuracy"].mean().to_numpy())
 
 
+def test_a_broken_picture_or_history_costs_itself_alone(finished, tmp_path):
+    root, _ = finished
+    shutil.copytree(root / "extension", tmp_path / "extension")
+    (tmp_path / "extension" / "examples.png").write_bytes(b"no picture")
+    (tmp_path / "extension" / "runs" / "dann-coupled__seed0" / "history.csv").write_text("step\n1\n")
+    data = extension.figure(tmp_path)
+    assert "examples.png can't be read" in data.caption
+    assert "Without curves: dann-coupled__seed0 (history.csv lacks" in data.caption
+    assert "Left:" not in data.caption and len(extension.digits(data.frame).axes) == 2
+    assert set(data.frame.loc[data.frame["method"] == "dann-coupled", "seed"]) == {1}
+    assert len(extension.read(tmp_path).runs) == 4
+
+
+def test_copied_and_unknown_runs_are_named(finished, tmp_path):
+    root, _ = finished
+    shutil.copytree(root / "extension", tmp_path / "extension")
+    runs = tmp_path / "extension" / "runs"
+    shutil.copytree(runs / "dann-coupled__seed0", runs / "dann-coupled__seed0 (copy)")
+    result = json.loads((runs / "source-only__seed0" / "result.json").read_text())
+    (runs / "source-only__seed0" / "result.json").write_text(json.dumps({**result, "method": "dan"}))
+    found = extension.read(tmp_path)
+    assert len(found.runs) == 3
+    assert {name.rsplit("/", 1)[1] for name, _ in found.left_out} == {"dann-coupled__seed0 (copy)", "source-only__seed0"}
+
+
+def test_other_pictures_of_the_same_name_are_refused(finished, tmp_path, capsys):
+    root, command = finished
+    place = tmp_path / "extension"
+    shutil.copytree(root / "extension", place)
+    provenance = place / "runs" / "source-only__seed0" / "provenance.json"
+    kept = json.loads(provenance.read_text())
+    assert len(kept["data_digest"]) == 64
+    provenance.write_text(json.dumps({**kept, "data_digest": "0" * 64}))
+    assert digits.main(["--output", str(place), *command[2:]]) == 2
+    assert "other pictures of the same name" in capsys.readouterr().err
+    result = place / "runs" / "source-only__seed0" / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "data": digits.PUBLISHED}))
+    before = (place / "examples.png").stat().st_mtime_ns
+    assert digits.main(["--output", str(place), *command[2:]]) == 2
+    assert "holds a run of 'MNIST to MNIST-M'" in capsys.readouterr().err
+    assert (place / "examples.png").stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--download"], "--download belongs to --mnist"),
     (["--mnist", "nowhere"], "no MNIST there"),
+    (["--mnist", "nowhere", "--mnist-m", "a", "--photos", "b"], "give one"),
+    (["--steps", "0"], "--steps 0"),
+    (["--threads", "0"], "--threads 0"),
+    (["--seeds", "0", "-1"], "--seeds -1"),
+    (["--device", "abacus"], "--device abacus"),
 ])
 def test_bad_options_are_named(arguments, message, tmp_path, capsys):
     assert digits.main(["--output", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_file_in_the_output_folder_s_place_is_named(tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    assert digits.main(["--output", str(tmp_path / "out")]) == 2
+    assert f"--output {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+def test_photos_that_are_no_pictures_are_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="a.jpg can't be read as a picture"):
+        digits._photo(tmp_path / "a.jpg")
 
 
 def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
@@ -213,4 +322,7 @@ def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
     assert domain.labels.tolist() == [7] and np.array_equal(domain.images[0].transpose(1, 2, 0), picture)
     (tmp_path / "mnist_m_test_labels.txt").write_text("0 a.png 7\nnothing\n")
     with pytest.raises(InputError, match="line 2: expected 'name label'"):
+        digits._mnist_m(tmp_path, "test")
+    (tmp_path / "mnist_m_test_labels.txt").write_text("")
+    with pytest.raises(InputError, match="names no pictures"):
         digits._mnist_m(tmp_path, "test")

@@ -28,7 +28,7 @@ from result_folders import (
     write_suite,
 )
 
-from reports import figure_data, figures, ledger, paper, protocols, provenance, render, tables, verdicts
+from reports import ablations, figure_data, figures, ledger, paper, protocols, provenance, render, tables, verdicts
 from reports.results import Measured, NoResults, Score, Task, paired, read_suite
 
 EMOJI = Task("emoji", "fixed")
@@ -88,8 +88,9 @@ def test_laptop_report_holds_no_published_number(rendered):
     page = (rendered / "report" / "index.html").read_text()
     assert "published (" not in page
     assert not list((rendered / "report" / "tables").glob("paper-*"))
-    # the table of rules names whose code counts so, and no number of theirs
-    everything = "".join(p.read_text() for p in (rendered / "report" / "tables").glob("*.md") if "protocols" not in p.name)
+    # the tables of rules and of other methods name whose code or idea it is, and no number of theirs
+    everything = "".join(p.read_text() for p in (rendered / "report" / "tables").glob("*.md")
+                         if not p.stem.endswith(("protocols", "methods", "not-measured")))
     assert "TPAMI" not in everything and "SAKE" not in everything
 
 
@@ -293,17 +294,17 @@ def test_broken_optional_files_cost_the_figure_and_not_the_table(tmp_path):
 def test_ablation_differences_are_over_common_seeds(tmp_path):
     write_suite(tmp_path, ("tcn", "hws"), seeds=(0, 1, 2))
     write_suite(tmp_path, ("tcn-no-teacher",), seeds=(1,))
-    text = tables.ablation(read_suite(tmp_path), EMOJI).to_markdown()
+    text = ablations.ablation(read_suite(tmp_path), EMOJI).to_markdown()
     # By hand: HWS .26 + .011 s, TCN .30 + .011 s; without teacher .20 + .011 against .30 + .011, at seed 1 alone.
-    assert "−0.040 ± 0.000" in row_of(text, paper.label("hws"))
-    assert "−0.100 (1 seed)" in row_of(text, paper.label("tcn-no-teacher"))
-    assert row_of(text, paper.label("tcn-shared-bn"))[2] == "not measured"
+    assert "−0.040 ± 0.000" in row_of(text, "hard 1:1 (HWS)")
+    assert "−0.100 (1 seed)" in row_of(text[text.index("**Teacher**"):], "without")
+    assert row_of(text, "BHT+SR 1:1")[2] == "not measured"
 
 
 def test_weight_grid_names_the_validation_choice_and_the_papers_weight(tmp_path):
     write_suite(tmp_path, ("tcn", "tcn-weight-1", "tcn-weight-10", "tcn-weight-100"))
     suite = read_suite(tmp_path)
-    text = tables.sharing_weights(suite, EMOJI).to_markdown()
+    text = ablations.sharing_weights(suite, EMOJI).to_markdown()
     assert "highest on validation" in row_of(text, "10 ")[-1] and "used by TCN" in row_of(text, "10 ")[-1]
     assert row_of(text, "1000 ")[3] == "not measured" and "the paper's" in row_of(text, "1000 ")[-1]
     figure = figures.sharing_weight(figure_data.sharing_weight(suite, EMOJI).frame)
@@ -316,7 +317,7 @@ def test_weight_grid_names_the_validation_choice_and_the_papers_weight(tmp_path)
 
 def test_ablation_of_a_paper_data_set_has_its_13_rows_and_numbers(tmp_path):
     write_suite(tmp_path, ("tcn", "nws"), dataset="tuberlin", split="1")
-    table = tables.ablation(read_suite(tmp_path), Task("tuberlin", "1"))
+    table = ablations.ablation(read_suite(tmp_path), Task("tuberlin", "1"))
     columns = [column.full for column in table.columns]
     at = next(i for i, name in enumerate(columns) if "mAP@all" in name and "published" in name)
     shown = [row.entries[at].text for row in table.rows if row.kind == "data" and row.entries[at].text != "–"]
@@ -349,9 +350,10 @@ def test_every_tsne_panel_has_the_same_colours_and_is_cached(rendered, tmp_path,
     again = figure_data.tsne(suite, EMOJI, tmp_path)
     assert again.frame.equals(first.frame)
     figure = figures.tsne(first.frame)
-    assert [a.get_title(loc="left") for a in figure.axes] == ["NWS", "HWS", "TCN"]
-    colours = [[tuple(c.get_facecolor()[0]) for c in a.collections if len(c.get_offsets())] for a in figure.axes]
-    assert colours[0] == colours[1] == colours[2]
+    panels = [a for a in figure.axes if a.get_title(loc="left")]
+    assert len(panels) == first.frame["variant"].nunique() > 1
+    colours = [[tuple(c.get_facecolor()[0]) for c in a.collections if len(c.get_offsets())] for a in panels]
+    assert all(colour == colours[0] for colour in colours)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[-2:] == ["photo", "sketch"] and len(labels) == 10
 
@@ -507,8 +509,10 @@ def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered)
 def every_table(suite) -> list[tables.Table]:
     found = [tables.provenance(suite), ledger.reproductions(suite), tables.paper_comparison(suite)]
     for task in suite.tasks():
-        found += [tables.comparison(suite, task), tables.comparison(suite, task, "validation"), tables.ablation(suite, task),
-                  tables.sharing_weights(suite, task), tables.per_publisher(suite, task), tables.cutoffs(suite, task),
+        found += [tables.comparison(suite, task), tables.comparison(suite, task, "validation"), ablations.ablation(suite, task),
+                  ablations.sharing_weights(suite, task), ablations.coupling(suite, task), ablations.dimensions(suite, task),
+                  ablations.methods(suite, task), ablations.further(suite, task), tables.per_publisher(suite, task),
+                  tables.cutoffs(suite, task),
                   ledger.table(suite, task), ledger.ties(suite, task), protocols.table(suite, task),
                   protocols.duplicates(suite, task)]
     return [table for table in found if table is not None]
@@ -516,13 +520,14 @@ def every_table(suite) -> list[tables.Table]:
 
 def test_every_measured_number_leads_to_its_runs(tmp_path):
     folders = write_suite(tmp_path, ("tcn", "hws", "floor-svd", "tcn-weight-1", "tcn-weight-10", "tcn-no-teacher",
-                                     *LEDGER_VARIANTS[1:]), seeds=(0, 1), ledger=True)
+                                     "tcn-dim-32", "couple-stem", "triplet", "something-else", *LEDGER_VARIANTS[1:]),
+                          seeds=(0, 1), ledger=True)
     write_suite(tmp_path, ("tcn", "nws"), dataset="sketchy", split="1", ledger=True)
     suite = read_suite(tmp_path)
     found = every_table(suite)
     assert {t.name.removeprefix("emoji-fixed-").removeprefix("sketchy-1-") for t in found} == {
-        "provenance", "paper-comparison", "comparison", "validation", "ablation", "sharing-weight", "publishers", "cutoffs",
-        "ledger", "ties", "protocols", "duplicates"}
+        "provenance", "paper-comparison", "comparison", "validation", "ablation", "sharing-weight", "coupling", "dimensions",
+        "methods", "further", "publishers", "cutoffs", "ledger", "ties", "protocols", "duplicates"}
     names = {cell.name for cell in suite.cells}
     numbers = 0
     for table in found:
@@ -630,7 +635,8 @@ def test_ledger_bars_are_the_mean_differences_in_points(rendered):
 
 def test_ledger_variants_stay_out_of_the_ablation(rendered):
     suite = read_suite(rendered)
-    text = tables.ablation(suite, EMOJI).to_markdown()
+    assert ablations.ablation(suite, EMOJI) is None and ablations.further(suite, EMOJI) is None
+    text = ablations.not_measured(suite, EMOJI).to_markdown() + tables.comparison(suite, EMOJI).to_markdown()
     assert paper.label("ledger-augmentation") not in text and paper.label("tcn-as-released") not in text
     assert paper.label("ledger-of-the-future") == "ledger-of-the-future"
 
@@ -638,9 +644,10 @@ def test_ledger_variants_stay_out_of_the_ablation(rendered):
 def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):
     page = (rendered / "report" / "index.html").read_text()
     order = [page.index(f'id="{name}"') for name in (
-        "answers", "table-emoji-fixed-comparison", "table-emoji-fixed-ledger", "figure-emoji-fixed-ledger",
-        "table-emoji-fixed-ties", "table-emoji-fixed-protocols", "table-emoji-fixed-ablation", "table-emoji-fixed-cutoffs",
-        "runs", "table-reproductions")]
+        "answers", "claims", "table-emoji-fixed-comparison", "figure-emoji-fixed-motivation", "figure-emoji-fixed-retrieval",
+        "table-emoji-fixed-ledger", "figure-emoji-fixed-ledger", "table-emoji-fixed-ties", "table-emoji-fixed-protocols",
+        "table-emoji-fixed-cutoffs", "table-emoji-fixed-not-measured", "table-time", "runs", "table-reproductions",
+        "table-provenance")]
     assert order == sorted(order)
 
 

@@ -1,0 +1,94 @@
+"""What a figure is before it is drawn: its kind, its data, its caption; and what captions say alike.
+
+In: cells of a Suite. Out: FigureData for `figures.draw`. The kinds stand here in the order of the page.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from reports import paper
+from reports.results import Score, Suite, Task
+
+KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
+         "class_precision", "dimensions", "sharing_weight", "coupling", "ledger_bars", "publishers", "intervals")
+PATHS = ("file", "query_file")
+"""Columns that hold paths of pictures."""
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """What one figure shows: `kind` names the drawing function, `saved` is written beside it as CSV."""
+
+    kind: str
+    name: str
+    title: str
+    caption: str
+    frame: pd.DataFrame
+    examples: pd.DataFrame | None = None
+    """Retrieval examples below the figure, with the columns of `feature_data.retrieval`."""
+
+    def saved(self, results: Path) -> pd.DataFrame:
+        """All that the figure shows as one frame, paths of pictures relative to the folder of results.
+
+        Where there are examples, a column `part` tells `point` from `example`.
+        """
+        frames = [self.frame.copy()]
+        if self.examples is not None:
+            frames = [self.frame.assign(part="point"), self.examples.assign(part="example")]
+        for frame in frames:
+            for column in (name for name in PATHS if name in frame):
+                frame[column] = [Path(file).relative_to(results).as_posix() for file in frame[column]]
+        return pd.concat(frames, ignore_index=True)
+
+
+def seed_count(frame: pd.DataFrame, by: str = "variant") -> str:
+    """How many seeds the rows of a frame rest on: `one seed`, `6 seeds` or `1 to 6 seeds`.
+
+    >>> seed_count(pd.DataFrame({"variant": ["a", "a", "b"], "seed": [0, 1, 0]}))
+    '1 to 2 seeds'
+    """
+    counts = frame.groupby(by)["seed"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} to {high} seeds" if low != high else "one seed" if high == 1 else f"{high} seeds"
+
+
+def with_common_seeds(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
+    """The frame with a column `paired`, and a sentence: which seeds the line through its rows rests on.
+
+    A point with six seeds beside a point with one is no trend: the line takes the seeds that all points have, the other
+    seeds are dots. Where no seed is common to all, every point takes its own and the sentence says so.
+    """
+    common = set.intersection(*(set(part["seed"]) for _, part in frame.groupby(by)))
+    if not common:
+        return frame.assign(paired=True), "No seed is common to all points: each is the mean of its own seeds."
+    marked = frame.assign(paired=frame["seed"].isin(common))
+    several = len(common) > 1
+    text = f"Line: {'mean over seeds' if several else 'seed'} {listed(sorted(common))}, which every point has"
+    text += "; band: lowest to highest of them" if several else ""
+    return marked, text + ("." if marked["paired"].all() else "; small dots: further seeds.")
+
+
+def listed(items: Iterable[object]) -> str:
+    """Items as people write a list.
+
+    >>> listed([0]), listed([0, 1, 2])
+    ('0', '0, 1 and 2')
+    """
+    words = list(map(str, items))
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def reference_floor(suite: Suite, task: Task) -> list[str]:
+    """The floor that is best on the validation classes; without validation classes (the paper's data sets) the first one.
+
+    Never chosen by unseen classes. Empty where no floor was measured.
+    """
+    metric = paper.retrieval_metric(task)
+    floors = [v for v in paper.main_variants(suite, task) if v.startswith("floor-") and suite.cells_of(task, v)]
+    means = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in floors}
+    means = {v: m.mean for v, m in means.items() if m.n}
+    return [max(means, key=means.__getitem__)] if means else floors[:1]
