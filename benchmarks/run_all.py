@@ -122,11 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # Ends like Ctrl-C: the cell is marked interrupted and resumes at its last epoch.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from benchmarks import provenance
     from tcn.config import InputError
     from tcn.execution import keep_memory
 
     keep_memory()
     try:
+        provenance.check_checkout(Path(__file__))
+        provenance.commit()  # now, not at the first cell: the code in memory is of now
         return _run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

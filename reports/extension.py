@@ -117,6 +117,7 @@ def table(root: Path) -> Table | None:
         rows.append(Row(tuple(entries)))
     notes = [f"{data}. Accuracy after {steps:,} optimiser steps, mean ± standard deviation over seeds. The label of a target "
              "digit is read for this number alone: no setting, step or run was chosen by it.",
+             f"Runs: {FOLDER}/runs/METHOD__seedK beside the cells, all of them in {FOLDER}/results.csv.",
              "DANN, batch norms by domain: a control the paper lacks, one set of convolutions for both domains.",
              *_differences(found), *(f"Left out: {name}: {why}" for name, why in found.left_out)]
     if data != MNIST:

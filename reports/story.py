@@ -108,12 +108,11 @@ def opening(suite: Suite) -> list[Block]:
                        "The paper says that this soft sharing beats one encoder for both (HWS), which beats two untied ones "
                        "(NWS). "
                        "This page shows what was measured here, how sure it is, and where each number comes from.", "lead"))
-    counts = [f"{len(suite.cells)} finished runs"]
-    counts += [f"{len(suite.unfinished)} without numbers"] if suite.unfinished else []
+    counts = [f"{len(suite.unfinished)} without numbers"] if suite.unfinished else []
     counts += [f"{len(suite.left_out)} found and not used"] if suite.left_out else []
     started = f", started {str(suite.created)[:16].replace('T', ' ')}" if suite.created else ""
-    blocks.append(Text(f"{', '.join(counts)}. Profile {suite.profile}{started}. {ablations.time_sentence(suite)}".strip(),
-                       "soft"))
+    others = f"Of other runs, {', '.join(counts)}. " if counts else ""
+    blocks.append(Text(f"{ablations.time_sentence(suite) or 'No finished run.'} {others}Profile {suite.profile}{started}.", "soft"))
     if suite.command:
         blocks.append(Text(suite.command, "command"))
     if suite.missing_datasets:

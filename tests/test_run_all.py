@@ -11,8 +11,9 @@ import pytest
 from small_suite import ONE, cells, common, make_place
 from trees import make_tree
 
-from benchmarks import calibration, run_all, runner
+from benchmarks import calibration, provenance, run_all, runner
 from tcn import training
+from tcn.config import InputError
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +262,23 @@ def test_a_call_in_which_every_cell_fails_still_reports(place, run, tmp_path):
     status, out, err = run(*ONE, "--variants", "tcn", "--output", str(tmp_path / "out"), "--set", "training.head_rate=1e30")
     assert status == 1 and "not measured" in out and "failed: report" not in err
     assert "not finite" in (tmp_path / "out" / "report" / "index.html").read_text()
+
+
+def test_a_script_of_another_checkout_than_the_imported_package_is_refused(tmp_path):
+    provenance.check_checkout(Path(run_all.__file__))
+    with pytest.raises(InputError, match=f"lies in {tmp_path}, but Python imports the project from .*PYTHONPATH={tmp_path}"):
+        provenance.check_checkout(tmp_path / "benchmarks" / "run_all.py")
+
+
+def test_commit_and_diff_are_those_of_the_code_in_memory(tmp_path, monkeypatch):
+    """What is edited while a process runs is not what runs."""
+    answers = iter(["a" * 40 + "\n", "first\n", "b" * 40 + "\n", "second\n"])
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: next(answers))
+    provenance._loaded.cache_clear()
+    try:
+        for _ in range(2):
+            assert provenance.commit()["commit"] == "a" * 40 and provenance.commit()["dirty"]
+        provenance.write_diff(tmp_path / "diff.patch")
+        assert (tmp_path / "diff.patch").read_text() == "first\n"
+    finally:
+        provenance._loaded.cache_clear()
