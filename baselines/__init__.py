@@ -136,6 +136,8 @@ _ALL = (
             method=controls.SQUARED),
     Variant("hws-slow", "HWS, encoder rate a tenth", "control: hard sharing that moves less", _ONE_ENCODER,
             {"training.encoder_rate": 0.1}),
+    Variant("hard-conv-slow", "Hard-shared convolutions, encoder rate a tenth", "control: one set of convolutions that moves less, "
+            "batch norms by modality", _HARD_CONVOLUTIONS, {"training.encoder_rate": 0.1}),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
@@ -148,7 +150,8 @@ ABLATION = ("nws", "hws-0.1-1", "hws", "hws-10-1", "tcn", "tcn-no-semantic", "tc
 COUPLING = ("nws", "couple-stem", *(f"couple-{part}" for part in PARTS[1:-1]), "tcn", "couple-norms", "tcn-shared-bn",
             "hws-separate", "hws", "tcn-own-embedding")
 METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
-CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "tcn-weight-1000")
+CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "hard-conv-slow",
+            "tcn-weight-1000")
 LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
           "tcn-no-semantic", "tcn-no-semantic-as-released", "tcn-as-released")
 GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,

@@ -134,6 +134,8 @@ CLAIMS = (
           (Pair("tcn-weight-1000", "frozen-conv"), Pair("tcn-weight-1000", "l2-sp-weight-1000")), OURS),
     Claim("norm", "The norm does what its square does not", "", (Pair("tcn", "squared"),), OURS),
     Claim("slow", "Soft sharing is more than hard sharing that learns slowly", "", (Pair("tcn", "hws-slow"),), OURS),
+    Claim("slow-1000", "At the paper's sharing weight it is more than one set of convolutions that learns slowly", "",
+          (Pair("tcn-weight-1000", "hard-conv-slow"),), OURS),
 )
 EXTENSION = (("dann-coupled", "dann"), ("dann", "source-only"))
 QUESTION = ("near-frozen", "common", "near-frozen-1000")

@@ -34,7 +34,8 @@ DISTANCE_STEPS = 64
 MAPPED = 4
 """Most variants whose layers are drawn one by one."""
 SOFT_WEIGHTS = ("tcn", "tcn-weight-10", "tcn-weight-1000")
-MOVED = ("nws", *SOFT_WEIGHTS, "hws", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "frozen-conv", "hws-slow")
+MOVED = ("nws", *SOFT_WEIGHTS, "hws", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "frozen-conv", "hws-slow",
+         "hard-conv-slow")
 """Variants whose distances are drawn; SOFT_WEIGHTS are put in the order of their weights."""
 
 Blocks = dict[tuple[str, str], list[tuple[str, dict[str, Any]]]]

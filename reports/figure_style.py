@@ -38,6 +38,7 @@ LOOKS: dict[str, tuple[str, str, str, str]] = {
     "frozen-conv": ("#8c8c8c", "<", ":", ""),
     "hard-conv": ("#000000", "X", (0, (5, 1)), ""),
     "squared": ("#7a5195", "*", (0, (3, 1, 1, 1)), ""),
+    "hard-conv-slow": ("#444444", "d", (0, (1, 2)), ""),
     "hws-slow": ("#8c3b00", "h", (0, (2, 1)), ""),
     "floor-imagenet": ("#8c8c8c", "D", ":", "xx"),
     "floor-imagenet-permodality": ("#595959", "D", ":", "xx"),

@@ -65,6 +65,7 @@ LABELS = {
     "l2-sp-weight-1000": "Tied to the ImageNet start, weight 1000",
     "squared": "TCN, squared norm",
     "hws-slow": "HWS, encoder rate a tenth",
+    "hard-conv-slow": "Hard-shared convolutions, encoder rate a tenth",
     "ledger-augmentation": "TCN, released augmentation",
     "ledger-loader": "TCN, replayed loader streams",
     "ledger-batch-norm-split": "TCN, batch norm split in two",
@@ -83,6 +84,7 @@ SHORT_LABELS = {
     "class-only": "Class loss", "siamese": "Siamese", "triplet": "Triplet", "teacher-pca": "Teacher, PCA", "sake": "SAKE's idea",
     "frozen-conv": "Frozen conv.", "hard-conv": "Hard conv., own BN", "l2-sp": "Tied to start",
     "l2-sp-weight-1000": "Tied to start, 1000", "squared": "Squared norm", "hws-slow": "HWS, slow encoder",
+    "hard-conv-slow": "Hard conv., slow",
     "tcn-no-semantic-as-released": "TCN, no semantic as released",
 }
 TRAINED = ("tcn", "hws", "nws")
@@ -99,7 +101,7 @@ COUPLED_PARTS = {"stem": "stem", "stage1": "stage 1", "stage2": "stage 2", "stag
 METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
 UNTRAINED = (*FLOORS, "teacher-pca")
 """Rows without training."""
-CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow")
+CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "hard-conv-slow")
 """Controls that the paper lacks; the weights 10 and 1000 of the grid belong to the same question."""
 CONTROL_WEIGHTS = (10.0, 1000.0)
 WEIGHTS = (1.0, 10.0, 100.0, 1000.0, 10000.0)

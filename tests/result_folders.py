@@ -26,7 +26,7 @@ LEVELS = {"tcn": 0.30, "hws": 0.26, "nws": 0.28, "floor-imagenet": 0.18, "floor-
           "tcn-dim-512": 0.309, "couple-stem": 0.281, "couple-stage1": 0.283, "couple-stage2": 0.287, "couple-stage3": 0.294,
           "couple-norms": 0.292, "tcn-own-embedding": 0.21, "class-only": 0.23, "siamese": 0.235, "triplet": 0.245,
           "teacher-pca": 0.16, "sake": 0.255, "frozen-conv": 0.272, "hard-conv": 0.299, "l2-sp": 0.29,
-          "l2-sp-weight-1000": 0.265, "squared": 0.298, "hws-slow": 0.268}
+          "l2-sp-weight-1000": 0.265, "squared": 0.298, "hws-slow": 0.268, "hard-conv-slow": 0.262}
 MAIN_VARIANTS = ("tcn", "hws", "nws")
 DIMENSION_VARIANTS = ("tcn-dim-32", "tcn-dim-128", "tcn-dim-256", "tcn-dim-512")
 WEIGHT_VARIANTS = tuple(f"tcn-weight-{weight}" for weight in ("0.1", "1", "100", "1000", "10000"))
@@ -34,7 +34,8 @@ WEIGHT_VARIANTS = tuple(f"tcn-weight-{weight}" for weight in ("0.1", "1", "100",
 COUPLING_VARIANTS = ("nws", "couple-stem", "couple-stage1", "couple-stage2", "couple-stage3", "tcn", "couple-norms",
                      "tcn-shared-bn", "hws-separate", "hws", "tcn-own-embedding")
 METHOD_VARIANTS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
-CONTROL_VARIANTS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "tcn-weight-1000")
+CONTROL_VARIANTS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "hard-conv-slow",
+                    "tcn-weight-1000")
 ABLATION_VARIANTS = ("nws", "hws-0.1-1", "hws", "hws-10-1", "tcn", "tcn-no-semantic", "tcn-bht", "tcn-bht-sr-0.1",
                      "tcn-bht-sr-1", "tcn-bht-sr-10", "tcn-no-teacher")
 ONE_ENCODER = ("hws", "hws-separate", "hws-0.1-1", "hws-10-1", "hws-slow", "class-only", "siamese", "triplet", "sake")
