@@ -347,6 +347,23 @@ def evidence(suite: Suite, task: Task) -> list[str]:
     return sentences
 
 
+def why(suite: Suite, task: Task) -> verdicts.Verdict | None:
+    """The controls' answer in short: is soft sharing more than near-frozen, or than common convolutions? None without controls."""
+    found = findings(suite, task)
+    states, parts = [], []
+    for claim, text in (("near-frozen", "More than near-frozen convolutions"), ("common", "More than one set of convolutions")):
+        pairs = [found[pair] for pair in next(c for c in CLAIMS if c.key == claim).pairs]
+        states.append(combined(f.state for f in pairs))
+        numbers = [f"{_signed(f.comparison.difference)} against {_lower(paper.label(f.pair.second))}, {_seeds(f)}"
+                   for f in pairs if f.comparison is not None]
+        parts.append(f"{text}: {states[-1]}" + (f" ({'; '.join(numbers)})" if numbers else "") + ".")
+    if set(states) == {MISSING}:
+        return None
+    state = "yes" if set(states) == {HOLDS} else "no" if DOES_NOT in states else "open"
+    return verdicts.Verdict("Why does it work: is soft sharing more than near-frozen, or simply common, convolutions with batch "
+                            "norms of their own? (Our question, not the paper's.)", state, " ".join(parts))
+
+
 def _conclusion(found: list[Finding]) -> str:
     state = combined(f.state for f in found)
     if state == HOLDS:

@@ -227,7 +227,8 @@ def _released_behaviour(suite: Suite) -> dict[str, int]:
 def _verdicts(suite: Suite, task: Task) -> list[Verdict]:
     if suite.smoke:
         return [Verdict("What do these numbers say?", "open", "Nothing: this is a smoke run.")]
-    return [verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task)]
+    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), claims.why(suite, task)
+    return [verdict for verdict in found if verdict is not None]
 
 
 def _setting(suite: Suite, task: Task) -> list[Block]:

@@ -169,7 +169,8 @@ class Table:
     def to_html(self) -> str:
         """A `<figure>` with the table and its notes; run links point at provenance anchors of the page."""
         numbers, texts = (sum(flags) for flags in zip(*((c.numeric, c.wrap) for c in self.columns)))
-        crowded = numbers > 7 or texts > 3 or any(column.wide for column in self.columns) and numbers > 3
+        crowded = (numbers > 7 or texts > 3 or len(self.columns) > 11
+                   or any(column.wide for column in self.columns) and numbers > 3)
         dense = " dense" if crowded else ""
         parts = [f'<figure class="table{dense}" id="table-{html.escape(self.name)}">',
                  f"<figcaption>{html.escape(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]

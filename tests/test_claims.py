@@ -391,6 +391,23 @@ def test_evidence_concludes_by_the_rule(tmp_path):
     assert "So it is more than that here" in frozen and "So it is not more than that here" in common
 
 
+def test_answer_to_why_follows_the_controls(tmp_path):
+    spread = [0.30, 0.302, 0.298, 0.301, 0.299, 0.303]
+    lower, higher = ([v + d for v in spread] for d in (-0.1, 0.1))
+    for name, levels, state, words in (
+            ("yes", {"frozen-conv": lower, "l2-sp": lower, "hard-conv": lower}, "yes",
+             ["one set of convolutions: holds (+0.", "near-frozen convolutions: holds (+0."]),
+            ("no", {"frozen-conv": lower, "l2-sp": lower, "hard-conv": higher}, "no",
+             ["near-frozen convolutions: holds", "one set of convolutions: does not (−0.", "6 seeds"]),
+            ("open", {"hard-conv": lower[:1]}, "open",
+             ["near-frozen convolutions: not measured", "one set of convolutions: cannot be told", "1 seed"])):
+        runs(tmp_path / name, {"tcn": spread, **levels})
+        verdict = claims.why(read_suite(tmp_path / name), EMOJI)
+        assert verdict.state == state and all(text in verdict.answer for text in words), verdict
+    runs(tmp_path / "none", {"tcn": spread})
+    assert claims.why(read_suite(tmp_path / "none"), EMOJI) is None
+
+
 def test_papers_weight_is_tcn_itself_where_that_is_its_own(tmp_path):
     write_suite(tmp_path, ())
     for variant, level in (("tcn", 0.4), ("frozen-conv", 0.3), ("l2-sp", 0.35)):
