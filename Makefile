@@ -21,7 +21,7 @@ bench: setup
 
 # Two cells at once on one thread each use two cores better than one cell on both. Status 1 says that some cell failed:
 # the rest goes on, and the page names it.
-GRID = --launcher processes --threads 1 --output $(PAPER) --no-report $(ARGS)
+GRID = --profile laptop --launcher processes --threads 1 --output $(PAPER) --no-report $(ARGS)
 paper-on-a-laptop: setup
 	@failed=0; step() { "$$@" || { code=$$?; [ $$code -eq 1 ] || exit $$code; failed=1; }; }; \
 	step $(BIN)/python benchmarks/run_all.py $(GRID) --variants floors main --seeds 0 1 2 3 4 5; \
