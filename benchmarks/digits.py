@@ -24,7 +24,7 @@ from tqdm import tqdm
 from baselines.domain_adversarial import METHODS, DigitModel, Settings, losses
 from benchmarks import provenance
 from benchmarks.launch import duration
-from benchmarks.store import read_json, write_bytes, write_json, write_table
+from benchmarks.store import EXTENSION, read_json, write_bytes, write_json, write_table
 from tcn.config import InputError
 from tcn.seeding import numpy_stream
 
@@ -284,7 +284,7 @@ def write_examples(task: Task, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python benchmarks/digits.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=provenance.ROOT / "results" / "laptop" / "extension", metavar="DIR")
+    parser.add_argument("--output", type=Path, default=provenance.ROOT / "results" / "laptop" / EXTENSION, metavar="DIR")
     parser.add_argument("--mnist", type=Path, metavar="ROOT", help="folder with MNIST/raw; without it, the offline task runs")
     parser.add_argument("--download", action="store_true", help="with --mnist: fetch MNIST into that folder")
     parser.add_argument("--mnist-m", type=Path, metavar="ROOT", help="folder with mnist_m_train, mnist_m_test and their lists")

@@ -35,6 +35,10 @@ MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "ste
             "diff.patch")
 
 
+EXTENSION = "extension"
+"""Folder of benchmarks/digits.py beside the cells; it may be there before them."""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary neighbour, flush to disk, rename: no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,7 @@ class Suite:
                                  f"nothing there was touched")
         elif output.exists() and not output.is_dir():
             raise InputError(f"--output {output} is a file; pass a folder")
-        elif output.exists() and any(output.iterdir()):
+        elif output.exists() and any(path.name != EXTENSION for path in output.iterdir()):
             raise InputError(f"the output folder {output} holds other files and no suite; pass another --output, "
                              f"nothing there was touched")
         try:

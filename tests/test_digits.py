@@ -16,6 +16,7 @@ from PIL import Image
 
 from baselines import domain_adversarial as da
 from benchmarks import digits
+from benchmarks.store import Suite
 from reports import extension
 from tcn.config import InputError
 
@@ -174,6 +175,14 @@ def test_runs_leave_plain_files_and_the_picture(finished):
         assert {"config.json", "history.csv", "result.json", "provenance.json"} <= {p.name for p in folder.iterdir()}
     with Image.open(root / "extension" / "examples.png") as picture:
         assert picture.size == (10 * 32, 2 * 32)
+
+
+def test_a_suite_may_be_started_beside_the_extension_and_beside_nothing_else(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "suite")
+    Suite(tmp_path / "suite", "laptop", False)
+    (tmp_path / "suite" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files and no suite"):
+        Suite(tmp_path / "suite", "laptop", False)
 
 
 def test_finished_runs_are_kept_and_equal_a_repetition(finished, tmp_path, capsys):
