@@ -24,7 +24,7 @@ bench: setup
 GRID = --profile laptop --launcher processes --threads 1 --output $(PAPER) $(ARGS)
 paper-on-a-laptop: setup
 	@failed=0; step() { "$$@" || { code=$$?; [ $$code -eq 1 ] || exit $$code; failed=1; }; }; \
-	step $(BIN)/python benchmarks/run_all.py $(GRID) --variants floors main --seeds 0 1 2 3 4 5 --no-report; \
+	step $(BIN)/python benchmarks/run_all.py $(GRID) --variants floors main hard-conv --seeds 0 1 2 3 4 5 --no-report; \
 	step $(BIN)/python benchmarks/digits.py --output $(PAPER)/extension; \
 	step $(BIN)/python benchmarks/run_all.py $(GRID) --seeds 0 \
 	  --variants main controls ablation methods coupling weights dimensions; \
