@@ -23,7 +23,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "
 
 
 def check_checkout(script: Path) -> None:
-    """InputError where a script lies in another checkout than the package that Python imports: its code would not be what runs."""
+    """InputError where a script lies in another checkout than the package that Python imports: its code would not run."""
     here = script.resolve().parent.parent
     if here != ROOT:
         raise InputError(f"{script.name} lies in {here}, but Python imports the project from {ROOT} (an installation of that "

@@ -1,6 +1,7 @@
 """Tables beside the main comparison: ablation, what is coupled, sharing weights, dimensions, other methods, time.
 
-What was not measured has a table of its own. In: a checked suite. Out: tables. A row that was not run says "not measured"; each mean names its seeds (s0–5: seeds 0 to 5).
+What was not measured has a table of its own. In: a checked suite. Out: tables. A row that was not run says "not measured"; each
+mean names its seeds (s0–5: seeds 0 to 5).
 """
 from __future__ import annotations
 
@@ -359,7 +360,7 @@ def _chance(suite: Suite, task: Task, scores: Sequence[Score]) -> list[Entry]:
 
 
 def _highest(measured: dict[float, Measured]) -> tuple[float | None, str]:
-    """The row with the highest mean over the seeds that all rows have (all seeds where there is none), and what to say of them."""
+    """The row with the highest mean over the seeds that all rows have (all seeds where there is none), and what to say of it."""
     if not measured:
         return None, ""
     common = set.intersection(*(set(m.values) for m in measured.values()))
