@@ -26,12 +26,14 @@ from typing import Any, Protocol, TextIO
 
 import torch
 
-from benchmarks import provenance
+from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import Failure, Material, Places, attempt, describe, limit_threads
-from benchmarks.store import CellFolder, Mirror, NoMirror
+from benchmarks.runner import Failure, Material, Places, attempt, limit_threads
+from benchmarks.mirror import Mirror, NoMirror
+from benchmarks.store import CellFolder
 from tcn.config import InputError
-from tcn.execution import keep_memory
+from tcn.execution import keep_memory, same_products
+from tcn.files import Held, StorageError
 
 RETRIES = 3
 """Times a cell is taken up again after its worker died or met an error that another attempt may not meet."""
@@ -139,6 +141,7 @@ def _material(places: Places) -> Material:
 def work(job: Job) -> Failure | None:
     """Run one job in this process: what every worker does. None where the cell finished."""
     keep_memory()
+    same_products()
     limit_threads(job.threads)
     try:
         material = _material(dataclasses.replace(job.places, progress=False))
@@ -269,7 +272,7 @@ def _interrupts_ignored() -> Iterator[None]:
 def _serve(pipe: connection.Connection, log: Path) -> None:
     """A worker process: jobs in, outcomes out, until the driver closes the pipe, stops it, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal: the driver decides
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as out:
         os.dup2(out.fileno(), 1)
@@ -277,7 +280,7 @@ def _serve(pipe: connection.Connection, log: Path) -> None:
     threading.Thread(target=_end_with_driver, daemon=True).start()
     provenance.commit()  # now: a checkout edited before the first job arrives is not the code in memory
     # KeyboardInterrupt: the driver stops this worker. EOFError: there is nothing left to do.
-    with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError), interrupts.caught(signal.SIGTERM):
         while True:
             pipe.send(work(pipe.recv()))
 
@@ -298,12 +301,11 @@ def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror,
     """
     waiting, skipped = [], 0
     for folder in folders:
-        if folder.state != "finished":
+        if folder.whole():
+            skipped += 1
+            mirror.settle(folder)
+        else:
             waiting.append(folder)
-            continue
-        skipped += 1
-        if mirror.alive and not mirror.has(folder):
-            mirror.copy(folder, describe(material.split(folder.cell.dataset, folder.cell.split)))
     ready = _with_images(waiting, material, failures)
     # Long cells first: short ones fill the gaps at the end.
     jobs = [Job(f.cell, f.path.parent.parent, f.identity, material.places, launcher.device, launcher.share.threads,
@@ -320,7 +322,7 @@ def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror,
     finally:
         board.clear()
         launcher.close()
-    return driver.finished, skipped
+    return driver.finished, skipped + driver.finished_elsewhere
 
 
 def _with_images(folders: Sequence[CellFolder], material: Material, failures: dict[str, str]) -> list[CellFolder]:
@@ -335,14 +337,21 @@ def _with_images(folders: Sequence[CellFolder], material: Material, failures: di
                     material.pixels(config, role)
             ready.append(folder)
         except InputError as error:
-            folder.write_config()
-            folder.set_state("failed", str(error), folder.epochs_done)
+            _mark_failed(folder, str(error))
             failures[folder.cell.name] = str(error)
     return ready
 
 
+def _mark_failed(folder: CellFolder, reason: str) -> None:
+    """Say so in the cell's folder, unless another process is at work there by now."""
+    with contextlib.suppress(Held, StorageError), folder.claim("marking a failed cell"):
+        folder.write_config()
+        folder.set_state("failed", reason, folder.epochs_done)
+
+
 class _Driver:
-    """The queue: starts jobs where there is room, takes lost ones up again, mirrors what ended."""
+    """The queue: starts jobs where there is room, takes lost ones up again, mirrors what ended. A cell that another call of the
+    command works on is put aside until that one is done with it."""
 
     def __init__(self, jobs: Sequence[Job], material: Material, mirror: Mirror, launcher: Launcher, failures: dict[str, str],
                  board: "Board") -> None:
@@ -351,16 +360,51 @@ class _Driver:
         self.material, self.mirror, self.launcher = material, mirror, launcher
         self.failures, self.board = failures, board
         self.attempts: collections.Counter[str] = collections.Counter()
-        self.finished = 0
+        self.finished = self.finished_elsewhere = 0
+        self.elsewhere: dict[str, tuple[Job, str]] = {}
+        """Cells that another call works on, by name, with who it is."""
 
     def run(self) -> None:
-        """Until nothing waits or runs."""
-        while self.waiting or self.running:
+        """Until nothing waits or runs, here or in other calls."""
+        while self.waiting or self.running or self.elsewhere:
+            interrupts.check()
             while self.waiting and self.launcher.free() > 0:
-                self._start(self.waiting.popleft())
+                job = self.waiting.popleft()
+                if holder := job.folder.holder():
+                    self._put_aside(job, holder)
+                else:
+                    self._start(job)
+            self._take_back()
+            if not self.running and not self.waiting:
+                time.sleep(1.0)
             self.board.show([job.folder for job in self.running.values()], [job.folder for job in self.waiting])
             for ended in self.launcher.poll(1.0):
                 self._end(ended)
+
+    def _put_aside(self, job: Job, holder: str) -> None:
+        if self.elsewhere.get(job.cell.name, (None, ""))[1] != holder:
+            self.board.say(f"elsewhere: {_title(job.cell)}: {holder}")
+        self.elsewhere[job.cell.name] = job, holder
+
+    def _take_back(self) -> None:
+        """Cells that others are done with: finished, failed, or to be gone on with here because they were left unfinished."""
+        for name, (job, _) in list(self.elsewhere.items()):
+            folder = job.folder
+            if folder.holder():
+                continue
+            del self.elsewhere[name]
+            status = folder.status
+            if folder.whole():
+                self.finished_elsewhere += 1
+                self.board.skipped += 1
+                self.board.say(f"finished elsewhere: {_title(job.cell)}")
+                self.mirror.settle(folder)
+            elif status["state"] == "failed":
+                self.failures[name] = f"{status['reason']} (in another call of the command)"
+                self.board.failed += 1
+                self.board.say(f"failed elsewhere: {_title(job.cell)}: {status['reason']}")
+            else:
+                self.waiting.append(job)
 
     def _start(self, job: Job) -> None:
         self.running[job.cell.name] = job
@@ -371,6 +415,9 @@ class _Driver:
     def _end(self, ended: Ended) -> None:
         job = self.running.pop(ended.job.cell.name)
         name, folder = job.cell.name, job.folder
+        if ended.failure and ended.failure.holder:
+            self._put_aside(job, ended.failure.holder)
+            return
         reason = ended.lost or (ended.failure.reason if ended.failure else "")
         if reason and not (ended.failure and ended.failure.final):
             self.attempts[name] += 1
@@ -381,8 +428,7 @@ class _Driver:
             reason = f"{reason}; given up after {RETRIES} retries"
         if reason:
             # The worker may have died, or not have come as far as the cell's folder.
-            folder.write_config()
-            folder.set_state("failed", reason, folder.epochs_done)
+            _mark_failed(folder, reason)
             self.failures[name] = reason
             self.board.failed += 1
             self.board.say(f"failed: {_title(job.cell)}: {reason}")
@@ -390,21 +436,17 @@ class _Driver:
             self.finished += 1
             self.board.finished += 1
             self.board.say(f"finished: {_title(job.cell)}")
-        self._mirror(job, "FAILED" if reason else "FINISHED")
+        self.mirror.settle(folder)
 
     def mark_interrupted(self) -> None:
         """Cells whose worker had no time to say so itself, and their runs in MLflow."""
         for job in self.running.values():
             folder = job.folder
-            if folder.state == "running":
-                folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
-                                 folder.epochs_done)
-            if folder.state != "new":
-                self._mirror(job, "FINISHED" if folder.state == "finished" else "KILLED")
-
-    def _mirror(self, job: Job, status: str) -> None:
-        if self.mirror.alive:
-            self.mirror.copy(job.folder, describe(self.material.split(job.cell.dataset, job.cell.split)), status)
+            with contextlib.suppress(Held, StorageError), folder.claim("marking an interrupted cell", seconds=2.0):
+                if folder.state == "running":
+                    folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
+                                     folder.epochs_done)
+            self.mirror.settle(folder)
 
 
 # --- one view of progress ------------------------------------------------------------------------------------

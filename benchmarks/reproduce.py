@@ -19,9 +19,10 @@ import torch
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.runner import Material, run_cell
-from benchmarks.store import CellFolder, Mirror, Suite, read_json, write_json
+from benchmarks.mirror import Mirror
+from benchmarks.store import CellFolder, Suite, read_json, write_json
+from tcn import checkpoints
 from tcn.config import InputError, from_dict
-from tcn.training import load_checkpoint
 
 FOLDER = "reproductions"
 ELSEWHERE = 0.04
@@ -230,5 +231,5 @@ def _rows(first: Path, second: Path) -> tuple[int, bool]:
 
 
 def _tensors(first: Path, second: Path) -> tuple[int, bool]:
-    a, b = (load_checkpoint(path)["model"] for path in (first, second))
+    a, b = (checkpoints.load(path)["model"] for path in (first, second))
     return sum(t.numel() for t in a.values()), a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

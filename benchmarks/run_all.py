@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ examples
   python benchmarks/run_all.py --variants ledger                what each trap of the released code is worth
   python benchmarks/run_all.py --as-released                    everything with all of them, in results/PROFILE-as-released
   python benchmarks/run_all.py --reproduce RUN                  repeat a run bit for bit, or say what differs
+  python benchmarks/run_all.py --sync                           mirror results into MLflow, after its server was away
   python benchmarks/run_all.py --dry-run                        the plan only: cells, what they feed, what they cost
   python benchmarks/run_all.py --launcher processes             several cells at once, a worker process for each
   python benchmarks/run_all.py --launcher ray --ray-address HOST:6379 --cells-per-gpu 2
@@ -42,7 +42,11 @@ results
 
 exit status
   0 all cells finished (--reproduce: the run agrees); 1 some cell failed (the others ran; the reason is printed), or
-  the repeated run differs; 2 bad input; 130 interrupted.
+  the repeated run differs; 2 bad input; 130, 143, 129 ended by Ctrl-C, SIGTERM, SIGHUP (the same command goes on).
+
+several at once, and after a crash
+  A second call on the same output takes the cells that no other call works on and waits for the rest. A killed call costs
+  an epoch at the most: the next one goes on from the last whole checkpoint (docs/faults.md).
 """
 
 
@@ -98,6 +102,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cpus-per-cell", type=_count, metavar="N", help="CPU cores set aside for a cell, and its threads without "
                                                                      "--threads (default: cores divided by workers)")
     p.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster (default: Ray on this machine alone)")
+    p.add_argument("--sync", action="store_true",
+                   help="train nothing: bring the MLflow store to what the output's result folders say, and close runs that a "
+                        "killed process left open")
     p.add_argument("--no-report", action="store_true", help="leave the report out")
     return p
 
@@ -119,31 +126,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         # Progress bars in a log file: a line every half minute is enough. Read by tqdm when it is first imported.
         os.environ.setdefault("TQDM_MININTERVAL", "30")
+    from benchmarks import interrupts
+
+    try:
+        with interrupts.caught():
+            return _main(arguments)
+    except KeyboardInterrupt as error:
+        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return interrupts.status(error)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
-    # Ends like Ctrl-C: the cell is marked interrupted and resumes at its last epoch.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from benchmarks import provenance
     from tcn.config import InputError
-    from tcn.execution import keep_memory
+    from tcn.execution import keep_memory, same_products
 
     keep_memory()
+    same_products()
     try:
         provenance.check_checkout(Path(__file__))
         provenance.commit()  # now, not at the first cell: the code in memory is of now
-        return _run(options)
+        return _sync(options) if options.sync else _run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
 
 
 def _run(options: argparse.Namespace) -> int:
     from benchmarks import experiments, provenance
     from benchmarks.launch import run_cells
+    from benchmarks.mirror import Mirror
     from benchmarks.runner import Material, limit_threads
-    from benchmarks.store import CellFolder, Mirror, Suite
+    from benchmarks.store import CellFolder, Suite
     from tcn import backbones, datasets
     from tcn.config import InputError
 
@@ -210,6 +225,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("; ".join(dict.fromkeys(failures.values())))
     suite.write(folders, missing, created, provenance.command())
     mirror = Mirror(suite, provenance.command())
+    mirror.close_stale()
     try:
         if launched:
             trained, skipped = run_cells(folders, material, mirror, launched, failures)
@@ -218,6 +234,10 @@ def _run(options: argparse.Namespace) -> int:
     except BaseException:
         mirror.close("KILLED")
         raise
+    if not mirror.alive:  # it may be back by now
+        mirror = Mirror(suite, provenance.command())
+        for folder in folders:
+            mirror.settle(folder)
     page = None
     if not options.no_report:
         page = _report(output, mirror, failures)
@@ -231,6 +251,33 @@ def _run(options: argparse.Namespace) -> int:
     if page:
         print(f"report: {page}")
     return 1 if failures else 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    """Mirror what lies in an output folder; needs neither data nor settings."""
+    from benchmarks import provenance
+    from benchmarks.mirror import Mirror
+    from benchmarks.store import Suite
+    from tcn.config import InputError
+
+    name = (options.profile or "laptop") + ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
+    suite = Suite.open(options.output or provenance.ROOT / "results" / name)
+    mirror = Mirror(suite, provenance.command())
+    if not mirror.alive:
+        raise InputError("nothing was mirrored: MLflow is not available (see the line above); start its server or check "
+                         "$MLFLOW_TRACKING_URI, and give the command again")
+    folders = suite.folders()
+    written = sum(mirror.settle(folder) for folder in folders)
+    closed = mirror.close_stale()
+    if (suite.output / "report").is_dir():
+        mirror.report(suite.output / "report")
+    states = [folder.state for folder in folders]
+    mirror.close("FINISHED" if states and all(state == "finished" for state in states) else "FAILED")
+    if not mirror.alive:
+        return 1
+    print(f"{_cells(len(folders))} in {suite.output}: {written} brought up to date in {mirror.uri}, the others were so; "
+          f"{closed} run{'' if closed == 1 else 's'} that no process works on closed")
+    return 0
 
 
 def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
@@ -287,29 +334,56 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
 
 def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, failures: dict[str, str]
                ) -> tuple[int, int]:
-    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped."""
+    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
+
+    Cells that another call works on are left to it, and looked at again when the others are done.
+    """
+    from benchmarks import interrupts
     from benchmarks.launch import duration
-    from benchmarks.runner import describe, run_cell
 
     trained = skipped = 0
-    for number, folder in enumerate(folders, 1):
-        if folder.state == "finished":
-            skipped += 1
-            if mirror.alive and not mirror.has(folder):
-                mirror.copy(folder, describe(material.split(folder.cell.dataset, folder.cell.split)))
-            continue
-        label = f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}"
-        resumed = f", resumed after epoch {folder.epochs_done}" if folder.epochs_done else ""
-        print(f"{label} on {folder.cell.dataset} {folder.cell.split}{resumed}", flush=True)
-        started = time.perf_counter()
-        reason = run_cell(folder.cell, folder, material, mirror, device, label)
-        if reason:
-            failures[folder.cell.name] = reason
-            print(f"  failed: {reason}", file=sys.stderr)
-        else:
-            trained += 1
-            print(f"  finished in {duration(time.perf_counter() - started)}", flush=True)
+    left, told = list(enumerate(folders, 1)), {}
+    while left:
+        elsewhere = []
+        for number, folder in left:
+            interrupts.check()
+            if holder := folder.holder():
+                if told.get(number) != holder:
+                    print(f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}: left to {holder}", flush=True)
+                told[number] = holder
+                elsewhere.append((number, folder))
+                continue
+            if folder.whole():
+                skipped += 1
+                mirror.settle(folder)
+                continue
+            if number in told and folder.state == "failed":
+                failures[folder.cell.name] = f"{folder.status['reason']} (in another call of the command)"
+                continue
+            started = time.perf_counter()
+            failure = _one_cell(number, len(folders), folder, material, mirror, device)
+            if failure and failure.holder:  # it was quicker
+                elsewhere.append((number, folder))
+            elif failure:
+                failures[folder.cell.name] = failure.reason
+                print(f"  failed: {failure.reason}", file=sys.stderr)
+            else:
+                trained += 1
+                print(f"  finished in {duration(time.perf_counter() - started)}", flush=True)
+        left = elsewhere
+        if left:
+            time.sleep(1.0)
     return trained, skipped
+
+
+def _one_cell(number: int, count: int, folder: Any, material: Any, mirror: Any, device: Any) -> Any:
+    from benchmarks import provenance
+    from benchmarks.runner import attempt
+
+    label = f"[{number}/{count}] {folder.cell.variant} seed {folder.cell.seed}"
+    resumed = f", resumed after epoch {folder.epochs_done}" if folder.epochs_done else ""
+    print(f"{label} on {folder.cell.dataset} {folder.cell.split}{resumed}", flush=True)
+    return attempt(folder.cell, folder, material, mirror, device, label, provenance.command())
 
 
 def _check_launcher(options: argparse.Namespace) -> None:

@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,17 @@ from PIL import Image
 
 import baselines
 from baselines import method_named
-from benchmarks import provenance
+from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
-from benchmarks.store import (EPOCH_TERMS, STEP_TERMS, CellFolder, Mirror, NoMirror, read_json, write_bytes, write_json,
-                              write_table)
-from tcn import backbones, codes, datasets, doctor, metrics, training
+from benchmarks.mirror import Mirror, NoMirror
+from benchmarks.store import EPOCH_TERMS, STEP_TERMS, CellFolder, read_json, write_json, write_table
+from tcn import backbones, checkpoints, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.datasets import Files, Split
 from tcn.distances import Distances
 from tcn.execution import place
+from tcn.files import Held, StorageError, complain, write_bytes
 from tcn.features import Components, Standardiser, extract, singular_values, unit
 from tcn.method import Ingredients, Method
 from tcn.pixels import Pixels, decode, pack
@@ -47,8 +47,6 @@ METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "standar
                   "duplicates", "query_source", "gallery", "queries", "photos")
 LEDGER_COLUMNS = ("trap", "arm", "features", "protocol", "metric", "value", "note")
 LEDGER_METRICS = ("mAP@all", "Prec@100", "Prec@R", "mAP@200", "Prec@200")
-TAKEN_SECONDS = 30.0
-"""How long to wait for another process to let go of a cell."""
 ONE_MATRIX_BYTES = 2e9
 """Largest float64 matrix of distances that the ledger makes to show that blocks change nothing."""
 
@@ -153,10 +151,12 @@ def _uses_words(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell did not finish. `final`: another attempt would end the same way (bad input, a loss that is no number)."""
+    """Why a cell did not finish. `final`: another attempt would end the same way (bad input, a loss that is no number, a full
+    disk). `holder`: who works on the cell, where another process does; nothing was done then."""
 
     reason: str
     final: bool
+    holder: str | None = None
 
 
 def limit_threads(threads: int) -> None:
@@ -176,33 +176,14 @@ def attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror |
             command: str) -> Failure | None:
     """`run_cell`, saying of a failure whether another attempt could help. `command`: what the user typed."""
     try:
-        with _alone(folder):
+        with folder.claim(command):
+            if folder.state == "finished":  # by another process, a moment ago
+                return None
             return _attempt(cell, folder, material, mirror, device, label, command)
-    except _Taken as error:
-        return Failure(str(error), False)
-
-
-class _Taken(Exception):
-    """Another process holds the cell."""
-
-
-@contextlib.contextmanager
-def _alone(folder: CellFolder) -> Iterator[None]:
-    """One process a cell: a worker cut off from its driver may still write there. The system lets go of a dead one's lock."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with open(folder.path / ".lock", "a", encoding="utf-8") as lock:
-        until = time.monotonic() + TAKEN_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > until:
-                    raise _Taken(f"another process is running this cell (it holds {lock.name}); stop it or let it end") from error
-                time.sleep(0.5)
-            except OSError:
-                break  # a file system without locks: nothing to hold on to
-        yield
+    except Held as error:
+        return Failure(f"{error.holder} is running this cell", False, error.holder)
+    except StorageError as error:
+        return Failure(str(error), True)
 
 
 def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
@@ -210,47 +191,74 @@ def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror 
     split = material.split(cell.dataset, cell.split)
     started = time.perf_counter()
     folder.write_config()
-    before = _earlier(folder)
+    before, done_before = _earlier(folder), folder.epochs_done
     record = {**provenance.collect(device), "command": command, "identity": folder.identity, "data_digest": split.data_digest,
-              "split_digest": split.split_digest, "resumed_from_epoch": folder.epochs_done, "seed": cell.seed,
-              "words_digest": material.words_digest(cell.config),
+              "split_digest": split.split_digest, "resumed_from_epoch": done_before, "seed": cell.seed,
+              "words_digest": material.words_digest(cell.config), "datasets": describe(split),
               "manifest": _manifest(split, material.places.cache), "notes": list(split.notes)}
     write_json(folder.path / "provenance.json", record)
     provenance.write_diff(folder.path / "diff.patch")
-    folder.set_state("running", epochs_done=folder.epochs_done)
+    folder.set_state("running", epochs_done=done_before)
     try:
-        with mirror.cell(folder, describe(split)) as view:
+        with mirror.cell(folder) as view:
             try:
                 done = _train_and_score(cell, folder, material, device, label, view)
                 record |= done["record"]
                 record |= {"finished": provenance.now(),
                            "total_seconds": before + time.perf_counter() - started}
                 write_json(folder.path / "provenance.json", record)
-                folder.set_state("finished", None, cell.config.training.epochs, done["best_epoch"])
-                for leftover in ("resume.pt", "best.pt", "error.txt"):
+                for leftover in ("error.txt", "diverged.json"):
                     (folder.path / leftover).unlink(missing_ok=True)
+                folder.seal()
+                folder.set_state("finished", None, cell.config.training.epochs, done["best_epoch"])
+                checkpoints.forget(folder.path)
                 view.results()
             except BaseException as error:
-                if _interrupted(error):
-                    folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
-                                     folder.epochs_done)
-                    raise KeyboardInterrupt from error
-                reason = str(error) if isinstance(error, (InputError, training.Diverged)) else \
-                    f"{type(error).__name__}: {error}"
-                write_bytes(folder.path / "error.txt", traceback.format_exc().encode())
-                folder.set_state("failed", reason, folder.epochs_done)
-                raise
+                _mark(folder, error, device)
+                raise _interruption(error) or error
     except Exception as error:
-        return Failure(read_json(folder.path / "status.json")["reason"] or str(error),
-                       isinstance(error, (InputError, training.Diverged)))
+        return Failure(_reason(error, device), isinstance(error, (InputError, training.Diverged)))
     return None
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Ctrl-C in the middle of torch.save comes out as another error, raised while the half-written file is closed."""
+def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> None:
+    """Say in the folder how a cell ended, as far as the disk takes it."""
+    try:
+        if _interruption(error):
+            folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch", folder.epochs_done)
+            return
+        if isinstance(error, training.Diverged):
+            _write_history(folder, error.history)
+            write_json(folder.path / "diverged.json", {
+                "reason": str(error), "epoch": error.epoch, "step": error.step,
+                # JSON has no NaN.
+                "losses": {name: f"{value:g}" for name, value in error.values.items()}})
+        write_bytes(folder.path / "error.txt", "".join(traceback.format_exception(error)).encode(errors="replace"))
+        folder.set_state("failed", _reason(error, device), folder.epochs_done)
+    except StorageError as full:
+        # The state stays `running`, which the next call reads as what it is: a cell whose process is gone.
+        complain(f"{folder.path.name}: {full}")
+
+
+def _reason(error: BaseException, device: torch.device) -> str:
+    """What to tell the user about an error."""
+    if isinstance(error, (InputError, training.Diverged)):
+        return str(error)
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+        return (f"out of memory on {where}; run fewer cells at once (--cells-per-gpu, --workers), close what else uses it, or, as "
+                f"runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same command "
+                f"goes on from the last finished epoch ({text.splitlines()[0][:200]})")
+    return text
+
+
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C behind an error: in the middle of torch.save it comes out as another one, raised while the half-written file
+    is closed."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    return error is not None
+    return error
 
 
 def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
@@ -262,8 +270,15 @@ def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
 
 
 def _earlier(folder: CellFolder) -> float:
-    path = folder.path / "spent.json"
-    return read_json(path)["seconds"] if path.exists() else 0.0
+    try:
+        return float(read_json(folder.path / "spent.json")["seconds"])
+    except (InputError, KeyError, TypeError, ValueError):  # none yet, or damaged: only the sum of times suffers
+        return 0.0
+
+
+def _write_history(folder: CellFolder, history: training.History) -> None:
+    write_table(folder.path / "history.csv", history.epochs, EPOCH_TERMS)
+    write_table(folder.path / "steps.csv", history.steps, STEP_TERMS)
 
 
 def describe(split: Split) -> list[tuple[str, str, str]]:
@@ -286,17 +301,14 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
     if cell.trained:
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
         distances = Distances(model.encoders, config.training.epochs * source.steps)
-        distances_file = folder.path / "distances.npz"
-        if folder.epochs_done and distances_file.exists():
-            distances.resume(distances_file, folder.epochs_done * source.steps)
 
         def note(history: training.History) -> None:
-            write_table(folder.path / "history.csv", history.epochs, EPOCH_TERMS)
-            write_table(folder.path / "steps.csv", history.steps, STEP_TERMS)
-            _write_arrays(distances_file, distances.arrays())
+            _write_history(folder, history)
+            _write_arrays(folder.path / "distances.npz", distances.arrays())
             folder.set_state("running", None, int(history.epochs[-1]["epoch"]), history.best_epoch)
             write_json(folder.path / "spent.json", {"seconds": sum(r.get("seconds", 0) for r in history.epochs)})
             view.history(history.epochs, history.steps)
+            interrupts.check()
 
         history = training.fit(method, model, source, validation_data(material, config), config, folder.path, device, label,
                                material.places.progress, note, distances)
@@ -306,8 +318,8 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
                    "optimizer_steps": len(history.steps),
                    "train_seconds": sum(row.get("seconds", 0.0) for row in history.epochs),
                    "words": material.words(config).description if _uses_words(config) else "not used"}
-        training.save_atomically({"model": model.state_dict(), "epoch": best_epoch, "identity": folder.identity},
-                                 folder.path / "checkpoint.pt")
+        checkpoints.save({"model": model.state_dict(), "epoch": best_epoch, "identity": folder.identity},
+                         folder.path / "checkpoint.pt")
     score_cell(config, split, model, material, device, folder, baselines.find(cell.variant).ledger)
     return {"record": record, "best_epoch": best_epoch}
 

@@ -3,6 +3,7 @@
 The files in the order in which data flows; each imports only files above it.
 
 config      every scientific choice, its unit and source; run identity
+files       whole or not there; locks that say who holds them
 seeding     one random stream per role, epoch and step
 words       class names -> word vectors
 emoji       builds the laptop data set's folders from published emoji drawings
@@ -26,6 +27,7 @@ metrics     one ranking -> every named protocol -> Scores
 features    network -> features; standardisation; singular values
 distances   how far the encoders move from their start and from each other
 method      what training needs to know of a way to learn; TCN's own
+checkpoints  a run's state at the end of an epoch: whole, checked, the last two kept
 training    the loop: fit(method, model, ...) -> History
 """
 from tcn.config import InputError, Modality

@@ -166,6 +166,11 @@ class Execution:
     """Kernels reduced to the taps that meet the picture where it is smaller than the kernel (`cropped`), or `as-is`."""
 
 
+    algorithms: str = "fast"
+    """On CUDA: the fastest kernels, whose sums may come in another order each time (`fast`), or only those that give the same
+    bits every time (`deterministic`; slower, and refused where an operation has none). The CPU's are deterministic anyway."""
+
+
 REFERENCE = Execution("float32", "contiguous", "none", "loop", "loop", "as-is", "as-is")
 """Every computation in its plain form."""
 
@@ -232,6 +237,7 @@ _CHOICES = {
     "execution.sharing": ("fused", "loop"),
     "execution.teacher": ("folded", "as-is"),
     "execution.convolutions": ("cropped", "as-is"),
+    "execution.algorithms": ("fast", "deterministic"),
     "evaluation.features": ("embedding", "backbone"),
     "evaluation.statistics": ("network", "per_modality", "pca"),
     "evaluation.photo_side": ("photo", "sketch"),
@@ -240,6 +246,8 @@ _CHOICES = {
     "evaluation.ties": ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"),
     "evaluation.missing_classes": ("error", "zero", "as-released"),
 }
+_LATER = {"execution.algorithms": "fast"}
+"""Settings that came after runs were kept, with the value which those runs had: at it, they are no part of the identity."""
 _POSITIVE = ("data.image_size", "data.stored_size", "data.batch_pairs", "network.dim", "network.batch_norm_split",
              "training.encoder_rate", "training.head_rate")
 _NOT_NEGATIVE = ("losses.class_sketch", "losses.class_photo", "losses.distillation", "losses.sharing",
@@ -346,5 +354,10 @@ def identity(config: Config, data_digest: str, split_digest: str, words_digest: 
 
     The same settings on the same files give the same identity on every machine.
     """
-    payload = {"config": to_dict(config), "data": data_digest, "split": split_digest, "words": words_digest}
+    settings = to_dict(config)
+    for key, value in _LATER.items():
+        group, name = key.split(".")
+        if settings[group][name] == value:
+            del settings[group][name]
+    payload = {"config": settings, "data": data_digest, "split": split_digest, "words": words_digest}
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ no such measurement; it tells a softly tied network from one that hardly leaves 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ READINGS = 600
 """Steps of a run that are read, about evenly spread after the first ones."""
 FIRST_STEPS = 16
 """The first steps are all read: with a rate of Adam's, most of a short way is gone there."""
-ARRAYS = ("steps", "layers", "parts", "kinds", "start_norm", "between", "sketch", "photo")
 
 
 @dataclass(frozen=True)
@@ -70,26 +69,22 @@ class Distances:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything read so far."""
-        rows = torch.stack(self._rows).cpu().numpy().astype(np.float32)
+        rows = torch.stack([row.cpu() for row in self._rows]).numpy().astype(np.float32)
         return {"steps": np.array(self._steps), "layers": np.array([layer.name for layer in self._layers]),
                 "parts": np.array([layer.part for layer in self._layers]),
                 "kinds": np.array([layer.kind for layer in self._layers]), "start_norm": self._norms.astype(np.float32),
                 "between": rows[:, :, 0], "sketch": rows[:, :, 1], "photo": rows[:, :, 2]}
 
-    def resume(self, path: Path, step: int) -> None:
-        """Take over the rows up to `step` that an earlier call wrote. InputError where the file is of other layers."""
-        try:
-            with np.load(path, allow_pickle=False) as found:
-                old = {name: found[name] for name in ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{path} can't be read ({type(error).__name__}); delete it: the run's distances then start at "
-                             f"the epoch it resumes from") from error
-        if old["layers"].tolist() != [layer.name for layer in self._layers]:
-            raise InputError(f"{path} holds the layers of another network; delete it")
-        kept = np.flatnonzero(old["steps"] <= step)
-        self._steps = old["steps"][kept].tolist()
-        self._rows = [torch.from_numpy(np.stack([old[name][row] for name in ("between", "sketch", "photo")], 1)).double()
-                      for row in kept]
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on from here: steps, names of layers, and float64 rows [T, L, 3]."""
+        return {"steps": list(self._steps), "layers": [layer.name for layer in self._layers],
+                "rows": torch.stack([row.cpu() for row in self._rows])}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave. InputError where it is of other layers."""
+        if state["layers"] != [layer.name for layer in self._layers]:
+            raise InputError("the checkpoint holds distances of another network's layers; delete it to train again")
+        self._steps, self._rows = list(state["steps"]), list(state["rows"])
 
 
 def _norm(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ what their plain forms compute, to a stated tolerance (docs/speed.md). Nothing h
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import contextmanager, nullcontext
 from typing import ContextManager, Iterator
@@ -45,22 +46,43 @@ def reduced(execution: Execution, device: torch.device) -> ContextManager[None]:
 
 @contextmanager
 def training_mode(execution: Execution, device: torch.device) -> Iterator[None]:
-    """Sets the products' precision on CUDA, and lets cuDNN try its algorithms; gives both back as they were."""
+    """Sets the products' precision on CUDA, and lets cuDNN try its algorithms, or only the deterministic ones where those are
+    asked for; gives all of it back as it was."""
     tf32 = "tf32" if execution.precision == "tf32" else "ieee"
-    benchmark = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    try:
-        with _products(tf32):
-            yield
-    finally:
-        torch.backends.cudnn.benchmark = benchmark
+    same = execution.algorithms == "deterministic"
+    with _products(tf32), _algorithms(device.type == "cuda" and not same, same):
+        yield
 
 
 @contextmanager
 def scoring_mode() -> Iterator[None]:
-    """Features that are scored are computed in float32 proper, uncompiled, whatever training used."""
-    with _products("ieee"), torch.compiler.set_stance("force_eager"):
+    """Features that are scored are computed in float32 proper, uncompiled, by deterministic kernels, whatever training used."""
+    with _products("ieee"), _algorithms(False, torch.are_deterministic_algorithms_enabled()), \
+            torch.compiler.set_stance("force_eager"):
+        torch.backends.cudnn.deterministic = True
         yield
+
+
+@contextmanager
+def _algorithms(tried: bool, deterministic: bool) -> Iterator[None]:
+    """Whether cuDNN tries its algorithms, and whether every operation must be deterministic or raise."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark, cudnn.deterministic = tried, deterministic or cudnn.deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before[:2]
+        torch.use_deterministic_algorithms(before[2])
+
+
+def same_products() -> None:
+    """Give cuBLAS a workspace of its own, without which its sums may come in another order; to be called before CUDA is used.
+
+    It costs some 24 MB of a GPU's memory and no time that we know of; without it `algorithms: deterministic` is refused by torch.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextmanager

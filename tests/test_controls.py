@@ -139,32 +139,24 @@ def test_distances_of_a_resumed_run_equal_those_of_a_straight_one(tmp_path):
         pass
 
     first = variant.method.build(resolved, ingredients())
-    read = Distances(first.encoders, 3 * source.steps)
 
     def stop(history):
-        np.savez(tmp_path / "distances.npz", **read.arrays())
         raise Stop
 
     with pytest.raises(Stop):
         training.fit(variant.method, first, source, validation, resolved, tmp_path / "parts", CPU, progress=False, on_epoch=stop,
-                     distances=read)
+                     distances=Distances(first.encoders, 3 * source.steps))
     model = variant.method.build(resolved, ingredients())
     again = Distances(model.encoders, 3 * source.steps)
-    again.resume(tmp_path / "distances.npz", source.steps)
     training.fit(variant.method, model, source, validation, resolved, tmp_path / "parts", CPU, progress=False, distances=again)
     for key, value in straight.arrays().items():
         assert np.array_equal(value, again.arrays()[key]), key
 
 
-def test_a_damaged_or_foreign_file_of_distances_is_refused(tmp_path):
+def test_distances_of_another_network_are_refused():
     reader = Distances(CoupledEncoders(tiny_backbone(), Coupling()), 10)
-    (tmp_path / "distances.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match="distances.npz can't be read"):
-        reader.resume(tmp_path / "distances.npz", 3)
-    other = {**reader.arrays(), "layers": np.array(["another"])}
-    np.savez(tmp_path / "other.npz", **other)
     with pytest.raises(InputError, match="another network"):
-        reader.resume(tmp_path / "other.npz", 3)
+        reader.restore({**reader.state(), "layers": ["another"]})
 
 
 def test_validation_data_may_be_absent(tmp_path):

@@ -19,8 +19,9 @@ from small_suite import ONE, cells, common, make_place
 
 from benchmarks import launch, run_all, runner
 from benchmarks.launch import Board, Ended, Failure, Job, Progress, seconds_left, share
-from benchmarks.store import CellFolder, NoMirror, write_table
-from tcn import training
+from benchmarks.mirror import NoMirror
+from benchmarks.store import CellFolder, write_table
+from tcn import checkpoints
 from tcn.config import InputError
 
 VARIANTS = ("--variants", "floor-svd", "tcn", "--no-report", "--threads", "1")
@@ -160,16 +161,14 @@ class Scripted:
 
 
 class Remembered:
-    """Stands for the mirror: which cells were copied, and as what."""
+    """Stands for the mirror: which cells were brought up to date, and in what state."""
 
     def __init__(self) -> None:
-        self.alive, self.copies = True, []
+        self.settled = []
 
-    def has(self, folder) -> bool:
-        return False
-
-    def copy(self, folder, datasets=(), status="FINISHED") -> None:
-        self.copies.append((folder.cell.variant, status))
+    def settle(self, folder) -> None:
+        assert folder.holder() is None  # the mirror claims the cell for itself
+        self.settled.append((folder.cell.variant, folder.state))
 
 
 @pytest.fixture
@@ -201,7 +200,7 @@ def test_lost_cells_are_retried_three_times_and_final_failures_never(folders):
     states = {f.cell.variant: (f.state, json.loads((f.path / "status.json").read_text())["reason"]) for f in folders[0]}
     assert states["hws"] == ("failed", "loss is not finite") and states["nws"] == ("failed", failures["quickdraw-1__nws__seed3"])
     assert states["tcn"][0] == states["floor-svd"][0] == "finished"
-    assert sorted(mirror.copies) == [("floor-svd", "FINISHED"), ("hws", "FAILED"), ("nws", "FAILED"), ("tcn", "FINISHED")]
+    assert sorted(mirror.settled) == [("floor-svd", "finished"), ("hws", "failed"), ("nws", "failed"), ("tcn", "finished")]
     assert "again (3 of 3): nws" in out and "again (4" not in out
 
 
@@ -209,7 +208,7 @@ def test_finished_cells_are_skipped_and_mirrored(folders):
     for folder in folders[0][:3]:
         folder.set_state("finished")
     failures, mirror, _, counts = drive(folders, Scripted(nws=[None]))
-    assert counts == (1, 3) and not failures and len(mirror.copies) == 4
+    assert counts == (1, 3) and not failures and len(mirror.settled) == 4
 
 
 def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
@@ -219,7 +218,7 @@ def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
         launch.run_cells(*folders, mirror, script, {}, io.StringIO())
     tcn = next(f for f in folders[0] if f.cell.variant == "tcn")
     assert script.stopped and script.closed and tcn.state == "interrupted" and tcn.epochs_done == 1
-    assert mirror.copies == [("tcn", "KILLED")]
+    assert mirror.settled == [("tcn", "interrupted")]
     assert {f.state for f in folders[0] if f is not tcn} == {"new"}
 
 
@@ -240,20 +239,19 @@ def test_ctrl_c_while_a_checkpoint_is_written_is_no_failure(place, tmp_path, mon
         finally:
             raise RuntimeError("unexpected pos 64 vs 0")
 
-    monkeypatch.setattr(training, "save_atomically", half_written)
+    monkeypatch.setattr(checkpoints, "save", half_written)
     status = run_all.main([*common(place), *ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out")])
     assert status == 130
     assert json.loads((cells(tmp_path / "out")["quickdraw-1__tcn__seed3"] / "status.json").read_text())["state"] == "interrupted"
 
 
 def test_a_cell_held_by_another_process_is_left_alone(folders, monkeypatch):
-    monkeypatch.setattr(runner, "TAKEN_SECONDS", 0.0)
     folder, material = folders[0][0], folders[1]
-    with runner._alone(folder):
+    with folder.claim("a test"):
+        assert f"process {os.getpid()} on " in folder.holder() and "(a test)" in folder.holder()
         failure = runner.attempt(folder.cell, folder, material, NoMirror(), torch.device("cpu"), "", "x")
-    assert not failure.final and "another process" in failure.reason and folder.state == "new"
-    with runner._alone(folder):  # let go, it is free again
-        pass
+    assert not failure.final and failure.holder and "is running this cell" in failure.reason and folder.state == "new"
+    assert folder.holder() is None  # let go, it is free again
 
 
 # --- resources and progress ----------------------------------------------------------------------------------

@@ -53,9 +53,9 @@ def test_baselines_see_only_tcn_and_reports_see_only_result_folders():
         assert not {n.split(".")[0] for n in imports(path)} & {"tcn", "baselines", "benchmarks", "torch", "mlflow"}, path
 
 
-def test_only_the_store_imports_mlflow():
+def test_only_the_mirror_imports_mlflow():
     users = [p.name for folder in OURS for p in python_files(folder) if "mlflow" in {n.split(".")[0] for n in imports(p)}]
-    assert users == ["store.py"]
+    assert users == ["mirror.py"]
 
 
 def test_no_file_is_a_drawer_for_odds_and_ends():

@@ -12,7 +12,7 @@ from small_suite import ONE, cells, common, make_place
 from trees import make_tree
 
 from benchmarks import calibration, provenance, run_all, runner
-from tcn import training
+from tcn import checkpoints
 from tcn.config import InputError
 
 
@@ -50,11 +50,11 @@ def test_every_cell_leaves_its_plain_files(finished):
     for name, folder in found.items():
         files = {p.name for p in folder.iterdir()}
         always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "per_query.npz",
-                  "features.npz", "singular_values.csv", "precision_recall.csv", "examples.json", "examples"}
+                  "features.npz", "singular_values.csv", "precision_recall.csv", "examples.json", "examples", "SHA256SUMS"}
         assert always <= files
         assert ({"history.csv", "steps.csv", "distances.npz", "checkpoint.pt"} <= files) == ("floor" not in name)
         assert ("ledger.csv" in files) == ("__tcn__" in name)
-        assert not {"resume.pt", "best.pt"} & files
+        assert not [name for name in files if name.startswith("epoch-") or name.endswith(".partial")]
         status = json.loads((folder / "status.json").read_text())
         assert status["state"] == "finished"
         provenance = json.loads((folder / "provenance.json").read_text())
@@ -125,7 +125,7 @@ def test_mlflow_holds_the_same(finished):
 
 def test_a_second_call_trains_nothing_and_changes_no_cell(finished, run, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
-    monkeypatch.setattr(runner, "run_cell", None)
+    monkeypatch.setattr(runner, "attempt", None)
     status, out, _ = run(*ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(finished), "--no-report")
     assert status == 0 and "0 cells run, 3 already finished" in out
     assert "| TCN (soft sharing) |" in out and "chance" in out.split("already finished")[1]
@@ -151,18 +151,18 @@ def test_interrupted_cell_resumes_and_gives_the_same_digits(place, run, monkeypa
     arguments = [*ONE, "--variants", "tcn", "--no-report", "--set", "training.epochs=3"]
     status, _, _ = run(*arguments, "--output", str(place / "straight"))
     assert status == 0
-    original, calls = training.save_atomically, []
+    original, calls = checkpoints.keep, []
 
-    def interrupt(value, path):
-        original(value, path)
-        if path.name == "resume.pt" and value["epoch"] == 1 and not calls:
-            calls.append(path)
+    def interrupt(state, folder):
+        original(state, folder)
+        if state["epoch"] == 1 and not calls:
+            calls.append(folder)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_atomically", interrupt)
+    monkeypatch.setattr(checkpoints, "keep", interrupt)
     status, _, err = run(*arguments, "--output", str(place / "halves"))
     assert status == 130 and "interrupted" in err
-    folder = calls[0].parent
+    folder = calls[0]
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     client = mlflow.MlflowClient(f"sqlite:///{place / 'halves' / 'mlflow.db'}")
     run_id = json.loads((folder / "mlflow.json").read_text())["run_id"]

@@ -138,12 +138,12 @@ def test_divergence_is_reported_with_its_place(tmp_path):
         train(tmp_path, settings)
 
 
-def test_damaged_and_missing_checkpoints_are_named(tmp_path):
-    with pytest.raises(InputError, match="no checkpoint"):
-        training.load_checkpoint(tmp_path / "none.pt")
-    (tmp_path / "resume.pt").write_bytes(b"half a file")
-    with pytest.raises(InputError, match="resume.pt"):
-        train(tmp_path, config())
+def test_an_exploding_loss_is_stopped_before_it_stops_being_a_number():
+    readings = training._Readings(History(), epoch=1, steps=5, every=1)
+    readings.add({"sharing": torch.tensor(169.0), "total": torch.tensor(4e5)}, 4)  # the largest of 84 runs
+    with pytest.raises(Diverged, match=r"loss exploded at epoch 1, step 1 \(semantic=2e\+06\)") as stopped:
+        readings.add({"semantic": torch.tensor(2e6), "total": torch.tensor(2e6)}, 4)
+    assert (stopped.value.epoch, stopped.value.step, stopped.value.values["total"]) == (1, 2, 2e6)
 
 
 def test_schedule_is_the_released_one():

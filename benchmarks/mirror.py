@@ -1,0 +1,402 @@
+"""Result folders repeated in an MLflow store (the only mlflow import): while cells run, and later from their files alone.
+
+In: a `Suite` and its `CellFolder`s. Out: a parent run per suite, a child per cell, each once, with the state that the folder
+has. When MLflow fails, results stay whole, a line says so, and `run_all.py --sync` mirrors them later.
+"""
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.store import CellFolder, Suite, read_json, write_json
+from tcn.config import InputError, flatten, to_dict
+from tcn.files import PARTIAL, Held, sweep
+
+# Set before mlflow is imported. No usage data leaves the machine; and a server that is gone must not hold up training: the
+# defaults would try for minutes at every call.
+for _name, _value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "true"),
+                      ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5"), ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
+                      ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"), ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")):
+    os.environ.setdefault(_name, _value)
+
+MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "steps.csv", "metrics.csv", "per_query.csv",
+            "per_query.npz", "ledger.csv", "singular_values.csv", "precision_recall.csv", "distances.npz", "examples.json",
+            "diverged.json", "diff.patch")
+STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
+"""State of a cell that nobody works on -> its run's. A cell left `running` lost its process."""
+STORE = "mlflow.db"
+BATCH = 1000
+"""Metrics that MLflow takes at once."""
+LOCKED_TRIES = 5
+"""Times a write is tried while another process writes to the same SQLite store."""
+
+
+class Mirror:
+    """Result folders repeated in MLflow: an experiment per profile, a parent run per suite, a child per cell."""
+
+    def __init__(self, suite: Suite, command: str, tags: Mapping[str, str] | None = None) -> None:
+        """`tags` are put on every cell's run, over the usual ones. The suite's suite.json has to be there."""
+        self.suite, self.tags = suite, dict(tags or {})
+        self.alive = False
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(suite.output / STORE).resolve()}"
+        self._local = "MLFLOW_TRACKING_URI" not in os.environ
+        try:
+            import mlflow
+
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            logging.getLogger("alembic").setLevel(logging.ERROR)
+            self.mlflow = mlflow
+            # One at a time: two processes would both make tables, experiment and parent run.
+            with suite.lock("opening the MLflow store"):
+                if self._local:
+                    self._make_store()
+                # A client of its own: MLflow's global address would outlive this suite in the environment.
+                self.client = mlflow.MlflowClient(tracking_uri=self.uri)
+                self.experiment = self._experiment()
+                self.parent = self._parent(command)
+                self.client.update_run(self.parent, status="RUNNING")
+            self.alive = True
+        except Exception as error:  # any failure of the mirror must leave the results whole
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        text = str(error).splitlines()[0] if str(error) else ""
+        if self._local and "malformed" in str(error) or "not a database" in str(error):
+            text += f"; {self.suite.output / STORE} is damaged: move it away, it is made anew from the result folders"
+        print(f"MLflow is not available ({type(error).__name__}: {text}); results are complete in {self.suite.output}; "
+              f"`python benchmarks/run_all.py --sync --output {self.suite.output}` mirrors them later", file=sys.stderr)
+        self.alive = False
+
+    def _make_store(self) -> None:
+        """A new SQLite store appears whole: a process killed while its tables are made leaves none that nobody can open."""
+        store = self.suite.output / STORE
+        if store.exists():
+            return
+        sweep(self.suite.output)
+        partial = store.with_name(f"{STORE}.{os.getpid()}{PARTIAL}")
+        client = self.mlflow.MlflowClient(tracking_uri=f"sqlite:///{partial.resolve()}")
+        client.search_experiments(max_results=1)
+        with contextlib.suppress(AttributeError):  # its connections; none is in use
+            client._tracking_client.store.engine.dispose()
+        os.replace(partial, store)
+
+    def _experiment(self) -> str:
+        name = f"tcn-{self.suite.profile}" + ("-smoke" if self.suite.smoke else "")
+        artifacts = (self.suite.output / "mlartifacts").resolve().as_uri() if self._local else None
+        found = self.client.get_experiment_by_name(name)
+        if not found:
+            try:
+                # The UI opens on curves and parameters instead of its pages for language models.
+                return self.client.create_experiment(name, artifact_location=artifacts,
+                                                     tags={"mlflow.experimentKind": "custom_model_development"})
+            except self.mlflow.exceptions.MlflowException:  # another suite on the same server was first
+                found = self.client.get_experiment_by_name(name)
+                if not found:
+                    raise
+        return found.experiment_id
+
+    def _find(self, **tags: str) -> str | None:
+        """The oldest run with these tags: one whose process died before it could write down the run's name."""
+        text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self.client.search_runs([self.experiment], text, order_by=["attributes.start_time ASC"], max_results=1)
+        return found[0].info.run_id if found else None
+
+    def _parent(self, command: str) -> str:
+        note = self.suite.output / "mlflow.json"
+        return self._run_id(note) or self._noted(note, self._find(kind="suite", suite=self.suite.id)) \
+            or self._new_parent(command)
+
+    def _run_id(self, note: Path) -> str | None:
+        """The run recorded in `note`, if this store still has it."""
+        if not note.exists():
+            return None
+        try:
+            known = json.loads(note.read_text(encoding="utf-8"))
+            if known["uri"] not in (self.uri, self._name):
+                return None
+            run = self.client.get_run(str(known["run_id"]))
+        except (ValueError, KeyError, TypeError, self.mlflow.exceptions.MlflowException):
+            return None
+        return run.info.run_id if run.info.lifecycle_stage == "active" else None
+
+    @property
+    def _name(self) -> str:
+        """The store's name in notes: a suite's own store may move with its folder."""
+        return STORE if self._local else self.uri
+
+    def _noted(self, path: Path, run_id: str | None) -> str | None:
+        if run_id is not None:
+            write_json(path, {"uri": self._name, "run_id": run_id})
+        return run_id
+
+    def _new_parent(self, command: str) -> str:
+        run = self.client.create_run(self.experiment, run_name=f"suite {self.suite.profile}",
+                                     tags={"kind": "suite", "suite": self.suite.id, "profile": self.suite.profile,
+                                           "command": command,
+                                           "smoke": str(self.suite.smoke), "mlflow.source.name": command})
+        return self._noted(self.suite.output / "mlflow.json", run.info.run_id)
+
+    def has(self, folder: CellFolder) -> bool:
+        """True where the cell's run stands finished in this store."""
+        run_id = self._run_id(folder.path / "mlflow.json") if self.alive else None
+        return bool(run_id) and self.client.get_run(run_id).info.status == "FINISHED"
+
+    @contextlib.contextmanager
+    def cell(self, folder: CellFolder) -> Iterator[CellMirror]:
+        """The cell's MLflow run while it trains; closed as FINISHED, FAILED or KILLED by what happens inside."""
+        view = CellMirror(self, folder)
+        view.open()
+        try:
+            yield view
+        except KeyboardInterrupt:
+            view.close("KILLED")
+            raise
+        except BaseException:
+            view.close("FAILED")
+            raise
+        view.close("FINISHED")
+
+    def settle(self, folder: CellFolder) -> bool:
+        """Bring a cell's run to what its folder says: one that another process ran, that this store does not have yet, or
+        that a dead process left RUNNING. Nothing where somebody works on the cell. True where anything was written."""
+        if not self.alive or folder.state == "new":
+            return False
+        try:
+            if self._stands(folder):  # nothing is touched, not even the lock
+                return False
+            with folder.claim("mirroring into MLflow"):
+                if self._stands(folder):
+                    return False
+                status = STATUSES.get(folder.state, "KILLED")
+                view = CellMirror(self, folder)
+                # What this process uses of the machine says nothing about the cell.
+                view.open(monitor=False)
+                view.history(_read_rows(folder.path / "history.csv"), _read_rows(folder.path / "steps.csv"))
+                if status == "FINISHED":
+                    view.results()
+                view.close(status, _last_sign(folder.path))
+                return self.alive
+        except Held:
+            return False
+        except Exception as error:  # a folder that can't be read: named, and the others go on
+            print(f"not mirrored: {folder.path.name}: {error}", file=sys.stderr)
+            return False
+
+    def _stands(self, folder: CellFolder) -> bool:
+        """Whether the cell's run is there and says what the folder says."""
+        found: list[bool] = []
+        run_id = self._run_id(folder.path / "mlflow.json")
+        if run_id:
+            status = STATUSES.get(folder.state, "KILLED")
+            self._try(lambda: found.append(self.client.get_run(run_id).info.status == status))
+        return found == [True]
+
+    def close_stale(self) -> int:
+        """End the runs of this suite that stand RUNNING though no process works on their cells: finished with what the folder
+        has, or KILLED at the folder's last sign of life. Returns how many."""
+        closed = 0
+        for run in self._running():
+            path = self.suite.output / ("reproductions/cells" if "reproduces" in run.data.tags else "cells") / str(
+                run.data.tags.get("folder"))
+            try:
+                folder = CellFolder.read(path)
+            except InputError:
+                folder = None
+            if folder is not None and folder.holder():
+                continue
+            if folder is None or "reproduces" in run.data.tags or not self.settle(folder):
+                end = None if folder is None else _last_sign(path)
+                self._try(lambda: self.client.set_terminated(run.info.run_id, "KILLED", end))
+            closed += 1
+        return closed
+
+    def _running(self) -> list[Any]:
+        found: list[Any] = []
+        text = f"tags.`mlflow.parentRunId` = '{self.parent}' and attributes.status = 'RUNNING'" if self.alive else ""
+        self._try(lambda: found.extend(self.client.search_runs([self.experiment], text, max_results=5000)))
+        return found
+
+    def report(self, report: Path) -> None:
+        """Tables, figures and the page as artifacts of the suite's run."""
+        self._try(lambda: self.client.log_artifacts(self.parent, str(report), "report"))
+
+    def close(self, status: str) -> None:
+        """End the suite's run with FINISHED, FAILED or KILLED; a later call reopens it. Left open where another process still
+        works on cells of this suite: the last one closes it."""
+        if not any(folder.holder() for folder in self.suite.folders()):
+            self._try(lambda: self.client.set_terminated(self.parent, status))
+
+    def _try(self, work: Callable[[], Any]) -> None:
+        for left in reversed(range(LOCKED_TRIES)):
+            if not self.alive:
+                return
+            try:
+                work()
+                return
+            except Exception as error:
+                # MLflow drops a metric that it has already, so that a second try doubles nothing.
+                if "database is locked" in str(error) and left:
+                    time.sleep(1.0)
+                    continue
+                self._failed(error)
+
+
+class NoMirror:
+    """For processes that leave MLflow to another: the same calls as `Mirror.cell`, without effect."""
+
+    alive = False
+
+    @contextlib.contextmanager
+    def cell(self, folder: CellFolder) -> Iterator[NoMirror]:
+        """Itself, for a cell."""
+        yield self
+
+    def history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing; the rows are in the cell's folder."""
+
+    def results(self) -> None:
+        """Nothing; the results are in the cell's folder."""
+
+
+class CellMirror:
+    """One cell's MLflow run; every call is a no-op once MLflow has failed."""
+
+    def __init__(self, mirror: Mirror, folder: CellFolder) -> None:
+        self.mirror, self.folder = mirror, folder
+        self.run_id: str | None = None
+        self._monitor: Any = None
+        self._logged = [0, 0]
+
+    def open(self, monitor: bool = True) -> None:
+        """Make or reopen the run: params, tags, data sets as inputs, and where `monitor`, system metrics."""
+        self.mirror._try(lambda: self._open(monitor))
+
+    def _open(self, monitor: bool) -> None:
+        mirror, folder, cell = self.mirror, self.folder, self.folder.cell
+        client, mlflow = mirror.client, mirror.mlflow
+        note = folder.path / "mlflow.json"
+        self.run_id = mirror._run_id(note)
+        if self.run_id is None and "reproduces" not in mirror.tags:
+            self.run_id = mirror._noted(note, mirror._find(kind="cell", identity=folder.identity,
+                                                           **{"mlflow.parentRunId": mirror.parent}))
+        if self.run_id:
+            client.update_run(self.run_id, status="RUNNING")
+            finished = client.get_metric_history(self.run_id, "epoch/total")
+            self._logged[0] = max((int(m.step) for m in finished), default=-1) + 1
+            self._logged[1] = max((int(m.step) for m in client.get_metric_history(self.run_id, "step/total")), default=0)
+        else:
+            path = folder.path / "provenance.json"
+            provenance = read_json(path) if path.exists() else {}
+            tags = {"mlflow.parentRunId": mirror.parent, "kind": "cell", "dataset": cell.dataset, "split": cell.split,
+                    "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
+                    "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
+                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device")), **mirror.tags}
+            marks = ["smoke"] * mirror.suite.smoke + ["again"] * ("reproduces" in mirror.tags)
+            run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
+                [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *marks]))
+            self.run_id = mirror._noted(note, run.info.run_id)
+        # Also for a run that was there: its process may have died right after it was made. Equal ones count once.
+        params = [mlflow.entities.Param(k, str(v)) for k, v in flatten(to_dict(cell.config)).items()]
+        client.log_batch(self.run_id, params=params)
+        self._log_datasets()
+        if not monitor:
+            return
+        try:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=mirror.uri)
+            self._monitor.start()
+        except Exception:  # an extra: a run without it is a whole run
+            self._monitor = None
+
+    def _log_datasets(self) -> None:
+        path = self.folder.path / "provenance.json"
+        listed = read_json(path).get("datasets", []) if path.exists() else []
+        if listed:
+            entities = self.mirror.mlflow.entities
+            self.mirror.client.log_inputs(self.run_id, [entities.DatasetInput(
+                entities.Dataset(name=name, digest=digest[:36], source_type="local", source=json.dumps({"data set": name}),
+                                 profile=about),
+                [entities.InputTag("mlflow.data.context", name.rsplit(" ", 1)[-1])]) for name, digest, about in listed])
+
+    def history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
+        """Log the rows that are not there yet."""
+        self.mirror._try(lambda: self._history(epochs, steps))
+
+    def _history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
+        metric, stamp = self.mirror.mlflow.entities.Metric, int(time.time() * 1000)
+        new = [[metric(f"{kind}/{k}", float(v), stamp, int(row[kind])) for k, v in row.items()
+                if k not in ("step", "epoch") and _number(v)]
+               for kind, rows, first in (("epoch", epochs, self._logged[0]), ("step", steps, self._logged[1] + 1))
+               for row in rows if int(row[kind]) >= first]
+        # A row never parts: what a dead process left is told by whole rows.
+        batch: list[Any] = []
+        for points in new:
+            if len(batch) + len(points) > BATCH:
+                self.mirror.client.log_batch(self.run_id, metrics=batch)
+                batch = []
+            batch += points
+        if batch:
+            self.mirror.client.log_batch(self.run_id, metrics=batch)
+        self._logged = [max([self._logged[0], *(int(r["epoch"]) + 1 for r in epochs)]),
+                        max([self._logged[1], *(int(r["step"]) for r in steps)])]
+
+    def results(self) -> None:
+        """Final metrics and the plain files as artifacts."""
+        self.mirror._try(self._results)
+
+    def _results(self) -> None:
+        # The file's own time: written twice, because a process died in between, a value counts once.
+        table = self.folder.path / "metrics.csv"
+        metric, stamp = self.mirror.mlflow.entities.Metric, table.stat().st_mtime_ns // 1_000_000
+        points = []
+        for row in _read_rows(table):
+            if row["query_source"] == "all" and row["gallery"] == "all":
+                name = "/".join([row["classes"], row["features"], row["protocol"], row["metric"].replace("@", "_at_")])
+                if row.get("duplicates") == "distinct":
+                    name += "/distinct"
+                points.append(metric(name, float(row["value"]), stamp, 0))
+        self.mirror.client.log_batch(self.run_id, metrics=points)
+        for name in MIRRORED:
+            if (self.folder.path / name).exists():
+                self.mirror.client.log_artifact(self.run_id, str(self.folder.path / name))
+        if (self.folder.path / "examples").is_dir():
+            self.mirror.client.log_artifacts(self.run_id, str(self.folder.path / "examples"), "examples")
+
+    def close(self, status: str, end_time: int | None = None) -> None:
+        """End the run with FINISHED, FAILED or KILLED; `end_time` in milliseconds (default: now)."""
+        if self._monitor:
+            with contextlib.suppress(Exception):
+                self._monitor.finish()
+        self.mirror._try(lambda: self.mirror.client.set_terminated(self.run_id, status, end_time))
+
+
+def _last_sign(folder: Path) -> int:
+    """When something was last written to a folder's history or status, in milliseconds."""
+    times = [path.stat().st_mtime_ns for name in ("status.json", "history.csv", "config.json")
+             if (path := folder / name).exists()]
+    return max(times, default=time.time_ns()) // 1_000_000
+
+
+def _number(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as source:
+        return list(csv.DictReader(source))
