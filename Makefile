@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 RESULTS ?= results/laptop
 PAPER ?= results/paper-on-a-laptop
 
-.PHONY: bench paper-on-a-laptop test speed ui setup lock clean help
+.PHONY: bench paper-on-a-laptop test speed torture ui setup lock clean help
 
 help:
 	@echo "make bench   set up, then python benchmarks/run_all.py (laptop profile: about a quarter of an hour on 2 cores)"
 	@echo "make paper-on-a-laptop   every table and figure of the paper on the laptop data set: 2 to 3 hours on 2 cores, resumable"
 	@echo "make test    set up, then the test suite"
 	@echo "make speed   set up, then every hot path beside a plain reference, as ratios (ARGS=\"sharing scoring\" for some)"
+	@echo "make torture set up, then kill -9 a small grid 100 times at random moments and look whether anything was lost: an hour"
 	@echo "make ui      the MLflow UI over $(RESULTS), on 127.0.0.1:5000"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make lock    resolve pyproject.toml anew into requirements.lock"
@@ -35,6 +36,9 @@ test: setup
 
 speed: setup
 	$(BIN)/python benchmarks/speed/run.py $(ARGS)
+
+torture: setup
+	$(BIN)/python benchmarks/torture.py --output results/torture $(ARGS)
 
 ui: setup
 	@test -f $(RESULTS)/mlflow.db || { echo "no runs in $(RESULTS) yet; run make bench first, or make ui RESULTS=FOLDER"; exit 2; }

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tcn.config import InputError
+from tcn.files import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mlflow", "pillow", "resvg-py",
@@ -62,7 +63,7 @@ def write_diff(path: Path) -> None:
     """Tracked files' difference from the commit, as a patch at `path`; no file where there is none (or no checkout)."""
     _, diff = _loaded()
     if diff:
-        path.write_text(diff, encoding="utf-8", errors="surrogateescape")
+        write_bytes(path, diff.encode("utf-8", "surrogateescape"))
     else:
         path.unlink(missing_ok=True)
 

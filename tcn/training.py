@@ -80,9 +80,18 @@ def learning_rate(epoch: int, epochs: int, base: float) -> float:
     return base * 0.001 ** (epoch / (2 * epochs))
 
 
+def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: int, device: torch.device) -> np.ndarray:
+    features = extract(model, images, modality, image_size, device)
+    # Losses are read before the update they lead to: an epoch's last update is judged here.
+    if not np.isfinite(features).all():
+        raise Diverged("features of validation images are not finite after the epoch; lower training.encoder_rate or "
+                       "training.head_rate", 0, 0, {})
+    return features
+
+
 def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device) -> float:
     """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
-    features = torch.from_numpy(extract(model, sketches, Modality.SKETCH, image_size, device)).to(device)
+    features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device)).to(device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -97,8 +106,8 @@ def validate(model: nn.Module, data: ValidationData, image_size: int, device: to
     if data.heldout is not None and len(data.heldout):
         result["seen_accuracy"] = class_accuracy(model, data.heldout, image_size, device)
     if data.sketches is not None and len(data.sketches) and data.photos is not None:
-        query = extract(model, data.sketches, Modality.SKETCH, image_size, device)
-        gallery = extract(model, data.photos, Modality.PHOTO, image_size, device)
+        query = _features(model, data.sketches, Modality.SKETCH, image_size, device)
+        gallery = _features(model, data.photos, Modality.PHOTO, image_size, device)
         result["validation_map"] = metrics.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
                                                     protocols=("released",))["released"]["mAP@all"]
     return result
@@ -156,10 +165,10 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
             bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
             try:
                 row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, distances)
+                row.update(validate(model, validation, config.data.image_size, device))
             except Diverged as error:
-                error.history = history
+                error.epoch, error.step, error.history = epoch, error.step or epoch * source.steps, history
                 raise
-            row.update(validate(model, validation, config.data.image_size, device))
             history.epochs.append(row)
             value = row[settings.select_by]
             if math.isnan(value):

@@ -146,6 +146,14 @@ def test_an_exploding_loss_is_stopped_before_it_stops_being_a_number():
     assert (stopped.value.epoch, stopped.value.step, stopped.value.values["total"]) == (1, 2, 2e6)
 
 
+def test_weights_ruined_by_an_epoch_s_last_step_are_a_divergence(tmp_path):
+    settings = config(**{"training.epochs": 1, "training.encoder_rate": 1e30, "training.head_rate": 1e30, "data.batch_pairs": 24})
+    with pytest.raises(Diverged, match="features of validation images are not finite") as stopped:
+        train(tmp_path, settings)
+    assert (stopped.value.epoch, stopped.value.step, len(stopped.value.history.steps)) == (1, 1, 1)
+    assert not list(tmp_path.glob("epoch-*"))
+
+
 def test_schedule_is_the_released_one():
     for epoch in range(10):
         assert learning_rate(epoch, 10, 1e-4) == pytest.approx(1e-4 * math.exp(math.log(0.001) * epoch / 20))
