@@ -225,7 +225,9 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
     """Say in the folder how a cell ended, as far as the disk takes it."""
     try:
         if _interruption(error):
-            folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch", folder.epochs_done)
+            # The signal may have come between a checkpoint and the status that tells of it.
+            folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
+                             max(folder.epochs_done, checkpoints.epochs(folder.path)))
             return
         if isinstance(error, training.Diverged):
             _write_history(folder, error.history)

@@ -33,7 +33,7 @@ GRID = ("--profile", "laptop", "--quick", "--threads", "1", "--variants", "floor
 SETTINGS = {"one process": ("--no-report",), "with the report": (), "two workers": ("--no-report", "--launcher", "processes")}
 """How the grid is run, round by round."""
 TIMES = ("seconds", "pairs_per_second")
-BEYOND = 1.1
+BEYOND = 0.8
 """Random moments lie between the start and so many times the undisturbed duration, or --within."""
 
 

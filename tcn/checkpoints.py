@@ -111,6 +111,11 @@ def last(folder: Path) -> Resumed:
     return Resumed(None, tuple(notes))
 
 
+def epochs(folder: Path) -> int:
+    """How far the checkpoints of a folder go, by their names; 0 where there is none."""
+    return max(map(_epoch, _found(folder)), default=0)
+
+
 def forget(folder: Path) -> None:
     """Remove the checkpoints of a folder: the run is finished."""
     _remove([*_found(folder), *(folder / name for name in EARLIER)])

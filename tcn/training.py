@@ -156,7 +156,8 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
             on_epoch(history)
     else:
         # Said now, not after an epoch of hours.
-        room(folder, checkpoints.room_needed(sum(t.nbytes for t in model.state_dict().values())), "this run's checkpoints")
+        state = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
+        room(folder, checkpoints.room_needed(sum(state.values())), "this run's checkpoints")
         history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device)})
     bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
                smoothing=0.1, dynamic_ncols=True)

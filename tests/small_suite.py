@@ -9,8 +9,10 @@ import torch
 from torchvision import models
 from trees import class_names, make_tree
 
-SMALL = ["--set", "network.backbone=resnet18", "network.dim=8", "data.image_size=32", "data.stored_size=32",
-         "training.encoder_rate=1e-3", "training.head_rate=1e-2"]
+TINY = ["network.dim=8", "data.image_size=32", "data.stored_size=32", "training.encoder_rate=1e-3", "training.head_rate=1e-2"]
+SMALL = ["--set", "network.backbone=resnet18", *TINY]
+LIGHT = ["--set", "network.backbone=efficientnet_lite0", *TINY]
+"""The same with a third of the parameters: for tests that write many checkpoints."""
 ONE = ("--datasets", "quickdraw", "--seeds", "3")
 
 
@@ -27,15 +29,21 @@ def make_place(root: Path) -> Path:
     return root
 
 
-def places(place: Path) -> list[str]:
-    """Where things are, for the command line."""
-    return ["--data-root", str(place / "data"), "--cache", str(place / "cache"), "--words", str(place / "words.csv"),
-            "--weights", str(place / "r18.pth"), "--device", "cpu"]
+def places(place: Path, weights: bool = True) -> list[str]:
+    """Where things are, for the command line; `weights`: with the random ones of ResNet-18."""
+    given = ["--data-root", str(place / "data"), "--cache", str(place / "cache"), "--words", str(place / "words.csv"),
+             "--device", "cpu"]
+    return [*given, "--weights", str(place / "r18.pth")] if weights else given
 
 
 def common(place: Path) -> list[str]:
     """Arguments of a run of one epoch."""
     return [*places(place), "--quick", *SMALL]
+
+
+def light(place: Path) -> list[str]:
+    """The same with the lighter network."""
+    return [*places(place, weights=False), "--quick", *LIGHT]
 
 
 def cells(output: Path) -> dict[str, Path]:
