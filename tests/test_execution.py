@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import shutil
 
@@ -13,7 +15,7 @@ from torch import nn
 
 from tcn import backbones, losses
 from tcn.batches import PairBatch
-from tcn.config import REFERENCE, Execution, InputError, Modality, change
+from tcn.config import REFERENCE, Execution, InputError, Modality, change, identity
 from tcn.execution import (CroppedConv2d, crop_convolutions, fold_batch_norms, keep_memory, place, scoring_mode,
                            training_mode)
 from tcn.features import extract
@@ -234,3 +236,23 @@ def test_memory_is_kept_where_the_c_library_can():
     assert keep_memory() in (True, False)
     if keep_memory():
         assert [torch.ones(3_000_000).sum().item() for _ in range(3)] == [3_000_000.0] * 3
+
+
+def test_deterministic_algorithms_are_asked_for_in_training_alone_and_given_back():
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    with training_mode(Execution(algorithms="deterministic"), CPU):
+        assert torch.are_deterministic_algorithms_enabled() and cudnn.deterministic and not cudnn.benchmark
+    assert not torch.are_deterministic_algorithms_enabled() and (cudnn.benchmark, cudnn.deterministic) == before
+    with scoring_mode():
+        assert cudnn.deterministic
+    assert (cudnn.benchmark, cudnn.deterministic) == before
+
+
+def test_a_setting_that_came_later_leaves_earlier_identities_as_they_were():
+    """By hand: the hash of what earlier versions hashed, which knew no `execution.algorithms`."""
+    settings = dataclasses.asdict(config())
+    del settings["execution"]["algorithms"]
+    earlier = hashlib.sha256(json.dumps({"config": settings, "data": "d", "split": "s", "words": ""}, sort_keys=True).encode())
+    assert identity(config(), "d", "s") == earlier.hexdigest()
+    assert identity(config(**{"execution.algorithms": "deterministic"}), "d", "s") != earlier.hexdigest()

@@ -10,13 +10,14 @@ from test_training import CPU, config, ingredients, setup
 
 from tcn import metrics
 from tcn.config import REFERENCE, Execution
-from tcn.execution import place, training_mode
+from tcn.execution import place, same_products, training_mode
 from tcn.losses import semantic_metric, sharing_norms, soft_sharing
 from tcn.method import TCN
-from tcn.training import adam, train_step
+from tcn.training import adam, fit, train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")
+same_products()  # before anything here uses CUDA
 
 
 @pytest.mark.parametrize("metric", ("euclidean", "hamming"))
@@ -96,3 +97,29 @@ def test_a_training_step_is_that_of_the_cpu(parts):
         losses.total().backward()
         totals.append(losses.total().item())
     assert totals[1] == pytest.approx(totals[0], rel=1e-3)
+
+
+def test_deterministic_algorithms_give_the_same_bits_straight_twice_and_resumed(tmp_path):
+    settings = config(**{"execution.algorithms": "deterministic", "network.dropout": 0.5, "network.embedding_norm": "per_modality"})
+
+    def trained(folder, stop_after=None):
+        folder.mkdir(exist_ok=True)
+        _, source, validation = setup(settings)
+        model = place(TCN.build(settings, ingredients()), settings.execution, CUDA)
+
+        def stop(history):
+            if history.epochs[-1]["epoch"] == stop_after:
+                raise InterruptedError
+
+        try:
+            fit(TCN, model, source, validation, settings, folder, CUDA, progress=False, on_epoch=stop)
+        except InterruptedError:
+            return None
+        return {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+
+    first, second = trained(tmp_path / "a"), trained(tmp_path / "b")
+    assert trained(tmp_path / "c", stop_after=1) is None
+    resumed = trained(tmp_path / "c")
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]) and torch.equal(tensor, resumed[name]), name
+    assert not torch.are_deterministic_algorithms_enabled()

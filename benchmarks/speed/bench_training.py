@@ -135,8 +135,9 @@ def test_laptop(timed, role):
 
 
 FIRST = "paper: ResNet-50, 224 pixels, batch {}, float32"
-#: Precision, compiled or not, pairs in a batch; the first of each batch size holds the reference.
-PAPER = [("float32", "none", 32), ("bf16", "none", 32), ("bf16", "encoders", 32), ("tf32", "none", 32),
+#: Precision (or float32 with deterministic algorithms), compiled or not, pairs in a batch; the first of each batch size holds the
+#: reference.
+PAPER = [("float32", "none", 32), ("deterministic", "none", 32), ("bf16", "none", 32), ("bf16", "encoders", 32), ("tf32", "none", 32),
          ("float32", "none", 128), ("bf16", "none", 128), ("bf16", "encoders", 128), ("tf32", "none", 128),
          ("float32", "encoders", 32), ("tf32", "encoders", 32)]
 
@@ -148,5 +149,6 @@ def test_paper(timed, role, precision, compiled, batch):
     if role == "reference" and (precision, compiled) != ("float32", "none"):
         pytest.skip("one reference a batch size: PyTorch's own defaults")
     work = f"paper: ResNet-50, 224 pixels, batch {batch}, {precision}{', compiled' if compiled == 'encoders' else ''}"
-    compare(timed, role, work, "paper", Execution(precision=precision, compile=compiled), steps=16, batch_pairs=batch,
-            pictures=16 * batch, beside=FIRST.format(batch))
+    execution = Execution(algorithms=precision, compile=compiled) if precision == "deterministic" else \
+        Execution(precision=precision, compile=compiled)
+    compare(timed, role, work, "paper", execution, steps=16, batch_pairs=batch, pictures=16 * batch, beside=FIRST.format(batch))

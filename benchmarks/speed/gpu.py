@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
+    from tcn.execution import same_products
+
+    same_products()  # before CUDA is used: one of the rows asks for deterministic algorithms
     if not torch.cuda.is_available():
         print("error: no CUDA device here; run this on a machine with a GPU", file=sys.stderr)
         return 2
