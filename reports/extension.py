@@ -18,10 +18,14 @@ from PIL import Image
 from reports import paper
 from reports.figure_kinds import FigureData
 from reports.figure_style import PAGE, finish, styled
-from reports.results import ReportError, read_frame, read_json
+from reports.reading import ReportError, check_fields, check_picture, read_frame, read_json
 from reports.tables import Column, Entry, Row, Table
 
 FOLDER = "extension"
+FIELDS = {**dict.fromkeys(("data", "method", "title"), "a name"), "seed": "a whole number from 0",
+          **dict.fromkeys(("target_accuracy", "source_accuracy"), "a number from 0 to 1"), "steps": "a whole number from 0",
+          "seconds": "a number from 0"}
+"""Field of result.json, in the order of Run's, -> what must stand there."""
 TITLES = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",
           "dann-coupled": "DANN + coupled network"}
 ORDER = tuple(TITLES)
@@ -69,21 +73,16 @@ def read(root: Path) -> Found:
             continue
         try:
             found = read_json(folder / "result.json")
-            run = Run(folder, str(found["data"]), str(found["method"]), str(found["title"]), int(found["seed"]),
-                      float(found["target_accuracy"]), float(found["source_accuracy"]), int(found["steps"]),
-                      float(found["seconds"]))
-            if not all(0 <= value <= 1 for value in (run.target_accuracy, run.source_accuracy)):
-                raise ValueError(f"accuracies {run.target_accuracy} and {run.source_accuracy} are not within 0 to 1")
+            check_fields(found, FIELDS, "result.json", required=FIELDS)
+            run = Run(folder, *(found[name] for name in FIELDS))
             if run.method not in ORDER:
-                raise ValueError(f"method '{run.method}' is none of {', '.join(ORDER)}")
+                raise ReportError(f"result.json: method '{run.method}' is none of {', '.join(ORDER)}")
             if folder.name != f"{run.method}__seed{run.seed}":
-                raise ValueError(f"it is of {run.method} seed {run.seed}, the folder's name of another run: one was copied or "
-                                 "renamed")
+                raise ReportError(f"result.json is of {run.method} seed {run.seed}, the folder's name of another run: one was "
+                                  "copied or renamed")
             runs.append(run)
         except ReportError as error:
             left_out.append((name, str(error)))
-        except (KeyError, TypeError, ValueError) as error:
-            left_out.append((name, f"result.json is not as expected ({error!r})"))
     tasks = [(run.data, run.steps) for run in runs]
     if tasks:
         own = max(sorted(set(tasks)), key=tasks.count)
@@ -159,6 +158,11 @@ def figure(root: Path) -> FigureData | None:
     for run in found.runs:
         try:
             history = read_frame(run.folder / "history.csv", (), ("step", "source_accuracy", "target_accuracy"))
+            whole = history["step"].between(0, run.steps) & (history["step"] % 1 == 0)
+            within = [history[f"{which}_accuracy"].between(0, 1) for which in ("source", "target")]
+            if not (whole & within[0] & within[1]).all():
+                line = int(np.flatnonzero(~(whole & within[0] & within[1]))[0]) + 2
+                raise ReportError(f"history.csv, line {line}: no step of this run, or an accuracy not within 0 to 1")
         except ReportError as error:
             without.append(f"{run.folder.name} ({error})")  # the table has the run's numbers all the same
             continue
@@ -171,7 +175,7 @@ def figure(root: Path) -> FigureData | None:
     picture = root / FOLDER / "examples.png"
     shown = _opens(picture)
     if shown:
-        frame["file"] = str(picture)
+        frame["file"] = picture
     several = frame.groupby("method")["seed"].nunique().max() > 1
     examples = "Left: a digit of each class as the source has it, and one of the target's. Right: accuracy" \
         if shown else "Accuracy"
@@ -186,10 +190,10 @@ def figure(root: Path) -> FigureData | None:
 def _opens(picture: Path) -> bool:
     """Whether the examples are a picture as digits.py writes it: ten columns of two square tiles."""
     try:
+        check_picture(picture)
         with Image.open(picture) as image:
-            image.load()
             return image.width == 5 * image.height > 0
-    except (OSError, SyntaxError, ValueError):
+    except (ReportError, OSError):
         return False
 
 

@@ -6,6 +6,8 @@ A builder returns None where there is nothing to draw.
 """
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pandas as pd
 from reports import paper
 from reports.figure_kinds import FigureData, listed, reference_floor
 from reports.results import Cell, Suite, Task, digest, setting
+from reports.writing import writing
 
 TSNE_CLASSES = 8
 TSNE_SEED = 2021
@@ -97,9 +100,15 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
         if len(points) < 10:
             return None
         perplexity = float(np.clip(len(points) / len(kept), 3, min(30, (len(points) - 1) / 3)))
-        xy = _embed(np.stack(points.pop("vector").to_list()), perplexity, cache)
+        vectors = np.stack(points.pop("vector").to_list())
+        if np.ptp(vectors, axis=0).max() < 1e-9:
+            suite.left_out.append((f"{cell.name}/features.npz", "all features of these classes are one point: no t-SNE of it"))
+            continue
+        xy = _embed(vectors, perplexity, cache)
         frames.append(points.assign(variant=cell.variant, seed=cell.seed, x=xy[:, 0], y=xy[:, 1],
                                     shown=points["class"].isin(drawn)))
+    if not frames:
+        return None
     frame = pd.concat(frames, ignore_index=True)
     if few:
         how = (f"A class has only about {sum(sizes) / len(drawn):.0f} pictures here, too few to embed alone: all "
@@ -113,7 +122,7 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     if examples is not None:
         below = (f" Below: the first {examples['block'].nunique()} of the fixed example queries, each with the {RETRIEVED} "
                  "photos ranked first with (TCN) and without sharing (NWS); ✓ and a solid frame: right, ✗ and a dashed one: wrong.")
-    shown = ", ".join(f"{paper.short_label(c.variant)} seed {c.seed}" for c, _ in loaded)
+    shown = ", ".join(f"{paper.short_label(c.variant)} seed {c.seed}" for c, _ in loaded if c.variant in set(frame["variant"]))
     return FigureData("tsne", f"{task.slug}-tsne", "Unseen classes in the feature space",
                       f"t-SNE of the L2-normalised retrieval features. {how}; dots are photos, crosses sketches. A number "
                       f"stands at the middle of its class's photos. Distances between clusters mean little.{below} "
@@ -249,8 +258,8 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
 
 
 def _rows_of(blocks: Blocks, kinds: dict[tuple[str, str], str], chosen: list[tuple[str, str]]) -> pd.DataFrame:
-    rows = [(number, key[0], example["query"].get("source", ""), str(example["query"]["file"]), kinds[key], variant,
-             example["average_precision"], hit["rank"], str(hit.get("class", "")), str(hit["file"]), hit["correct"])
+    rows = [(number, key[0], example["query"].get("source", ""), example["query"]["file"], kinds[key], variant,
+             example["average_precision"], hit["rank"], str(hit.get("class", "")), hit["file"], hit["correct"])
             for number, key in enumerate(chosen) for variant, example in blocks[key]
             for hit in example["retrieved"][:RETRIEVED]]
     return pd.DataFrame(rows, columns=["block", "query_class", "query_source", "query_file", "kind", "variant", "ap", "rank",
@@ -282,16 +291,28 @@ def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.D
 def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
     """t-SNE [n, 2] of vectors [n, D]; read from `cache` where the same vectors were embedded before."""
     path = cache / f"tsne-{digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
-    try:
-        found = np.load(path, allow_pickle=False)
-        if found.shape == (len(vectors), 2):
-            return found
-    except (OSError, ValueError, EOFError):
-        pass  # not there, or cut short: work it out again
+    found = _kept(path)
+    if found is not None and found.shape == (len(vectors), 2):
+        return found
     from openTSNE import TSNE  # slow to import, and only needed where the cache has nothing
 
+    if vectors.shape[1] < 2:  # it starts from two directions
+        vectors = np.pad(vectors, ((0, 0), (0, 1)))
     xy = np.asarray(TSNE(perplexity=perplexity, initialization="pca", neighbors="exact" if len(vectors) < 3000 else "auto",
                          random_state=TSNE_SEED, n_jobs=1).fit(vectors))
-    cache.mkdir(parents=True, exist_ok=True)
-    np.save(path, xy)
+    content = io.BytesIO()
+    np.save(content, xy, allow_pickle=False)
+    with writing(path) as partial:
+        partial.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
     return xy
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """An embedding that was kept, None where it is not there or not as it was written: it is then worked out again."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+        return None
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -6,6 +6,7 @@ caption; how it looks is decided in `figures`. A builder returns None where ther
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ import pandas as pd
 from reports import ledger, paper, tables
 from reports.feature_data import layer_distances, retrieval, singular_values, tsne
 from reports.figure_kinds import KINDS, FigureData, listed, reference_floor, seed_count, with_common_seeds
+from reports.reading import ReportError, shown
 from reports.results import Cell, Score, Suite, Task, setting
 
 __all__ = ["KINDS", "FigureData", "every", "layer_distances", "retrieval", "singular_values", "tsne"]
@@ -37,11 +39,23 @@ HARDEST = 12
 
 def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
     """All figures of a task that have something to show, in the order of KINDS; `cache` is for t-SNE."""
-    made = {"tsne": tsne(suite, task, cache)}
-    made |= {builder.__name__: builder(suite, task) for builder in (
+    made = {"tsne": _made("tsne", suite, task, lambda: tsne(suite, task, cache))}
+    made |= {builder.__name__: _made(builder.__name__, suite, task, lambda builder=builder: builder(suite, task)) for builder in (
         overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision, dimensions,
         sharing_weight, coupling, ledger_bars, publishers, intervals)}
     return [figure for kind in KINDS if (figure := made[kind]) is not None]
+
+
+def _made(kind: str, suite: Suite, task: Task, build: Callable[[], FigureData | None]) -> FigureData | None:
+    """The figure; one that checked numbers still don't allow is named among what was left out, and costs itself alone."""
+    try:
+        return build()
+    except ReportError:
+        raise
+    except Exception as error:
+        suite.left_out.append((f"figure {task.slug}, {kind}", "can't be worked out of these runs "
+                               f"({type(error).__name__}: {shown(str(error), 200)})"))
+        return None
 
 
 def overview(suite: Suite, task: Task) -> FigureData | None:

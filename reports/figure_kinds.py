@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports import paper
+from reports.escaping import visible
 from reports.results import Score, Suite, Task
 
 KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
@@ -41,7 +42,7 @@ class FigureData:
             frames = [self.frame.assign(part="point"), self.examples.assign(part="example")]
         for frame in frames:
             for column in (name for name in PATHS if name in frame):
-                frame[column] = [Path(file).relative_to(results).as_posix() for file in frame[column]]
+                frame[column] = [visible(Path(file).relative_to(results).as_posix()) for file in frame[column]]
         return pd.concat(frames, ignore_index=True)
 
 

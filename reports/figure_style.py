@@ -17,6 +17,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from reports.escaping import shortened, visible
+
 COLUMN, PAGE = 3.4, 7.0
 """Widths of a journal's column and page, in inches."""
 INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
@@ -132,14 +134,18 @@ def power(value: float) -> str:
 
 
 def plain(name: str) -> str:
-    """A class name as people write it."""
-    return name.replace("_", " ")
+    """A class name as people write it, cut where it is longer than a figure holds.
+
+    >>> plain("hot_dog"), len(plain("x" * 1000))
+    ('hot dog', 40)
+    """
+    return shortened(name.replace("_", " "))
 
 
 def wrapped(text: str, width: int = 16) -> str:
     """Break a label at spaces into lines of about `width` characters."""
     lines = [""]
-    for word in text.split():
+    for word in visible(text).split():
         lines = [*lines, word] if lines[-1] and len(lines[-1]) + len(word) >= width else \
             [*lines[:-1], f"{lines[-1]} {word}".strip()]
     return "\n".join(lines)

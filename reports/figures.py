@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports import paper
+from reports.escaping import shortened
 from reports.feature_figures import layer_distances, retrieval, singular_values, tsne
 from reports.figure_kinds import FigureData
 from reports.figure_style import (
@@ -294,7 +295,7 @@ def class_precision(frame: pd.DataFrame) -> Figure:
     finish(left, "All unseen classes", "Class, from hardest to easiest", frame["metric"].iloc[0])
     left.set_ylim(0, 1)
     finish(right, f"The {len(names)} hardest", frame["metric"].iloc[0], "", legend=False)
-    right.set_yticks(range(len(names)), [_shortened(plain(name)) for name in names])
+    right.set_yticks(range(len(names)), [shortened(plain(name), 28) for name in names])
     right.set_ylim(len(names) - 0.4, -0.6)
     right.set_xlim(left=0)
     right.tick_params(axis="y", length=0)
@@ -401,8 +402,3 @@ def _with_length(label: str, dim: float | None) -> str:
     """A label that says how long the feature is, once."""
     length = "" if dim is None or math.isnan(dim) else f", {dim:.0f}-d"
     return label if label.endswith(length) else label + length
-
-
-def _shortened(name: str, length: int = 28) -> str:
-    """A name that fits beside a panel."""
-    return name if len(name) <= length else name[:length - 1].rstrip() + "…"

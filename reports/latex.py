@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from reports.escaping import visible
+
 SIZES = ((r"\footnotesize", 104, False), (r"\scriptsize", 114, False), (r"\scriptsize", 136, False),
          (r"\footnotesize", 158, True), (r"\scriptsize", 174, True), (r"\tiny", 208, True))
 """Font sizes in the order in which they are tried, the letters that a line holds, and whether it is a line of a turned page. The
@@ -17,6 +19,8 @@ GAP = 2.0
 """Letters that the space between two columns takes."""
 NARROW, WIDE = 16, 40
 """Letters below which no column of sentences breaks, and those that a column of long sentences keeps."""
+LONGEST_WORD = 40
+"""Letters without a blank after which a line may break: no word of a language is as long."""
 LINES = 44
 """A table of more lines than this runs over several pages."""
 PACKAGES = ("booktabs", "graphicx", "array", "longtable")
@@ -43,7 +47,7 @@ def latex(text: str, breaks: bool = False) -> str:
     >>> latex("`run --all` ő 猫"), latex("a_b/c", breaks=True)
     ('\\texttt{run -{}-all} o {[}U+732B{]}', 'a\\_\\allowbreak{}b/\\allowbreak{}c')
     """
-    text = " ".join(text.split())
+    text = " ".join(visible(text).split())
     # what stands between backquotes is a command
     parts = text.split("`") if text.count("`") % 2 == 0 else [text]
     return "".join(_latex(part, breaks) if i % 2 == 0 else f"\\texttt{{{_latex(part, breaks)}}}" for i, part in enumerate(parts))
@@ -51,6 +55,7 @@ def latex(text: str, breaks: bool = False) -> str:
 
 def _latex(text: str, breaks: bool) -> str:
     out: list[str] = []
+    run = 0
     for i, character in enumerate(text):
         if character in SIGNS:
             out.append(SIGNS[character])
@@ -61,7 +66,8 @@ def _latex(text: str, breaks: bool) -> str:
         else:
             plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
             out.append(_latex(plain, False) if plain else f"{{[}}U+{ord(character):04X}{{]}}")
-        if breaks and character in "_/.=-" and text[i + 1:i + 2].strip():
+        run = 0 if character == " " else run + 1
+        if text[i + 1:i + 2].strip() and (breaks and character in "_/.=-" or run % LONGEST_WORD == 0 and run):
             out.append(r"\allowbreak{}")
     return "".join(out)
 
@@ -93,7 +99,7 @@ def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], sections: i
     texts = [[row[i] for row in rows] for i in range(len(columns))]
     natural = [max([len(column.name), *(len(text) for text in texts[i])]) for i, column in enumerate(columns)]
     least = [float(WIDE if column.wide else NARROW) for column in columns]
-    wraps = [column.wrap and width > low for column, width, low in zip(columns, natural, least)]
+    wraps = [(column.wrap or not column.numeric and width > LONGEST_WORD) and width > low for column, width, low in zip(columns, natural, least)]
     for size, letters, turned in SIZES:
         if letters == SIZES[2][1] and len(rows) + sections > LINES / 1.5:
             continue

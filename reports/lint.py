@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports import paper
+from reports.escaping import shortened
 from reports.paper import Published
 from reports.results import ReportError
 
@@ -107,7 +108,7 @@ def read(path: Path) -> list[Line]:
     digits: dict[str, int] = {}
     for _, written, fact in rows:
         mantissa, _, exponent = written.lower().partition("e")
-        own = len(mantissa.partition(".")[2]) - int(exponent or 0)
+        own = min(300, max(-300, len(mantissa.partition(".")[2]) - int(exponent or 0)))
         digits[fact.source] = max(own, digits.get(fact.source, own))
     return [Line(number, fact, 0.5 * 10.0 ** -digits[fact.source]) for number, _, fact in rows]
 
@@ -261,13 +262,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lines = read(file)
     except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shortened(f"error: {error}", 2000), file=sys.stderr)
         return 2
     found = findings(lines)
     for f in found:
         what = f"{f.line.fact.method}, {f.line.fact.dataset} {f.line.fact.split}".rstrip()
         metric = f", {f.line.fact.metric} {f.line.fact.value:g}" if f.shows_value else ""
-        print(f"{file.name}, line {f.line.number}: {f.kind}: {f.rule}: {what}{metric}: {f.text}")
+        print(shortened(f"{file.name}, line {f.line.number}: {f.kind}: {f.rule}: {what}{metric}: {f.text}", 2000))
     proofs = sum(f.kind == "proof" for f in found)
     print(f"{len(lines)} rows: {proofs} findings by proof, {len(found) - proofs} hints")
     return 1 if found else 0

@@ -5,11 +5,11 @@ In: a checked suite and the report's sections. Out: the page's text; pictures ar
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reports import provenance, story
+from reports.escaping import html as _e
 from reports.figure_data import FigureData
 from reports.provenance import Recomputed
 from reports.results import Suite
@@ -83,8 +83,8 @@ PIXELS = 0.72
 """Page pixels per pixel of a 200-dpi picture: text in figures comes out a little smaller than the page's."""
 
 
-def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[str, Recomputed]) -> str:
-    """The whole page. `shown`: the report's sections; `folder`: where the page will be, with its figures.
+def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[str, Recomputed], figures: Path) -> str:
+    """The whole page. `shown`: the report's sections; `folder`: where the page will be; `figures`: where its pictures are now.
 
     `checked`: run -> its means worked out again. Whatever comes from results (names, reasons, commands) is escaped. Only PNGs
     are read from disk, and the small files that runs' entries show.
@@ -95,15 +95,15 @@ def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[
              '<meta name="viewport" content="width=device-width, initial-scale=1">', f"<style>{STYLE}</style></head><body>",
              f"<nav><div>{_contents(shown)}</div></nav><main>",
              f'<h1>{_e(story.TITLE)}<br><span class="soft">TCN on {_e(profile)}</span></h1>',
-             *(_block(block, folder) for block in story.opening(suite))]
+             *(_block(block, figures) for block in story.opening(suite))]
     for section in shown:
         parts.append(f'<section id="{_e(section.anchor)}"><h2>{_e(section.title)}</h2>')
         if section.parts and len([s for s in shown if s.parts]) > 1:
             parts.append('<p class="soft toc">' + _links(section.parts) + "</p>")
-        parts += [_block(block, folder) for block in section.blocks]
+        parts += [_block(block, figures) for block in section.blocks]
         for part in section.parts:
             parts.append(f'<section id="{_e(part.anchor)}"><h3 class="part">{_e(part.title)}</h3>')
-            parts += [*(_block(block, folder) for block in part.blocks), "</section>"]
+            parts += [*(_block(block, figures) for block in part.blocks), "</section>"]
         if section.anchor == "runs":
             if suite.cells:
                 parts.append("<h3>Each run in full</h3>")
@@ -125,11 +125,11 @@ def _links(sections: Sequence[Section]) -> str:
     return " ".join(f'<a href="#{_e(s.anchor)}">{_e(s.short)}</a>' for s in sections if s.short)
 
 
-def _block(block: Block, folder: Path) -> str:
+def _block(block: Block, figures: Path) -> str:
     if isinstance(block, Table):
         return block.to_html()
     if isinstance(block, FigureData):
-        return _figure(block, folder / "figures")
+        return _figure(block, figures)
     if isinstance(block, Verdict):
         return _verdict(block)
     if isinstance(block, Points):
@@ -162,7 +162,3 @@ def _figure(data: FigureData, folder: Path) -> str:
     return (f'<figure id="figure-{name}"><h3>{_e(data.title)}</h3><img width="{width}" alt="{_e(data.title)}. '
             f'{_e(data.caption)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
             f"<figcaption>{_e(data.caption)} Beside this page: {files}.</figcaption></figure>")
-
-
-def _e(text: object) -> str:
-    return html.escape(str(text), quote=True)

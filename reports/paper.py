@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from reports.escaping import shortened
 from reports.results import ReportError, Suite, Task, setting
 
 PUBLISHED_FILE = Path(__file__).with_name("published.csv")
@@ -246,7 +247,7 @@ def _published_row(where: str, number: int, row: dict[str | None, Any]) -> tuple
         raise ReportError(f"{where}, field value: '{fields['value']}' is not a number; write 0.463 for 46.3 %") from None
     if not math.isfinite(value):
         raise ReportError(f"{where}, field value: '{fields['value']}' is not a finite number; leave the row out instead")
-    if fields["dimension"] and not (fields["dimension"].isdecimal() and int(fields["dimension"])):
+    if fields["dimension"] and not (re.fullmatch(r"0*[1-9]\d{0,6}", fields["dimension"], re.ASCII)):
         raise ReportError(f"{where}, field dimension: '{fields['dimension']}' is no number of dimensions; "
                           "write 512, or nothing where the source doesn't say")
     wanted = {name: fields.get(name, "") for name in (*PUBLISHED_COLUMNS, "note")}
@@ -334,7 +335,7 @@ def short_label(variant: str) -> str:
     >>> short_label("tcn-weight-0.1"), short_label("tcn-dim-32"), short_label("triplet")
     ('TCN, weight 0.1', 'TCN, 32-d', 'Triplet')
     """
-    return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant, variant)
+    return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant) or shortened(variant)
 
 
 def _numbered(variant: str, by_weight: str, by_dimension: str) -> str:
@@ -348,7 +349,7 @@ def grid_weight(variant: str) -> float | None:
     >>> grid_weight("tcn-weight-0.1"), grid_weight("tcn")
     (0.1, None)
     """
-    match = re.fullmatch(r"tcn-weight-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", variant)
+    match = re.fullmatch(r"tcn-weight-(\d{1,12}(?:\.\d{1,12})?(?:e[+-]?\d{1,2})?)", variant, re.ASCII)
     return float(match[1]) if match else None
 
 
@@ -358,7 +359,7 @@ def grid_dimension(variant: str) -> int | None:
     >>> grid_dimension("tcn-dim-32"), grid_dimension("tcn-512"), grid_dimension("tcn")
     (32, 512, None)
     """
-    match = re.fullmatch(r"tcn-(?:dim-?)?(\d+)d?", variant)
+    match = re.fullmatch(r"tcn-(?:dim-?)?(\d{1,6})d?", variant, re.ASCII)
     return int(match[1]) if match else None
 
 
@@ -440,4 +441,4 @@ def other_variants(suite: Suite, task: Task) -> list[str]:
 
 def publisher(source: str) -> str:
     """Name of a publisher of drawings for people."""
-    return PUBLISHERS.get(source, source)
+    return PUBLISHERS.get(source) or shortened(source)

@@ -6,18 +6,18 @@ outcome of working its means out again from the per-query values that the run ke
 from __future__ import annotations
 
 import csv
-import html
-import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from reports import paper
+from reports.escaping import html as _e
+from reports.reading import ReportError, check_fields, read_arrays, read_json
 from reports.results import Cell, Reproduction, Score, Suite, setting
 from reports.tables import duration
 
@@ -25,6 +25,8 @@ EQUAL = 1e-9
 """Two means of the same values differ by less: they are only added up in another order."""
 SHORT_DIFF = 200
 """Most lines of a diff that the page shows in full; a longer one is linked."""
+LONG_DIFF = 1 << 20
+"""Bytes of a diff that are read at most."""
 MACRO = {"released"}
 """Rules that average over classes first; the others average over queries."""
 FILES = ("config.json", "provenance.json", "status.json", "metrics.csv", "per_query.npz", "per_query.csv", "ledger.csv",
@@ -78,8 +80,13 @@ def recompute(cell: Cell, suite: Suite) -> Recomputed:
         unseen = _classes_without_photos(cell)
     except FileNotFoundError:
         return Recomputed("", problem="this run kept no per-query values")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, csv.Error) as error:
-        return Recomputed("", problem=f"per-query values can't be read ({type(error).__name__}: {error})")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        note = (f"{cell.name}/per-query values", f"can't be read ({error}); its means could not be worked out again")
+        if not isinstance(error, ReportError):
+            note = (note[0], f"can't be read ({type(error).__name__}: {error}); its means could not be worked out again")
+        if note not in suite.left_out:
+            suite.left_out.append(note)
+        return Recomputed("", problem=f"per-query values {note[1]}")
     checks = []
     for name, values in arrays.items():
         features, rule, metric = name.split("/", 2)
@@ -165,12 +172,14 @@ def _per_query(folder: Path) -> tuple[str, dict[str, np.ndarray], dict[str, np.n
     """File name, class of each value, values [queries] by `features/rule/metric`; older runs kept a CSV of three columns."""
     path = folder / "per_query.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as archive:
-            classes = archive["class"]
-            arrays = {name: archive[name] for name in archive.files if name.count("/") == 2}
+        arrays = read_arrays(path)
+        classes = arrays.get("class")
+        if classes is None or classes.ndim != 1 or classes.dtype.kind != "U":
+            raise ReportError(f"{path.name} lacks the array class, or it holds no names")
+        arrays = {name: values for name, values in arrays.items() if name.count("/") == 2}
         for name, values in arrays.items():
-            if values.shape != classes.shape:
-                raise ValueError(f"{name} has {values.shape} values for {classes.shape} queries")
+            if values.shape != classes.shape or values.dtype.kind not in "fiu":
+                raise ReportError(f"{path.name}, {name} has {values.dtype} {values.shape} for {classes.shape} queries")
         return path.name, dict.fromkeys(arrays, classes), arrays
     found: dict[str, list[float]] = {}
     of: dict[str, list[str]] = {}
@@ -189,8 +198,10 @@ def _classes_without_photos(cell: Cell) -> np.ndarray:
     """Classes that the released rule skips in mAP: only where the run was told to skip them."""
     if setting(cell.config, "evaluation.missing_classes") != "as-released":
         return np.array([], dtype=str)
-    with np.load(cell.folder / "features.npz", allow_pickle=False) as archive:
-        return np.setdiff1d(archive["query_labels"], archive["gallery_labels"])
+    arrays = read_arrays(cell.folder / "features.npz", ("query_labels", "gallery_labels"))
+    if len(arrays) < 2:
+        raise ReportError("features.npz lacks the labels that say which classes have no photos")
+    return np.setdiff1d(arrays["query_labels"], arrays["gallery_labels"])
 
 
 def _mean(values: np.ndarray, classes: np.ndarray, rule: str) -> float:
@@ -209,13 +220,14 @@ def _manifest(manifest: Any) -> str:
 
 
 def _mlflow(folder: Path) -> str:
-    try:
-        found = json.loads((folder / "mlflow.json").read_text(encoding="utf-8"))
-        return f"{_e(found['run_id'])} in {_e(str(found['uri']).rstrip('/').rsplit('/', 1)[-1])}"
-    except FileNotFoundError:
+    if not (folder / "mlflow.json").exists():
         return ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"mlflow.json can't be read ({_e(type(error).__name__)})"
+    try:
+        found = read_json(folder / "mlflow.json")
+        check_fields(found, dict.fromkeys(("run_id", "uri"), "text"), "mlflow.json", ("run_id", "uri"))
+    except ReportError as error:
+        return _e(error)
+    return f"{_e(found['run_id'])} in {_e(found['uri'].rstrip('/').rsplit('/', 1)[-1])}"
 
 
 def _diff(cell: Cell, page_folder: Path) -> str:
@@ -223,8 +235,10 @@ def _diff(cell: Cell, page_folder: Path) -> str:
         return "none"
     digest = f"SHA-256 {_e(cell.provenance.get('diff_sha256') or 'unknown')}"
     path = cell.folder / "diff.patch"
-    if not path.is_file():
-        return f"yes, not kept; {digest}"
+    if not path.is_file() or not path.resolve().is_relative_to(cell.folder.resolve()):
+        return f"yes, not kept; {digest}"  # a link that leads elsewhere could show any file of this machine
+    if path.stat().st_size > LONG_DIFF:
+        return f"{_link(path, page_folder, 'diff.patch')}, {digest}, {path.stat().st_size / 1e6:,.1f} MB"
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = text.count("\n")
     shown = _details(f"{lines} lines", f"<pre>{_e(text)}</pre>") if lines <= SHORT_DIFF else f" ({lines:,} lines)"
@@ -249,7 +263,8 @@ def _link(path: Path, page_folder: Path, text: str) -> str:
         target = Path(os.path.relpath(path, page_folder)).as_posix()
     except ValueError:  # another drive: no relative path leads there
         return _e(text)
-    return f'<a href="{_e(target + "/" * text.endswith("/"))}">{_e(text)}</a>'
+    address = quote(os.fsencode(target + "/" * text.endswith("/")))
+    return f'<a href="{_e(address)}">{_e(text)}</a>'
 
 
 def _details(title: str, inside: str) -> str:
@@ -258,7 +273,3 @@ def _details(title: str, inside: str) -> str:
 
 def _code(text: object) -> str:
     return f"<code>{_e(text)}</code>" if text else ""
-
-
-def _e(text: object) -> str:
-    return html.escape(str(text), quote=True)

@@ -6,23 +6,30 @@ figures/*.png .pdf .csv; a figure's CSV holds the data it shows.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import documents, extension, figure_data, figures, lint, page, paper, provenance, story, tables
+from reports import documents, extension, figure_data, figures, lint, page, paper, provenance, story, tables, writing
+from reports.escaping import csv_frame, visible
 from reports.figure_data import FigureData
-from reports.results import ReportError, Suite, Task, read_suite
+from reports.reading import ReportError, shown
+from reports.results import Suite, Task, read_suite
 
 DPI = 200
 TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
 FIGURE_FILES = (".png", ".pdf", ".csv")
+OWN_FILE = re.compile(r"report\.md|(latex|tables|figures)/[\w.-]+\.(md|tex|csv|png|pdf)", re.ASCII)
+"""What a list of an earlier call's files may name: nothing else is ever removed."""
 
 
 def render(results: Path, out: Path) -> Path:
     """Render everything of the suite in `results` into `out`; returns the HTML page.
 
-    Raises ReportError where there is nothing to report on. A broken cell is named on the page and left out.
+    Raises ReportError where there is nothing to report on, or `out` can't be written: then an earlier report in it is as it
+    was. A broken cell is named on the page and left out.
     """
     return _render(read_suite(results), results, out)
 
@@ -34,50 +41,69 @@ def headline_text(results: Path) -> str:
 
 
 def _render(suite: Suite, results: Path, out: Path) -> Path:
-    for folder in ("tables", "figures", "latex"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    with writing.staged(out) as new:
+        files = _write_report(suite, results, out, new.folder)
+        new.publish(files, ["index.html"], lambda: _forget_older(out, files))
+    return out / "index.html"
+
+
+def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str]:
+    """Write all files to `new`, as they will stand in `out`; returns their names but for the page's."""
     findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
-    pictures = {task: _figures(suite, task, out / "cache") for task in suite.tasks()}
+    pictures: dict[Task, list[FigureData]] = {}
+    widths: dict[str, float] = {}
+    for task in suite.tasks():
+        pictures[task] = []
+        for data in _figures(suite, task, out / "cache"):
+            if _drawn(data, suite, widths, new / "figures", results):
+                pictures[task].append(data)
+    beyond = extension.figure(suite.root)
+    if beyond is not None and not _drawn(beyond, suite, widths, new / "figures", results):
+        beyond = None
     checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
-    shown = story.sections(suite, pictures, checked, findings)
-    drawn = story.figures_of(shown)
-    widths = {picture.name: _save_figure(picture, out / "figures", results) for picture in drawn}
+    shown = story.sections(suite, pictures, checked, findings, beyond)
     # what all runs share is said once where people read, and in every row where programs do
     whole = {"provenance": tables.provenance(suite)}
     written = story.tables_of(shown)
     for table in written:
         full = whole.get(table.name, table)
         for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), full.to_csv(), full.to_runs_csv())):
-            _write(out / "tables" / f"{table.name}{ending}", text)
-    _write(out / "report.md", documents.to_markdown(suite, shown))
-    _write(out / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
-    target = out / "index.html"
-    _write(target, page.page(suite, shown, out, checked))
-    _forget_older(out, ["report.md", "latex/report.tex", *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
-                        *(f"figures/{f.name}{e}" for f in drawn for e in FIGURE_FILES)])
-    return target
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+            writing.write_text(new / "tables" / f"{table.name}{ending}", text)
+    writing.write_text(new / "report.md", documents.to_markdown(suite, shown))
+    writing.write_text(new / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
+    writing.write_text(new / "index.html", page.page(suite, shown, out, checked, new / "figures"))
+    return ["report.md", "latex/report.tex", *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
+            *(f"figures/{f.name}{e}" for f in story.figures_of(shown) for e in FIGURE_FILES)]
 
 
 def _forget_older(out: Path, files: list[str]) -> None:
     """Remove what an earlier call wrote here and this one did not; nothing but files that it listed itself."""
     listing = out / "files.txt"
-    older = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+    try:
+        older = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    except (OSError, ValueError):  # damaged: better to leave a file too many
+        older = []
     for name in set(older) - set(files):
-        path = out / name
-        if out in (path.parent, path.parent.parent) and ".." not in name:
-            path.unlink(missing_ok=True)
-    listing.write_text("\n".join(files) + "\n", encoding="utf-8")
+        if OWN_FILE.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (out / name).unlink(missing_ok=True)
+    writing.write_text(listing, "\n".join(files) + "\n")
 
 
 def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
     return figure_data.every(suite, task, cache)
+
+
+def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], folder: Path, results: Path) -> bool:
+    """Whether the figure could be written; if not, it is named among what was left out, and the report does without it."""
+    try:
+        widths[data.name] = _save_figure(data, folder, results)
+    except ReportError:  # the folder can't be written
+        raise
+    except Exception as error:  # numbers that pass every check and that no axis can hold
+        suite.left_out.append((f"figure {data.name}", f"can't be drawn ({type(error).__name__}: {shown(str(error), 200)})"))
+        return False
+    return True
 
 
 def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
@@ -85,10 +111,12 @@ def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
     with figures.style():
         figure = extension.digits(data.frame) if data.kind == "digits" else figures.draw(data)
         # without dates in the files, the same results give the same bytes
-        figure.savefig(folder / f"{data.name}.png", dpi=DPI)
+        with writing.writing(folder / f"{data.name}.png") as path:
+            figure.savefig(path, dpi=DPI, format="png")
         figure.set_layout_engine("none")  # laid out by now: once is enough, and both files look the same
-        figure.savefig(folder / f"{data.name}.pdf", metadata={"CreationDate": None})
-    data.saved(results).to_csv(folder / f"{data.name}.csv", index=False)
+        with writing.writing(folder / f"{data.name}.pdf") as path:
+            figure.savefig(path, format="pdf", metadata={"CreationDate": None})
+    writing.write_text(folder / f"{data.name}.csv", csv_frame(data.saved(results)).to_csv(index=False))
     return float(figure.get_figwidth())
 
 
@@ -99,7 +127,7 @@ def latest(root: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 2 where there is nothing to report on."""
+    """Run the command; returns the exit status: 2 where there is nothing to report on or nowhere to write it, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python reports/render.py", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="an output folder of run_all.py (default: the one written last below results/)")
@@ -108,15 +136,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = options.results or latest(Path(__file__).resolve().parent.parent / "results")
     try:
         suite = read_suite(results)
-        print(_render(suite, results, options.out or results / "report"))
+        print(_line(_render(suite, results, options.out or results / "report")))
         for name, reason in suite.left_out:
-            print(f"left out: {name}: {reason}", file=sys.stderr)
+            print(_line(f"left out: {name}: {reason}"), file=sys.stderr)
         for cell in suite.unfinished:
-            print(f"without numbers: {cell.name}: {cell.state}: {cell.reason}", file=sys.stderr)
+            print(_line(f"without numbers: {cell.name}: {cell.state}: {cell.reason}"), file=sys.stderr)
     except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_line(f"error: {error}"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; an earlier report is as it was", file=sys.stderr)
+        return 130
     return 0
+
+
+def _line(text: object) -> str:
+    """One line for a terminal, which names from results must not command."""
+    return visible(text).replace("\r", " ").replace("\n", " ")
 
 
 if __name__ == "__main__":

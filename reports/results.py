@@ -10,7 +10,6 @@ import json
 import math
 import re
 import statistics
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.escaping import slug
+from reports.reading import (
+    MOST_COUNT,
+    MOST_NUMBER,
+    ReportError,
+    array_shape,
+    check_fields,
+    check_picture,
+    is_count,
+    read_arrays,
+    read_frame,
+    read_json,
+    shown,
+)
+
+__all__ = ["ReportError", "read_frame", "read_json"]
 FOLDER_NAME = re.compile(r"^(?P<dataset>[^-]+)-(?P<split>.+?)__(?P<variant>.+)__seed(?P<seed>\d+)__(?P<identity>\w+)$")
 METRIC_TEXT = ("classes", "features", "protocol", "metric", "query_source", "gallery")
 METRIC_NUMBERS = ("value", "chance", "ceiling", "queries", "photos")
@@ -32,15 +47,26 @@ FRAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "precision_recall.csv": (("features",), ("recall", "precision")),
 }
 """File -> (text columns, number columns) that must be there; further columns are kept as text."""
+CONFIG_FIELDS = {
+    **dict.fromkeys(("data", "network", "coupling", "losses", "training", "execution", "evaluation"), "a group of settings"),
+    "data.dataset": "a name", "data.split": "a name", "variant": "a name", "seed": "a whole number from 0", "identity": "text",
+    "network.dim": "a whole number from 0", "losses.sharing": "a number from 0", "training.epochs": "a whole number from 0",
+    "training.optimizer": "text", "evaluation.features": "text", "evaluation.missing_classes": "text"}
+STATUS_FIELDS = {"state": "a name", "reason": "text", "epochs": "a whole number from 0", "epochs_done": "a whole number from 0",
+                 "best_epoch": "a whole number from 0"}
+PROVENANCE_FIELDS = {
+    **dict.fromkeys(("identity", "commit", "python", "device", "platform", "command", "started", "finished", "data_digest",
+                     "split_digest", "words_digest", "selected_by", "words", "weights", "diff_sha256"), "text"),
+    "dirty": "true or false", "versions": "a group of settings", "manifest": "a group of settings", "notes": "a list",
+    "optimizer_steps": "a whole number from 0", "train_seconds": "a number from 0", "total_seconds": "a number from 0"}
+HEAD_FIELDS = {"profile": "a name", "smoke": "true or false", "created": "text", "command": "text", "cells": "a list",
+               "ledger": "a list"}
+"""Field of a run's files or of suite.json -> what must stand there where it is given; other fields are shown as they are."""
 TRAP_KINDS = ("training", "scoring", "data", "fixed")
 FEATURE_ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
 DISTANCE_ARRAYS = ("steps", "layers", "parts", "kinds", "start_norm", "between", "sketch", "photo")
 CLASS_TOLERANCE = 1e-6
 """How far the mean over classes of per_query.npz may be from the number in metrics.csv, which may be rounded there."""
-
-
-class ReportError(ValueError):
-    """Result folders that can't be used: the message names the folder or file and says what to do."""
 
 
 class NoResults(ReportError):
@@ -57,7 +83,7 @@ class Task:
     @property
     def slug(self) -> str:
         """Name for files and anchors: letters, digits, dots and hyphens only."""
-        return _slug(f"{self.dataset}-{self.split}")
+        return slug(self.dataset, self.split)
 
 
 @dataclass(frozen=True)
@@ -135,12 +161,12 @@ class Cell:
     @property
     def anchor(self) -> str:
         """Fragment identifier of its provenance entry on the page."""
-        return "run-" + _slug(self.name)
+        return "run-" + slug(self.name)
 
     @property
     def group_anchor(self) -> str:
         """Fragment identifier of all runs of its row: same task and variant, any seed."""
-        return f"runs-{self.task.slug}-{_slug(self.variant)}"
+        return f"runs-{self.task.slug}-{slug(self.variant)}"
 
     @property
     def trained(self) -> bool:
@@ -317,7 +343,7 @@ class Suite:
 
     def frame(self, cell: Cell, file: str) -> pd.DataFrame | None:
         """A further CSV file of a cell; None, with a note in `left_out`, where it is missing or broken."""
-        return self._try(cell, file, lambda: read_frame(cell.folder / file, *FRAMES[file]))
+        return self._try(cell, file, lambda: _read_run_frame(cell.folder / file))
 
     def ledger(self, cell: Cell) -> pd.DataFrame | None:
         """Rows of the cell's ledger.csv; None where it has none, which only trained cells of one variant have."""
@@ -369,6 +395,7 @@ class Suite:
 
     def _try(self, cell: Cell, file: str, read: Any) -> Any:
         try:
+            _check_digest(cell.folder, file)
             return read()
         except ReportError as error:
             note = (f"{cell.name}/{file}", f"{error}; the run's other numbers stay, what needs this file does without it")
@@ -396,18 +423,20 @@ def read_suite(root: Path) -> Suite:
 
     Raises NoResults where there is no cell folder, or none that is finished, failed or interrupted.
     """
-    folders = sorted(path for path in (root / "cells").glob("*") if path.is_dir()) if root.is_dir() else []
+    found = sorted((root / "cells").glob("*")) if root.is_dir() else []
+    folders = [path for path in found if path.is_dir()]
     if not folders:
         raise NoResults(f"no results in '{root}': expected cell folders in '{root / 'cells'}'; "
                         "run `python benchmarks/run_all.py` first, or name another folder with --results")
-    left_out: list[tuple[str, str]] = []
+    left_out = [(path.name, "no folder of a run, but a file") for path in found
+                if path not in folders and not path.name.startswith(".")]
     head = _read_head(root, left_out)
     planned: dict[tuple[Task, str], set[int]] = {}
     in_plan: dict[tuple[Task, str, int], str] = {}
     for entry in head["cells"]:
-        task = Task(str(entry["dataset"]), str(entry["split"]))
-        planned.setdefault((task, entry["variant"]), set()).add(int(entry["seed"]))
-        in_plan[task, entry["variant"], int(entry["seed"])] = Path(str(entry["folder"])).name
+        task = Task(entry["dataset"], entry["split"])
+        planned.setdefault((task, entry["variant"]), set()).add(entry["seed"])
+        in_plan[task, entry["variant"], entry["seed"]] = Path(entry["folder"]).name
 
     cells, unfinished = [], []
     for folder in folders:
@@ -439,30 +468,6 @@ def read_suite(root: Path) -> Suite:
                  _read_traps(head["ledger"], left_out), _read_reproductions(root, left_out))
 
 
-def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file with the named columns checked; number columns become float, empty ones NaN.
-
-    Raises ReportError where the file is missing, unreadable, empty, lacks a column or holds a word for a number.
-    """
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise ReportError(f"{path.name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path.name} can't be read ({type(error).__name__}: {error})") from None
-    missing = [name for name in (*text, *numbers) if name not in frame.columns]
-    if missing:
-        raise ReportError(f"{path.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    if frame.empty:
-        raise ReportError(f"{path.name} has no rows")
-    for name in numbers:
-        try:
-            frame[name] = pd.to_numeric(frame[name].mask(frame[name].isin(("", "nan"))))
-        except (ValueError, TypeError) as error:
-            raise ReportError(f"{path.name}, column {name}: {error}") from None
-    return frame
-
-
 def digest(*parts: Any) -> str:
     """Hex digest of arrays, paths' contents and plain values: names a cached figure computation."""
     state = hashlib.sha256()
@@ -475,66 +480,99 @@ def digest(*parts: Any) -> str:
     return state.hexdigest()
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
-
-
 def _distinct(rows: list[dict[str, Any]], column: str) -> tuple[float, ...]:
     return tuple(sorted({float(row[column]) for row in rows if not math.isnan(row[column])}))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises ReportError where it is missing, unreadable or holds something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path.name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path.name} can't be read ({type(error).__name__}: {error})") from None
-    if not isinstance(value, dict):
-        raise ReportError(f"{path.name} holds no settings, but a {type(value).__name__}")
-    return value
-
-
 def _read_head(root: Path, left_out: list[tuple[str, str]]) -> dict[str, Any]:
-    """suite.json with defaults; a broken one costs the plan, not the results."""
+    """suite.json with defaults; what is broken in it is named and costs the plan or an entry of it, not the results."""
     head: dict[str, Any] = {"profile": "unknown", "smoke": False, "created": "", "command": "",
                             "missing_datasets": {}, "cells": [], "ledger": []}
     try:
         found = read_json(root / "suite.json")
-        for entry in found.get("cells", []):
-            int(entry["seed"]), str(entry["dataset"]), str(entry["split"]), str(entry["variant"]), entry["folder"]
-        missing = found.get("missing_datasets") or {}
-        if not isinstance(missing, dict):
-            missing = {str(name): "missing" for name in missing}
-        head.update({key: found[key] for key in head if found.get(key) is not None}, missing_datasets=missing)
     except ReportError as error:
         left_out.append(("suite.json", f"{error}; the plan is unknown, so a seed that never started can't be named"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        left_out.append(("suite.json", f"its list of cells is not as expected ({error!r}); the plan is unknown"))
+        return head
+    for key, kind in HEAD_FIELDS.items():
+        try:
+            check_fields(found, {key: kind}, "suite.json")
+        except ReportError as error:
+            left_out.append(("suite.json", f"{error}; " + (
+                "the plan is unknown" if key == "cells" else "the ledger table is left out" if key == "ledger" else "left away")))
+            found[key] = None
+    missing = found.get("missing_datasets") or {}
+    if not isinstance(missing, dict):
+        missing = {str(name): "missing" for name in (missing if isinstance(missing, list) else [missing])}
+    head.update({key: found[key] for key in head if found.get(key) is not None}, missing_datasets=missing)
+    head["cells"] = [entry for number, entry in enumerate(head["cells"], 1) if _planned(number, entry, left_out)]
     return head
 
 
+def _planned(number: int, entry: Any, left_out: list[tuple[str, str]]) -> bool:
+    """Whether an entry of suite.json's cells can be used; if not, it is named."""
+    fields = {"dataset": "a name", "split": "a name", "variant": "a name", "folder": "a name", "seed": "a whole number from 0"}
+    where = f"suite.json, entry {number} of its cells"
+    try:
+        if not isinstance(entry, dict):
+            raise ReportError(f"{where}: expected a group of settings, found {shown(entry)}")
+        check_fields(entry, fields, where, required=fields)
+        parts = Path(entry["folder"]).parts
+        if len(parts) > 2 or ".." in parts or len(parts) == 2 and parts[0] != "cells":
+            raise ReportError(f"{where}: {shown(entry['folder'])} is no folder below cells/; nothing outside is read")
+    except ReportError as error:
+        left_out.append(("suite.json", str(error)))
+        return False
+    return True
+
+
 def _read_cell(folder: Path) -> Cell | Unfinished:
-    config = read_json(folder / "config.json")
-    status = read_json(folder / "status.json")
-    dataset, split = setting(config, "data.dataset"), setting(config, "data.split")
-    variant, seed = config.get("variant"), config.get("seed")
-    if None in (dataset, split, variant, seed):
-        raise ReportError("config.json names no data.dataset, data.split, variant or seed")
-    task = Task(str(dataset), str(split))
-    state = status.get("state")
-    if state != "finished":
-        reason = status.get("reason") or f"stopped after {status.get('epochs_done', 0)} of " \
-                                         f"{status.get('epochs', 'unknown')} epochs"
-        return Unfinished(folder.name, task, str(variant), int(seed), str(state), str(reason))
-    provenance = read_json(folder / "provenance.json")
+    config, status = read_json(folder / "config.json"), read_json(folder / "status.json")
+    check_fields(config, CONFIG_FIELDS, "config.json", required=("data.dataset", "data.split", "variant", "seed"))
+    check_fields(status, STATUS_FIELDS, "status.json", required=("state",))
+    task = Task(config["data"]["dataset"], config["data"]["split"])
+    variant, seed = config["variant"], config["seed"]
     match = FOLDER_NAME.match(folder.name)
-    identity = str(provenance.get("identity", ""))
+    if match and not folder.name.startswith(f"{task.dataset}-{task.split}__{variant}__seed{seed}__"):
+        raise ReportError(f"config.json is of {task.dataset}-{task.split}, {variant}, seed {seed}, the folder's name of another "
+                          "run: one was copied or edited")
+    state = status["state"]
+    if state != "finished":
+        reason = status.get("reason") or f"stopped after {status.get('epochs_done') or 0} of " \
+                                         f"{status.get('epochs', 'unknown')} epochs"
+        return Unfinished(folder.name, task, variant, seed, state, reason)
+    provenance = read_json(folder / "provenance.json")
+    check_fields(provenance, PROVENANCE_FIELDS, "provenance.json")
+    identity = provenance.get("identity") or ""
     if match and not identity.startswith(match["identity"]):
         raise ReportError(f"provenance.json is of run {identity[:8] or 'unknown'}, the folder's name of "
                           f"{match['identity']}: one was copied or edited")
-    metrics = read_frame(folder / "metrics.csv", *FRAMES["metrics.csv"])
+    if config.get("identity") and identity != config["identity"]:
+        raise ReportError(f"provenance.json is of run {identity[:8] or 'unknown'}, config.json of {config['identity'][:8]}: one "
+                          "was copied or edited")
+    for name in ("config.json", "metrics.csv"):
+        _check_digest(folder, name)
+    return Cell(folder, task, variant, seed, config, status, provenance, _read_metrics(folder / "metrics.csv"),
+                _feature_length(folder / "features.npz", config))
+
+
+def _check_digest(folder: Path, name: str) -> None:
+    """ReportError where a file is there and not as the run wrote it, by the run's SHA256SUMS; older runs, which have none, and
+    files that are not listed are taken as they are."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file() or not (folder / name).is_file():
+        return
+    try:
+        wanted = next((line[:64] for line in sums.read_text(encoding="utf-8").splitlines() if line[64:] == f"  {name}"), None)
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest() if wanted else None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{name} can't be compared with SHA256SUMS ({type(error).__name__})") from None
+    if found != wanted:
+        raise ReportError(f"{name} is not as the run wrote it (SHA-256 {found[:8]}, SHA256SUMS says {shown(wanted, 10)}): it was "
+                          "damaged or edited")
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    metrics = read_frame(path, *FRAMES["metrics.csv"])
     for name, meaning in METRIC_LATER.items():
         metrics[name] = metrics[name].replace("", meaning) if name in metrics else meaning
     try:
@@ -544,13 +582,18 @@ def _read_cell(folder: Path) -> Cell | Unfinished:
     keys = metrics[[*METRIC_TEXT, "duplicates"]]
     if keys.duplicated().any():
         raise ReportError(f"metrics.csv holds a row twice: {' '.join(keys[keys.duplicated()].iloc[0])}")
-    bad = metrics[~metrics["value"].between(0, 1) | metrics[["queries", "photos"]].isna().any(axis=1)]
+    counts = metrics[["queries", "photos"]]
+    bad = metrics[~metrics["value"].between(0, 1) | counts.isna().any(axis=1) | (counts < 0).any(axis=1)
+                  | (counts % 1 != 0).any(axis=1)]
     if len(bad):
         row = bad.iloc[0]
         raise ReportError(f"metrics.csv, line {bad.index[0] + 2}: {row['metric']} is {row['value']} over "
                           f"{row['queries']} queries and {row['photos']} photos; expected a value from 0 to 1 and counts")
-    return Cell(folder, task, str(variant), int(seed), config, status, provenance, metrics,
-                _feature_length(folder / "features.npz", config))
+    for name in ("chance", "ceiling", "standard_error"):
+        bad = metrics[~metrics[name].between(0, 1) & (metrics[name].notna() | (name == "standard_error"))]
+        if len(bad):
+            raise ReportError(f"metrics.csv, line {bad.index[0] + 2}, column {name}: {bad[name].iloc[0]} is not within 0 to 1")
+    return metrics
 
 
 def _read_ledger(folder: Path) -> pd.DataFrame:
@@ -564,40 +607,50 @@ def _read_ledger(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_traps(found: Any, left_out: list[tuple[str, str]]) -> list[Trap]:
+def _read_traps(found: list[Any], left_out: list[tuple[str, str]]) -> list[Trap]:
     """The ledger of suite.json; an entry that can't be read costs its row and is named."""
-    traps = []
-    if not isinstance(found, list):
-        left_out.append(("suite.json", f"its ledger is no list but a {type(found).__name__}; the ledger table is left out"))
-        found = []
-    for number, entry in enumerate(found):
+    traps: list[Trap] = []
+    words = ("consequence", "setting", "released", "corrected", "note")
+    fields = {"trap": "a name", "title": "a name", "kind": "a name", **dict.fromkeys(words, "text"),
+              "arms": "a group of settings", "datasets": "a list"}
+    for number, entry in enumerate(found, 1):
+        where = f"entry {number} of its ledger"
         try:
-            text = {key: str(entry.get(key) or "") for key in ("consequence", "setting", "released", "corrected", "note")}
-            trap = Trap(str(entry["trap"]), str(entry["title"]), kind=str(entry["kind"]), arms=dict(entry.get("arms") or {}),
-                        datasets=tuple(map(str, entry.get("datasets") or ())), **text)
-            if trap.kind not in TRAP_KINDS:
-                raise ValueError(f"kind '{trap.kind}' is none of {', '.join(TRAP_KINDS)}")
-            traps.append(trap)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            left_out.append(("suite.json", f"entry {number + 1} of its ledger is not as expected ({error!r})"))
+            if not isinstance(entry, dict):
+                raise ReportError(f"{where}: expected a group of settings, found {shown(entry)}")
+            check_fields(entry, fields, where, required=("trap", "title", "kind"))
+            if entry["kind"] not in TRAP_KINDS:
+                raise ReportError(f"{where}: kind '{entry['kind']}' is none of {', '.join(TRAP_KINDS)}")
+            arms = entry.get("arms") or {}
+            for arm, variant in arms.items():
+                if not isinstance(variant, (str, type(None))):
+                    raise ReportError(f"{where}, arms.{arm}: expected a variant's name, found {shown(variant)}")
+            if entry["trap"] in {trap.trap for trap in traps}:
+                raise ReportError(f"{where}: '{entry['trap']}' stands there twice")
+            traps.append(Trap(entry["trap"], entry["title"], kind=entry["kind"], arms=arms,
+                              datasets=tuple(map(str, entry.get("datasets") or ())), **{w: entry.get(w) or "" for w in words}))
+        except ReportError as error:
+            left_out.append(("suite.json", str(error)))
     return traps
 
 
 def _read_reproductions(root: Path, left_out: list[tuple[str, str]]) -> list[Reproduction]:
     found = []
+    words = ("where", "command", "date")
+    fields = {**dict.fromkeys(("run", "variant", "dataset", "split", "verdict"), "a name"), "seed": "a whole number from 0",
+              **dict.fromkeys(("tolerance", "largest_difference"), "a number from 0"), "compared": "a whole number from 0",
+              "same_environment": "true or false", "differences": "a list", **dict.fromkeys(words, "text")}
     for path in sorted((root / "reproductions").glob("*.json")):
         try:
             entry = read_json(path)
+            check_fields(entry, fields, path.name, required=("run", "variant", "dataset", "split", "seed", "verdict"))
             found.append(Reproduction(
-                path.name, str(entry["run"]), str(entry["variant"]), str(entry["dataset"]), str(entry["split"]),
-                int(entry["seed"]), str(entry["verdict"]), _number(entry.get("tolerance")),
-                _number(entry.get("largest_difference")), str(entry.get("where") or ""), int(entry.get("compared") or 0),
-                bool(entry.get("same_environment")), tuple(map(str, entry.get("differences") or ())),
-                str(entry.get("command") or ""), str(entry.get("date") or "")))
+                path.name, entry["run"], entry["variant"], entry["dataset"], entry["split"], entry["seed"], entry["verdict"],
+                _number(entry.get("tolerance")), _number(entry.get("largest_difference")), entry.get("where") or "",
+                entry.get("compared") or 0, bool(entry.get("same_environment")),
+                tuple(map(str, entry.get("differences") or ())), entry.get("command") or "", entry.get("date") or ""))
         except ReportError as error:
             left_out.append((f"reproductions/{path.name}", str(error)))
-        except (KeyError, TypeError, ValueError) as error:
-            left_out.append((f"reproductions/{path.name}", f"not as expected ({error!r})"))
     return sorted(found, key=lambda r: (r.date, r.run))
 
 
@@ -607,15 +660,12 @@ def _number(value: Any) -> float:
 
 def _feature_length(path: Path, config: dict[str, Any]) -> int | None:
     """D from the header of the stored array, without reading it; else from the settings."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("query.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return int(read(stream)[0][1])
-    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile):
-        pass  # Suite.features names the broken file once a figure asks for it
+    # Suite.features names a broken file once a figure asks for it
+    shape = array_shape(path, "query")
+    if shape is not None and len(shape) == 2 and is_count(shape[1]):
+        return shape[1] or None
     if setting(config, "evaluation.features", "embedding") == "embedding":
-        return setting(config, "network.dim")
+        return setting(config, "network.dim") or None
     return None
 
 
@@ -640,44 +690,39 @@ def _one_setting_per_row(cells: list[Cell], in_plan: dict[tuple[Task, str, int],
 
 
 def _read_features(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in FEATURE_ARRAYS}
-    except FileNotFoundError:
-        raise ReportError("features.npz is missing") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ReportError(f"features.npz can't be read ({type(error).__name__}: {error})") from None
+    arrays = read_arrays(path, FEATURE_ARRAYS)
+    if absent := [name for name in FEATURE_ARRAYS if name not in arrays]:
+        raise ReportError(f"{path.name} lacks the array{'s' * (len(absent) > 1)} {', '.join(absent)}")
     for side in ("query", "gallery"):
         values, labels = arrays[side], arrays[f"{side}_labels"]
-        if values.ndim != 2 or len(values) != len(labels) or not np.isfinite(values).all():
-            raise ReportError(f"features.npz, {side}: {values.shape} values for {len(labels)} labels, "
-                              "or values that are not finite")
+        if values.ndim != 2 or labels.ndim != 1 or not values.size or len(values) != len(labels) or not _finite(values):
+            raise ReportError(f"{path.name}, {side}: {values.dtype} {values.shape} for {labels.shape} labels, "
+                              "or values that are not finite; expected numbers [N, D] and N labels")
+        if labels.dtype.kind != "U":
+            raise ReportError(f"{path.name}, {side}_labels: expected names of classes, found {labels.dtype}")
+    if arrays["query"].shape[1] != arrays["gallery"].shape[1]:
+        raise ReportError(f"{path.name}: queries of {arrays['query'].shape[1]} numbers, photos of {arrays['gallery'].shape[1]}")
     return arrays
 
 
-def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of an npz file, those that it lacks left away. ReportError where it can't be read."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}
-    except FileNotFoundError:
-        raise ReportError(f"{path.name} is missing") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{path.name} can't be read ({type(error).__name__}: {error})") from None
+def _finite(values: np.ndarray) -> bool:
+    """Whether these are numbers to reckon with: floats or integers, none NaN, infinite or beyond MOST_NUMBER."""
+    return values.dtype.kind in "fiu" and bool(np.isfinite(values).all()) and bool((np.abs(values) <= MOST_NUMBER).all())
 
 
 def _read_classes(cell: Cell, score: Score, expected: float | None) -> pd.Series | None:
     """Class means of one number from per_query.npz, checked against the cell's own number."""
     key, all_ranks = (f"{score.features}/{score.protocol}/{metric}" for metric in (score.metric, "mAP@all"))
-    arrays = _read_arrays(cell.folder / "per_query.npz", ("class", key, all_ranks))
+    arrays = read_arrays(cell.folder / "per_query.npz", ("class", key, all_ranks))
     if key not in arrays:
         return None
     values, names = arrays[key], arrays.get("class", np.array([]))
-    if values.ndim != 1 or len(values) != len(names) or not np.isfinite(values).all():
-        raise ReportError(f"per_query.npz, {key}: {values.shape} values for {len(names)} classes, or values that are not finite")
+    if values.ndim != 1 or values.shape != names.shape or not values.size or not _finite(values) or names.dtype.kind != "U":
+        raise ReportError(f"per_query.npz, {key}: {values.dtype} {values.shape} for {names.dtype} {names.shape} of classes, or "
+                          "values that are not finite; expected a number for each query and the name of its class")
     means = pd.Series(values, index=pd.Index(names, name="class")).groupby(level=0).mean()
     skipped = setting(cell.config, "evaluation.missing_classes") == "as-released" and score.metric.startswith("mAP")
-    if skipped and all_ranks in arrays:
+    if skipped and all_ranks in arrays and arrays[all_ranks].shape == names.shape:
         # AP over all ranks is 0 for a class without photos alone, and as released such a class is not averaged
         means = means[pd.Series(arrays[all_ranks], index=names).groupby(level=0).max().reindex(means.index) > 0]
     if score.protocol == "released" and expected is not None and not abs(means.mean() - expected) <= CLASS_TOLERANCE:
@@ -687,20 +732,26 @@ def _read_classes(cell: Cell, score: Score, expected: float | None) -> pd.Series
 
 
 def _read_distances(path: Path) -> dict[str, np.ndarray]:
-    arrays = _read_arrays(path, DISTANCE_ARRAYS)
+    arrays = read_arrays(path, DISTANCE_ARRAYS)
     if absent := [name for name in DISTANCE_ARRAYS if name not in arrays]:
         raise ReportError(f"{path.name} lacks the array{'s' * (len(absent) > 1)} {', '.join(absent)}")
-    steps, layers = len(arrays["steps"]), len(arrays["layers"])
+    steps, layers = arrays["steps"].size, arrays["layers"].size
     shapes = {"steps": (steps,), "layers": (layers,), "parts": (layers,), "kinds": (layers,), "start_norm": (layers,),
               "between": (steps, layers), "sketch": (steps, layers), "photo": (steps, layers)}
     for name, shape in shapes.items():
         if arrays[name].shape != shape or not steps or not layers:
             raise ReportError(f"{path.name}, {name}: shape {arrays[name].shape} for {steps} steps and {layers} layers")
     for name in ("start_norm", "between", "sketch", "photo"):
-        if not (np.issubdtype(arrays[name].dtype, np.floating) and np.isfinite(arrays[name]).all() and (arrays[name] >= 0).all()):
+        if not (arrays[name].dtype.kind == "f" and _finite(arrays[name]) and (arrays[name] >= 0).all()):
             raise ReportError(f"{path.name}, {name}: distances that are negative or not finite")
-    if (np.diff(arrays["steps"]) <= 0).any():
-        raise ReportError(f"{path.name}, steps: not in increasing order")
+    for name in ("layers", "parts", "kinds"):
+        if arrays[name].dtype.kind != "U":
+            raise ReportError(f"{path.name}, {name}: expected names, found {arrays[name].dtype}")
+    # compared and not subtracted: unsigned numbers have no negative difference
+    numbers = arrays["steps"]
+    rising = numbers.dtype.kind in "iu" and not (numbers[1:] <= numbers[:-1]).any()
+    if not (rising and 0 <= int(numbers[0]) and int(numbers[-1]) < MOST_COUNT):
+        raise ReportError(f"{path.name}, steps: expected whole numbers from 0 in increasing order")
     return arrays
 
 
@@ -713,21 +764,64 @@ def _read_precision_recall(path: Path) -> pd.DataFrame:
 
 
 def _read_examples(folder: Path) -> list[dict[str, Any]]:
-    examples = read_json(folder / "examples.json").get("examples", [])
-    try:
-        return [{"query": {**e["query"], "file": _picture(folder, e["query"]["file"])},
-                 "average_precision": float(e["average_precision"]), "kind": str(e["kind"]),
-                 "retrieved": [{**r, "rank": int(r["rank"]), "correct": bool(r["correct"]),
-                                "file": _picture(folder, r["file"])} for r in e["retrieved"]]} for e in examples]
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ReportError):
-            raise
-        raise ReportError(f"examples.json is not as expected ({error!r})") from None
+    found = read_json(folder / "examples.json")
+    check_fields(found, {"examples": "a list"}, "examples.json")
+    return [_example(folder, number, entry) for number, entry in enumerate(found.get("examples") or [], 1)]
+
+
+def _example(folder: Path, number: int, entry: Any) -> dict[str, Any]:
+    where = f"examples.json, entry {number}"
+    picture = {"file": "a name", "class": "text", "source": "text"}
+    if not isinstance(entry, dict):
+        raise ReportError(f"{where}: expected a group of settings, found {shown(entry)}")
+    needed = {"query": "a group of settings", "query.file": "a name", "average_precision": "a number from 0 to 1",
+              "kind": "a name", "retrieved": "a list"}
+    check_fields(entry, {**needed, **{f"query.{name}": kind for name, kind in picture.items()}}, where, required=needed)
+    retrieved = []
+    for place, hit in enumerate(entry["retrieved"], 1):
+        there = f"{where}, photo {place}"
+        if not isinstance(hit, dict):
+            raise ReportError(f"{there}: expected a group of settings, found {shown(hit)}")
+        fields = {**picture, "rank": "a whole number from 0", "correct": "true or false"}
+        check_fields(hit, fields, there, required=("file", "rank", "correct"))
+        retrieved.append({**hit, "class": hit.get("class") or "", "file": _picture(folder, hit["file"])})
+    query = entry["query"]
+    return {"query": {**query, "class": query.get("class") or "", "source": query.get("source") or "",
+                      "file": _picture(folder, query["file"])},
+            "average_precision": float(entry["average_precision"]), "kind": entry["kind"], "retrieved": retrieved}
 
 
 def _picture(folder: Path, name: str) -> Path:
-    """A picture under the cell's examples/, and nowhere else."""
+    """A picture under the cell's examples/, and nowhere else, that can be shown."""
     for path in (folder / "examples" / name, folder / name):
-        if path.is_file() and path.resolve().is_relative_to((folder / "examples").resolve()):
+        try:
+            there = path.is_file() and path.resolve().is_relative_to((folder / "examples").resolve())
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+            there = False
+        if there:
+            check_picture(path)
             return path
-    raise ReportError(f"examples.json names '{name}', which is not under examples/")
+    raise ReportError(f"examples.json names {shown(name)}, which is not under examples/")
+
+
+def _read_run_frame(path: Path) -> pd.DataFrame:
+    frame = read_frame(path, *FRAMES[path.name])
+    if path.name == "singular_values.csv":
+        _check_singular_values(frame)
+    for column in {"steps.csv": ("step", "epoch"), "history.csv": ("epoch",)}.get(path.name, ()):
+        _check_over(frame, column, path.name)
+    return frame
+
+
+def _check_singular_values(frame: pd.DataFrame) -> None:
+    bad = frame[~(frame["value"].between(0, MOST_NUMBER) & frame["index"].between(1, MOST_COUNT) & (frame["index"] % 1 == 0))]
+    if len(bad):
+        row = bad.iloc[0]
+        raise ReportError(f"singular_values.csv, line {bad.index[0] + 2}: value {row['value']} of index {row['index']}; expected "
+                          "a number from 0 and a whole index from 1")
+
+
+def _check_over(frame: pd.DataFrame, column: str, file: str) -> None:
+    bad = frame[~(frame[column].between(0, MOST_COUNT) & (frame[column] % 1 == 0))]
+    if len(bad):
+        raise ReportError(f"{file}, line {bad.index[0] + 2}, column {column}: {bad[column].iloc[0]} is no whole number from 0")

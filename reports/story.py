@@ -59,8 +59,9 @@ class Section:
 
 
 def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
-             findings: Sequence[Finding]) -> list[Section]:
-    """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again."""
+             findings: Sequence[Finding], beyond: FigureData | None = None) -> list[Section]:
+    """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
+    `beyond`: the extension's figure."""
     tasks = [_task(suite, task, pictures[task]) for task in suite.tasks()]
     published = [table for table in (tables.paper_comparison(suite),) if table is not None]
     found = [Section("answers", "The question, and the answers", tuple(_answers(suite)), short="Answers"),
@@ -72,9 +73,8 @@ def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: 
         found.append(Section("published", "Beside the published numbers", (*published, tables.contradictions()),
                              short="Published numbers"))
     found += tasks
-    beyond = _some(extension.table(suite.root), extension.figure(suite.root))
-    if beyond:
-        found.append(Section("extension", "Beyond retrieval: the coupled idea in domain adaptation", tuple(beyond),
+    if further := _some(extension.table(suite.root), beyond):
+        found.append(Section("extension", "Beyond retrieval: the coupled idea in domain adaptation", tuple(further),
                              short="Extension"))
     time = ablations.time_taken(suite)
     if time is not None:

@@ -5,7 +5,6 @@ A table is built from numbers with their seeds; text is escaped only on the way 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reports import lint, paper
+from reports.escaping import csv_text, html, markdown
 from reports.latex import PACKAGES, Layout, latex, layout
 from reports.results import Cell, Measured, Score, Suite, Task, paired, setting
 
@@ -92,7 +92,7 @@ class Table:
             header += [column.full, f"{column.full} (sd)", f"{column.full} (seeds)"] if spread else [column.full]
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow(map(csv_text, header))
         section = ""
         for row in self.rows:
             if row.kind == "section":
@@ -103,7 +103,7 @@ class Table:
                 line.append(entry.text if math.isnan(entry.value) else repr(entry.value))
                 if spread:
                     line += ["" if math.isnan(entry.sd) else repr(entry.sd), entry.seeds]
-            writer.writerow(line)
+            writer.writerow(map(csv_text, line))
         return stream.getvalue()
 
     def to_runs_csv(self) -> str:
@@ -116,7 +116,8 @@ class Table:
             if row.kind == "section":
                 section = row.entries[0].text
                 continue
-            writer.writerows((section, row.entries[0].text, column.full, " ".join(cell.name for cell in entry.runs))
+            writer.writerows(map(csv_text, (section, row.entries[0].text, column.full,
+                                            " ".join(cell.name for cell in entry.runs)))
                              for column, entry in zip(self.columns, row.entries) if entry.runs)
         return stream.getvalue()
 
@@ -172,25 +173,25 @@ class Table:
         crowded = (numbers > 7 or texts > 3 or len(self.columns) > 11
                    or any(column.wide for column in self.columns) and numbers > 3)
         dense = " dense" if crowded else ""
-        parts = [f'<figure class="table{dense}" id="table-{html.escape(self.name)}">',
-                 f"<figcaption>{html.escape(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
+        parts = [f'<figure class="table{dense}" id="table-{html(self.name)}">',
+                 f"<figcaption>{html(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
         if any(column.group for column in self.columns):
             parts.append("<tr>" + "".join(
-                f'<th class="span" colspan="{width}" scope="colgroup">{html.escape(group)}</th>' if group
+                f'<th class="span" colspan="{width}" scope="colgroup">{html(group)}</th>' if group
                 else f'<td colspan="{width}"></td>' for group, width in self._groups()) + "</tr>")
-        parts.append("<tr>" + "".join(f'<th scope="col"{_css(column)}>{html.escape(column.name)}</th>'
+        parts.append("<tr>" + "".join(f'<th scope="col"{_css(column)}>{html(column.name)}</th>'
                                       for column in self.columns) + "</tr></thead><tbody>")
         for row in self.rows:
             if row.kind == "section":
                 parts.append(f'<tr class="section"><th colspan="{len(self.columns)}" scope="rowgroup">'
-                             f"{html.escape(row.entries[0].text)}</th></tr>")
+                             f"{html(row.entries[0].text)}</th></tr>")
                 continue
             parts.append(f'<tr class="{row.kind}">' + "".join(
                 f"<td{_css(column, entry)}>{_html_entry(column, entry)}</td>"
                 for column, entry in zip(self.columns, row.entries)) + "</tr>")
         parts.append("</tbody></table></div>")
         if self.notes:
-            parts.append('<ul class="notes">' + "".join(f"<li>{html.escape(note)}</li>" for note in self.notes) + "</ul>")
+            parts.append('<ul class="notes">' + "".join(f"<li>{html(note)}</li>" for note in self.notes) + "</ul>")
         return "\n".join([*parts, "</figure>"])
 
     def _groups(self) -> list[tuple[str, int]]:
@@ -570,13 +571,13 @@ def _css(column: Column, entry: Entry | None = None) -> str:
 
 
 def _html_entry(column: Column, entry: Entry) -> str:
-    text = html.escape(entry.text)
+    text = html(entry.text)
     if column.name.startswith("Setting"):
         return re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", text)  # dotted keys break where they are joined
     if column.name == "Run" and entry.runs:
         return f'<a href="#{entry.runs[0].anchor}">{text}</a>'
     if column.name == "Seeds":
-        links = "".join(f'<a href="#{cell.anchor}" title="run {html.escape(cell.name)}">s{cell.seed}</a>'
+        links = "".join(f'<a href="#{cell.anchor}" title="run {html(cell.name)}">s{cell.seed}</a>'
                         for cell in entry.runs)
         return f'{text} <span class="runs">{links}</span>' if links else text
     mean, plus_minus, spread = text.partition(" ± ")
@@ -594,20 +595,7 @@ def _html_entry(column: Column, entry: Entry) -> str:
     first, *others = groups
     names = [cell.name for cell in entry.runs]
     more = f" and {len(names) - RUNS_IN_TIP} more" if len(names) > RUNS_IN_TIP else ""
-    text = f'<a class="cell" href="#{first}" title="{html.escape("; ".join(names[:RUNS_IN_TIP]) + more)}">{mean}</a>'
+    text = f'<a class="cell" href="#{first}" title="{html("; ".join(names[:RUNS_IN_TIP]) + more)}">{mean}</a>'
     if len(others) == 1:
-        text += f'<a class="also" href="#{others[0]}" title="{html.escape("; ".join(groups[others[0]]))}">↗</a>'
+        text += f'<a class="also" href="#{others[0]}" title="{html("; ".join(groups[others[0]]))}">↗</a>'
     return text + spread
-
-
-def markdown(text: str, strip: bool = True) -> str:
-    r"""Escape text for Markdown, also in a table's cell; `strip`: without the blanks around it.
-
-    >>> print(markdown("a|b <c>"), markdown(" x ", strip=False), sep=";")
-    a\|b \<c\>; x 
-    """
-    inside = " ".join(text.split()).replace("\\", "\\\\")
-    for character in "|<>*`[]":
-        inside = inside.replace(character, "\\" + character)
-    before, after = (" " * (text[:1] == " "), " " * (text[-1:] == " ")) if not strip and inside else ("", "")
-    return before + inside + after

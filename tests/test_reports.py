@@ -183,7 +183,7 @@ def test_retrieval_page_shows_a_failure_and_true_marks(rendered):
     assert "failure" in set(frame["kind"]) and frame["rank"].max() == 13
     cell = suite.cells_of(EMOJI, "tcn")[0]
     example = next(e for e in suite.examples(cell) if e["kind"] == "failure")
-    drawn = frame[(frame["variant"] == "tcn") & (frame["query_file"] == str(example["query"]["file"]))].sort_values("rank")
+    drawn = frame[(frame["variant"] == "tcn") & (frame["query_file"] == example["query"]["file"])].sort_values("rank")
     assert drawn["correct"].tolist() == [hit["correct"] for hit in example["retrieved"][:13]]
 
 
