@@ -209,6 +209,7 @@ def _run(options: argparse.Namespace) -> int:
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
+    from reports.reading import ReportError
     from reports.render import headline_text
 
     if launched:
@@ -245,7 +246,10 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
     if options.quick:
         print("smoke run: an epoch a cell or so; these numbers say nothing about the method\n")
-    print(headline_text(output))
+    try:
+        print(headline_text(output))
+    except ReportError as error:  # results that can't be read are named, and cost nothing else
+        failures.setdefault("report", str(error))
     for cell_name, reason in failures.items():
         print(f"failed: {cell_name}: {reason}", file=sys.stderr)
     if page:
@@ -318,11 +322,15 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
     import traceback
 
     from benchmarks.launch import duration
+    from reports.reading import ReportError
     from reports.render import render
 
     started = time.perf_counter()
     try:
         page = render(output, output / "report")
+    except ReportError as error:
+        failures["report"] = str(error)
+        return None
     except Exception as error:  # whatever breaks a picture must not hide the table below
         traceback.print_exc()
         failures["report"] = f"{type(error).__name__}: {error}"

@@ -289,7 +289,8 @@ def one_round(arguments: Sequence[str], output: Path, kills: int, rng: random.Ra
         how = rng.choice(("a moment", "a moment", "a write")) if number <= kills else "left alone"
         group, fresh = rng.random() < 0.7, how == "a moment" and rng.random() < 0.15
         if how == "a write":
-            pid = _child(arguments, log, False, rng.randint(1, max(1, writes // 2)), rng.random() < 0.5)
+            # A call that resumes has less to write than the undisturbed one: a high number would never come.
+            pid = _child(arguments, log, False, rng.randint(1, max(1, writes // 8)), rng.random() < 0.5)
             status = _wait(pid, 600)
         else:
             pid = _child(arguments, log, fresh)
