@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.store import CellFolder, Suite, read_json, write_json
+from benchmarks.store import LOCK, CellFolder, Suite, read_json, write_json
 from tcn.config import InputError, flatten, to_dict
-from tcn.files import PARTIAL, Held, sweep
+from tcn.files import PARTIAL, Held, holder, sweep
 
 # Set before mlflow is imported. No usage data leaves the machine; and a server that is gone must not hold up training: the
 # defaults would try for minutes at every call.
@@ -233,7 +233,7 @@ class Mirror:
     def close(self, status: str) -> None:
         """End the suite's run with FINISHED, FAILED or KILLED; a later call reopens it. Left open where another process still
         works on cells of this suite: the last one closes it."""
-        if not any(folder.holder() for folder in self.suite.folders()):
+        if not any(map(holder, self.suite.output.glob(f"cells/*/{LOCK}"))):
             self._try(lambda: self.client.set_terminated(self.parent, status))
 
     def _try(self, work: Callable[[], Any]) -> None:

@@ -275,8 +275,8 @@ def _sync(options: argparse.Namespace) -> int:
     closed = mirror.close_stale()
     if (suite.output / "report").is_dir():
         mirror.report(suite.output / "report")
-    states = [folder.state for folder in folders]
-    mirror.close("FINISHED" if states and all(state == "finished" for state in states) else "FAILED")
+    states = {folder.state for folder in folders}
+    mirror.close("FAILED" if "failed" in states else "FINISHED" if states == {"finished"} else "KILLED")
     if not mirror.alive:
         return 1
     print(f"{_cells(len(folders))} in {suite.output}: {written} brought up to date in {mirror.uri}, the others were so; "

@@ -21,7 +21,7 @@ from baselines import method_named
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
 from benchmarks.mirror import Mirror, NoMirror
-from benchmarks.store import EPOCH_TERMS, STEP_TERMS, CellFolder, read_json, write_json, write_table
+from benchmarks.store import CHECKPOINT, EPOCH_TERMS, STEP_TERMS, CellFolder, read_json, write_json, write_table
 from tcn import backbones, checkpoints, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
@@ -217,6 +217,8 @@ def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror 
                 _mark(folder, error, device)
                 raise _interruption(error) or error
     except Exception as error:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what a failed cell held is the next one's
         return Failure(_reason(error, device), isinstance(error, (InputError, training.Diverged)))
     return None
 
@@ -321,7 +323,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
                    "train_seconds": sum(row.get("seconds", 0.0) for row in history.epochs),
                    "words": material.words(config).description if _uses_words(config) else "not used"}
         checkpoints.save({"model": model.state_dict(), "epoch": best_epoch, "identity": folder.identity},
-                         folder.path / "checkpoint.pt")
+                         folder.path / CHECKPOINT)
     score_cell(config, split, model, material, device, folder, baselines.find(cell.variant).ledger)
     return {"record": record, "best_epoch": best_epoch}
 

@@ -23,15 +23,18 @@ from baselines import ledger
 from benchmarks.experiments import Cell
 from tcn import checkpoints
 from tcn.config import InputError, from_dict, to_dict
-from tcn.files import complain, holder, lock, sweep, write_bytes
+from tcn.files import Held, complain, holder, lock, sweep, write_bytes
 
 STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total")
 EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo", "distillation", "sharing",
                "semantic", "seen_accuracy", "validation_map", "seconds", "pairs_per_second")
 EXTENSION = "extension"
 """Folder of benchmarks/digits.py beside the cells; it may be there before them."""
+LOCK = ".lock"
+"""Held by the process that works on a cell, or writes what belongs to all of them."""
 SUMS = "SHA256SUMS"
 """Checksums of a finished cell's files, in the form that `sha256sum -c` reads."""
+CHECKPOINT = "checkpoint.pt"
 CHECKED_BYTES = 8_000_000
 """Files up to this size are compared with their checksum whenever a finished cell is met; larger ones (features, checkpoint)
 carry checksums of their own, which are compared when they are read."""
@@ -122,13 +125,13 @@ class CellFolder:
     @contextlib.contextmanager
     def claim(self, about: str, seconds: float = 0.5) -> Iterator[None]:
         """Be the only one who works on this cell. Raises tcn.files.Held, which says who does, after waiting so long (half a second: somebody may only have looked)."""
-        with lock(self.path / ".lock", about, seconds):
+        with lock(self.path / LOCK, about, seconds):
             sweep(self.path)  # what is half-written now is a dead process's
             yield
 
     def holder(self) -> str | None:
         """Who works on this cell now, if anybody."""
-        return holder(self.path / ".lock")
+        return holder(self.path / LOCK)
 
     def seal(self) -> None:
         """Write the checksums of all files: the cell is whole."""
@@ -138,7 +141,7 @@ class CellFolder:
 
     def damaged(self) -> list[str]:
         """Files of a finished cell, of CHECKED_BYTES at most, that are gone or not as they were sealed; larger ones that are
-        gone. Empty for a cell that an earlier version left without checksums."""
+        gone, but for the checkpoint, which no table is made of. Empty for a cell that an earlier version left without checksums."""
         path = self.path / SUMS
         if not path.exists():
             return []
@@ -149,6 +152,8 @@ class CellFolder:
             try:
                 if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
                     found.append(SUMS)
+                elif not file.is_file() and name == CHECKPOINT:
+                    continue  # the user may have wanted the room
                 elif not file.is_file() or (file.stat().st_size <= CHECKED_BYTES and _digest(file) != digest):
                     found.append(name)
             except OSError:
@@ -175,7 +180,8 @@ class CellFolder:
         if not (bad := self.damaged()):
             checkpoints.forget(self.path)  # a process that died in the moment of finishing left them
             return True
-        complain(f"{self.path.name}: not as it was written: {', '.join(bad)}; set aside as {self.set_aside()} and run again")
+        with contextlib.suppress(Held):  # another call is at it already
+            complain(f"{self.path.name}: not as it was written: {', '.join(bad)}; set aside as {self.set_aside()} and run again")
         return False
 
 
@@ -230,7 +236,7 @@ class Suite:
     @contextlib.contextmanager
     def lock(self, about: str) -> Iterator[None]:
         """Be the only one who writes what belongs to all cells; waits for others."""
-        with lock(self.output / ".lock", about, None):
+        with lock(self.output / LOCK, about, None):
             yield
 
     def folders(self) -> list[CellFolder]:
@@ -277,7 +283,7 @@ class Suite:
 
 def _may_precede(path: Path) -> bool:
     """What may lie in an output folder without a suite.json: the extension, and what is left where that file was lost."""
-    return (path.name in (EXTENSION, ".lock", "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers")
+    return (path.name in (EXTENSION, LOCK, "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers")
             or path.name.startswith("suite.json."))
 
 

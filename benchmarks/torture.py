@@ -286,7 +286,9 @@ def one_round(arguments: Sequence[str], output: Path, kills: int, rng: random.Ra
     progress: dict[str, int] = {}
     log = output.with_suffix(".log")
     for number in itertools.count(1):
-        how = rng.choice(("a moment", "a moment", "a write")) if number <= kills else "left alone"
+        # Workers write where this process can't count; they are killed at moments.
+        kinds = ("a moment",) if "--launcher" in arguments else ("a moment", "a write")
+        how = rng.choice(kinds) if number <= kills else "left alone"
         group, fresh = rng.random() < 0.7, how == "a moment" and rng.random() < 0.15
         if how == "a write":
             # A call that resumes has less to write than the undisturbed one: a high number would never come.
