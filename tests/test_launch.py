@@ -254,6 +254,17 @@ def test_a_cell_held_by_another_process_is_left_alone(folders, monkeypatch):
     assert folder.holder() is None  # let go, it is free again
 
 
+def test_what_a_dead_process_left_half_written_goes_with_the_next_claim(folders):
+    folder = folders[0][0]
+    left = [folder.path / "metrics.csv.77.partial", folder.path / "examples" / "q0-1.png.77.partial"]
+    kept = [folder.path / "metrics.csv", folder.path / "examples" / "q0-1.png"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    with folder.claim("a test"):
+        assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
 # --- resources and progress ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("there, asked, expected", [
