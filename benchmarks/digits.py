@@ -1,17 +1,22 @@
 """The extension: digits on plain ground -> digits blended with photos, by domain-adversarial training.
 
 `python benchmarks/digits.py` trains every method of baselines/domain_adversarial.py with several seeds and writes plain
-files; finished runs are kept. With --mnist it is the published task, MNIST -> MNIST-M; without, scikit-learn's own
-handwritten digits (8 x 8 pixels, 1,797 of them) are blended with two photos that scikit-learn ships: the same blending, a
-much smaller task, and named so everywhere. No MLflow here: the runs take seconds and their files say all.
+files; finished runs are kept, a stopped one goes on from its last kept state, and calls at once share the work.
+With --mnist it is the published task, MNIST -> MNIST-M; without, scikit-learn's own handwritten digits (8 x 8 pixels,
+1,797 of them) are blended with two photos that scikit-learn ships: the same blending, a much smaller task, and named so
+everywhere. No MLflow here: the runs take seconds and their files say all.
 """
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
+import json
+import re
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -22,10 +27,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from baselines.domain_adversarial import METHODS, DigitModel, Settings, losses
-from benchmarks import provenance
+from benchmarks import interrupts, provenance
 from benchmarks.launch import duration
-from benchmarks.store import EXTENSION, read_json, write_bytes, write_json, write_table
+from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
+from tcn import checkpoints
 from tcn.config import InputError
+from tcn.files import Held, complain, lock, sweep, write_bytes
 from tcn.seeding import numpy_stream
 
 OFFLINE = "scikit-learn digits to the same blended with photos (offline, not MNIST)"
@@ -34,7 +41,11 @@ HISTORY = ("step", "label", "domain", "sharing", "source_accuracy", "target_accu
 RESULTS = ("data", "method", "title", "seed", "target_accuracy", "source_accuracy", "steps", "seconds", "folder")
 READINGS = 20
 """Times that accuracies are read in a run; for the reader only, nothing is chosen by them."""
+KEEP_SECONDS = 20.0
+"""A run's state is kept when accuracies are read and so much time has passed: the laptop's runs never need it."""
 SHOWN = 10
+_SEALED = ("config.json", "history.csv", "provenance.json", "result.json")
+_PICTURE_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -112,10 +123,16 @@ def mnist_task(root: Path, download: bool, target_root: Path | None, photos_fold
 
     try:
         parts = [MNIST(str(root), train=train, download=download) for train in (True, False)]
-    except (RuntimeError, OSError) as error:
-        raise InputError(f"--mnist {root}: no MNIST there ({str(error).splitlines()[0]}); give the folder that holds "
-                         f"MNIST/raw, or add --download") from error
+    except Exception as error:  # torchvision asserts, slices and casts its way through a file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--mnist {root}: no MNIST there ({reason}); give the folder that holds MNIST/raw, or add "
+                         f"--download") from error
     train, test = (Domain(part.data.numpy(), part.targets.numpy().astype(np.int64)) for part in parts)
+    for part, name in ((train, "train"), (test, "t10k")):
+        if (part.images.dtype != np.uint8 or part.images.shape != (len(part.labels), 28, 28)
+                or not len(part.labels) or part.labels.min() < 0 or part.labels.max() > 9):
+            raise InputError(f"--mnist {root}: the {name} files of MNIST/raw don't hold digits of 28 x 28 pixels with labels 0 "
+                             f"to 9 ({len(part.images):,} images, {len(part.labels):,} labels); delete them and add --download")
     if target_root is not None:
         target, target_test = (_mnist_m(target_root, name) for name in ("train", "test"))
     elif photos_folder is not None:
@@ -133,30 +150,49 @@ def mnist_task(root: Path, download: bool, target_root: Path | None, photos_fold
 
 def _photo(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
+        return _picture(path)
+    except InputError as error:
         raise InputError(f"{path} can't be read as a picture ({error}); take it out of --photos") from error
+
+
+def _picture(path: Path, size: int | None = None) -> np.ndarray:
+    """RGB pixels uint8 [H, W, 3], resized to `size`. InputError says what is wrong, without the path."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
+            with Image.open(path) as image:
+                if image.width * image.height > _PICTURE_PIXELS:
+                    raise InputError(f"{image.width} x {image.height} pixels, more than {_PICTURE_PIXELS:,}")
+                rgb = image.convert("RGB")
+        return np.asarray(rgb if size is None else rgb.resize((size, size)))
+    except InputError:
+        raise
+    except Exception as error:  # a decoder may trip over anything in a damaged file
+        raise InputError(str(error).removesuffix(".") or type(error).__name__) from error
 
 
 def _mnist_m(root: Path, part: str) -> Domain:
     """One part of MNIST-M as circulated: mnist_m_PART/*.png and mnist_m_PART_labels.txt, `name label` a line."""
     listing = root / f"mnist_m_{part}_labels.txt"
     try:
-        lines = listing.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise InputError(f"--mnist-m {root}: {listing.name} can't be read ({error.strerror}); expected beside the folder "
+        lines = listing.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no UTF-8 text, byte {error.start}"
+        raise InputError(f"--mnist-m {root}: {listing.name} can't be read ({reason}); expected beside the folder "
                          f"mnist_m_{part}") from error
     images, labels = [], []
-    for number, line in enumerate(filter(None, lines), 1):
-        name, _, label = line.rpartition(" ")
-        if not name or not label.strip().isdigit() or int(label) > 9:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, label = line.rstrip().rpartition(" ")
+        if not re.fullmatch("[0-9]", label) or not name:
             raise InputError(f"{listing}, line {number}: expected 'name label', got '{line[:60]}'")
+        if name in (".", "..") or re.search(r"[/\\\0]", name):
+            raise InputError(f"{listing}, line {number}: '{name[:60]}' is no file name; pictures lie in mnist_m_{part} itself")
         path = root / f"mnist_m_{part}" / name
         try:
-            with Image.open(path) as image:
-                images.append(np.asarray(image.convert("RGB").resize((28, 28))))
-        except OSError as error:
+            images.append(_picture(path, 28))
+        except InputError as error:
             raise InputError(f"{path} can't be read ({error}); the list names it in line {number}") from error
         labels.append(int(label))
     if not labels:
@@ -193,16 +229,29 @@ def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device
     return right / len(domain.labels)
 
 
-def train(task: Task, settings: Settings, device: torch.device, label: str, progress: bool = True
-          ) -> tuple[list[dict[str, float]], DigitModel]:
-    """One run: rows of history and the model after the last step. Target labels are read for `target_accuracy` alone."""
+def train(task: Task, settings: Settings, device: torch.device, label: str, progress: bool = True,
+          folder: Path | None = None, digest: str = "") -> tuple[list[dict[str, float]], DigitModel]:
+    """One run: rows of history and the model after the last step. Target labels are read for `target_accuracy` alone.
+
+    With a `folder`, states are kept there (see KEEP_SECONDS) and a run of the same settings and data (`digest`) that was
+    stopped goes on, to the same bits; states of another one, or damaged, are named and passed over.
+    """
     model = DigitModel(settings).to(device)
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
     near = _batches(len(task.source.labels), settings.batch, settings.seed, "source batches")
     far = _batches(len(task.target.labels), settings.batch, settings.seed, "target batches")
-    every, rows = max(1, settings.steps // READINGS), []
-    for step in tqdm(range(1, settings.steps + 1), desc=label, unit="step", disable=not progress, dynamic_ncols=True):
+    every, rows, done = max(1, settings.steps // READINGS), [], 0
+    identity = json.dumps({**asdict(settings), "digest": digest}, sort_keys=True)
+    if folder is not None and (state := _kept(folder, identity, label)):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rows, done = state["rows"], state["epoch"]
+        for _ in range(done):  # batches are drawn in order: those that were trained on are passed over
+            next(near), next(far)
+    kept = time.monotonic()
+    for step in tqdm(range(done + 1, settings.steps + 1), desc=label, unit="step", disable=not progress, dynamic_ncols=True,
+                     initial=done, total=settings.steps):
         ours, theirs = next(near), next(far)
         terms = losses(model, _tensor(task.source.images[ours], device), torch.from_numpy(task.source.labels[ours]).to(device),
                        _tensor(task.target.images[theirs], device), step / settings.steps)
@@ -216,56 +265,152 @@ def train(task: Task, settings: Settings, device: torch.device, label: str, prog
             rows.append({"step": step, **{name: float(value.detach()) for name, value in terms.items()},
                          "source_accuracy": accuracy(model, task.source_test, "source", device),
                          "target_accuracy": accuracy(model, task.target_test, "target", device)})
+            if folder is not None and step < settings.steps and time.monotonic() - kept >= KEEP_SECONDS:
+                checkpoints.keep({"epoch": step, "identity": identity, "model": model.state_dict(),
+                                  "optimizer": optimizer.state_dict(), "rows": rows}, folder)
+                kept = time.monotonic()
+        interrupts.check()
     return rows, model
 
 
-def run(task: Task, digest: str, settings: Settings, output: Path, device: torch.device, label: str) -> bool:
+def _kept(folder: Path, identity: str, label: str) -> dict[str, Any] | None:
+    found = checkpoints.last(folder)
+    for note in found.notes:
+        complain(f"{label}: {note}")
+    state = found.state
+    if state is None:
+        return None
+    if not isinstance(state, dict) or state.get("identity") != identity:
+        complain(f"{label}: {folder} holds the state of a run with other settings or data; it is not taken up")
+        checkpoints.forget(folder)
+        return None
+    complain(f"{label}: goes on after step {state['epoch']:,}")
+    return state
+
+
+def run(task: Task, digest: str, settings: Settings, output: Path, device: torch.device, label: str,
+        seconds: float | None = 0.0) -> bool:
     """One run into its folder; False where it is there already with the same settings and data (`digest`: the task's).
 
-    InputError where the folder holds a run of other settings or data.
+    A finished run whose files are not as they were written is named, set aside and run again. InputError where the folder
+    holds a run of other settings or data; Held where another process is at it, after waiting `seconds` (None: to its end).
     """
     folder = output / "runs" / f"{settings.method}__seed{settings.seed}"
+    with lock(folder / ".lock", f"training {folder.name}", seconds):
+        sweep(folder)
+        return _run_one(task, digest, settings, folder, device, label)
+
+
+def _run_one(task: Task, digest: str, settings: Settings, folder: Path, device: torch.device, label: str) -> bool:
     config = {**asdict(settings), "data": task.name}
     if (folder / "result.json").exists():
-        there = read_json(folder / "config.json")
-        if there != config:
-            changed = ", ".join(sorted(key for key in config if there.get(key) != config[key]))
-            raise InputError(f"{folder} holds a run with other settings ({changed}); pass another --output, nothing there "
-                             f"was touched")
-        # runs from before digests were kept have none
-        if read_json(folder / "provenance.json").get("data_digest", digest) != digest:
-            raise InputError(f"{folder} holds a run on other pictures of the same name ({task.name}); pass another --output, "
-                             f"nothing there was touched")
-        return False
+        if bad := damaged(folder):
+            complain(f"{folder.name}: not as it was written: {', '.join(bad)}; set aside as {_set_aside(folder)} and run again")
+        else:
+            _refuse_other(folder, config, digest, task)
+            checkpoints.forget(folder)  # a process that died in the moment of finishing left them
+            return False
     started = time.perf_counter()
     record = provenance.collect(device)
+    rows, _ = train(task, settings, device, label, folder=folder, digest=digest)
+    took = time.perf_counter() - started
     write_json(folder / "config.json", config)
-    rows, _ = train(task, settings, device, label)
     write_table(folder / "history.csv", rows, HISTORY)
-    seconds = time.perf_counter() - started
     write_json(folder / "provenance.json", {**record, "data_digest": digest, "finished": provenance.now(),
-                                                "total_seconds": seconds})
-    # Last: a folder with a result is a finished run.
-    write_json(folder / "result.json", {"data": task.name, "method": settings.method, "title": METHODS[settings.method],
-                                        "seed": settings.seed, "target_accuracy": rows[-1]["target_accuracy"],
-                                        "source_accuracy": rows[-1]["source_accuracy"], "steps": settings.steps,
-                                        "seconds": seconds})
+                                            "total_seconds": took})
+    result = {"data": task.name, "method": settings.method, "title": METHODS[settings.method], "seed": settings.seed,
+              "target_accuracy": rows[-1]["target_accuracy"], "source_accuracy": rows[-1]["source_accuracy"],
+              "steps": settings.steps, "seconds": took}
+    # The result appears last, and as what the checksums say: a folder with a result is a finished run.
+    write_json(folder / "result.partial", result)
+    sums = {name: _sha256(folder / ("result.partial" if name == "result.json" else name)) for name in _SEALED}
+    write_bytes(folder / SUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()).encode())
+    (folder / "result.partial").replace(folder / "result.json")
+    checkpoints.forget(folder)
     return True
+
+
+def _refuse_other(folder: Path, config: dict[str, Any], digest: str, task: Task) -> None:
+    there = read_json(folder / "config.json")
+    if there != config:
+        changed = ", ".join(sorted(key for key in config if there.get(key) != config[key]))
+        raise InputError(f"{folder} holds a run with other settings ({changed}); pass another --output, nothing there "
+                         f"was touched")
+    # runs from before digests were kept have none
+    if read_json(folder / "provenance.json").get("data_digest", digest) != digest:
+        raise InputError(f"{folder} holds a run on other pictures of the same name ({task.name}); pass another --output, "
+                         f"nothing there was touched")
+
+
+def damaged(folder: Path) -> list[str]:
+    """Files of a finished run that are gone, unreadable, or not as its checksums say; runs from before checksums were kept
+    are held to their form alone."""
+    bad = []
+    for name in ("config.json", "provenance.json", "result.json"):
+        try:
+            whole = isinstance(read_json(folder / name), dict)
+        except InputError:
+            whole = False
+        if not whole:
+            bad.append(name)
+    if not (folder / SUMS).exists():
+        return bad
+    listed = {}
+    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
+        value, _, name = line.partition("  ")
+        listed[name] = value
+    if set(listed) != set(_SEALED):
+        bad.append(SUMS)
+    for name in _SEALED:
+        try:
+            if listed.get(name, "") != _sha256(folder / name):
+                bad.append(name)
+        except OSError:
+            bad.append(name)
+    return sorted(set(bad))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _set_aside(folder: Path) -> Path:
+    """Move a run's files, not its lock, to OUTPUT/damaged."""
+    base = folder.parent.parent / "damaged"
+    number = next(n for n in range(1, 10_000) if not (base / f"{folder.name}-{n}").exists())
+    target = base / f"{folder.name}-{number}"
+    target.mkdir(parents=True)
+    for path in [p for p in folder.iterdir() if p.name != ".lock"]:
+        path.rename(target / path.name)
+    return target
+
+
+def _finished(output: Path, tell: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and result of each finished run; one that is damaged is left out, and named where asked to."""
+    for path in sorted((output / "runs").glob("*/result.json")):
+        if not (bad := damaged(path.parent)):
+            yield path.parent, read_json(path)
+        elif tell:
+            complain(f"left out: {path.parent} is not as it was written ({', '.join(bad)}); the call that made it runs it again")
 
 
 def _refuse_other_task(task: Task, output: Path) -> None:
     for path in sorted((output / "runs").glob("*/result.json")):
-        there = read_json(path).get("data")
-        if there != task.name:
-            raise InputError(f"{path.parent} holds a run of '{there}', this is '{task.name}'; pass another --output, nothing "
-                             f"there was touched")
+        with contextlib.suppress(InputError, AttributeError):  # a damaged one is met, and named, in its turn
+            there = read_json(path).get("data")
+            if there != task.name:
+                break
+    else:
+        return
+    raise InputError(f"{path.parent} holds a run of '{there}', this is '{task.name}'; pass another --output, nothing "
+                     f"there was touched")
 
 
-def summarise(output: Path) -> list[dict[str, Any]]:
-    """results.csv from every finished run of the output folder."""
-    rows = [{**read_json(path), "folder": str(path.parent.relative_to(output))}
-            for path in sorted((output / "runs").glob("*/result.json"))]
-    write_table(output / "results.csv", rows, RESULTS)
+def summarise(output: Path, tell: bool = True) -> list[dict[str, Any]]:
+    """results.csv from every finished run of the output folder; damaged ones are left out, and named (`tell`)."""
+    with lock(output / ".lock", "writing results.csv", None):
+        rows = [{**result, "folder": str(folder.relative_to(output))} for folder, result in _finished(output, tell)]
+        write_table(output / "results.csv", rows, RESULTS)
     return rows
 
 
@@ -282,7 +427,7 @@ def write_examples(task: Task, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, or 2 for bad input."""
+    """Run the command; returns the exit status: 0; 2 for bad input or a full disk; 128 + the number of a signal."""
     parser = argparse.ArgumentParser(prog="python benchmarks/digits.py", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=provenance.ROOT / "results" / "laptop" / EXTENSION, metavar="DIR")
     parser.add_argument("--mnist", type=Path, metavar="ROOT", help="folder with MNIST/raw; without it, the offline task runs")
@@ -297,14 +442,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
-        provenance.check_checkout(Path(__file__))
-        return _run(options)
+        with interrupts.caught():
+            provenance.check_checkout(Path(__file__))
+            return _run(options)
+    except KeyboardInterrupt as error:
+        print("\ninterrupted; finished runs are kept, the same command goes on with the others", file=sys.stderr)
+        return interrupts.status(error)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with the run that was under way", file=sys.stderr)
-        return 130
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -329,15 +475,24 @@ def _run(options: argparse.Namespace) -> int:
           f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in "
           f"{options.output}", flush=True)
     _refuse_other_task(task, options.output)
-    write_examples(task, options.output / "examples.png")
-    started, done = time.perf_counter(), 0
+    with lock(options.output / ".lock", "writing examples.png", None):
+        sweep(options.output)
+        write_examples(task, options.output / "examples.png")
+    started, done, elsewhere = time.perf_counter(), 0, []
     for number, settings in enumerate(grid, 1):
         label = f"[{number}/{len(grid)}] {settings.method} seed {settings.seed}"
-        done += run(task, digest, settings, options.output, device, label)
+        try:
+            done += run(task, digest, settings, options.output, device, label)
+        except Held as error:
+            print(f"{label}: {error.holder} is at it; looked at again at the end", flush=True)
+            elsewhere.append((label, settings))
+            continue
         if done:
             left = (time.perf_counter() - started) / done * (len(grid) - number)
             print(f"{label}: {duration(left)} left", flush=True)
-        summarise(options.output)
+        summarise(options.output, tell=False)
+    for label, settings in elsewhere:  # waits for the other process, and takes over what it leaves
+        run(task, digest, settings, options.output, device, label, seconds=None)
     rows = summarise(options.output)
     for method in METHODS:
         values = [row["target_accuracy"] for row in rows if row["method"] == method]

@@ -22,7 +22,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 LOCALHOST = "127.0.0.1"
 
 
-def _import() -> Any:
+def _import(local: bool) -> Any:
+    if local:
+        # Else Ray resolves 127.0.0.1 to an address that others can reach, and listens on all. Read when ray is imported; the
+        # name tells of other systems, the effect is on all: this machine alone, on loopback.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError as error:
@@ -41,7 +45,7 @@ class RayLauncher:
 
         InputError where Ray is missing, the cluster can't be reached, or it lacks what was asked for.
         """
-        self._ray = ray = _import()
+        self._ray = ray = _import(address is None)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is None:
             options |= {"num_cpus": launch.cores(), "include_dashboard": False, "_node_ip_address": LOCALHOST}

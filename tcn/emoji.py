@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import unicodedata
+import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from tqdm import tqdm
 
 from tcn.config import InputError, Modality
+from tcn.files import complain, lock
 
 GROUPS = ("animals-nature", "food-drink", "travel-places", "objects", "activities")
 SIGNS = ("time", "sky-weather", "place-map", "money", "mail", "sport")
@@ -34,6 +36,10 @@ TARBALLS_VARIABLE = "TCN_EMOJI_TARBALLS"
 TABLE = "package/data/openmoji.json"
 ROOM_BYTES = 120_000_000
 """Disk the build needs: tarballs, pictures, and room for the temporary copy."""
+MEMBER_BYTES, ARCHIVE_BYTES, MEMBERS = 64_000_000, 512_000_000, 100_000
+"""Limits of one file of a package, of a whole package unpacked, and of its number of files: several times the pinned ones."""
+LOCK = ".emoji.lock"
+_SCRATCH = "emoji-building-"
 
 
 @dataclass(frozen=True)
@@ -118,14 +124,25 @@ def _slug(text: str) -> str:
 # --- reading the packages ----------------------------------------------------------------------------------------
 
 def _members(tarball: Path, wanted: Iterable[str] | None = None, prefix: str = "") -> dict[str, bytes]:
-    """Contents of the members asked for (or all regular files below `prefix`), in memory: nothing is extracted."""
-    names = set(wanted or ())
+    """Contents of the members asked for (or all regular files below `prefix`), in memory: nothing is extracted, so names,
+    links and devices in the archive lead nowhere. InputError where it is damaged or too large unpacked."""
+    names, found, total = set(wanted or ()), {}, 0
     try:
         with tarfile.open(tarball, "r:gz") as archive:
-            return {m.name: archive.extractfile(m).read() for m in archive
-                    if m.isfile() and (m.name in names or (prefix and m.name.startswith(prefix)))}
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            for number, member in enumerate(archive, 1):
+                total += max(0, member.size)
+                # A sparse file's size is what it unfolds to.
+                if number > MEMBERS or member.size > MEMBER_BYTES or total > ARCHIVE_BYTES:
+                    raise InputError(f"{tarball} unpacks to more than a package of drawings holds ({MEMBERS:,} files of "
+                                     f"{MEMBER_BYTES / 1e6:.0f} MB, {ARCHIVE_BYTES / 1e6:.0f} MB in all); fetch it again")
+                if not member.isfile() or not (member.name in names or (prefix and member.name.startswith(prefix))):
+                    continue
+                if member.name in found:
+                    raise InputError(f"{tarball} holds {member.name!r} twice; fetch it again")
+                found[member.name] = archive.extractfile(member).read()
+    except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError, OverflowError) as error:
         raise InputError(f"{tarball} can't be read as a package tarball ({error}); fetch it again") from error
+    return found
 
 
 class _IconSet:
@@ -135,14 +152,22 @@ class _IconSet:
         members = _members(tarball, ("package/icons.json", "package/chars.json"))
         try:
             icons = json.loads(members["package/icons.json"])
-            self.icons: dict[str, dict[str, Any]] = icons["icons"]
-            # An alias that turns or mirrors its parent is another picture.
-            self.aliases = {name: entry["parent"] for name, entry in icons.get("aliases", {}).items()
-                            if set(entry) == {"parent"}}
             self.size = icons.get("width", 16), icons.get("height", 16)
-            self.names = json.loads(members.get("package/chars.json", b"{}"))
-        except (KeyError, ValueError) as error:
+            self.icons: dict[str, dict[str, Any]] = icons["icons"]
+            for icon in self.icons.values():
+                if not isinstance(icon["body"], str) or not all(
+                        isinstance(number, (int, float)) and abs(number) < 1e6 for number in self._canvas(icon)):
+                    raise ValueError("an icon without body or with an absurd size")
+            # An alias that turns or mirrors its parent is another picture.
+            self.aliases = {name: str(entry["parent"]) for name, entry in icons.get("aliases", {}).items()
+                            if set(entry) == {"parent"}}
+            self.names = {code: str(name) for code, name in json.loads(members.get("package/chars.json", b"{}")).items()}
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{tarball} is no Iconify package ({error}); fetch it again") from error
+
+    def _canvas(self, icon: Mapping[str, Any]) -> tuple[float, float, float, float]:
+        """width, height, left and top."""
+        return (icon.get("width", self.size[0]), icon.get("height", self.size[1]), icon.get("left", 0), icon.get("top", 0))
 
     def find(self, names: Sequence[str]) -> str | None:
         """The first icon called by one of `names`, by alias, or by the name without hyphens (FxEmoji's way)."""
@@ -155,10 +180,9 @@ class _IconSet:
     def svg(self, name: str) -> str:
         """A whole SVG document, on a square canvas."""
         icon = self.icons[name]
-        width, height = icon.get("width", self.size[0]), icon.get("height", self.size[1])
+        width, height, left, top = self._canvas(icon)
         side = max(width, height)
-        left = icon.get("left", 0) - (side - width) / 2
-        top = icon.get("top", 0) - (side - height) / 2
+        left, top = left - (side - width) / 2, top - (side - height) / 2
         return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
                 f'viewBox="{left:g} {top:g} {side:g} {side:g}">{icon["body"]}</svg>')
 
@@ -169,7 +193,10 @@ def read_concepts(tarballs: Mapping[str, Path], sources: Sequence[Source] = SOUR
     openmoji = _members(tarballs["openmoji"], (TABLE,), "package/black/svg/")
     try:
         table = json.loads(openmoji[TABLE])
-    except (KeyError, ValueError) as error:
+        if not all("skintone" in row and isinstance(row[key], str) for row in table
+                   for key in ("annotation", "hexcode", "group", "subgroups")):
+            raise ValueError("a field is no text")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{tarballs['openmoji']} has no readable {TABLE} ({error}); fetch it again") from error
     sets = {name: _IconSet(tarballs[name]) for name in by_publisher if name != "openmoji"}
     also = defaultdict(set)
@@ -186,10 +213,12 @@ def read_concepts(tarballs: Mapping[str, Path], sources: Sequence[Source] = SOUR
         names = list(dict.fromkeys([*first, *sorted(set().union(*(also[n] for n in first)))]))
         svg = {p: icons.svg(found) for p, icons in sets.items() if (found := icons.find(names))}
         if drawing := openmoji.get(f"package/black/svg/{row['hexcode']}.svg"):
-            svg["openmoji"] = drawing.decode("utf-8")
+            svg["openmoji"] = drawing.decode("utf-8", "replace")
         drawn = {m: [p for p in svg if by_publisher[p].modality is m] for m in Modality}
         if len(drawn[_P]) >= MIN_PHOTOS and len(drawn[_S]) >= MIN_SKETCHES:
             name = class_name(row["annotation"])
+            if not name:
+                raise InputError(f"{tarballs['openmoji']}: no folder can be named after the concept {row['annotation']!r}")
             if name in concepts:
                 raise InputError(f"{tarballs['openmoji']}: two concepts are called '{name}'; the pinned version has none")
             concepts[name] = Concept(name, row["hexcode"], row["group"], svg)
@@ -243,12 +272,21 @@ def _checked(sources: Sequence[Source], folder: Path) -> dict[str, Path]:
 
 # --- building ----------------------------------------------------------------------------------------------------
 
+_ELSEWHERE = re.compile(r"<(?:\w+:)?(?:image|feImage)\b|<!DOCTYPE|<!ENTITY|<\?xml-stylesheet|@import", re.IGNORECASE)
+
+
 def rasterise(svg: str, size: int) -> bytes:
-    """An SVG as PNG bytes, size x size pixels, on white."""
+    """An SVG as PNG bytes, size x size pixels, on white. InputError where it can't be drawn, or refers to other files."""
     import resvg_py
 
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff",
-                                       skip_system_fonts=True))
+    # The renderer would draw any picture of this machine that a document names, and unfold entities into names.
+    if _ELSEWHERE.search(svg):
+        raise InputError("a drawing refers to a file, an embedded picture or an entity of its own; those are not followed")
+    try:
+        return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff",
+                                           skip_system_fonts=True))
+    except ValueError as error:
+        raise InputError(f"a drawing is no readable SVG ({error})") from error
 
 
 def _recipe(sources: Sequence[Source], size: int) -> str:
@@ -260,20 +298,30 @@ def _recipe(sources: Sequence[Source], size: int) -> str:
 
 
 def find_built(cache: Path, size: int = 128, sources: Sequence[Source] = SOURCES) -> Path | None:
-    """The finished build in `cache`, or None."""
+    """The finished build in `cache`, every byte of its pictures as it was drawn; None where there is none, or it is damaged,
+    which is said."""
     folder = Path(cache) / f"emoji-{_recipe(sources, size)[:12]}"
     if not (folder / "manifest.json").is_file():
         return None
-    pictures = sum(1 for _ in folder.glob("*/*/*.png"))
-    # A folder that lost pictures is drawn again rather than trained on.
-    return folder if pictures == read_manifest(folder)["pictures"] else None
+    try:
+        # A folder that lost pictures, or bytes of them, is drawn again rather than trained on.
+        if whole(folder):
+            return folder
+        reason = f"pictures in {folder} are not as they were drawn"
+    except (InputError, OSError) as error:
+        reason = str(error)
+    complain(f"{reason}; the emoji data set has to be drawn again")
+    return None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A build's manifest; InputError where it is damaged."""
     try:
-        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if not all(isinstance(count, int) for count in found["per_publisher"].values()):
+            raise ValueError("a field has another type")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'manifest.json'} can't be read ({error}); delete {folder} and run again") from error
 
 
@@ -282,13 +330,25 @@ def digest(folder: Path) -> str:
     return read_manifest(folder)["digest"]
 
 
+def whole(folder: Path) -> bool:
+    """Whether a build's pictures are, byte for byte, those that were drawn."""
+    digests = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+               for path in folder.glob("*/*/*.png")}
+    return _over_all(digests) == read_manifest(folder).get("digest")
+
+
+def _over_all(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(f"{p} {d}\n" for p, d in sorted(digests.items())).encode()).hexdigest()
+
+
 def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: bool = True,
           sources: Sequence[Source] = SOURCES) -> Path:
     """The data set's folder in `cache`, built there once: fetched with npm, or read from the folder `tarballs`.
 
-    size: side of the pictures in pixels; `tarballs` defaults to $TCN_EMOJI_TARBALLS. Works offline once built.
-    Raises InputError where npm, the network, a tarball or disk space is missing, saying what to do; a failed build
-    leaves nothing behind.
+    size: side of the pictures in pixels; `tarballs` defaults to $TCN_EMOJI_TARBALLS. Works offline once built, also from
+    a cache that can't be written. Pictures that are no longer as they were drawn are drawn again, which is said. One
+    process builds, others wait for it. Raises InputError where npm, the network, a tarball or disk space is missing, saying
+    what to do; a failed build leaves nothing behind but its lock, a killed one a folder that the next removes.
     """
     cache = Path(cache)
     if found := find_built(cache, size, sources):
@@ -301,15 +361,21 @@ def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: 
         if free < ROOM_BYTES:
             raise InputError(f"no room for the emoji drawings: {ROOM_BYTES / 1e6:.0f} MB are needed in {cache}, "
                              f"{free / 1e6:.0f} MB are free; free some space or pass another folder with --cache")
-        with tempfile.TemporaryDirectory(prefix="emoji-building-", dir=cache) as scratch:
-            folder = Path(tarballs) if tarballs else Path(scratch) / "tarballs"
-            if not tarballs:
-                folder.mkdir()
-                _fetch(sources, folder, progress)
-            made = Path(scratch) / "made"
-            _draw(read_concepts(_checked(sources, folder), sources), made, size, sources, progress)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(made, target)
+        with lock(cache / LOCK, "drawing the emoji data set", None):
+            if found := find_built(cache, size, sources):
+                return found
+            for left in cache.glob(f"{_SCRATCH}*"):  # of killed builds: nobody else builds now
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache) as scratch:
+                folder = Path(tarballs) if tarballs else Path(scratch) / "tarballs"
+                if not tarballs:
+                    folder.mkdir()
+                    _fetch(sources, folder, progress)
+                made = Path(scratch) / "made"
+                _draw(read_concepts(_checked(sources, folder), sources), made, size, sources, progress)
+                if target.exists():
+                    os.replace(target, Path(scratch) / "earlier")
+                os.replace(made, target)
     except OSError as error:
         raise InputError(f"building the emoji drawings in {cache} failed ({error.strerror or error}); free some space or "
                          f"pass another folder with --cache") from error
@@ -322,7 +388,10 @@ def _draw(concepts: Sequence[Concept], folder: Path, size: int, sources: Sequenc
 
     def one(job: tuple[str, str]) -> tuple[str, str]:
         path, svg = job
-        picture = rasterise(svg, size)
+        try:
+            picture = rasterise(svg, size)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; fetch the publisher's package again") from error
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(picture)
         return path, hashlib.sha256(picture).hexdigest()
@@ -335,7 +404,7 @@ def _draw(concepts: Sequence[Concept], folder: Path, size: int, sources: Sequenc
         counts[path.rsplit("/", 1)[1].removesuffix(".png")] += 1
     (folder / "LICENSES.md").write_text(_licences(sources), encoding="utf-8")
     manifest = {
-        "digest": hashlib.sha256("".join(f"{p} {d}\n" for p, d in sorted(digests.items())).encode()).hexdigest(),
+        "digest": _over_all(digests),
         "size": size, "pictures": len(digests), "per_publisher": dict(sorted(counts.items())),
         "renderer": f"resvg-py {importlib.metadata.version('resvg-py')}",
         "packages": {s.publisher: {"package": s.package, "version": s.version, "sha256": s.sha256} for s in sources},

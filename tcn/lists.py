@@ -22,6 +22,7 @@ PARTS: Mapping[str, tuple[str, str]] = {
     "train_sketches": ("seen", "sketches"), "heldout_sketches": ("seen", "sketches"), "query": ("unseen", "sketches"),
     "train_photos": ("seen", "photos"), "gallery": ("unseen", "photos")}
 """The lists that can be published: the role of their classes, and what they name."""
+_LABEL_DIGITS = 9
 _CHECKOUTS = ("", "dataset", "datasets", "data")
 """Where a checkout of such a repository keeps its data sets' folders."""
 
@@ -86,15 +87,21 @@ def read_lines(path: Path) -> list[tuple[int, str, int]]:
         name, _, label = line.rpartition(" ")
         name = name.rstrip()
         if not name:
-            raise InputError(f"{path}, line {number}: '{line}' holds no space; expected 'path label'")
+            raise InputError(f"{path}, line {number}: '{_short(line)}' holds no space; expected 'path label'")
         if label not in values:
             if not (label.isascii() and label.isdigit()):
-                raise InputError(f"{path}, line {number}: label '{label}', after the last space, is no number")
+                raise InputError(f"{path}, line {number}: label '{_short(label)}', after the last space, is no number")
+            if len(label) > _LABEL_DIGITS:
+                raise InputError(f"{path}, line {number}: label {_short(label)} is too large; labels count classes from 0")
             values[label] = int(label)
         found.append((number, name, values[label]))
     if not found:
         raise InputError(f"list file {path} is empty")
     return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_names(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ import pickle
 import re
 import sys
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
             vectors, description = _from_table(source, names)
         else:
             vectors, description = _from_vocabulary(source, names)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{source}: the compressed file is cut off or damaged ({error}); fetch it again"
                          ) from error
     except OSError as error:
@@ -370,19 +371,65 @@ def _read_binary(chunks: Iterator[bytes], offset: int, source: Path, wanted: _Wa
 
 # --- pickled vectors in circulation -------------------------------------------------------------------------
 
-_ADMITTED = frozenset({
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-    *((f"numpy.{core}.{module}", name) for core in ("core", "_core") for module, name in (
-        ("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))),
-})
-"""All that a pickled dictionary of names and arrays needs; none of it runs code of the file's choosing."""
+# A pickle is a program. numpy's own loaders trust it: a dtype whose flags it forges makes an array of bytes one of addresses,
+# and reading that runs wherever the file points. So nothing of numpy is handed to it, only these plain stand-ins.
+
+class _Kind:
+    """Stands in for numpy.dtype: plain numbers only."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(f2|f4|f8|[iu][1248]|b1)", code):
+            raise InputError(f"it holds values of type {code!r}, which are no numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if not (isinstance(state, tuple) and len(state) >= 5 and state[1] in ("<", ">", "|", "=") and state[2:5] == (None,) * 3):
+            raise InputError("it describes a type of numbers that plain arrays don't have")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for numpy.ndarray."""
+
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, fortran, raw = state
+        self.values = _numbers(raw, kind, shape, "F" if fortran else "C")
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        if self.values is None:
+            raise ValueError("an array without contents")
+        return np.array(self.values, dtype=dtype)
+
+
+def _numbers(raw: bytes | str, kind: _Kind, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+    if isinstance(raw, str):  # bytes of Python 2
+        raw = raw.encode("latin1")
+    return np.frombuffer(bytes(raw), kind.dtype).reshape(shape, order=order)
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise InputError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_ADMITTED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Kind, ("collections", "OrderedDict"): dict, ("_codecs", "encode"): _bytes,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda kind, shape, code: _Array() for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): lambda kind, raw: _numbers(raw, kind, ())[()] for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): lambda raw, kind, shape, order, *_: _numbers(raw, kind, shape, order)
+       for core in ("core", "_core")},
+}
+"""All that a pickled dictionary of names and arrays asks for, and what it gets."""
 
 
 class _OnlyArrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ADMITTED:
             raise InputError(f"it asks for {module}.{name}, which names and arrays don't need")
-        return super().find_class(module, name)
+        return _ADMITTED[module, name]
 
 
 def convert_pickle(source: Path, target: Path) -> int:
@@ -398,7 +445,7 @@ def convert_pickle(source: Path, target: Path) -> int:
         raise InputError(f"{source} is not converted: {error}") from error
     except OSError as error:
         raise InputError(f"{source} can't be read: {error.strerror}") from error
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except (Exception, RecursionError, MemoryError) as error:  # a damaged pickle raises nearly anything
         raise InputError(f"{source} is no readable pickle ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"{source} holds a {type(content).__name__}; expected a dictionary of class names "

@@ -1,11 +1,19 @@
 """The extension on digits: gradient reversal, blending, splits, the coupled model, runs that are kept, and the report's table."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import re
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
+import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +27,9 @@ from benchmarks import digits
 from benchmarks.store import Suite
 from reports import extension
 from tcn.config import InputError
+from tcn.files import lock
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_reversed_gradient_is_minus_weight_times_the_gradient():
@@ -285,6 +296,7 @@ def test_other_pictures_of_the_same_name_are_refused(finished, tmp_path, capsys)
     kept = json.loads(provenance.read_text())
     assert len(kept["data_digest"]) == 64
     provenance.write_text(json.dumps({**kept, "data_digest": "0" * 64}))
+    (provenance.parent / "SHA256SUMS").unlink()  # as of a run from before checksums were kept
     assert digits.main(["--output", str(place), *command[2:]]) == 2
     assert "other pictures of the same name" in capsys.readouterr().err
     result = place / "runs" / "source-only__seed0" / "result.json"
@@ -335,3 +347,205 @@ def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
     (tmp_path / "mnist_m_test_labels.txt").write_text("")
     with pytest.raises(InputError, match="names no pictures"):
         digits._mnist_m(tmp_path, "test")
+
+
+# --- nothing is lost ---------------------------------------------------------------------------------------------
+
+ONE_RUN = ("--seeds", "0", "--methods", "dann-coupled")
+
+
+def numbers(run: Path) -> tuple:
+    """All that a run measured: its history's bytes, and its result without the time it took."""
+    result = json.loads((run / "result.json").read_text())
+    return (run / "history.csv").read_bytes(), {k: v for k, v in result.items() if k != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> tuple:
+    """A run of 40 steps that nothing disturbed."""
+    place = tmp_path_factory.mktemp("straight")
+    assert digits.main(["--output", str(place), *ONE_RUN, "--steps", "40"]) == 0
+    return numbers(place / "runs" / "dann-coupled__seed0")
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_status_and_the_next_call_gives_the_same_numbers(number, status, straight, tmp_path, monkeypatch,
+                                                                              capsys):
+    monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
+    measure, calls = digits.accuracy, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 15:
+            os.kill(os.getpid(), number)
+        return measure(*arguments)
+
+    command = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
+    monkeypatch.setattr(digits, "accuracy", interrupted)
+    assert digits.main(command) == status and "the same command goes on" in capsys.readouterr().err
+    run = tmp_path / "runs" / "dann-coupled__seed0"
+    assert not (run / "result.json").exists() and not list(tmp_path.rglob("*.partial"))
+    monkeypatch.setattr(digits, "accuracy", measure)
+    assert digits.main(command) == 0 and "goes on after step 14" in capsys.readouterr().err
+    assert numbers(run) == straight and not list(run.glob("epoch-*.pt"))
+
+
+def test_kill_9_costs_no_digit(straight, tmp_path):
+    """A process of its own, killed when its second state is there; what a kill while writing leaves is added."""
+    arguments = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
+    code = f"from benchmarks import digits; digits.KEEP_SECONDS = 0; digits.main({arguments})"
+    run = tmp_path / "runs" / "dann-coupled__seed0"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(list(run.glob("epoch-*.pt"))) < 2 and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL  # else it was done before, and this test says nothing
+    for left in (run / "result.json.123.partial", tmp_path / "examples.png.123.partial", tmp_path / "results.csv.123.partial"):
+        left.write_text("{")
+    newest = max(run.glob("epoch-*.pt"), default=None)
+    if newest:  # the last one damaged besides: the one before it is taken
+        newest.write_bytes(newest.read_bytes()[:-500])
+    assert digits.main(["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]) == 0
+    assert numbers(run) == straight and not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_state_of_other_settings_is_named_and_not_taken_up(straight, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
+    task, run = digits.offline_task(16), tmp_path / "runs" / "dann-coupled__seed0"
+    run.mkdir(parents=True)
+    other = da.Settings("dann-coupled", steps=21, rate=0.01)
+    digits.train(task, other, torch.device("cpu"), "", progress=False, folder=run, digest=task.digest)
+    assert list(run.glob("epoch-*.pt"))
+    assert digits.main(["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]) == 0
+    assert "other settings or data; it is not taken up" in capsys.readouterr().err and numbers(run) == straight
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int):
+    """Files can't grow beyond `size` bytes in this block: what a full disk does, for any user."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_a_state_is_said_and_the_next_call_goes_on(straight, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
+    command = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
+    with file_size_limit(100_000):
+        assert digits.main(command) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"error: writing .*epoch-0002\.pt failed \(.*free some space", said) and "Traceback" not in said
+    assert not list(tmp_path.rglob("*.partial"))
+    assert digits.main(command) == 0 and numbers(tmp_path / "runs" / "dann-coupled__seed0") == straight
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes the superuser")
+def test_a_full_disk_is_said_and_room_is_all_that_is_needed(straight, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        command = ["--output", str(disk), *ONE_RUN, "--steps", "40"]
+        assert digits.main(command) == 2
+        assert re.search(r"error: writing .*no space left.*free some space", capsys.readouterr().err)
+        assert not (disk / "runs" / "dann-coupled__seed0" / "result.json").exists() and not list(disk.rglob("*.partial"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert digits.main(command) == 0 and numbers(disk / "runs" / "dann-coupled__seed0") == straight
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_two_calls_at_once_share_the_runs(finished, tmp_path):
+    root, command = finished
+    arguments = ["--output", str(tmp_path / "out"), *command[2:]]
+    other = subprocess.Popen([sys.executable, "benchmarks/digits.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (tmp_path / "out" / "runs").exists() and other.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert digits.main(arguments) == 0
+    _, err = other.communicate(timeout=120)
+    assert other.returncode == 0, err
+    for run in (root / "extension" / "runs").iterdir():
+        assert numbers(tmp_path / "out" / "runs" / run.name) == numbers(run)
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 5
+
+
+def test_a_run_that_another_process_holds_is_left_to_it_and_taken_over_from_a_dead_one(finished, tmp_path, capsys):
+    root, command = finished
+    place = tmp_path / "out"
+    shutil.copytree(root / "extension", place)
+    run = place / "runs" / "source-only__seed0"
+    (run / "result.json").unlink()
+    task, settings = digits.offline_task(16), da.Settings("source-only", 0, 6, image_size=16)
+    with lock(run / ".lock", "elsewhere"), pytest.raises(digits.Held, match=f"process {os.getpid()}"):
+        digits.run(task, task.digest, settings, place, torch.device("cpu"), "")
+    # a dead process's name stands in the file, and nobody holds it
+    (run / ".lock").write_text(json.dumps({"pid": 1, "host": "gone", "since": "2020-01-01 00:00:00"}))
+    assert digits.run(task, task.digest, settings, place, torch.device("cpu"), "")
+    assert numbers(run) == numbers(root / "extension" / "runs" / run.name)
+
+
+@pytest.mark.parametrize("name, change", [("result.json", lambda b: b.replace(b"0.", b"1.", 1)),
+                                          ("history.csv", lambda b: b[:40]),
+                                          ("result.json", lambda b: b""), ("config.json", lambda b: b"[]"),
+                                          ("provenance.json", None), ("SHA256SUMS", lambda b: b[:70])])
+def test_a_damaged_run_is_named_set_aside_and_run_again(name, change, finished, tmp_path, capsys):
+    root, command = finished
+    place = tmp_path / "out"
+    shutil.copytree(root / "extension", place)
+    run, kept = place / "runs" / "source-only__seed1", root / "extension" / "runs" / "source-only__seed1"
+    before = (run / name).read_bytes()
+    if change is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_bytes(change(before))
+        assert (run / name).read_bytes() != before
+    assert len(digits.summarise(place)) == 3  # left out of the table as long as it is damaged
+    assert digits.main(["--output", str(place), *command[2:]]) == 0
+    said = capsys.readouterr().err
+    assert f"source-only__seed1: not as it was written: {name}" in said
+    assert numbers(run) == numbers(kept) and (place / "damaged" / "source-only__seed1-1" / "result.json").exists()
+    assert len((place / "results.csv").read_text().splitlines()) == 5
+
+
+def test_checksums_are_of_the_form_that_other_tools_read(finished):
+    if not shutil.which("sha256sum"):
+        pytest.skip("no sha256sum here")
+    for run in (finished[0] / "extension" / "runs").iterdir():
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=run, check=True)
+
+
+@pytest.mark.parametrize("line, message", [("../0.png 7", "no file name"), ("/etc/0.png 7", "no file name"),
+                                           (".. 7", "no file name"),
+                                           ("0.png ²", "expected 'name label'"), ("0.png 12", "expected 'name label'"),
+                                           ("0.png", "expected 'name label'"), ("there_is_none.png 3", "can't be read")])
+def test_lists_of_mnist_m_name_pictures_of_their_folder_alone(line, message, tmp_path):
+    (tmp_path / "mnist_m_train").mkdir()
+    (tmp_path / "mnist_m_train_labels.txt").write_text(f"\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"line 2.*{message}|{message}.*line 2"):
+        digits._mnist_m(tmp_path, "train")
+    (tmp_path / "mnist_m_train_labels.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(InputError, match="no UTF-8 text"):
+        digits._mnist_m(tmp_path, "train")
+
+
+def test_photos_of_absurd_size_and_damaged_mnist_are_named(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (raw / name).write_bytes(b"\0\0\x08\x03garbage")
+    with pytest.raises(InputError, match="--mnist .*no MNIST there"):
+        digits.mnist_task(tmp_path, False, None, None)
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "wide.png")
+    with pytest.raises(InputError, match="wide.png can't be read as a picture .*pixels"):
+        digits._photo(tmp_path / "wide.png")
