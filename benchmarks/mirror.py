@@ -41,6 +41,15 @@ LOCKED_TRIES = 5
 """Times a write is tried while another process writes to the same SQLite store."""
 
 
+def import_mlflow() -> Any:
+    """MLflow, quiet; it takes seconds, so that it is imported when it is first needed."""
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return mlflow
+
+
 class Mirror:
     """Result folders repeated in MLflow: an experiment per profile, a parent run per suite, a child per cell."""
 
@@ -51,17 +60,13 @@ class Mirror:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(suite.output / STORE).resolve()}"
         self._local = "MLFLOW_TRACKING_URI" not in os.environ
         try:
-            import mlflow
-
-            logging.getLogger("mlflow").setLevel(logging.ERROR)
-            logging.getLogger("alembic").setLevel(logging.ERROR)
-            self.mlflow = mlflow
+            self.mlflow = import_mlflow()
             # One at a time: two processes would both make tables, experiment and parent run.
             with suite.lock("opening the MLflow store"):
                 if self._local:
                     self._make_store()
                 # A client of its own: MLflow's global address would outlive this suite in the environment.
-                self.client = mlflow.MlflowClient(tracking_uri=self.uri)
+                self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
                 self.experiment = self._experiment()
                 self.parent = self._parent(command)
                 self.client.update_run(self.parent, status="RUNNING")

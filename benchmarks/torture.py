@@ -341,9 +341,10 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
     Raises Lost where anything is. `each`: kills a round at most; within: seconds from the start in which moments are drawn.
     """
     import benchmarks.launch  # noqa: F401  imported here, so that each forked child has it
-    import benchmarks.mirror  # noqa: F401
-    import mlflow.tracking  # noqa: F401
     import reports.render  # noqa: F401
+    from benchmarks import mirror
+
+    mirror.import_mlflow()
 
     rng, count = random.Random(seed), Count()
     output.mkdir(parents=True, exist_ok=True)

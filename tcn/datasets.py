@@ -6,6 +6,7 @@ an absolute path. Paper: data sets.
 """
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import itertools
@@ -27,7 +28,7 @@ from tcn.lists import ListDirectory, read_list
 from tcn.words import normal_form
 
 __all__ = ["SPECS", "DatasetSpec", "Files", "Plan", "Split", "Survey", "available", "folders_there", "held_out", "load",
-           "read_list", "read_plan", "spec", "survey"]
+           "read_list", "read_plan", "shown", "spec", "survey"]
 
 DATA_ROOT_VARIABLE = "TCN_DATA"
 ROLES = ("seen", "validation", "unseen")
@@ -294,9 +295,13 @@ def _data_root(data_root: Path | None) -> Path | None:
     if data_root is None:
         return None
     data_root = Path(data_root).expanduser()
-    if not data_root.is_dir():
-        raise InputError(f"data root {data_root} (from {origin}) is not a folder; pass the folder that holds "
-                         f"the data sets")
+    try:
+        there = data_root.is_dir()
+    except OSError:  # a name too long, a folder above it closed
+        there = False
+    if not there:
+        raise InputError(f"data root {shown(data_root)} (from {origin}) is not a folder that can be opened; pass the folder that "
+                         f"holds the data sets")
     return data_root
 
 
@@ -318,7 +323,7 @@ def _locate(found: DatasetSpec, root: Path | None) -> _Place | str:
     try:
         places = [_place(found, one) for one in [root, *_named_after(found, root)]]
     except OSError as error:
-        raise InputError(f"{error.filename or root} can't be listed: {error.strerror}") from error
+        raise InputError(f"{shown(error.filename or root)} can't be listed: {error.strerror}") from error
     whole = [place for place in places if len(place.layout) == len(found.folders)]
     if len({place.root.resolve() for place in whole}) > 1:
         raise InputError(f"{found.title} is there more than once: {', '.join(str(one.root) for one in whole)}; leave one, "
@@ -338,7 +343,7 @@ def _named_after(found: DatasetSpec, root: Path) -> list[Path]:
     """Folders in `root` that are named after the data set."""
     with os.scandir(root) as entries:
         return sorted(Path(entry.path) for entry in entries
-                      if _compact(entry.name) in found.folder_names and entry.is_dir())
+                      if _compact(entry.name) in found.folder_names and _is(entry.is_dir))
 
 
 def _place(found: DatasetSpec, root: Path) -> _Place:
@@ -391,9 +396,10 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     class has fewer than five times as many, a fifth of it, at least one.
 
     Raises InputError with every problem at once: folders or classes missing, empty or unexpected, two folders
-    of one class, files of 0 bytes, listed files that are not there. With `strict` False these become notes, and
-    classes without both sketches and photos are left out. Other counts than expected, and stray files, are always
-    notes. Lists that contradict themselves or belong to another split are an error in any case.
+    of one class, files of 0 bytes, image names that are not UTF-8, listed files that are not there. With `strict`
+    False these become notes, and classes without both sketches and photos are left out. Other counts than expected,
+    and stray files, are always notes. Lists that contradict themselves or belong to another split are an error in any
+    case.
     """
     found = survey(dataset, split, data_root=data_root, cache=cache, progress=progress, emoji_tarballs=emoji_tarballs,
                    lists=lists, listings=listings)
@@ -436,9 +442,9 @@ class Survey:
 
     def as_error(self) -> str:
         """All problems in one message."""
-        shown = "\n".join(f"  - {problem}" for problem in self.problems)
-        return (f"{self.spec.title} in {self.root} is not as expected ({len(self.problems)} "
-                f"problem{'s' if len(self.problems) > 1 else ''}); nothing was changed:\n{shown}")
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        return (f"{self.spec.title} in {shown(self.root)} is not as expected ({len(self.problems)} "
+                f"problem{'s' if len(self.problems) > 1 else ''}); nothing was changed:\n{lines}")
 
 
 def survey(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, progress: bool = True,
@@ -464,7 +470,7 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
         trees = [_scan(root, folder, place.layout[folder], plan, problems, notes, progress, {} if listings is None else listings)
                  for folder in found.folders]
     except OSError as error:
-        raise InputError(f"{error.filename or root} can't be listed: {error.strerror}") from error
+        raise InputError(f"{shown(error.filename or root)} can't be listed: {error.strerror}") from error
     if dataset == "emoji":
         _compare_with_manifest(root, trees, problems)
     sketches, photos = trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):]
@@ -513,18 +519,18 @@ def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], 
     stray: list[str] = []
     for entry in sorted(os.scandir(root / where), key=lambda one: one.name):
         hidden = entry.name.startswith(".") or entry.name.casefold() in _NOT_CLASSES
-        if hidden or not entry.is_dir():
+        if hidden or not _is(entry.is_dir):
             stray.append(entry.name)
             continue
         name = by_form.get(normal_form(entry.name))
         if name is None:
             extra.append(entry.name)
         elif name in on_disk:
-            problems.append(f"{where}: folders '{on_disk[name]}' and '{entry.name}' are both class "
+            problems.append(f"{where}: folders '{shown(on_disk[name])}' and '{shown(entry.name)}' are both class "
                             f"'{name}'; merge them or remove one")
         else:
             on_disk[name] = entry.name
-    aliased = [f"'{its}' as '{name}'" for name, its in on_disk.items() if normal_form(its) != normal_form(name)]
+    aliased = [f"'{shown(its)}' as '{name}'" for name, its in on_disk.items() if normal_form(its) != normal_form(name)]
     if aliased:
         notes.append(f"{where}: {len(aliased)} class folder{'s' if len(aliased) > 1 else ''} with a known misspelling taken "
                      f"for the class: {', '.join(aliased)}")
@@ -534,7 +540,7 @@ def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], 
                         f"{_expected(lacking, plan)}{_did_you_mean(lacking, extra)}")
     if extra:
         problems.append(f"{where}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "
-                        f"{', '.join(extra)}; move {'them' if len(extra) > 1 else 'it'} elsewhere")
+                        f"{_some(extra, 20)}; move {'them' if len(extra) > 1 else 'it'} elsewhere")
 
     files: dict[str, list[tuple[str, int]]] = {}
     hollow: list[str] = []
@@ -543,6 +549,10 @@ def _scan(root: Path, folder: str, where: str, plan: Plan, problems: list[str], 
         files[name], others = _class_folder(root / where / on_disk[name], listings)
         stray += [f"{on_disk[name]}/{file}" for file in others]
         hollow += [f"{on_disk[name]}/{file}" for file, size in files[name] if size == 0]
+    unwritable = [one for one in stray if not _is_text(one) and one.lower().endswith(_IMAGE_ENDINGS)]
+    if unwritable:
+        problems.append(f"{where}: {len(unwritable)} image{'s' if len(unwritable) > 1 else ''} with a name that is not UTF-8, "
+                        f"which results can't hold: {_some(sorted(unwritable))}; rename {'them' if unwritable[1:] else 'it'}")
     empty = [name for name, images in files.items() if not images]
     if empty:
         problems.append(f"{where}: {len(empty)} class folder{'s' if len(empty) > 1 else ''} without any "
@@ -567,7 +577,8 @@ def _class_folder(path: Path, listings: Listings) -> tuple[list[tuple[str, int]]
         with os.scandir(key) as entries:
             for entry in entries:
                 name = entry.name
-                if not name.startswith(".") and name.lower().endswith(_IMAGE_ENDINGS) and entry.is_file():
+                if (not name.startswith(".") and name.lower().endswith(_IMAGE_ENDINGS) and _is_text(name)
+                        and _is(entry.is_file)):
                     images.append((name, entry.stat().st_size))
                 else:
                     others.append(name)
@@ -576,11 +587,35 @@ def _class_folder(path: Path, listings: Listings) -> tuple[list[tuple[str, int]]
     return listings[key]
 
 
+def _is_text(name: str) -> bool:
+    """Whether a file name can be written into a table: Python keeps bytes that are not UTF-8 as lone surrogates."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """`is_file` or `is_dir` of an entry; False for links in a circle, as for those that lead nowhere."""
+    try:
+        return kind()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
 def _did_you_mean(lacking: Sequence[str], extra: Sequence[str]) -> str:
     """A hint for every missing class that an unexpected folder nearly spells; nothing is taken for it unasked."""
-    hints = [f"'{folder}' for '{name}'" for name in lacking for folder in extra
-             if _edit_distance(normal_form(name), normal_form(folder)) <= (1 if len(name) < 6 else 2)]
+    forms = [(folder, normal_form(folder)) for folder in extra]
+    hints = [f"'{shown(folder)}' for '{name}'" for name in lacking for folder, form in forms
+             if _near(normal_form(name), form, 1 if len(name) < 6 else 2)]
     return f"; did you mean {', '.join(hints)}? Then rename" if hints else ""
+
+
+def _near(one: str, other: str, most: int) -> bool:
+    """Whether `most` edits make one into the other. What differs in more letters than that is told apart without trying: a
+    wrong folder may hold tens of thousands."""
+    if abs(len(one) - len(other)) > most or len(set(one) ^ set(other)) > 2 * most:
+        return False
+    return _edit_distance(one, other) <= most
 
 
 def _edit_distance(one: str, other: str) -> int:
@@ -602,10 +637,17 @@ def _expected(names: list[str], plan: Plan) -> str:
     return ", ".join(parts)
 
 
+def shown(name: object) -> str:
+    """A file name or path for a message: line feeds, control characters, direction marks, bytes that are not UTF-8 as escapes."""
+    text = str(name)
+    return text if text.isprintable() else "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
+
+
 def _some(items: Sequence[str], limit: int = 10) -> str:
     """The first few items, and how many more."""
     more = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown, items[:limit])) + (f" and {more} more" if more > 0 else "")
 
 
 def _compare_counts(trees: list[_Tree], plan: Plan, kind: str) -> list[str]:
@@ -616,9 +658,9 @@ def _compare_counts(trees: list[_Tree], plan: Plan, kind: str) -> list[str]:
     notes = []
     if different:
         worst = sorted(different, key=lambda name: -abs(counts[name] - plan.counts[kind][name]))
-        shown = _some([f"{name} {counts[name]} of {plan.counts[kind][name]}" for name in worst])
+        worst_first = _some([f"{name} {counts[name]} of {plan.counts[kind][name]}" for name in worst])
         notes.append(f"{where}: {len(different)} class{'es' if len(different) > 1 else ''} with other counts "
-                     f"than in the published lists: {shown}")
+                     f"than in the published lists: {worst_first}")
     total, expected = sum(counts.values()), plan.totals.get(kind)
     allowed = 0 if expected is None or not plan.totals_rounded else expected // 100
     if expected is not None and abs(total - expected) > allowed:
@@ -759,6 +801,8 @@ def _files(found: DatasetSpec, root: Path, entries: list[_Entry], label_of: Mapp
 
 def _digest(lines: Iterable[str]) -> str:
     """sha256 of the lines joined by line feeds; file names that are not UTF-8 keep their bytes."""
+    # A line feed in a file name must not pass for the end of a line. No line begins with a quote, so no two give the same.
+    lines = (repr(line) if "\n" in line else line for line in lines)
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -842,9 +886,9 @@ def _entries_of(listing: ListDirectory, trees: Sequence[_Tree], plan: Plan, prob
         found[part] = its
         source = listing.used[part]
         if missing:
-            shown = _some([f"line {one.number} ({one.prefix}/{one.written}/{one.file})" for one in missing], 5)
-            problems.append(f"{listing.path / source}: {len(missing):,} of {len(lines):,} listed files are not on disk: {shown}; "
-                            f"restore them, or go by the folders with --lists none")
+            examples = _some([f"line {one.number} ({one.prefix}/{one.written}/{one.file})" for one in missing], 5)
+            problems.append(f"{listing.path / source}: {len(missing):,} of {len(lines):,} listed files are not on disk: "
+                            f"{examples}; restore them, or go by the folders with --lists none")
         unnamed = sorted(set(plan.of(list_files.PARTS[part][0])) - {line.name for line in lines})
         if unnamed:
             problems.append(f"{listing.path / source}: no line for {len(unnamed)} class{'es' if len(unnamed) > 1 else ''}: "

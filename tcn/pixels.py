@@ -2,16 +2,20 @@
 
 In: a `Files` list and the digest of its data set. Out: `Pixels`, squares of uint8 read from memory-mapped files.
 A store is one folder for a data set's contents and one size: `colour.u8` and `grey.u8` hold slots of 3 or 1 bytes a
-pixel one after the other, `index.jsonl` says which file is in which slot, with a checksum. Both only grow, pixels before
-the lines that speak of them, so what is cut off at any moment is at most the last lines' worth.
+pixel one after the other, `index.jsonl` says which file is in which slot, with a checksum of the pixels and one of the
+line. Both only grow, pixels before the lines that speak of them, so what is cut off at any moment is at most the last
+lines' worth.
 """
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import threading
 import warnings
 import zlib
 from collections import deque
@@ -19,24 +23,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 from torch import Tensor
 from tqdm import tqdm
 
+from tcn import files as storage
 from tcn.config import InputError
-from tcn.datasets import Files
+from tcn.datasets import Files, shown
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: two processes that decode at once are then not kept apart
-    fcntl = None
-
-FORMAT = "rgb-bilinear-2"
-"""Enters a store's name: what `decode` makes of a file."""
+FORMAT = "rgb-bilinear-3"
+"""Enters a store's name: what `decode` makes of a file, and how a store is laid out."""
+MOST_PIXELS = 89_478_485
+"""Largest image that is read: where Pillow begins to warn, a quarter of a gigabyte at 3 bytes a pixel."""
+LONGEST_SIDE = 65_535
+"""Longest side that is read, as of JPEG: a strip of one pixel by millions takes 256 times its size to resize."""
 CHANNELS = {"colour": 3, "grey": 1}
 _TOGETHER = 128
 """Files decoded between two lines of the index: what a killed process loses."""
@@ -48,15 +52,78 @@ _SPARE = 50_000_000
 Item, Made = TypeVar("Item"), TypeVar("Made")
 
 
+_GIF = threading.Lock()
+
+
+@contextlib.contextmanager
+def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """A JPEG, PNG, GIF or BMP file, whatever its name, whose declared size is bearable; its pixels are read in the block, the
+    first picture of an animation.
+
+    Raises OSError saying what is wrong, without the file's name, for whatever image libraries raise, also in the block. No
+    memory is taken for what is too large, and no other kind of file is tried: Pillow would hand some (EPS) to other programs.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(source, "rb")) if isinstance(source, Path) else source
+            image = stack.enter_context(_reader(file))
+            width, height = image.size
+            if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
+                raise Image.DecompressionBombError(f"{width:,} x {height:,} pixels")
+            yield image
+    except MemoryError:
+        raise
+    except Exception as error:  # image libraries raise many kinds for a bad file
+        raise OSError(_what_is_wrong(error)) from error
+
+
+def _reader(file: IO[bytes]) -> Image.Image:
+    """Header read, no pixels. Not by `Image.open`, which only warns of some sizes that are too large."""
+    start = file.read(8)
+    file.seek(0)
+    if start[:6] in (b"GIF87a", b"GIF89a"):  # a frame may be larger than the file's own size: there only Pillow looks
+        with _GIF, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return GifImagePlugin.GifImageFile(file)
+    if start[:3] == b"\xff\xd8\xff":
+        return JpegImagePlugin.jpeg_factory(file)
+    if start == b"\x89PNG\r\n\x1a\n":
+        return PngImagePlugin.PngImageFile(file)
+    if start[:2] == b"BM":
+        return BmpImagePlugin.BmpImageFile(file)
+    raise OSError("not a JPEG, PNG, GIF or BMP image" if start else "0 bytes")
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        number = re.search(r"\((\d+) pixels\)", str(error))
+        declared = f"{int(number[1]):,} pixels" if number else str(error)
+        return (f"it declares {declared}, more than the {MOST_PIXELS:,} pixels, or {LONGEST_SIDE:,} a side, that are read; scale "
+                f"it down if it is really so large")
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def decode(path: Path, size: int) -> np.ndarray:
-    """One image file as uint8 [size, size, 3], transparent parts on white. Raises OSError where unreadable."""
-    with Image.open(path) as image:
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB")
+    """One image file as uint8 [size, size, 3], transparent parts on white, 16 bits by their upper 8, turned as it is stored
+    (an EXIF orientation is not applied). Raises OSError saying what is wrong where unreadable."""
+    with opened(path) as image:
+        image = _in_colour(image)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(image)
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    key = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips to white
+        values = np.asarray(image).astype(np.int64)
+        grey = np.where(values == key, 255, values >> 8) if isinstance(key, int) else values >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if isinstance(key, tuple) and any("16" in str(tile.args) for tile in image.tile):
+        image.info["transparency"] = tuple(value >> 8 for value in key)  # 16-bit colour is read by its upper 8 bits
+    if image.mode in ("RGBA", "LA", "PA") or key is not None:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -194,7 +261,7 @@ class Store:
 
     @property
     def index_file(self) -> Path:
-        """One JSON line an image: [path, pool, slot, checksum]."""
+        """One JSON line an image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line without this]."""
         return self.folder / "index.jsonl"
 
     def bytes_of(self, pool: str) -> int:
@@ -202,7 +269,7 @@ class Store:
         return self.size * self.size * CHANNELS[pool]
 
     def index(self) -> dict[str, Slot]:
-        """What is there, by path; a line cut short ends it, and lines that speak of missing pixels don't count."""
+        """What is there, by path. Lines that were cut short or damaged, or speak of missing pixels, don't count."""
         room = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
         try:
             stat = self.index_file.stat()
@@ -219,12 +286,13 @@ class Store:
         lines = self.index_file.read_bytes().split(b"\n")[:-1]
         found: dict[str, Slot] = {}
         for line in lines:
-            try:
-                path, pool, number, checksum = json.loads(line)
-                if number < room[pool]:
-                    found[path] = Slot(pool, number, checksum)
-            except (ValueError, KeyError, TypeError):  # a line damaged on disk: its image is decoded again
+            entry, _, check = line.rpartition(b", ")
+            # A line damaged on disk could name another image's pixels: its image is decoded again.
+            if check != b"%d]" % zlib.crc32(entry):
                 continue
+            path, pool, number, checksum = json.loads(entry + b"]")
+            if number < room[pool]:
+                found[path] = Slot(pool, number, checksum)
         return found
 
     def _length(self, pool: str) -> int:
@@ -249,22 +317,20 @@ class Store:
         return [path for path in paths if zlib.crc32(pools[index[path].pool][index[path].number]) != index[path].checksum]
 
     def forget(self, paths: Sequence[str]) -> None:
-        """Take images out of the index, so that they are decoded again."""
+        """Take images out of the index, so that they are decoded again; to be called under `lock`."""
         gone, kept = set(paths), self.index()
-        partial = self.index_file.with_name(f"index.{os.getpid()}.partial")
-        partial.write_text("".join(_line(path, slot) for path, slot in kept.items() if path not in gone), encoding="utf-8")
-        os.replace(partial, self.index_file)
+        storage.write_bytes(self.index_file,
+                            "".join(_line(path, slot) for path, slot in kept.items() if path not in gone).encode())
 
     @contextlib.contextmanager
-    def lock(self, waiting: str) -> Iterator[None]:
-        """One process at a time decodes into a store; the system frees the lock of one that died."""
-        with open(self.folder / "lock", "w") as handle:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    print(waiting, flush=True)
-                    fcntl.flock(handle, fcntl.LOCK_EX)
+    def lock(self, doing: str) -> Iterator[None]:
+        """One process at a time decodes into a store; the system frees the lock of one that died. Whoever waits says for whom."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(storage.lock(self.folder / "lock", doing))
+            except storage.Held as held:
+                storage.complain(f"waiting for another process at the image cache {self.folder}: {held.holder}")
+                stack.enter_context(storage.lock(self.folder / "lock", doing, seconds=None))
             yield
 
     def add(self, root: Path, paths: Sequence[str], name: str, progress: bool) -> list[str]:
@@ -279,8 +345,11 @@ class Store:
         def one(path: str) -> tuple[str, np.ndarray | str]:
             try:
                 return path, _without_needless_channels(decode(root / path, self.size))
-            except Exception as error:  # image libraries raise many kinds for a bad file
-                return path, f"{root / path} ({type(error).__name__}: {error})"
+            except OSError as error:
+                return path, f"{shown(root / path)} ({error})"
+            except MemoryError:
+                raise InputError(f"out of memory while {shown(root / path)} was decoded; scale it down, or run where more memory "
+                                 f"is free: what is decoded already is kept") from None
 
         workers = os.cpu_count() or 1
         with contextlib.ExitStack() as stack:
@@ -324,7 +393,8 @@ class Store:
 
 
 def _line(path: str, slot: Slot) -> str:
-    return json.dumps([path, slot.pool, slot.number, slot.checksum]) + "\n"
+    entry = json.dumps([path, slot.pool, slot.number, slot.checksum])[:-1]
+    return f"{entry}, {zlib.crc32(entry.encode())}]\n"
 
 
 def _without_needless_channels(image: np.ndarray) -> np.ndarray:
@@ -347,15 +417,30 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
     key = hashlib.sha256(json.dumps([digest, size, FORMAT]).encode()).hexdigest()[:12]
     store = Store(cache / "pixels" / f"{_word(name)}-{size}-{key}", size)
     wanted = dict.fromkeys(files.paths)
-    index = store.index()
-    if present := [path for path in wanted if path in index]:
-        index = _mended(store, index, present)
-    if missing := [path for path in wanted if path not in index]:
-        _fill(store, files, missing, name, progress)
+    index: dict[str, Slot] = {}
+    try:
         index = store.index()
+        if present := [path for path in wanted if path in index]:
+            index = _mended(store, index, present)
+        if missing := [path for path in wanted if path not in index]:
+            _fill(store, files, missing, name, progress)
+            index = store.index()
+        pools = store.pools()
+    except OSError as error:
+        raise _unusable(store, error, f"{sum(path not in index for path in wanted):,} of {len(wanted):,} images") from error
     grey = np.array([index[path].pool == "grey" for path in files.paths], bool)
     slots = np.array([index[path].number for path in files.paths], np.int64)
-    return Pixels(Packed(store.pools(), grey, slots), files)
+    return Pixels(Packed(pools, grey, slots), files)
+
+
+def _unusable(store: Store, error: OSError, lacking: str) -> InputError:
+    """What to tell the user about a store that can't be read or written."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return InputError(f"writing the image cache {store.folder} failed ({reason}); free some space or pass another folder "
+                          f"with --cache: what is decoded already is kept")
+    return InputError(f"the image cache {store.folder} can't be used ({reason}), and {lacking} are not in it yet; make it a "
+                      f"folder that can be written, or pass another one with --cache")
 
 
 def _word(name: str) -> str:
@@ -371,35 +456,32 @@ def _mended(store: Store, index: dict[str, Slot], present: list[str]) -> dict[st
     bad = store.damaged(index, present)
     warnings.warn(f"image cache {store.folder}: {len(bad)} of {len(present)} images are damaged, the first {bad[0]!r}; "
                   f"they are decoded again", stacklevel=3)
-    with store.lock(f"waiting for another process that decodes into {store.folder}"):
+    with store.lock("forgetting damaged images"):
         store.forget(bad)
     return store.index()
 
 
 def _fill(store: Store, files: Files, missing: list[str], name: str, progress: bool) -> None:
     pixels = store.folder.parent
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    with store.lock(f"decoding {name}"):
+        there = store.index()  # another process may have been at it meanwhile
+        missing = [path for path in missing if path not in there]
+        # How many are grey shows only when they are decoded: `add` stops where colour leaves no room after all.
+        needed = len(missing) * store.bytes_of("grey")
         free = shutil.disk_usage(store.folder).free
-    except OSError as error:
-        raise InputError(f"the cache folder {pixels} can't be used ({error.strerror}); pass another with --cache") from error
-    try:
-        with store.lock(f"waiting for another process that decodes {name} into {store.folder}"):
-            there = store.index()  # another process may have been at it meanwhile
-            missing = [path for path in missing if path not in there]
-            # How many are grey shows only when they are decoded: `add` stops where colour leaves no room after all.
-            needed = len(missing) * store.bytes_of("grey")
-            if needed > free - _SPARE:
-                raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB at the least in "
-                                 f"{store.folder}, {free / 1e6:,.0f} MB are free; free some space or pass another folder "
-                                 f"with --cache")
-            _check_limit(pixels, needed, name)
-            broken = store.add(files.root, missing, name, progress)
-    except OSError as error:
-        raise InputError(f"writing the image cache {store.folder} failed ({error.strerror}); free some space or pass another "
-                         f"folder with --cache") from error
+        if needed > free - _SPARE:
+            raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB at the least in "
+                             f"{store.folder} and {_SPARE / 1e6:,.0f} MB to spare, {free / 1e6:,.0f} MB are free; free some "
+                             f"space or pass another folder with --cache")
+        _check_limit(pixels, needed, name)
+        broken = store.add(files.root, missing, name, progress)
     if broken:
-        more = f" and {len(broken) - 20} more" if len(broken) > 20 else ""
+        more = ""
+        if len(broken) > 20:
+            listed = store.folder / "unreadable.txt"
+            storage.write_bytes(listed, "".join(f"{one}\n" for one in broken).encode("utf-8", "backslashreplace"))
+            more = f" and {len(broken) - 20} more, all in {listed}"
         raise InputError(f"{len(broken)} unreadable image(s) in {name}: {'; '.join(broken[:20])}{more}; "
                          f"replace them with intact copies")
 
@@ -409,8 +491,14 @@ def sizes(cache: Path) -> dict[str, int]:
     folder = cache / "pixels"
     if not folder.is_dir():
         return {}
-    return {entry.name: sum(file.stat().st_size for file in entry.iterdir())
-            for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    return {entry.name: sum(_bytes_of(file) for file in entry.iterdir()) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # another process has just put it under its final name
+        return 0
 
 
 def _check_limit(pixels: Path, needed: int, name: str) -> None:
