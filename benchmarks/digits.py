@@ -16,7 +16,6 @@ import json
 import re
 import sys
 import time
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -33,6 +32,7 @@ from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
 from tcn import checkpoints
 from tcn.config import InputError
 from tcn.files import Held, complain, lock, sweep, write_bytes
+from tcn.pixels import opened
 from tcn.seeding import numpy_stream
 
 OFFLINE = "scikit-learn digits to the same blended with photos (offline, not MNIST)"
@@ -45,7 +45,6 @@ KEEP_SECONDS = 20.0
 """A run's state is kept when accuracies are read and so much time has passed: the laptop's runs never need it."""
 SHOWN = 10
 _SEALED = ("config.json", "history.csv", "provenance.json", "result.json")
-_PICTURE_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -158,16 +157,10 @@ def _photo(path: Path) -> np.ndarray:
 def _picture(path: Path, size: int | None = None) -> np.ndarray:
     """RGB pixels uint8 [H, W, 3], resized to `size`. InputError says what is wrong, without the path."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
-            with Image.open(path) as image:
-                if image.width * image.height > _PICTURE_PIXELS:
-                    raise InputError(f"{image.width} x {image.height} pixels, more than {_PICTURE_PIXELS:,}")
-                rgb = image.convert("RGB")
+        with opened(path) as image:
+            rgb = image.convert("RGB")
         return np.asarray(rgb if size is None else rgb.resize((size, size)))
-    except InputError:
-        raise
-    except Exception as error:  # a decoder may trip over anything in a damaged file
+    except OSError as error:
         raise InputError(str(error).removesuffix(".") or type(error).__name__) from error
 
 

@@ -151,11 +151,6 @@ class Mirror:
                                            "smoke": str(self.suite.smoke), "mlflow.source.name": command})
         return self._noted(self.suite.output / "mlflow.json", run.info.run_id)
 
-    def has(self, folder: CellFolder) -> bool:
-        """True where the cell's run stands finished in this store."""
-        run_id = self._run_id(folder.path / "mlflow.json") if self.alive else None
-        return bool(run_id) and self.client.get_run(run_id).info.status == "FINISHED"
-
     @contextlib.contextmanager
     def cell(self, folder: CellFolder) -> Iterator[CellMirror]:
         """The cell's MLflow run while it trains; closed as FINISHED, FAILED or KILLED by what happens inside."""

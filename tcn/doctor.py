@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 from tqdm import tqdm
 
 from tcn import datasets, emoji
 from tcn.config import InputError
 from tcn.datasets import SPECS, Listings, Split, Survey
+from tcn.pixels import opened
 
 OVERLAP = Path(datasets.__file__).parent / "splits" / "imagenet_overlap.yaml"
 SOURCES: Mapping[str, str] = {
@@ -119,12 +119,11 @@ def _content(path: Path) -> Content:
     except OSError as error:
         return Content(b"", f"can't be read: {error.strerror}")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             image.load()
         error = ""
-    except Exception as failure:  # image libraries raise many kinds for a bad file
-        known = not isinstance(failure, Image.UnidentifiedImageError)  # its message names the buffer, not the file
-        error = f"{type(failure).__name__}: {failure}" if known else "of no known image format" if data else "0 bytes"
+    except (OSError, MemoryError) as failure:
+        error = str(failure) or "out of memory"
     return Content(hashlib.sha256(data).digest(), error)
 
 

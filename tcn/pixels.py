@@ -27,7 +27,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from torch import Tensor
 from tqdm import tqdm
 
@@ -57,7 +57,7 @@ _GIF = threading.Lock()
 
 @contextlib.contextmanager
 def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
-    """A JPEG, PNG, GIF or BMP file, whatever its name, whose declared size is bearable; its pixels are read in the block, the
+    """A JPEG, PNG, GIF, BMP or WebP file, whatever its name, whose declared size is bearable; its pixels are read in the block, the
     first picture of an animation.
 
     Raises OSError saying what is wrong, without the file's name, for whatever image libraries raise, also in the block. No
@@ -79,7 +79,7 @@ def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
 
 def _reader(file: IO[bytes]) -> Image.Image:
     """Header read, no pixels. Not by `Image.open`, which only warns of some sizes that are too large."""
-    start = file.read(8)
+    start = file.read(12)
     file.seek(0)
     if start[:6] in (b"GIF87a", b"GIF89a"):  # a frame may be larger than the file's own size: there only Pillow looks
         with _GIF, warnings.catch_warnings():
@@ -87,11 +87,13 @@ def _reader(file: IO[bytes]) -> Image.Image:
             return GifImagePlugin.GifImageFile(file)
     if start[:3] == b"\xff\xd8\xff":
         return JpegImagePlugin.jpeg_factory(file)
-    if start == b"\x89PNG\r\n\x1a\n":
+    if start[:8] == b"\x89PNG\r\n\x1a\n":
         return PngImagePlugin.PngImageFile(file)
     if start[:2] == b"BM":
         return BmpImagePlugin.BmpImageFile(file)
-    raise OSError("not a JPEG, PNG, GIF or BMP image" if start else "0 bytes")
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":  # photos from the web under a .jpg name
+        return WebPImagePlugin.WebPImageFile(file)
+    raise OSError("not a JPEG, PNG, GIF, BMP or WebP image" if start else "0 bytes")
 
 
 def _what_is_wrong(error: Exception) -> str:
