@@ -6,6 +6,7 @@ Paper: semantic metric.
 """
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import hashlib
@@ -31,6 +32,7 @@ _RESPELLINGS = {"axe": "ax", "tablelamp": "table lamp"}
 """Names in the paper's data sets that an American vocabulary, or one without rare compounds, may lack."""
 _LONGEST_TOKEN = 4096
 _LARGEST_WIDTH = 10_000
+_LARGEST_VALUE = 1e18
 _BLOCK = 1 << 20
 
 
@@ -162,8 +164,9 @@ def _floats(fields: Sequence[str | bytes], where: str) -> np.ndarray:
 
 
 def _finite(values: np.ndarray, where: str) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise InputError(f"{where}: the vector holds a value that is not finite")
+    # Vectors are handed on in 32 bits, and lengths are sums of squares.
+    if not (np.abs(values) <= _LARGEST_VALUE).all():
+        raise InputError(f"{where}: the vector holds a value that is not finite, or above {_LARGEST_VALUE:g}")
     return values
 
 
@@ -276,7 +279,9 @@ def _read(stream: BinaryIO, source: Path, wanted: _Wanted) -> tuple[str, int, in
     _check_width(width, source, first)
     if count < 1:
         raise InputError(f"{source}: the header says that the file holds no words")
-    if _is_text(rest.partition(b"\n")[0]):
+    # A raw float may hold a line feed: a short first "line" alone says little.
+    line, _, _ = rest.partition(b"\n")
+    if _is_text(rest[:max(len(line), 4 * width, 256)]):
         return "word2vec text", _read_text(chunks, source, wanted, width, count), width
     body, offset = _chained(rest, stream), len(first) + 1
     return "word2vec binary", _read_binary(body, offset, source, wanted, width, count), width
@@ -288,12 +293,13 @@ def _check_width(width: int, source: Path, first: bytes) -> None:
                          f"word2vec header 'count width' or a GloVe line 'word v0 v1 ...'")
 
 
-def _is_text(line: bytes) -> bool:
-    """Whether a line is readable: a few hundred raw floats hardly ever are."""
+def _is_text(sample: bytes) -> bool:
+    """Whether bytes are readable, up to a character that is cut off at their end: raw floats hardly ever are."""
     try:
-        return line.decode("utf-8").replace("\t", " ").rstrip("\r").isprintable()
+        text = codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
         return False
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def _chained(head: bytes, stream: BinaryIO) -> Iterator[bytes]:

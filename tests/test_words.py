@@ -342,3 +342,17 @@ def test_a_damaged_pickle(tmp_path: Path) -> None:
     (tmp_path / "old.pkl").write_bytes(pickle.dumps({"cup": np.ones(3)})[:-10])
     with pytest.raises(InputError, match=r"old\.pkl is no readable pickle"):
         convert_pickle(tmp_path / "old.pkl", tmp_path / "new.csv")
+
+
+def test_a_line_feed_in_the_first_float_makes_no_text_of_a_binary(tmp_path):
+    """One binary file in 256 starts its first vector with the byte of a line feed: read as a line, it is a bare token."""
+    vectors = np.array([struct.unpack("<2f", b"\n\0\0\x3f" + struct.pack("<f", 2.0)), (0.25, 0.5)])
+    body = b"".join(name + b" " + struct.pack("<2f", *row) for name, row in zip((b"cat", b"axe"), vectors))
+    (tmp_path / "vectors.bin").write_bytes(b"2 2\n" + body)
+    np.testing.assert_allclose(load_words(tmp_path / "vectors.bin", ("cat", "axe"), unit=False).vectors, vectors, rtol=1e-7)
+
+
+def test_values_whose_squares_overflow_are_named(tmp_path):
+    (tmp_path / "words.csv").write_text("name,v0,v1\ncat,1,1e200\n")
+    with pytest.raises(InputError, match="words.csv, line 2.*above 1e.18"):
+        load_words(tmp_path / "words.csv", ("cat",))
