@@ -27,7 +27,8 @@ class Interrupted(KeyboardInterrupt):
 @contextlib.contextmanager
 def caught(*numbers: int) -> Iterator[None]:
     """Signals raise Interrupted in this block (default: SIGINT, SIGTERM, SIGHUP; those that the caller of the process had
-    ignored stay so); handlers are given back afterwards. Without effect outside the main thread."""
+    ignored stay so), also where a library makes another error of it; handlers are given back afterwards. Without effect
+    outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,6 +39,11 @@ def caught(*numbers: int) -> Iterator[None]:
             before[number] = signal.signal(number, _handle)
     try:
         yield
+    except Exception as error:
+        # An import that was interrupted may drop the signal and leave a module behind that works no more.
+        if interrupted := pending():
+            raise interrupted from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -54,10 +60,15 @@ def _handle(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
+def pending() -> Interrupted | None:
+    """The signal that has arrived in this block, if any."""
+    return Interrupted(_arrived[0]) if _arrived else None
+
+
 def check() -> None:
     """Raise the Interrupted that a library may have swallowed (Python drops exceptions in destructors and some callbacks)."""
-    if _arrived:
-        raise Interrupted(_arrived[0])
+    if error := pending():
+        raise error
 
 
 def status(error: KeyboardInterrupt) -> int:

@@ -1,7 +1,6 @@
 """One cell: skip, resume, finish or fail. Everything a reader needs is written as plain files in its folder."""
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import time
@@ -259,10 +258,10 @@ def _reason(error: BaseException, device: torch.device) -> str:
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     """The Ctrl-C behind an error: in the middle of torch.save it comes out as another one, raised while the half-written file
-    is closed."""
+    is closed; in the middle of an import, as anything."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    return error
+    return error or interrupts.pending()
 
 
 def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:

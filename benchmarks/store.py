@@ -124,7 +124,8 @@ class CellFolder:
 
     @contextlib.contextmanager
     def claim(self, about: str, seconds: float = 0.5) -> Iterator[None]:
-        """Be the only one who works on this cell. Raises tcn.files.Held, which says who does, after waiting so long (half a second: somebody may only have looked)."""
+        """Be the only one who works on this cell. Raises tcn.files.Held, which says who does, after waiting so long (half a
+        second: somebody may only have looked)."""
         with lock(self.path / LOCK, about, seconds):
             for folder in (self.path, self.path / "examples"):
                 sweep(folder)  # what is half-written now is a dead process's

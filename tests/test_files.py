@@ -1,6 +1,7 @@
 """Whole files or none, locks that die with their holder, and one orderly end on a signal."""
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -116,6 +117,12 @@ def test_a_signal_ends_in_order_and_a_swallowed_one_is_not_lost():
         with pytest.raises(interrupts.Interrupted):
             interrupts.check()  # somebody might have swallowed the first
     interrupts.check()  # over with the block
+    with pytest.raises(interrupts.Interrupted), interrupts.caught(signal.SIGUSR1):
+        with contextlib.suppress(interrupts.Interrupted):
+            signal.raise_signal(signal.SIGUSR1)
+        raise RecursionError("what a library, interrupted in the middle of an import, made of it")
+    with pytest.raises(RecursionError), interrupts.caught(signal.SIGUSR1):
+        raise RecursionError("without a signal")
     assert interrupts.status(KeyboardInterrupt()) == 130
 
 
