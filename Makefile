@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results/laptop
 PAPER ?= results/paper-on-a-laptop
+# Test files at once; each takes up to 3 GB of memory.
+JOBS ?= 2
 
 .PHONY: bench paper-on-a-laptop test speed torture ui setup lock clean help
 
@@ -32,7 +34,7 @@ paper-on-a-laptop: setup
 	exit $$failed
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 speed: setup
 	$(BIN)/python benchmarks/speed/run.py $(ARGS)

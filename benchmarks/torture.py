@@ -86,8 +86,8 @@ def _count_writes(at: int | None, after: bool, counter: Path | None) -> None:
         setattr(os, name, wrapped(getattr(os, name)))
 
 
-def _child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = None, after: bool = False,
-           counter: Path | None = None) -> int:
+def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = None, after: bool = False,
+          counter: Path | None = None) -> int:
     """Start the command in a process group of its own; returns its process id. `fresh`: a new interpreter, else a fork of this
     one, which has everything imported already."""
     if fresh:
@@ -103,6 +103,8 @@ def _child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = No
         out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # Whoever calls this may have put something of their own in their place.
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         from benchmarks import run_all
 
         if at is not None or counter is not None:
@@ -118,7 +120,7 @@ def _child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = No
         os._exit(status)
 
 
-def _ended(pid: int) -> int | None:
+def ended(pid: int) -> int | None:
     """Exit status of a child, negative for a signal; None while it runs."""
     found, status = os.waitpid(pid, os.WNOHANG)
     return None if not found else os.waitstatus_to_exitcode(status)
@@ -126,7 +128,7 @@ def _ended(pid: int) -> int | None:
 
 def _wait(pid: int, seconds: float) -> int | None:
     until = time.monotonic() + seconds
-    while (status := _ended(pid)) is None and time.monotonic() < until:
+    while (status := ended(pid)) is None and time.monotonic() < until:
         time.sleep(0.02)
     return status
 
@@ -292,10 +294,10 @@ def one_round(arguments: Sequence[str], output: Path, kills: int, rng: random.Ra
         group, fresh = rng.random() < 0.7, how == "a moment" and rng.random() < 0.15
         if how == "a write":
             # A call that resumes has less to write than the undisturbed one: a high number would never come.
-            pid = _child(arguments, log, False, rng.randint(1, max(1, writes // 8)), rng.random() < 0.5)
+            pid = child(arguments, log, False, rng.randint(1, max(1, writes // 8)), rng.random() < 0.5)
             status = _wait(pid, 600)
         else:
-            pid = _child(arguments, log, fresh)
+            pid = child(arguments, log, fresh)
             status = _wait(pid, rng.uniform(0, within) if how == "a moment" else 900)
             if status is None and how == "a moment":
                 how += _at_random(pid, group, rng)
@@ -352,7 +354,7 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
     shutil.rmtree(straight, ignore_errors=True)
     started = time.monotonic()
     counter = output / "writes.txt"
-    pid = _child([*arguments, "--no-report", "--output", str(straight)], output / "undisturbed.log", False, counter=counter)
+    pid = child([*arguments, "--no-report", "--output", str(straight)], output / "undisturbed.log", False, counter=counter)
     if _wait(pid, 3600) != 0:
         raise Lost(f"the undisturbed call did not end well; see {output / 'undisturbed.log'}")
     seconds, writes = time.monotonic() - started, int(counter.read_text())

@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
@@ -11,6 +15,48 @@ os.environ.setdefault("TQDM_MININTERVAL", "30")
 # Tests of the command must not find a reader's own data, store or cache.
 for name in ("TCN_DATA", "TCN_CACHE", "TCN_EMOJI_TARBALLS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root, weights and words for small runs of the command (small_suite.py)."""
+    from small_suite import make_place
+
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `run_all.py` in this process; returns status, standard output, standard error."""
+    from benchmarks import run_all
+
+    for name in ("TCN_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run_all.main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+# With several pytest-xdist workers each counts what it tried; the process that reports adds them up.
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand this worker's counts to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        from fuzzing import COUNTS
+
+        session.config.workeroutput["fuzzed"] = dict(COUNTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add a worker's counts."""
+    from fuzzing import COUNTS
+
+    COUNTS.update(getattr(node, "workeroutput", {}).get("fuzzed", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

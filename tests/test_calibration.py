@@ -3,11 +3,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from small_suite import make_place
 
 from benchmarks import calibration, experiments, launch_cost, provenance, run_all, runner
 from benchmarks.calibration import Calibration, Rate, ScoringShape, scoring_shape, training_shape
@@ -25,11 +23,6 @@ def planned(*variants: str, **settings) -> dict[str, experiments.Cell]:
     overrides = {**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}}
     return {cell.variant: cell for cell in experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], variants, [3],
                                                             overrides, False)}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return make_place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from small_suite import LIGHT, ONE, cells, light, make_place, places
+from mounts import read_only, small_disk
+from small_suite import LIGHT, ONE, cells, light, places
 
-from benchmarks import run_all, runner
+from benchmarks import runner, torture
 from benchmarks.mirror import Mirror
 from benchmarks.store import CellFolder, Suite
 from tcn import checkpoints, training
@@ -28,29 +29,39 @@ TCN = "quickdraw-1__tcn__seed3"
 FLOOR = "quickdraw-1__floor-svd__seed3"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return make_place(tmp_path_factory.mktemp("place"))
-
-
 @pytest.fixture
-def run(place, monkeypatch, capsys):
-    """Call the command on that place; returns status, standard output, standard error."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def run(place, command):
+    """The command on that place."""
+    return lambda *arguments: command(*light(place), *arguments)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run_all.main([*light(place), *arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
 
-    return call
+def arguments_of(place: Path, arguments: tuple[str, ...], epochs: int) -> list[str]:
+    return [*places(place, False), "--quick", "--no-report", *ONE, *arguments, *LIGHT, f"training.epochs={epochs}"]
 
 
 def started(place: Path, *arguments: str, epochs: int = 3, **options) -> subprocess.Popen:
-    """The command as a process of its own, with more epochs than one."""
-    return subprocess.Popen([sys.executable, "benchmarks/run_all.py", *places(place, False), "--quick", "--no-report", *ONE, *arguments,
-                             *LIGHT, f"training.epochs={epochs}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, **options)
+    """The command in a new interpreter, with more epochs than one."""
+    return subprocess.Popen([sys.executable, "benchmarks/run_all.py", *arguments_of(place, arguments, epochs)], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+class Forked:
+    """The command in a process that is a fork of this one: it has everything imported already, which takes longer than the rest."""
+
+    def __init__(self, place: Path, *arguments: str, epochs: int = 3) -> None:
+        output = Path(arguments[arguments.index("--output") + 1])
+        self.log = output.with_name(f"{output.name}-{time.monotonic_ns()}.log")
+        self.pid = torture.child(arguments_of(place, arguments, epochs), self.log, fresh=False)
+
+    def end(self, number: int | None = None, seconds: float = 200.0) -> tuple[int, str]:
+        """Send a signal, if any, and wait; the exit status (negative for a signal) and all that was printed."""
+        if number:
+            os.kill(self.pid, number)
+        until = time.monotonic() + seconds
+        while (status := torture.ended(self.pid)) is None:
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.02)
+        return status, self.log.read_text()
 
 
 def wait_for(condition, seconds: float = 90.0) -> None:
@@ -80,8 +91,8 @@ def metrics_of(output: Path, name: str) -> bytes:
 @pytest.fixture(scope="module")
 def straight(place) -> Path:
     """Three epochs of TCN, undisturbed."""
-    process = started(place, "--variants", "tcn", "--output", str(place / "straight"))
-    assert process.communicate(timeout=300) and process.returncode == 0
+    status, text = Forked(place, "--variants", "tcn", "--output", str(place / "straight")).end()
+    assert status == 0, text
     return place / "straight"
 
 
@@ -97,16 +108,15 @@ def test_sigterm_marks_the_cell_and_its_run_and_a_killed_call_is_closed_by_sync(
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "interrupted" and status["epochs_done"] >= 1
     assert runs(output) == {"": ["KILLED"], TCN: ["KILLED"]}
-    process = started(place, "--variants", "tcn", "--output", str(output))
+    process = Forked(place, "--variants", "tcn", "--output", str(output))
     wait_for(lambda: runs(output)[TCN] == ["RUNNING"])
-    process.kill()
-    process.communicate()
+    assert process.end(signal.SIGKILL)[0] == -signal.SIGKILL
     assert runs(output) == {"": ["RUNNING"], TCN: ["RUNNING"]}
     code, out, _ = run("--sync", "--output", str(output))
     assert code == 0 and "1 brought up to date" in out
     assert runs(output) == {"": ["KILLED"], TCN: ["KILLED"]}
-    process = started(place, "--variants", "tcn", "--output", str(output))
-    assert process.communicate(timeout=120) and process.returncode == 0
+    status, text = Forked(place, "--variants", "tcn", "--output", str(output)).end()
+    assert status == 0, text
     assert runs(output) == {"": ["FINISHED"], TCN: ["FINISHED"]}
     assert metrics_of(output, TCN) == metrics_of(straight, TCN)
     assert (folder / "checkpoint.pt").read_bytes() == (cells(straight)[TCN] / "checkpoint.pt").read_bytes()
@@ -114,11 +124,11 @@ def test_sigterm_marks_the_cell_and_its_run_and_a_killed_call_is_closed_by_sync(
 
 def test_two_calls_at_once_share_the_work(place, straight):
     output = place / "shared"
-    both = [started(place, "--variants", "tcn", "floor-svd", "hws", "--output", str(output), epochs=2) for _ in range(2)]
-    ends = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
-    counts = [tuple(int(word.split()[0]) for word in out.splitlines()[-1 - out.splitlines()[::-1].index(line)].split(", "))
-              for out, _ in ends for line in out.splitlines() if "already finished" in line]
+    both = [Forked(place, "--variants", "tcn", "floor-svd", "hws", "--output", str(output), epochs=2) for _ in range(2)]
+    ends = [process.end() for process in both]
+    assert [status for status, _ in ends] == [0, 0], ends
+    counts = [tuple(int(part.split()[0]) for part in line.split(", ")) for _, text in ends for line in text.splitlines()
+              if "already finished" in line]
     assert len(counts) == 2 and sum(ran for ran, _, _ in counts) == 3, ends
     assert all(ran + there == 3 and failed == 0 for ran, there, failed in counts)
     assert {name: states for name, states in runs(output).items()} == {
@@ -277,22 +287,9 @@ def test_a_server_killed_in_the_middle_and_back_later(place, tmp_path):
 
 # --- disk, memory, losses, clock -----------------------------------------------------------------------------
 
-@contextlib.contextmanager
-def small_disk(folder: Path, megabytes: int):
-    """A real file system of that size."""
-    folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
-                                           capture_output=True).returncode:
-        pytest.skip("only root may mount a small file system")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_disk_that_fills_up_while_training_costs_an_epoch_at_the_most(run, tmp_path):
     more, hws = ("--set", "training.epochs=3"), TCN.replace("tcn", "hws")
-    with small_disk(tmp_path / "disk", 300) as disk:
+    with small_disk(tmp_path / "disk", "300m") as disk:
         output = disk / "out"
         arguments = (*ONE, "--variants", "hws", "floor-svd", "--no-report", "--output", str(output), *more)
         original, filler = checkpoints.keep, disk / "filler"
@@ -319,7 +316,7 @@ def test_a_disk_that_fills_up_while_training_costs_an_epoch_at_the_most(run, tmp
 
 
 def test_too_small_a_disk_is_said_before_training(run, tmp_path):
-    with small_disk(tmp_path / "disk", 60) as disk:
+    with small_disk(tmp_path / "disk", "60m") as disk:
         code, _, err = run(*ONE, "--variants", "tcn", "--no-report", "--output", str(disk / "out"))
         assert code == 1 and "no room for this run's checkpoints" in err
 
@@ -338,24 +335,6 @@ def test_a_read_only_data_folder_works(place, run, tmp_path):
                            str(tmp_path / "cache"))
     assert code == 0 and "1 cell run" in out
 
-
-@contextlib.contextmanager
-def read_only(folder: Path):
-    """A folder that can't be written: mounted so for root, by its mode for others."""
-    if os.geteuid() == 0:
-        if subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True).returncode:
-            pytest.skip("no mounts here")
-        try:
-            subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
-            yield
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    else:
-        folder.chmod(0o555)
-        try:
-            yield
-        finally:
-            folder.chmod(0o755)
 
 
 def test_a_divergence_stops_the_cell_and_keeps_the_evidence(run, tmp_path):
@@ -419,11 +398,12 @@ def test_a_mirror_leaves_the_suite_open_while_another_call_works(run, tmp_path):
 
 
 def test_workers_and_driver_end_with_the_status_of_the_signal(place, tmp_path):
-    process = started(place, "--variants", "tcn", "--output", str(tmp_path / "out"), "--launcher", "processes", "--threads", "1",
-                      epochs=30)
+    process = Forked(place, "--variants", "tcn", "--output", str(tmp_path / "out"), "--launcher", "processes", "--threads", "1",
+                     epochs=30)
     wait_for(lambda: list((tmp_path / "out").glob("cells/*/epoch-0001.pt")))
-    process.send_signal(signal.SIGINT if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, 143) and "Traceback" not in err
+    # A shell may have left SIGINT ignored for what it runs in the background.
+    number = signal.SIGINT if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else signal.SIGTERM
+    status, text = process.end(number, 60)
+    assert status == 128 + number and "Traceback" not in text
     assert json.loads((cells(tmp_path / "out")[TCN] / "status.json").read_text())["state"] == "interrupted"
     assert runs(tmp_path / "out") == {"": ["KILLED"], TCN: ["KILLED"]}

@@ -18,8 +18,9 @@ import pytest
 from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
+from mounts import read_only
 from PIL import Image
-from test_hostile_images import numbers, read_only
+from test_hostile_images import numbers
 from trees import class_names
 
 from tcn import datasets, doctor

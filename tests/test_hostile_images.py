@@ -5,7 +5,6 @@ be mounted). What pixels should be is worked out from the numbers that were writ
 """
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import json
@@ -15,11 +14,9 @@ import re
 import resource
 import signal
 import struct
-import subprocess
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ import pytest
 from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
+from mounts import read_only, resize, small_disk
 from PIL import Image
 from test_images import listing
 from test_pixels import SIZE, named, pictures, store_of
@@ -60,37 +58,6 @@ def numbers(*shape: int, bits: int = 8, seed: int = 0) -> np.ndarray:
 def packed(folder: Path, names: list[str], cache: str = "c") -> np.ndarray:
     """All of `names` through the store."""
     return np.asarray(pack(listing(folder, names, [0] * len(names)), SIZE, folder / cache, "digest", "x", False).array)
-
-
-@contextlib.contextmanager
-def mounted(*arguments: str) -> Iterator[None]:
-    """A mount for the time of the block; the test is skipped where nothing may be mounted."""
-    try:
-        done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
-    except OSError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", arguments[-1]], check=True)
-
-
-@contextlib.contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """The folder can't be written in the block: mounted so for root, whom modes don't stop; by its modes for others."""
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() == 0:
-            stack.enter_context(mounted("--bind", str(folder), str(folder)))
-            subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
-        else:
-            for path in (*folder.rglob("*"), folder):
-                stack.callback(path.chmod, path.stat().st_mode)
-                path.chmod(path.stat().st_mode & 0o555)
-        with pytest.raises(OSError):
-            (folder / "probe").write_bytes(b"")
-        yield
 
 
 # --- what a file holds ------------------------------------------------------------------------------------------------
@@ -434,13 +401,13 @@ def test_a_real_disk_that_fills_up_while_decoding_keeps_what_is_whole(tmp_path, 
     monkeypatch.setattr(pixels.shutil, "disk_usage", lambda _: type("usage", (), {"free": 10**9}))  # others fill it meanwhile
     files, cache = named(tmp_path / "d", range(number)), tmp_path / "c"
     cache.mkdir()
-    with mounted("-t", "tmpfs", "-o", "size=400k", "tmpfs", str(cache)):
+    with small_disk(cache, "400k"):
         with pytest.raises(InputError, match=r"writing the image cache .* failed \(no space left on device\); free some space or "
                                              r"pass another folder with --cache: what is decoded already is kept"):
             pack(files, size, cache, "digest", "x", False)
         kept = pixels.Store(store_of(cache), size).index()
         assert 8 <= len(kept) < number
-        subprocess.run(["mount", "-o", "remount,size=8m", str(cache)], check=True)
+        resize(cache, "8m")
         for path in kept:
             (tmp_path / "d" / path).unlink()  # may not be needed again
         assert np.array_equal(pack(files, size, cache, "digest", "x", False).array, expected)

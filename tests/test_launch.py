@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from small_suite import ONE, cells, common, make_place
+from small_suite import ONE, cells, common
 
 from benchmarks import launch, run_all, runner
 from benchmarks.launch import Board, Ended, Failure, Job, Progress, seconds_left, share
@@ -26,11 +26,6 @@ from tcn.config import InputError
 
 VARIANTS = ("--variants", "floor-svd", "tcn", "--no-report", "--threads", "1")
 ONE_EPOCH_MORE = ("--set", "training.epochs=2")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return make_place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from small_suite import ONE, cells, common, make_place, places
+from small_suite import ONE, cells, common, places
 
 from benchmarks import provenance, reproduce, run_all
 from tcn.config import InputError
 
 NAME = "quickdraw-1__tcn__seed3"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return make_place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module", autouse=True)

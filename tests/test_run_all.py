@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from small_suite import ONE, cells, common, make_place
+from small_suite import ONE, cells, common
 from trees import make_tree
 
 from benchmarks import calibration, provenance, run_all, runner
@@ -16,23 +16,10 @@ from tcn import checkpoints
 from tcn.config import InputError
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return make_place(tmp_path_factory.mktemp("place"))
-
-
 @pytest.fixture
-def run(place, monkeypatch, capsys):
-    """Call the command on that place; returns status, standard output, standard error."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("TCN_DATA", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run_all.main([*common(place), *arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+def run(place, command):
+    """The command on that place."""
+    return lambda *arguments: command(*common(place), *arguments)
 
 
 @pytest.fixture(scope="module")

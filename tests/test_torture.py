@@ -5,15 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from small_suite import LIGHT, ONE, make_place, places
+from small_suite import LIGHT, ONE, places
 
 from benchmarks import torture
 from benchmarks.torture import Count, Lost
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory) -> list[str]:
-    place = make_place(tmp_path_factory.mktemp("place"))
+def grid(place) -> list[str]:
     return [*places(place, False), "--quick", "--threads", "1", *ONE, "--variants", "floor-svd", "tcn", *LIGHT, "training.epochs=3"]
 
 
