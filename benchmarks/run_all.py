@@ -357,7 +357,8 @@ def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, 
             interrupts.check()
             if holder := folder.holder():
                 if told.get(number) != holder:
-                    print(f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}: left to {holder}", flush=True)
+                    print(f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}: left to {holder}",
+                          flush=True)
                 told[number] = holder
                 elsewhere.append((number, folder))
                 continue

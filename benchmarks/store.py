@@ -143,7 +143,7 @@ class CellFolder:
 
     def damaged(self) -> list[str]:
         """Files of a finished cell, of CHECKED_BYTES at most, that are gone or not as they were sealed; larger ones that are
-        gone, but for the checkpoint, which no table is made of. Empty for a cell that an earlier version left without checksums."""
+        gone, but for the checkpoint, which no table is made of. Empty for a cell of an earlier version, without checksums."""
         path = self.path / SUMS
         if not path.exists():
             return []

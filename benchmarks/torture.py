@@ -380,8 +380,8 @@ def to_markdown(count: Count, command: str, machine: str) -> str:
     lines = [f"`{command}`", "", machine, "", "| killed at | while | kills |", "|---|---|---:|",
              *(f"| {how} | {at} | {number} |" for (how, at), number in sorted(count.kills.items())),
              f"| **all** | | **{count.total}** |", "",
-             f"- {sum(count.rounds.values())} round(s) run to the end ({', '.join(f'{n} {k}' for k, n in count.rounds.items())}): "
-             f"{count.values:,} values compared with the undisturbed run, all equal to the last bit.",
+             f"- {sum(count.rounds.values())} round(s) run to the end "
+             f"({', '.join(f'{number} {how}' for how, number in count.rounds.items())}): {count.values:,} values compared with the undisturbed run, all equal to the last bit.",
              f"- {count.files:,} files looked at right after a kill, all whole; {count.half_written:,} half-written ones, all "
              "under a name that nobody reads.",
              f"- {count.runs} MLflow runs, each there once, FINISHED, every metric of every step once.",
@@ -392,7 +392,7 @@ def to_markdown(count: Count, command: str, machine: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benchmarks/torture.py", description=__doc__.splitlines()[0],
-                                     epilog="Arguments after -- go to run_all.py instead of the small grid on the emoji drawings.")
+                                     epilog="Arguments after -- go to run_all.py instead of the small grid on emoji.")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where rounds are run; one is kept: the last")
     parser.add_argument("--kills", type=int, default=100, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments, not of the runs")
@@ -427,8 +427,7 @@ def _machine() -> str:
 
     record = provenance.collect(torch.device("cpu"))
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "mlflow") if name in record["versions"])
-    return f"{record['device']}, Python {record['python']}, {versions}, commit {str(record['commit'])[:10]}, {record['started'][:10]}" \
-        if "started" in record else f"{record['device']}, {versions}, commit {str(record['commit'])[:10]}"
+    return f"{record['device']}, Python {record['python']}, {versions}, commit {str(record['commit'])[:10]}"
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], sections: i
     texts = [[row[i] for row in rows] for i in range(len(columns))]
     natural = [max([len(column.name), *(len(text) for text in texts[i])]) for i, column in enumerate(columns)]
     least = [float(WIDE if column.wide else NARROW) for column in columns]
-    wraps = [(column.wrap or not column.numeric and width > LONGEST_WORD) and width > low for column, width, low in zip(columns, natural, least)]
+    wraps = [(column.wrap or not column.numeric and width > LONGEST_WORD) and width > low
+             for column, width, low in zip(columns, natural, least)]
     for size, letters, turned in SIZES:
         if letters == SIZES[2][1] and len(rows) + sections > LINES / 1.5:
             continue

@@ -236,8 +236,8 @@ def test_messages_command_no_terminal(hostile, tmp_path, capsys):
 
 
 def test_class_names_in_pictures_are_text(tmp_path):
-    frame = pd.DataFrame({"variant": "tcn", "seed": 0, "class": [escaping.visible(name) for name in HOSTILE], "value": 0.5, "hardness": range(len(HOSTILE)),
-                          "metric": "AP"})
+    frame = pd.DataFrame({"variant": "tcn", "seed": 0, "class": [escaping.visible(name) for name in HOSTILE], "value": 0.5,
+                          "hardness": range(len(HOSTILE)), "metric": "AP"})
     figure = figures.class_precision(frame)
     labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert labels[0].startswith("<script>") and all(len(label) <= 28 and label.isprintable() for label in labels)

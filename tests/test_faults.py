@@ -46,7 +46,7 @@ def started(place: Path, *arguments: str, epochs: int = 3, **options) -> subproc
 
 
 class Forked:
-    """The command in a process that is a fork of this one: it has everything imported already, which takes longer than the rest."""
+    """The command in a process that is a fork of this one: with everything imported, which takes longer than the rest."""
 
     def __init__(self, place: Path, *arguments: str, epochs: int = 3) -> None:
         output = Path(arguments[arguments.index("--output") + 1])

@@ -13,7 +13,8 @@ from benchmarks.torture import Count, Lost
 
 @pytest.fixture(scope="module")
 def grid(place) -> list[str]:
-    return [*places(place, False), "--quick", "--threads", "1", *ONE, "--variants", "floor-svd", "tcn", *LIGHT, "training.epochs=3"]
+    return [*places(place, False), "--quick", "--threads", "1", *ONE, "--variants", "floor-svd", "tcn", *LIGHT,
+            "training.epochs=3"]
 
 
 def test_a_grid_killed_four_times_loses_nothing(grid, tmp_path):
