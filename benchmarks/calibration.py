@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from benchmarks.runner import build_model
 from benchmarks.store import read_json, write_json
 from tcn import backbones, metrics, training
 from tcn.batches import PairSource
-from tcn.config import PARTS, Config, Modality, change, to_dict
+from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
 from tcn.datasets import Files
 from tcn.features import extract
+from tcn.files import complain
 from tcn.method import Ingredients
 from tcn.pixels import Pixels, decode, pack
 
@@ -143,8 +144,17 @@ class Calibration:
         """`force`: measure each anew. `say`: told what is measured, before it is."""
         self.cache, self.device, self._say, self._force = cache, device, say, force
         self.path = cache / FILE
-        self._known: dict[str, Any] = read_json(self.path) if self.path.exists() else {}
+        self._known = self._kept()
         self._fresh: set[str] = set()
+
+    def _kept(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {}
+        try:
+            return read_json(self.path, "its rates are measured anew")
+        except InputError as error:
+            complain(str(error))
+            return {}
 
     def training(self, cell: Cell) -> Rate:
         """Training pairs per second."""
@@ -172,19 +182,32 @@ class Calibration:
         identity = [what, shape if isinstance(shape, int) else asdict(shape), provenance.device_name(self.device),
                     torch.get_num_threads(), torch.__version__, _code()]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        if key not in self._known or (self._force and key not in self._fresh):
-            self._say(f"measuring once: {words}")
-            rate = measure()
-            # Another command may have measured something else meanwhile.
-            self._known = {**(read_json(self.path) if self.path.exists() else {}),
-                           key: {"of": identity, **asdict(rate), "measured": provenance.now()}}
-            write_json(self.path, self._known)
-            self._fresh.add(key)
-        return Rate(**{name: value for name, value in self._known[key].items() if name != "of"})
+        known = _rate_of(self._known.get(key))
+        if key in self._known and known is None:
+            complain(f"{self.path}: the entry {key} is damaged; measured anew")
+        if known is not None and not (self._force and key not in self._fresh):
+            return known
+        self._say(f"measuring once: {words}")
+        rate = replace(measure(), measured=provenance.now())
+        # Another command may have measured something else meanwhile.
+        self._known = {**self._kept(), key: {"of": identity, **asdict(rate)}}
+        write_json(self.path, self._known)
+        self._fresh.add(key)
+        return rate
 
     def _with_pictures(self, cell: Cell, measure: Callable[..., Rate]) -> Rate:
         with tempfile.TemporaryDirectory(prefix="tcn-calibration-") as folder:
             return measure(cell, self.device, Path(folder))
+
+
+def _rate_of(entry: Any) -> Rate | None:
+    """The rate that an entry of the file holds; None where it is damaged."""
+    try:
+        rate = Rate(**{name: value for name, value in entry.items() if name != "of"})
+        numbers = [value for name, value in asdict(rate).items() if name != "measured"]
+        return rate if all(value >= 0 for value in numbers) and rate.per_second > 0 and isinstance(rate.measured, str) else None
+    except (AttributeError, TypeError):
+        return None
 
 
 @functools.cache

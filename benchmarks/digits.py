@@ -341,10 +341,8 @@ def damaged(folder: Path) -> list[str]:
     bad = []
     for name in ("config.json", "provenance.json", "result.json"):
         try:
-            whole = isinstance(read_json(folder / name), dict)
+            read_json(folder / name)
         except InputError:
-            whole = False
-        if not whole:
             bad.append(name)
     if not (folder / SUMS).exists():
         return bad
@@ -389,7 +387,7 @@ def _finished(output: Path, tell: bool) -> Iterator[tuple[Path, dict[str, Any]]]
 
 def _refuse_other_task(task: Task, output: Path) -> None:
     for path in sorted((output / "runs").glob("*/result.json")):
-        with contextlib.suppress(InputError, AttributeError):  # a damaged one is met, and named, in its turn
+        with contextlib.suppress(InputError):  # a damaged one is met, and named, in its turn
             there = read_json(path).get("data")
             if there != task.name:
                 break

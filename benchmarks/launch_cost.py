@@ -4,7 +4,7 @@ In: cells, a Calibration, results that are already there. Out: a table, totals, 
 """
 from __future__ import annotations
 
-import csv
+import contextlib
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from benchmarks.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, 
 from benchmarks.experiments import FEEDS, Cell
 from benchmarks.launch import cores
 from benchmarks.runner import Material
-from benchmarks.store import CellFolder, read_json
+from benchmarks.store import CellFolder, read_config, read_json, read_rows
 from tcn import datasets, emoji
-from tcn.config import InputError, from_dict
+from tcn.config import InputError
 from tcn.datasets import Split
 
 LEDGER_PASSES = 8
@@ -133,16 +133,13 @@ def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, l
     found: dict[TrainingShape, list[float]] = {}
     for path in sorted(output.glob("cells/*/history.csv")):
         try:
-            record = read_json(path.parent / "provenance.json")
-            settings = read_json(path.parent / "config.json")
-            config = from_dict({k: v for k, v in settings.items() if k not in ("variant", "identity")})
-        except InputError:
+            record, rows = read_json(path.parent / "provenance.json"), read_rows(path)
+            config = read_config(path.parent)[0].config
+            rates = [float(row["pairs_per_second"]) for row in rows if row.get("pairs_per_second")]
+        except (InputError, ValueError):
             continue  # of another version of the code, or damaged: no rate of this one
-        if (record.get("device"), record.get("threads")) != (device, threads):
-            continue
-        with open(path, newline="", encoding="utf-8") as source:
-            rates = [float(row["pairs_per_second"]) for row in csv.DictReader(source) if row.get("pairs_per_second")]
-        found.setdefault(training_shape(config), []).extend(rates)
+        if (record.get("device"), record.get("threads")) == (device, threads):
+            found.setdefault(training_shape(config), []).extend(rates)
     return {shape: rates for shape, rates in found.items() if rates}
 
 
@@ -295,10 +292,10 @@ def _result_bytes(output: Path) -> dict[bool, float]:
     """Mean size of finished cells here, by whether they were trained."""
     sizes: dict[bool, list[int]] = {}
     for folder in output.glob("cells/*"):
-        status = folder / "status.json"
-        if status.exists() and read_json(status).get("state") == "finished":
-            sizes.setdefault((folder / "checkpoint.pt").exists(), []).append(
-                sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+        with contextlib.suppress(InputError):  # a damaged one is named when it is run
+            if read_json(folder / "status.json").get("state") == "finished":
+                sizes.setdefault((folder / "checkpoint.pt").exists(), []).append(
+                    sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
     return {trained: statistics.mean(values) for trained, values in sizes.items()}
 
 

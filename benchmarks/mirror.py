@@ -6,7 +6,6 @@ has. When MLflow fails, results stay whole, a line says so, and `run_all.py --sy
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.store import LOCK, CellFolder, Suite, read_json, write_json
+from benchmarks.store import LOCK, CellFolder, Suite, count, read_json, read_rows, word, write_json
 from tcn.config import InputError, flatten, to_dict
 from tcn.files import PARTIAL, Held, holder, sweep
 
@@ -178,10 +177,14 @@ class Mirror:
                 if self._stands(folder):
                     return False
                 status = STATUSES.get(folder.state, "KILLED")
+                if status == "FINISHED" and (bad := folder.damaged()):
+                    raise InputError(f"not as it was written: {', '.join(bad)}; the next call of the command sets it aside")
+                rows = (read_rows(folder.path / "history.csv", {"epoch": count}),
+                        read_rows(folder.path / "steps.csv", {"step": count}))
                 view = CellMirror(self, folder)
                 # What this process uses of the machine says nothing about the cell.
                 view.open(monitor=False)
-                view.history(_read_rows(folder.path / "history.csv"), _read_rows(folder.path / "steps.csv"))
+                view.history(*rows)
                 if status == "FINISHED":
                     view.results()
                 view.close(status, _last_sign(folder.path))
@@ -278,10 +281,17 @@ class CellMirror:
         self._logged = [0, 0]
 
     def open(self, monitor: bool = True) -> None:
-        """Make or reopen the run: params, tags, data sets as inputs, and where `monitor`, system metrics."""
-        self.mirror._try(lambda: self._open(monitor))
+        """Make or reopen the run: params, tags, data sets as inputs, and where `monitor`, system metrics. InputError where the
+        folder's provenance.json can't be read: no fault of MLflow's."""
+        path = self.folder.path / "provenance.json"
+        provenance = read_json(path) if path.exists() else {}
+        listed = provenance.get("datasets", [])
+        if not isinstance(listed, list) or not all(isinstance(entry, list) and len(entry) == 3
+                                                   and all(isinstance(text, str) for text in entry) for entry in listed):
+            raise InputError(f"{path}: 'datasets' is no list of name, digest and summary")
+        self.mirror._try(lambda: self._open(monitor, provenance, listed))
 
-    def _open(self, monitor: bool) -> None:
+    def _open(self, monitor: bool, provenance: Mapping[str, Any], listed: Sequence[Sequence[str]]) -> None:
         mirror, folder, cell = self.mirror, self.folder, self.folder.cell
         client, mlflow = mirror.client, mirror.mlflow
         note = folder.path / "mlflow.json"
@@ -295,8 +305,6 @@ class CellMirror:
             self._logged[0] = max((int(m.step) for m in finished), default=-1) + 1
             self._logged[1] = max((int(m.step) for m in client.get_metric_history(self.run_id, "step/total")), default=0)
         else:
-            path = folder.path / "provenance.json"
-            provenance = read_json(path) if path.exists() else {}
             tags = {"mlflow.parentRunId": mirror.parent, "kind": "cell", "dataset": cell.dataset, "split": cell.split,
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
@@ -308,7 +316,7 @@ class CellMirror:
         # Also for a run that was there: its process may have died right after it was made. Equal ones count once.
         params = [mlflow.entities.Param(k, str(v)) for k, v in flatten(to_dict(cell.config)).items()]
         client.log_batch(self.run_id, params=params)
-        self._log_datasets()
+        self._log_datasets(listed)
         if not monitor:
             return
         try:
@@ -319,9 +327,7 @@ class CellMirror:
         except Exception:  # an extra: a run without it is a whole run
             self._monitor = None
 
-    def _log_datasets(self) -> None:
-        path = self.folder.path / "provenance.json"
-        listed = read_json(path).get("datasets", []) if path.exists() else []
+    def _log_datasets(self, listed: Sequence[Sequence[str]]) -> None:
         if listed:
             entities = self.mirror.mlflow.entities
             self.mirror.client.log_inputs(self.run_id, [entities.DatasetInput(
@@ -352,21 +358,23 @@ class CellMirror:
                         max([self._logged[1], *(int(r["step"]) for r in steps)])]
 
     def results(self) -> None:
-        """Final metrics and the plain files as artifacts."""
-        self.mirror._try(self._results)
-
-    def _results(self) -> None:
-        # The file's own time: written twice, because a process died in between, a value counts once.
+        """Final metrics and the plain files as artifacts. InputError where metrics.csv can't be read."""
         table = self.folder.path / "metrics.csv"
-        metric, stamp = self.mirror.mlflow.entities.Metric, table.stat().st_mtime_ns // 1_000_000
-        points = []
-        for row in _read_rows(table):
-            if row["query_source"] == "all" and row["gallery"] == "all":
-                name = "/".join([row["classes"], row["features"], row["protocol"], row["metric"].replace("@", "_at_")])
-                if row.get("duplicates") == "distinct":
-                    name += "/distinct"
-                points.append(metric(name, float(row["value"]), stamp, 0))
-        self.mirror.client.log_batch(self.run_id, metrics=points)
+        found: dict[str, float] = {}
+        parts = ("classes", "features", "protocol", "metric")
+        for row in read_rows(table, {"value": float, **dict.fromkeys(parts, word)}):
+            if row.get("query_source") == "all" and row.get("gallery") == "all":
+                name = "/".join(row[part] for part in parts).replace("@", "_at_")
+                found[name + "/distinct" * (row.get("duplicates") == "distinct")] = float(row["value"])
+        if not found:
+            raise InputError(f"{table} is missing, or holds no metric of all queries and photos")
+        # The file's own time: written twice, because a process died in between, a value counts once.
+        stamp = table.stat().st_mtime_ns // 1_000_000
+        self.mirror._try(lambda: self._results(found, stamp))
+
+    def _results(self, values: Mapping[str, float], stamp: int) -> None:
+        metric = self.mirror.mlflow.entities.Metric
+        self.mirror.client.log_batch(self.run_id, metrics=[metric(name, value, stamp, 0) for name, value in values.items()])
         for name in MIRRORED:
             if (self.folder.path / name).exists():
                 self.mirror.client.log_artifact(self.run_id, str(self.folder.path / name))
@@ -394,9 +402,3 @@ def _number(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
 
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as source:
-        return list(csv.DictReader(source))

@@ -16,13 +16,14 @@ from typing import Any, Iterator
 import numpy as np
 import torch
 
+from baselines import VARIANTS
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.runner import Material, run_cell
 from benchmarks.mirror import Mirror
-from benchmarks.store import CellFolder, Suite, read_json, write_json
+from benchmarks.store import CellFolder, Suite, damaged, read_config, read_json, read_rows, write_json
 from tcn import checkpoints
-from tcn.config import InputError, from_dict
+from tcn.config import InputError
 
 FOLDER = "reproductions"
 ELSEWHERE = 0.04
@@ -97,8 +98,7 @@ def find(name: str, output: Path | None, results: Path) -> Path:
     found = []
     for folder in (f for suite in suites for f in sorted((suite / "cells").glob("*")) if f.is_dir()):
         identity = folder.name.rpartition("__")[2]
-        full = read_json(folder / "config.json").get("identity", "") if (folder / "config.json").exists() else ""
-        run_id = read_json(folder / "mlflow.json").get("run_id") if (folder / "mlflow.json").exists() else None
+        full, run_id = str(_field(folder / "config.json", "identity")), _field(folder / "mlflow.json", "run_id")
         prefix = len(name) >= 6 and re.fullmatch("[0-9a-f]+", name) and (full.startswith(name) or identity.startswith(name))
         if name in (folder.name, run_id) or prefix:
             found.append(folder)
@@ -110,17 +110,32 @@ def find(name: str, output: Path | None, results: Path) -> Path:
     return found[0].resolve()
 
 
+def _field(path: Path, name: str) -> Any:
+    # A damaged folder must not hide the one that is meant.
+    try:
+        return read_json(path).get(name, "")
+    except InputError:
+        return ""
+
+
 def read(folder: Path) -> Original:
-    """A run's settings and provenance from its folder. InputError where it is not finished or not readable."""
-    settings, status = read_json(folder / "config.json"), read_json(folder / "status.json")
+    """A run's settings and provenance from its folder. InputError where it is not finished, not readable, or not as it was
+    written."""
+    status, record = read_json(folder / "status.json"), read_json(folder / "provenance.json")
     if status.get("state") != "finished":
-        raise InputError(f"{folder} is {status.get('state')}, not finished; run it first, then reproduce it")
-    variant, identity = settings.pop("variant", None), settings.pop("identity", "")
-    config = from_dict(settings)
-    if variant is None:
-        raise InputError(f"{folder / 'config.json'} names no variant")
-    cell = Cell(config.data.dataset, config.data.split, variant, config)
-    return Original(folder.parent.parent, folder, cell, identity, read_json(folder / "provenance.json"))
+        raise InputError(f"{folder} is '{status.get('state')}' by its status.json, not finished; run it first, then reproduce it")
+    cell, identity = read_config(folder)
+    if cell.variant not in VARIANTS:
+        raise InputError(f"{folder / 'config.json'} names the variant '{cell.variant}', which is unknown here; "
+                         f"`run_all.py --help` lists them")
+    if bad := damaged(folder):
+        raise InputError(f"{folder} is not as it was written: {', '.join(bad)}; run it again, then reproduce it")
+    for name, kind in (("threads", int), ("versions", dict)):
+        if not isinstance(record.get(name), (kind, type(None))):
+            raise InputError(f"{folder / 'provenance.json'}: '{name}' is {record[name]!r:.60}; fetch the folder again")
+    if not _metric_table(folder):
+        raise InputError(f"{folder / 'metrics.csv'} is missing or has no rows; run it again, then reproduce it")
+    return Original(folder.parent.parent, folder, cell, identity, record)
 
 
 def environment_differences(original: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -159,8 +174,7 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
     folder = CellFolder(original.suite / FOLDER, original.cell, identity)
     if folder.state == "finished":
         shutil.rmtree(folder.path)
-    head = read_json(original.suite / "suite.json")
-    suite = Suite(original.suite, head["profile"], head["smoke"], head.get("as_released", False))
+    suite = Suite.open(original.suite)
     mirror = Mirror(suite, command, {"kind": "reproduction", "reproduces": original.folder.name})
     now = provenance.collect(device)
     differences = environment_differences(original.provenance, now)
@@ -194,7 +208,11 @@ def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
     for name, check in (("per_query.npz", _arrays), ("features.npz", _arrays), ("history.csv", _rows), ("steps.csv", _rows),
                         ("precision_recall.csv", _rows), ("distances.npz", _arrays), ("checkpoint.pt", _tensors)):
         if (first / name).exists():
-            number, equal = check(first / name, second / name)
+            try:
+                number, equal = check(first / name, second / name)
+            except Exception as error:  # an older folder has no checksums that would have told before; the run is made, keep it
+                number, equal = 0, False
+                name += f" (can't be read: {type(error).__name__})"
             compared += number
             unequal += [] if equal else [name]
     verdict = "bit for bit" if not unequal else "within tolerance" if worst <= result.tolerance else "differs"
@@ -206,14 +224,19 @@ def compare(result: Reproduction, first: Path, second: Path) -> Reproduction:
 def _metric_pairs(first: Path, second: Path) -> Iterator[tuple[str, bool, float, float]]:
     """(name, whether of all unseen queries and photos, value then, value now) of every row of metrics.csv; a row that is
     missing now is infinitely far."""
-    tables = []
-    for folder in (first, second):
-        with open(folder / "metrics.csv", newline="", encoding="utf-8") as stream:
-            # Older folders lack the later columns; they held what are now the default values.
-            tables.append({(r["classes"], r["features"], r["protocol"], r["metric"], r["query_source"], r["gallery"],
-                            r.get("duplicates") or "as-published"): float(r["value"]) for r in csv.DictReader(stream)})
-    for key, value in tables[0].items():
-        yield " ".join(key), (key[0], *key[4:6]) == ("unseen", "all", "all"), value, tables[1].get(key, math.inf)
+    now = _metric_table(second)
+    for key, value in _metric_table(first).items():
+        yield " ".join(key), (key[0], *key[4:6]) == ("unseen", "all", "all"), value, now.get(key, math.inf)
+
+
+def _metric_table(folder: Path) -> dict[tuple[str, ...], float]:
+    try:
+        # Older folders lack the last column; they held what is now the default value.
+        return {(*(row[name] for name in ("classes", "features", "protocol", "metric", "query_source", "gallery")),
+                 row.get("duplicates") or "as-published"): float(row["value"])
+                for row in read_rows(folder / "metrics.csv", {"value": float})}
+    except KeyError as error:
+        raise InputError(f"{folder / 'metrics.csv'} lacks the column {error}; fetch the folder again") from error
 
 
 def _arrays(first: Path, second: Path) -> tuple[int, bool]:

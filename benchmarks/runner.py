@@ -251,8 +251,8 @@ def _reason(error: BaseException, device: torch.device) -> str:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
         return (f"out of memory on {where}; run fewer cells at once (--cells-per-gpu, --workers), close what else uses it, or, "
-                f"as runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same command "
-                f"goes on from the last finished epoch ({text.splitlines()[0][:200]})")
+                f"as runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same "
+                f"command goes on from the last finished epoch ({text.splitlines()[0][:200]})")
     return text
 
 

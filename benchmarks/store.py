@@ -13,7 +13,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,67 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     write_bytes(path, text.getvalue().encode())
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's value; InputError naming the file where it is missing or damaged."""
+def read_json(path: Path, cure: str = "move its folder away to run that cell again") -> dict[str, Any]:
+    """The object in a JSON file; InputError naming the file, and the `cure`, where it is missing, damaged or holds no object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}); delete its folder to run that cell again") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read ({type(error).__name__}: {error}); {cure}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} can't be read (it holds a {type(found).__name__} in place of an object); {cure}")
+    return found
+
+
+def count(text: str) -> int:
+    """A whole number from 0 that every reader can hold; ValueError for others."""
+    if not 0 <= (number := int(text)) < 1 << 53:
+        raise ValueError(f"{text} is no count")
+    return number
+
+
+def word(text: str) -> str:
+    """A name as this project gives them, fit for a column or a metric; ValueError for others."""
+    if not re.fullmatch(r"[\w@.-]{1,80}", text):
+        raise ValueError(f"{text!r} is no name")
+    return text
+
+
+def read_rows(path: Path, columns: Mapping[str, Callable[[str], Any]] | None = None) -> list[dict[str, str]]:
+    """Rows of a CSV file, none where there is no file. InputError naming file and line where it can't be read, a line has
+    another number of fields than the header, or a field of `columns` is not what its function (`float`, `count`, `word`)
+    takes."""
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as source:
+            rows = list(csv.DictReader(source))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} can't be read ({error}); move its folder away to run that cell again") from error
+    if rows and (odd := [name for name in rows[0] if name is not None and not re.fullmatch(r"[\w@.-]{1,80}", name)]):
+        raise InputError(f"{path}, line 1: {odd[0]!r:.60} is no name of a column")
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise InputError(f"{path}, line {line}: another number of fields than the header has")
+        for name, kind in (columns or {}).items():
+            try:
+                kind(row[name])
+            except (KeyError, ValueError) as error:
+                raise InputError(f"{path}, line {line}: '{name}' is {row.get(name)!r:.60}, no {kind.__name__}") from error
+    return rows
+
+
+def read_config(folder: Path) -> tuple[Cell, str]:
+    """The cell of a folder, by its config.json, and its identity. InputError naming the file where it can't be read."""
+    path = folder / "config.json"
+    settings = read_json(path)
+    variant, identity = settings.pop("variant", None), settings.pop("identity", "")
+    if not isinstance(variant, str) or not isinstance(identity, str):
+        raise InputError(f"{path} names no variant or no identity; move its folder away to run that cell again")
+    try:
+        config = from_dict(settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Cell(config.data.dataset, config.data.split, variant, config), identity
 
 
 class CellFolder:
@@ -75,14 +130,11 @@ class CellFolder:
     @classmethod
     def read(cls, path: Path) -> CellFolder:
         """The cell that a folder holds, by its config.json. InputError where that can't be read."""
-        settings = read_json(path / "config.json")
-        if not isinstance(settings, dict) or not isinstance(settings.get("variant"), str):
-            raise InputError(f"{path / 'config.json'} names no variant; delete its folder to run that cell again")
-        variant, known = settings.pop("variant"), str(settings.pop("identity", ""))
-        config = from_dict(settings)
-        found = cls(path.parent.parent, Cell(config.data.dataset, config.data.split, variant, config), known)
+        cell, identity = read_config(path)
+        found = cls(path.parent.parent, cell, identity)
         if found.path != path:
-            raise InputError(f"{path / 'config.json'} is another cell's ({found.path.name}); delete the folder to run it again")
+            raise InputError(f"{path / 'config.json'} is another cell's ({found.path.name}); move its folder away to run it "
+                             f"again")
         return found
 
     @property
@@ -142,25 +194,8 @@ class CellFolder:
         write_bytes(self.path / SUMS, "".join(lines).encode())
 
     def damaged(self) -> list[str]:
-        """Files of a finished cell, of CHECKED_BYTES at most, that are gone or not as they were sealed; larger ones that are
-        gone, but for the checkpoint, which no table is made of. Empty for a cell of an earlier version, without checksums."""
-        path = self.path / SUMS
-        if not path.exists():
-            return []
-        found = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            digest, _, name = line.partition("  ")
-            file = self.path / name
-            try:
-                if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
-                    found.append(SUMS)
-                elif not file.is_file() and name == CHECKPOINT:
-                    continue  # the user may have wanted the room
-                elif not file.is_file() or (file.stat().st_size <= CHECKED_BYTES and _digest(file) != digest):
-                    found.append(name)
-            except OSError:
-                found.append(name)
-        return sorted(set(found))
+        """Its files that are not as they were sealed (`damaged` of its folder)."""
+        return damaged(self.path)
 
     def set_aside(self) -> Path:
         """Move the folder out of the way, to OUTPUT/damaged, keeping its MLflow run for the cell that takes its place."""
@@ -185,6 +220,39 @@ class CellFolder:
         with contextlib.suppress(Held):  # another call is at it already
             complain(f"{self.path.name}: not as it was written: {', '.join(bad)}; set aside as {self.set_aside()} and run again")
         return False
+
+
+def damaged(folder: Path) -> list[str]:
+    """Files of a finished cell, of CHECKED_BYTES at most, that are gone or not as they were sealed; larger ones that are gone,
+    but for the checkpoint, which no table is made of. Empty for a cell of an earlier version, without checksums."""
+    path = folder / SUMS
+    if not path.exists():
+        return []
+    found, listed = [], set()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return [SUMS]
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        file = folder / name
+        listed.add(name)
+        try:
+            if not re.fullmatch("[0-9a-f]{64}", digest) or not name or not _within(name):
+                found.append(SUMS)
+            elif not file.is_file() and name == CHECKPOINT:
+                continue  # the user may have wanted the room
+            elif not file.is_file() or (file.stat().st_size <= CHECKED_BYTES and _digest(file) != digest):
+                found.append(name)
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            found.append(name)
+    # A list that was cut between two lines would vouch for less.
+    return sorted({*found, *([] if {"config.json", "metrics.csv"} <= listed else [SUMS])})
+
+
+def _within(name: str) -> bool:
+    """Whether a name from a file stays below the folder it is taken in."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _digest(path: Path) -> str:
@@ -292,10 +360,11 @@ def _may_precede(path: Path) -> bool:
 def _head(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(found["profile"], str) and isinstance(found["smoke"], bool)
+        if not (isinstance(found["profile"], str) and isinstance(found["smoke"], bool) and isinstance(found["created"], str)
+                and isinstance(found.get("as_released", False), bool) and isinstance(found.get("id") or "", str)
                 and all(isinstance(entry["folder"], str) for entry in found["cells"])):
             raise ValueError("a field has another type")
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); move it away: the next call lists the cells anew "
                          f"from their folders") from error

@@ -381,7 +381,8 @@ def to_markdown(count: Count, command: str, machine: str) -> str:
              *(f"| {how} | {at} | {number} |" for (how, at), number in sorted(count.kills.items())),
              f"| **all** | | **{count.total}** |", "",
              f"- {sum(count.rounds.values())} round(s) run to the end "
-             f"({', '.join(f'{number} {how}' for how, number in count.rounds.items())}): {count.values:,} values compared with the undisturbed run, all equal to the last bit.",
+             f"({', '.join(f'{number} {how}' for how, number in count.rounds.items())}): "
+             f"{count.values:,} values compared with the undisturbed run, all equal to the last bit.",
              f"- {count.files:,} files looked at right after a kill, all whole; {count.half_written:,} half-written ones, all "
              "under a name that nobody reads.",
              f"- {count.runs} MLflow runs, each there once, FINISHED, every metric of every step once.",

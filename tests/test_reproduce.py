@@ -75,8 +75,9 @@ def test_a_run_is_found_by_path_identity_and_mlflow_run(suite):
 
 
 def _copy(suite: Path, target: Path) -> Path:
-    """The suite with its one cell, without what was repeated."""
-    shutil.copytree(suite, target, ignore=shutil.ignore_patterns("reproductions", "mlflow*", "mlartifacts", "report"))
+    """The suite with its one cell, without what was repeated; without checksums, as older ones are, so that it may be changed."""
+    shutil.copytree(suite, target, ignore=shutil.ignore_patterns("reproductions", "mlflow*", "mlartifacts", "report",
+                                                                 "SHA256SUMS"))
     return cells(target)[NAME]
 
 
@@ -116,6 +117,22 @@ def test_a_run_that_cannot_be_repeated_is_refused_with_the_reason(suite, again, 
     (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **change}))
     status, _, err, found = again(folder.name, tmp_path / "s")
     assert status == 2 and words in err and found is None
+
+
+def test_a_folder_that_is_not_as_it_was_written_is_refused(suite, again, tmp_path):
+    folder = _copy(suite, tmp_path / "s")
+    shutil.copy(cells(suite)[NAME] / "SHA256SUMS", folder)
+    (folder / "metrics.csv").write_bytes((folder / "metrics.csv").read_bytes().replace(b"0.1", b"0.2", 1))
+    status, _, err, found = again(folder.name, tmp_path / "s")
+    assert status == 2 and "is not as it was written: metrics.csv" in err and found is None
+
+
+def test_what_cannot_be_read_of_an_older_folder_is_a_difference_with_its_name(suite, again, tmp_path):
+    folder = _copy(suite, tmp_path / "s")
+    (folder / "features.npz").write_bytes(b"PK\3\4 and no more")
+    status, _, _, found = again(folder.name, tmp_path / "s")
+    assert status == 0 and found["verdict"] == "within tolerance"  # every metric is equal
+    assert found["differences"] == ["not equal: features.npz (can't be read: BadZipFile)"]
 
 
 def test_options_that_would_change_the_run_are_refused(suite, again):
