@@ -14,7 +14,7 @@ help:
 	@echo "make paper-on-a-laptop   every table and figure of the paper on the laptop data set: 2 to 3 hours on 2 cores, resumable"
 	@echo "make test    set up, then the test suite"
 	@echo "make speed   set up, then every hot path beside a plain reference, as ratios (ARGS=\"sharing scoring\" for some)"
-	@echo "make torture set up, then kill -9 a small grid 100 times at random moments and look whether anything was lost: an hour"
+	@echo "make torture set up, then kill -9 a small grid 100 times at random moments and look whether anything was lost: half an hour"
 	@echo "make ui      the MLflow UI over $(RESULTS), on 127.0.0.1:5000"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make lock    resolve pyproject.toml anew into requirements.lock"
