@@ -28,6 +28,7 @@ from tqdm import tqdm
 from baselines.domain_adversarial import METHODS, DigitModel, Settings, losses
 from benchmarks import interrupts, provenance
 from benchmarks.launch import duration
+from benchmarks.runner import check_threads
 from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
 from tcn import checkpoints
 from tcn.config import InputError
@@ -455,6 +456,7 @@ def _run(options: argparse.Namespace) -> int:
             raise InputError(f"--{name} {values[0]}: give a whole number from 1")
     if min(options.seeds) < 0:
         raise InputError(f"--seeds {min(options.seeds)}: seeds are whole numbers from 0")
+    check_threads(options.threads)
     torch.set_num_threads(options.threads)
     device = _device(options.device)
     _make_folder(options.output)

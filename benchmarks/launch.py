@@ -28,7 +28,7 @@ import torch
 
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import Failure, Material, Places, attempt, limit_threads
+from benchmarks.runner import Failure, Material, Places, attempt, check_threads, limit_threads
 from benchmarks.mirror import Mirror, NoMirror
 from benchmarks.store import CellFolder
 from tcn.config import InputError
@@ -64,7 +64,7 @@ def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | No
     """Cells at once and threads of each, by what there is and what was asked for. `gpus`: 0 where cells run on the CPU.
 
     Threads never depend on the number of cells, since results depend on threads. InputError where cells_per_gpu is
-    given without a GPU.
+    given without a GPU, or for more threads than MOST_THREADS.
 
     >>> share(2, 0), share(32, 4, cells_per_gpu=2)
     (Share(workers=2, threads=1, cells_per_gpu=1), Share(workers=8, threads=4, cells_per_gpu=2))
@@ -74,7 +74,9 @@ def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | No
     per_cell = cpus_per_cell or threads
     natural = gpus * (cells_per_gpu or 1) if gpus else cpus // (per_cell or 1)
     chosen = workers or max(1, natural)
-    return Share(chosen, threads or cpus_per_cell or max(1, cpus // chosen), cells_per_gpu or 1)
+    each = threads or cpus_per_cell or max(1, cpus // chosen)
+    check_threads(each)
+    return Share(chosen, each, cells_per_gpu or 1)
 
 
 # --- what passes between driver and workers ------------------------------------------------------------------

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class Mirror:
         self.suite, self.tags = suite, dict(tags or {})
         self.alive = False
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(suite.output / STORE).resolve()}"
-        self._local = "MLFLOW_TRACKING_URI" not in os.environ
+        self._local = not os.environ.get("MLFLOW_TRACKING_URI")
         try:
             self.mlflow = import_mlflow()
             # One at a time: two processes would both make tables, experiment and parent run.
@@ -74,11 +75,12 @@ class Mirror:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        text = str(error).splitlines()[0] if str(error) else ""
-        if self._local and "malformed" in str(error) or "not a database" in str(error):
+        text = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        if self._local and any(sign in str(error) for sign in ("malformed", "not a database")):
             text += f"; {self.suite.output / STORE} is damaged: move it away, it is made anew from the result folders"
         print(f"MLflow is not available ({type(error).__name__}: {text}); results are complete in {self.suite.output}; "
-              f"`python benchmarks/run_all.py --sync --output {self.suite.output}` mirrors them later", file=sys.stderr)
+              f"`python benchmarks/run_all.py --sync --output {shlex.quote(str(self.suite.output))}` mirrors them later",
+              file=sys.stderr)
         self.alive = False
 
     def _make_store(self) -> None:

@@ -41,6 +41,7 @@ _SPLITS = Path(datasets.__file__).parent / "splits"
 EMOJI_WORDS, IMAGENET_WORDS = _SPLITS / "emoji_words.csv", _SPLITS / "imagenet_words.csv"
 """The same sentence model's vectors of the laptop's classes and of ImageNet's (benchmarks/make_words.py)."""
 SHOWN = 13
+MOST_THREADS = 1024
 FIXED_EXAMPLES = 4
 METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "standard_error", "chance", "ceiling", "ties",
                   "duplicates", "query_source", "gallery", "queries", "photos")
@@ -158,8 +159,16 @@ class Failure:
     holder: str | None = None
 
 
+def check_threads(threads: int) -> None:
+    """InputError above MOST_THREADS: each is a real thread, whatever the machine has, and would fill its table of processes."""
+    if threads > MOST_THREADS:
+        raise InputError(f"{threads:,} threads are more than any run was made with; give --threads up to {MOST_THREADS:,}")
+
+
 def limit_threads(threads: int) -> None:
-    """Let torch and the linear algebra under NumPy use `threads` CPU threads: sums, so results, depend on it."""
+    """Let torch and the linear algebra under NumPy use `threads` CPU threads: sums, so results, depend on it. More than the
+    machine has cores is slow, and gives the bits of a machine that has them. InputError above MOST_THREADS."""
+    check_threads(threads)
     torch.set_num_threads(threads)
     threadpoolctl.threadpool_limits(threads, user_api="blas")
 

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -228,6 +229,17 @@ def test_a_store_that_is_no_store_costs_no_result_and_is_named(run, tmp_path):
     assert runs(output) == {"": ["FINISHED"], FLOOR: ["FINISHED"], FLOOR.replace("svd", "svd-permodality"): ["FINISHED"]}
 
 
+def test_an_empty_address_is_none(run, tmp_path, monkeypatch):
+    output = tmp_path / "a folder's name"
+    assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))[0] == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))[0] == 0
+    assert runs(output) == {"": ["FINISHED"], FLOOR: ["FINISHED"]}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
+    code, _, err = run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))
+    assert code == 0 and f"--sync --output {shlex.quote(str(output))}`" in err
+
+
 def test_sync_without_a_suite_or_a_server_says_so(run, tmp_path, monkeypatch):
     code, _, err = run("--sync", "--output", str(tmp_path))
     assert code == 2 and "holds no suite" in err
@@ -407,3 +419,10 @@ def test_workers_and_driver_end_with_the_status_of_the_signal(place, tmp_path):
     assert status == 128 + number and "Traceback" not in text
     assert json.loads((cells(tmp_path / "out")[TCN] / "status.json").read_text())["state"] == "interrupted"
     assert runs(tmp_path / "out") == {"": ["KILLED"], TCN: ["KILLED"]}
+
+
+@pytest.mark.parametrize("launcher", ["local", "processes"])
+def test_a_slip_in_the_number_of_threads_is_bad_input(run, tmp_path, launcher):
+    code, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--launcher", launcher, "--threads",
+                       "999999")
+    assert code == 2 and "999,999 threads" in err and not (tmp_path / "out").exists()
