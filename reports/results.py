@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from reports.escaping import slug
+from reports.escaping import visible
 from reports.reading import (
     MOST_COUNT,
     MOST_NUMBER,
@@ -567,8 +568,8 @@ def _check_digest(folder: Path, name: str) -> None:
     except (OSError, ValueError) as error:
         raise ReportError(f"{name} can't be compared with SHA256SUMS ({type(error).__name__})") from None
     if found != wanted:
-        raise ReportError(f"{name} is not as the run wrote it (SHA-256 {found[:8]}, SHA256SUMS says {shown(wanted, 10)}): it was "
-                          "damaged or edited")
+        raise ReportError(f"{name} is not as the run wrote it (SHA-256 {found[:8]}, SHA256SUMS says "
+                          f"{visible(wanted or 'nothing')[:8]}): it was damaged or edited")
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:
