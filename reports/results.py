@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.escaping import slug
-from reports.escaping import visible
+from reports.escaping import slug, visible
 from reports.reading import (
     MOST_COUNT,
     MOST_NUMBER,
