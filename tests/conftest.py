@@ -25,6 +25,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_place(tmp_path_factory.mktemp("place"))
 
 
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data files for development ($TCN_SHARED_DATA); tests that need it are skipped elsewhere."""
+    folder = Path(os.environ.get("TCN_SHARED_DATA") or "/nonexistent")
+    if not folder.is_dir():
+        pytest.skip("no real data here: TCN_SHARED_DATA names no folder")
+    return folder
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Call `run_all.py` in this process; returns status, standard output, standard error."""
