@@ -13,6 +13,7 @@ pixels      Files -> decoded once in a shared store -> Pixels
 images      batched paired augmentation on the device
 doctor      is on disk what was published? report and manifest
 batches     photo-driven epochs -> PairBatch
+batch_norms  batch statistics of channels-last images on the CPU, summed without loss
 execution   precision, memory order and kernels: how a model is carried out
 backbones   ImageNet networks and where their weights come from
 coupling    which parts are hard-shared, softly tied, independent

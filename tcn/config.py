@@ -153,6 +153,9 @@ class Execution:
     products); `bf16` (autocast). Embedding, losses, optimizer and all features that are scored stay float32 or wider."""
     memory_format: str = "channels-last"
     """Order of images and convolution weights in memory: `channels-last` or `contiguous` (PyTorch's default)."""
+    batch_norm: str = "two-pass"
+    """On the CPU in channels-last order: statistics in two passes with sums in float64 (`two-pass`), or torch's own kernel
+    (`native`), whose float32 sums lose three digits there. In contiguous order and on CUDA, both are torch's own."""
     compile: str = "none"
     """`encoders`: torch.compile of both encoders and the teacher (a minute or two before the first step); `none`."""
     optimizer: str = "fused"
@@ -171,7 +174,7 @@ class Execution:
     bits every time (`deterministic`; slower, and refused where an operation has none). The CPU's are deterministic anyway."""
 
 
-REFERENCE = Execution("float32", "contiguous", "none", "loop", "loop", "as-is", "as-is")
+REFERENCE = Execution("float32", "contiguous", "native", "none", "loop", "loop", "as-is", "as-is")
 """Every computation in its plain form."""
 
 
@@ -232,6 +235,7 @@ _CHOICES = {
     "training.select_by": ("seen_accuracy", "validation_map"),
     "execution.precision": ("float32", "tf32", "bf16"),
     "execution.memory_format": ("channels-last", "contiguous"),
+    "execution.batch_norm": ("two-pass", "native"),
     "execution.compile": ("none", "encoders"),
     "execution.optimizer": ("fused", "loop"),
     "execution.sharing": ("fused", "loop"),
@@ -246,7 +250,7 @@ _CHOICES = {
     "evaluation.ties": ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"),
     "evaluation.missing_classes": ("error", "zero", "as-released"),
 }
-_LATER = {"execution.algorithms": "fast"}
+_LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native"}
 """Settings that came after runs were kept, with the value which those runs had: at it, they are no part of the identity."""
 _POSITIVE = ("data.image_size", "data.stored_size", "data.batch_pairs", "network.dim", "network.batch_norm_split",
              "training.encoder_rate", "training.head_rate")

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tcn.batch_norms import sum_in_two_passes
 from tcn.config import Execution, InputError
 
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def place(model: nn.Module, execution: Execution, device: torch.device | str) -> nn.Module:
-    """The model on `device`, its convolution weights in the order asked for. Raises InputError for bf16 or TF32 where the
+    """The model on `device`, its convolution weights in the order asked for, its batch norms in the form asked for. Raises InputError for bf16 or TF32 where the
     device has none."""
     device = torch.device(device)
     if execution.precision == "tf32" and device.type != "cuda":
@@ -31,6 +32,9 @@ def place(model: nn.Module, execution: Execution, device: torch.device | str) ->
     if execution.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"setting 'execution.precision' is 'bf16', which {torch.cuda.get_device_name(device)} has not; "
                          f"choose float32")
+    # The compiler makes kernels of its own.
+    if execution.batch_norm == "two-pass" and execution.compile == "none" and device.type == "cpu":
+        sum_in_two_passes(model)
     return model.to(device, memory_format=FORMATS[execution.memory_format])
 
 
