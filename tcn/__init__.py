@@ -3,6 +3,7 @@
 The files in the order in which data flows; each imports only files above it.
 
 config      every scientific choice, its unit and source; run identity
+text        text files as people save them: byte-order marks, line ends, encodings
 files       whole or not there; locks that say who holds them
 seeding     one random stream per role, epoch and step
 words       class names -> word vectors

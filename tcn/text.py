@@ -1,0 +1,74 @@
+"""Text files as people save them: byte-order marks, line ends of every system, encodings that are not UTF-8.
+
+In: a file, or blocks of one that is too large to hold. Out: text whose lines end in a line feed, or lines of bytes.
+Paper: none; every reader of lists, tables and word vectors starts here.
+"""
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tcn.config import InputError
+
+LONGEST_LINE = 1 << 22
+"""Bytes of a line in a streamed file: far more than 10,000 numbers take."""
+_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
+          (codecs.BOM_UTF16_BE, "UTF-16"))  # the first mark of UTF-16 starts that of UTF-32
+_UNMARKED = ((re.compile(rb"(?:[^\0]\0\0\0){2}|(?:\0\0\0[^\0]){2}"), "UTF-32"),
+             (re.compile(rb"(?:[^\0]\0){4}|(?:\0[^\0]){4}"), "UTF-16"))
+
+
+def read(path: Path, what: str = "file") -> str:
+    """A whole file of UTF-8 text, without a byte-order mark; CRLF and CR are line feeds.
+
+    `what` names its kind in messages. Raises InputError naming the file where it can't be read, is UTF-16 or UTF-32,
+    or holds a byte that is not UTF-8, with that byte's place.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{what} {path} can't be read: {error.strerror or error}") from error
+    body = without_mark(raw, path, what)
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + len(raw) - len(body)}, 0x{body[error.start]:02x}); "
+                         f"save it as UTF-8, if it is text at all") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def without_mark(head: bytes, path: Path, what: str = "file") -> bytes:
+    """The start of a file without UTF-8's byte-order mark. Raises InputError where it is text in UTF-16 or UTF-32."""
+    found = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    found = found or next((name for pattern, name in _UNMARKED if pattern.match(head)), None)
+    if found:
+        raise InputError(f"{what} {path} is {found} text; save it as UTF-8 (`iconv -f {found} -t UTF-8 OLD > NEW`, or an editor's "
+                         f"'Save as')")
+    return head.removeprefix(codecs.BOM_UTF8)
+
+
+def line_end(head: bytes) -> bytes:
+    """What ends a line of a file that starts so: a line feed, or a carriage return where there is none.
+
+    Of CRLF the CR is left at the end of a line, as white space.
+    """
+    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+
+
+def lines(blocks: Iterable[bytes], end: bytes, path: Path) -> Iterator[list[bytes]]:
+    """The lines of a file that comes in blocks of bytes, without their ends: a list for each block, whole lines only.
+
+    Raises InputError where a line is longer than `LONGEST_LINE`.
+    """
+    rest, number = b"", 0
+    for block in blocks:
+        found = (rest + block).split(end)
+        rest = found.pop()
+        number += len(found)
+        if len(rest) > LONGEST_LINE:
+            raise InputError(f"{path}, line {number + 1}: longer than {LONGEST_LINE:,} bytes; this is no text of lines")
+        yield found
+    if rest:
+        yield [rest]
