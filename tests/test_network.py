@@ -138,7 +138,7 @@ def test_bad_weights_files_are_named(tmp_path):
     with pytest.raises(InputError, match="text.pth"):
         backbones.build("resnet18", backbones.weights_setting(tmp_path / "text.pth"), tmp_path / "text.pth")
     torch.save(models.resnet18().state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(InputError, match="tensors"):
+    with pytest.raises(InputError, match="r18.pth holds the weights of resnet18"):
         backbones.build("resnet50", backbones.weights_setting(tmp_path / "r18.pth"), tmp_path / "r18.pth")
     with pytest.raises(InputError, match="missing.pth"):
         backbones.weights_setting(tmp_path / "missing.pth")
