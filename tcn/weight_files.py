@@ -176,8 +176,8 @@ def _misfit(states: Mapping[str, State], names: Mapping[str, str], needed: set[s
     modules = {name.partition(".")[0] for name in names}
     again: dict[str, str] = {}
     for name in unexpected:
-        before, tail = next(((before, tail) for before, tail in _tails(name) if tail in names), ("", ""))
-        if before and before.removeprefix(prefix).partition(".")[0] not in modules:
+        before, tail = next(((before, tail) for before, tail in _tails(name) if tail in names), (prefix, ""))
+        if before != prefix and before.removeprefix(prefix).partition(".")[0] not in modules:
             again.setdefault(names[tail], name)
     if lacking and again.keys() >= set(lacking):
         return (f"holds names that begin differently: {len(renamed)} {_beginning(prefix)}, {len(lacking)} otherwise "
