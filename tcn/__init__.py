@@ -6,6 +6,7 @@ config      every scientific choice, its unit and source; run identity
 text        text files as people save them: byte-order marks, line ends, encodings
 files       whole or not there; locks that say who holds them
 seeding     one random stream per role, epoch and step
+word_files  word2vec and GloVe files, plain or zipped, read in a stream
 words       class names -> word vectors
 emoji       builds the laptop data set's folders from published emoji drawings
 lists       list files in circulation: where they lie, what they name

@@ -1,27 +1,26 @@
 """Class names -> word vectors, from a committed table, a word2vec file or a GloVe file.
 
 In: a file and class names. Out: `Words`, one float32 row a class, with a sentence on where each came from.
-Files of word vectors are read in a stream: only rows that a class name may need are kept.
+Files of word vectors are read in a stream (tcn/word_files.py): only rows that a class name may need are kept.
 Paper: semantic metric.
 """
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import hashlib
+import io
 import pickle
 import re
 import sys
 import unicodedata
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 
+from tcn import text, word_files
 from tcn.config import InputError
 
 _JOINTS = ("_", "-", "")
@@ -30,10 +29,8 @@ _FUNCTION_WORDS = frozenset({"a", "an", "and", "of", "the", "to"})
 """Left out of an average where the vocabulary lacks them, as Google News lacks a, and, of, to."""
 _RESPELLINGS = {"axe": "ax", "tablelamp": "table lamp"}
 """Names in the paper's data sets that an American vocabulary, or one without rare compounds, may lack."""
-_LONGEST_TOKEN = 4096
-_LARGEST_WIDTH = 10_000
-_LARGEST_VALUE = 1e18
-_BLOCK = 1 << 20
+_FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_-", b"abcdefghijklmnopqrstuvwxyz  ")
+"""Normal form of a token in ASCII, up to runs of its joints."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,12 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
     """One vector per name from `source`, scaled to unit length or raw.
 
     `source` is a table (`.csv`: `name,v0,v1,...`, looked up by normal form) or a vocabulary: word2vec binary,
-    word2vec text, or GloVe text, each plain or `.gz`, told apart by content. In a vocabulary a name of
-    several words is one token where there is one (joined by `_`, by `-`, or written together; lower case
-    preferred), and the mean of its words only otherwise, raw vectors averaged before scaling. What stands in
-    brackets counts as words (`mouse (animal)`: mouse, animal). Two names have a second spelling, tried last
-    (`axe`: ax).
+    word2vec text, or GloVe text, each plain or `.gz`, told apart by content. In a vocabulary a name
+    is looked up as it stands, then with underscores for spaces or spaces for underscores. Failing that, it is one
+    token where there is one (its words joined by `_`, by `-`, or written together, lower case preferred; then any
+    token of the same normal form), and the mean of its words only otherwise, raw vectors averaged before scaling.
+    What stands in brackets counts as words (`mouse (animal)`: mouse, animal). Two names have a second spelling,
+    tried last (`axe`: ax). The description says which name is what, and which names share a vector.
 
     Raises InputError naming the file: every name without a vector at once; the byte or line where it is cut
     off or garbled; vectors that are not finite, or zero where unit length is asked for; `.pkl` files, which
@@ -87,16 +85,8 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
                          f"only names and arrays, and pass the .csv")
     if not source.is_file():
         raise InputError(f"word vector file {source} does not exist")
-    try:
-        if source.suffix.lower() == ".csv":
-            vectors, description = _from_table(source, names)
-        else:
-            vectors, description = _from_vocabulary(source, names)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{source}: the compressed file is cut off or damaged ({error}); fetch it again"
-                         ) from error
-    except OSError as error:
-        raise InputError(f"{source} can't be read: {error.strerror or error}") from error
+    vectors, description = (_from_table if source.suffix.lower() == ".csv" else _from_vocabulary)(source, names)
+    description += _shared(names, vectors)
     if unit:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         flat = [name for name, length in zip(names, lengths[:, 0]) if length == 0]
@@ -123,27 +113,25 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
     rows: dict[str, np.ndarray] = {}
     lines: dict[str, int] = {}
     try:
-        with open(source, newline="", encoding="utf-8-sig") as text:
-            reader = csv.reader(text)
-            header = next(reader, [])
-            if len(header) < 2 or header[0] != "name":
-                raise InputError(f"{source}, line 1: expected the header 'name,v0,v1,...', got "
-                                 f"'{','.join(header)[:60]}'")
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise InputError(f"{source}, line {reader.line_num}: {len(row) - 1} values, "
-                                     f"{len(header) - 1} expected")
-                form = normal_form(row[0])
-                if form in lines:
-                    raise InputError(f"{source}, line {reader.line_num}: '{row[0]}' stands in line "
-                                     f"{lines[form]} already")
-                lines[form] = reader.line_num
-                if form in wanted:
-                    rows[form] = _floats(row[1:], f"{source}, line {reader.line_num}")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not UTF-8 text (byte {error.start})") from error
+        reader = csv.reader(io.StringIO(text.read(source, "table")))
+        header = next(reader, [])
+        if len(header) < 2 or header[0].strip() != "name":
+            raise InputError(f"{source}, line 1: expected the header 'name,v0,v1,...', got "
+                             f"'{','.join(header)[:60]}'")
+        places = _places(header, source)
+        for row in reader:
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != len(header):
+                raise InputError(f"{source}, line {reader.line_num}: {len(row) - 1} values, "
+                                 f"{len(header) - 1} expected")
+            form = normal_form(row[0])
+            if form in lines:
+                raise InputError(f"{source}, line {reader.line_num}: '{row[0]}' stands in line "
+                                 f"{lines[form]} already")
+            lines[form] = reader.line_num
+            if form in wanted:
+                rows[form] = word_files.floats([row[place] for place in places], f"{source}, line {reader.line_num}")
     except csv.Error as error:
         raise InputError(f"{source} is no table: {error}") from error
     unknown = [name for name in names if normal_form(name) not in rows]
@@ -154,20 +142,14 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
     return vectors, f"{source.name}: table, {vectors.shape[1]}-d, one row a class"
 
 
-def _floats(fields: Sequence[str | bytes], where: str) -> np.ndarray:
-    try:
-        values = np.array([float(value) for value in fields])
-    except ValueError as error:
-        raise InputError(f"{where}: {error}; is this word2vec (binary or text), GloVe text, or a CSV table named .csv?"
-                         ) from error
-    return _finite(values, where)
-
-
-def _finite(values: np.ndarray, where: str) -> np.ndarray:
-    # Vectors are handed on in 32 bits, and lengths are sums of squares.
-    if not (np.abs(values) <= _LARGEST_VALUE).all():
-        raise InputError(f"{where}: the vector holds a value that is not finite, or above {_LARGEST_VALUE:g}")
-    return values
+def _places(header: Sequence[str], source: Path) -> list[int]:
+    """Columns of the vector's values in their order: by number where they are called v0, v1, ..., else as they stand."""
+    numbers = [int(match[1]) for column in header[1:] if (match := re.fullmatch(r"\s*v(\d{1,6})\s*", column))]
+    if len(numbers) < len(header) - 1:
+        return list(range(1, len(header)))
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"{source}, line 1: a column stands there twice; expected the header 'name,v0,v1,...'")
+    return [place + 1 for place in np.argsort(numbers)]
 
 
 # --- vocabularies -------------------------------------------------------------------------------------------
@@ -184,195 +166,127 @@ def _spellings(name: str) -> list[list[str]]:
     return [parts] if other == parts else [parts, other]
 
 
+def _as_written(name: str) -> tuple[str, ...]:
+    """A name as it stands, then with underscores for spaces, then with spaces for underscores."""
+    return name, name.replace(" ", "_"), name.replace("_", " ")
+
+
+class _Found(NamedTuple):
+    """A word of the file that some name may need."""
+
+    rank: int
+    """0: lower case, 1: title case, 2: another."""
+    token: str
+    vector: np.ndarray
+
+
 class _Wanted:
-    """Tokens that some class name may need, and the best spelling of each seen so far."""
+    """Words that some class name may need, each under every key by which a name may ask for it."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._keys: set[str] = set()
-        for parts in (spelling for name in names for spelling in _spellings(name)):
-            self._keys |= {joint.join(parts) for joint in _JOINTS} | set(parts)
-        self._longest = max((len(key) for key in self._keys), default=0) * 4
-        self.found: dict[str, tuple[int, str, np.ndarray]] = {}
+        spellings = [parts for name in names for parts in _spellings(name)]
+        self._texts = {text for name in names for text in _as_written(name)}
+        self._lower = {key for parts in spellings for key in (*(joint.join(parts) for joint in _JOINTS), *parts)}
+        self._forms = {normal_form(name) for name in names}
+        self._folded = {normal_form(key).encode() for key in self._lower} | {form.encode() for form in self._forms}
+        self._longest = 4 * max(map(len, self._texts | self._lower | self._forms), default=0)
+        self.texts: dict[str, _Found] = {}
+        """Word as written -> the first such."""
+        self.lower: dict[str, _Found] = {}
+        """Lower case -> the best written."""
+        self.forms: dict[str, _Found] = {}
+        """Normal form -> the best written."""
+        self.repeated: set[str] = set()
+        """Words that stand in the file again, with another vector."""
+        self.garbled = False
+        """Whether the file holds words that are not UTF-8."""
 
-    def rank(self, token: bytes) -> tuple[str, int] | None:
-        """The key a token would serve and its rank (lower is better), where it beats what is there."""
+    def wants(self, token: bytes) -> bool:
         if len(token) > self._longest:
-            return None
-        text = token.decode("utf-8", "replace")
-        key = text.casefold()
-        if key not in self._keys:
-            return None
-        rank = 0 if text == key else 1 if text.istitle() else 2
-        if key in self.found and self.found[key][0] <= rank:
-            return None
-        return key, rank
+            return False
+        if token.isascii():
+            return token.translate(_FOLD) in self._folded
+        try:
+            return normal_form(token.decode("utf-8")).encode() in self._folded
+        except UnicodeDecodeError:
+            self.garbled = True
+            return False
 
-    def keep(self, key: str, rank: int, token: bytes, vector: np.ndarray) -> None:
-        self.found[key] = (rank, token.decode("utf-8", "replace"), vector)
+    def keep(self, token: bytes, vector: np.ndarray) -> None:
+        text = token.decode("utf-8")
+        lower, form = text.casefold(), normal_form(text)
+        new = _Found(0 if text == lower else 1 if text.istitle() else 2, text, vector)
+        for key, keys, found in ((text, self._texts, self.texts), (lower, self._lower, self.lower), (form, self._forms, self.forms)):
+            if key not in keys:
+                continue
+            old = found.get(key)
+            if old is None or new.rank < old.rank:
+                found[key] = new
+            elif old.token == text and not np.array_equal(old.vector, vector):
+                self.repeated.add(text)
 
 
 def _from_vocabulary(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
     wanted = _Wanted(names)
-    with open(source, "rb") as raw:
-        magic = raw.read(4)
-    if magic == b"PK\x03\x04":
-        raise InputError(f"{source} is a zip archive: unpack it and pass the file of vectors inside")
-    zipped = magic[:2] == b"\x1f\x8b"
-    with gzip.open(source, "rb") if zipped else open(source, "rb") as stream:
-        kind, count, width = _read(stream, source, wanted)
+    kind, count, width = word_files.read(source, wanted)
     vectors, unknown, whole, averaged = [], [], [], []
+    used: set[str] = set()
     for name in names:
-        vector, how = _resolve(name, wanted)
+        vector, how, tokens = _resolve(name, wanted)
         if vector is None:
             unknown.append(f"{name} (no vector for {how})")
             continue
         vectors.append(vector)
-        if how.startswith("mean"):
+        used |= tokens
+        if how.startswith("mean of "):
             averaged.append(f"{name} = {how}")
         elif how != name:
             whole.append(f"{name} = {how}")
     if unknown:
+        foreign = wanted.garbled and any(not name.isascii() for name in unknown)
         raise InputError(f"{source} ({kind}, {count:,} words) has no vector for {len(unknown)} of "
                          f"{len(names)} class names: {', '.join(unknown)}. Use another file, or a table with "
-                         f"a row for each class")
+                         f"a row for each class" + ("; some of the file's words are not UTF-8: save it so" if foreign else ""))
     exact = len(names) - len(whole) - len(averaged)
     description = f"{source.name}: {kind}, {count:,} words, {width}-d; {exact} names are tokens as they stand"
     if whole:
         description += f"; {len(whole)} are one token spelt otherwise ({', '.join(whole)})"
     if averaged:
         description += f"; {len(averaged)} are means of their words ({', '.join(averaged)})"
+    if repeated := sorted(wanted.repeated & used):
+        description += f"; the file holds another vector further down for {', '.join(repeated)}: the first is taken"
     return np.stack(vectors), description
 
 
-def _resolve(name: str, wanted: _Wanted) -> tuple[np.ndarray | None, str]:
-    """The raw vector of a name and the token or mean it is; or None and the words that lack one."""
+def _resolve(name: str, wanted: _Wanted) -> tuple[np.ndarray | None, str, set[str]]:
+    """The raw vector of a name, the token or mean it is, and the tokens used; or None and the words that lack one."""
+    for written in _as_written(name):
+        if written in wanted.texts:
+            return wanted.texts[written].vector, written, {written}
     lacking: list[str] = []
     for parts in _spellings(name):
-        keys = [joint.join(parts) for joint in _JOINTS]
-        tokens = [wanted.found[key] for key in keys if key in wanted.found]
-        if tokens:
-            _, token, vector = min(tokens, key=lambda hit: hit[0])  # the first joint among equals
-            return vector, token
-        there = [wanted.found[part] for part in parts if part in wanted.found]
-        missing = [part for part in parts if part not in wanted.found]
+        hits = [wanted.lower[key] for key in (joint.join(parts) for joint in _JOINTS) if key in wanted.lower]
+        # A token may join words in several ways and keep brackets: `hot-air_balloon`, `Car_(sedan)`.
+        hits = hits or ([wanted.forms[normal_form(name)]] if normal_form(name) in wanted.forms else [])
+        if hits:
+            best = min(hits, key=lambda hit: hit.rank)  # the first joint among equals
+            return best.vector, best.token, {best.token}
+        there = [wanted.lower[part] for part in parts if part in wanted.lower]
+        missing = [part for part in parts if part not in wanted.lower]
         if there and set(missing) <= _FUNCTION_WORDS:
-            mean = np.mean([vector for _, _, vector in there], axis=0)
-            return mean, f"mean of {' + '.join(token for _, token, _ in there)}"
+            mean = np.mean([hit.vector for hit in there], axis=0)
+            return mean, f"mean of {' + '.join(hit.token for hit in there)}", {hit.token for hit in there}
         lacking = lacking or missing
-    return None, " and ".join(lacking) or f"'{name}'"
+    return None, " and ".join(lacking) or f"'{name}'", set()
 
 
-def _read(stream: BinaryIO, source: Path, wanted: _Wanted) -> tuple[str, int, int]:
-    """Stream one vocabulary file into `wanted`: its kind, number of words and width."""
-    head = stream.read(_BLOCK)
-    if not head:
-        raise InputError(f"{source} is empty")
-    chunks = _chained(head, stream)
-    first, newline, rest = head.partition(b"\n")
-    header = re.fullmatch(rb"\s*(\d{1,12})[ \t]+(\d{1,12})\s*", first) if newline else None
-    if header is None:
-        width = len(first.split()) - 1
-        _check_width(width, source, first)
-        _floats(first.split()[1:], f"{source}, line 1")
-        return "GloVe text", _read_text(chunks, source, wanted, width, None), width
-    count, width = int(header[1]), int(header[2])
-    _check_width(width, source, first)
-    if count < 1:
-        raise InputError(f"{source}: the header says that the file holds no words")
-    # A raw float may hold a line feed: a short first "line" alone says little.
-    line, _, _ = rest.partition(b"\n")
-    if _is_text(rest[:max(len(line), 4 * width, 256)]):
-        return "word2vec text", _read_text(chunks, source, wanted, width, count), width
-    body, offset = _chained(rest, stream), len(first) + 1
-    return "word2vec binary", _read_binary(body, offset, source, wanted, width, count), width
-
-
-def _check_width(width: int, source: Path, first: bytes) -> None:
-    if not 2 <= width <= _LARGEST_WIDTH:
-        raise InputError(f"{source} is no file of word vectors: line 1 starts {first[:40]!r}; expected a "
-                         f"word2vec header 'count width' or a GloVe line 'word v0 v1 ...'")
-
-
-def _is_text(sample: bytes) -> bool:
-    """Whether bytes are readable, up to a character that is cut off at their end: raw floats hardly ever are."""
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return all(character.isprintable() or character.isspace() for character in text)
-
-
-def _chained(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
-    yield head
-    while block := stream.read(_BLOCK):
-        yield block
-
-
-def _read_text(chunks: Iterator[bytes], source: Path, wanted: _Wanted, width: int, count: int | None) -> int:
-    number = words = 0
-    rest = b""
-    for chunk in chunks:
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            number += 1
-            if number > 1 or count is None:
-                words += _text_line(line, number, source, wanted, width)
-    if rest.strip():
-        words += _text_line(rest, number + 1, source, wanted, width)
-    if count is not None and words != count:
-        raise InputError(f"{source}: the header promises {count:,} words, the file holds {words:,}; it is "
-                         f"cut off or damaged, fetch it again")
-    return words
-
-
-def _text_line(line: bytes, number: int, source: Path, wanted: _Wanted, width: int) -> int:
-    """Take in one line; the number of words in it, 1, or 0 for a blank line."""
-    line = line.rstrip(b" \t\r")
-    if not line:
-        return 0
-    spaces = line.count(b" ")
-    # a few GloVe words hold spaces themselves, so the values are counted from the right
-    token, *values = line.split(b" ", 1) if spaces == width else line.rsplit(b" ", width)
-    if spaces < width:
-        raise InputError(f"{source}, line {number}: {spaces} values, {width} expected; the file is cut off "
-                         f"or damaged")
-    match = wanted.rank(token)
-    if match:
-        fields = values[0].split(b" ") if spaces == width else values
-        wanted.keep(*match, token, _floats(fields, f"{source}, line {number}"))
-    return 1
-
-
-def _read_binary(chunks: Iterator[bytes], offset: int, source: Path, wanted: _Wanted, width: int,
-                 count: int) -> int:
-    size = 4 * width
-    buffer, start = b"", 0
-    for index in range(count):
-        while True:
-            space = buffer.find(b" ", start)
-            if 0 <= space and space + 1 + size <= len(buffer):
-                break
-            if space < 0 and len(buffer) - start > _LONGEST_TOKEN or space - start > _LONGEST_TOKEN:
-                raise InputError(f"{source}: word {index + 1:,} at byte {offset + start:,} does not end; "
-                                 f"this is no word2vec binary of {width} values a word, or it is damaged")
-            chunk = next(chunks, None)
-            if chunk is None:
-                raise InputError(f"{source} is cut off at byte {offset + len(buffer):,}, in word "
-                                 f"{index + 1:,} of {count:,}; fetch it again")
-            offset += start
-            buffer, start = buffer[start:] + chunk, 0
-        token = buffer[start:space].lstrip(b"\n")  # the original writer ends each vector with a line feed
-        match = wanted.rank(token)
-        if match:
-            vector = np.frombuffer(buffer, "<f4", width, space + 1).astype(np.float64)
-            where = f"{source}: word {index + 1:,} at byte {offset + start:,}"
-            wanted.keep(*match, token, _finite(vector, where))
-        start = space + 1 + size
-    if buffer[start:].strip() or any(chunk.strip() for chunk in chunks):
-        raise InputError(f"{source} goes on after byte {offset + start:,}, where its {count:,} words end; "
-                         f"this is no word2vec binary of {width} values a word, or it is damaged")
-    return count
+def _shared(names: Sequence[str], vectors: np.ndarray) -> str:
+    """Which names have one and the same vector, for the description; nothing where all differ."""
+    groups: dict[bytes, list[str]] = {}
+    for name, vector in zip(names, vectors, strict=True):
+        groups.setdefault(np.float32(vector).tobytes(), []).append(name)
+    alike = [" = ".join(group) for group in groups.values() if len(group) > 1]
+    return f"; the same vector for {'; '.join(alike)}" if alike else ""
 
 
 # --- pickled vectors in circulation -------------------------------------------------------------------------
@@ -465,7 +379,7 @@ def convert_pickle(source: Path, target: Path) -> int:
         if not isinstance(name, str) or len(row) < 2 or (rows and len(row) != len(rows[0])):
             raise InputError(f"{source}: entry {name!r} holds {len(row)} numbers; expected a class name and "
                              f"a vector as long as the others")
-        rows.append(_finite(row, f"{source}: entry {name!r}"))
+        rows.append(word_files.finite(row, f"{source}: entry {name!r}"))
     write_table(Path(target), list(content), np.stack(rows))
     return len(rows)
 

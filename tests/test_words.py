@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tcn import words
+from tcn import word_files, words
 from tcn.config import InputError
 from tcn.words import convert_pickle, load_words, normal_form, write_table
 
@@ -98,13 +98,13 @@ def test_vectors_do_not_depend_on_where_a_block_ends(
         tmp_path: Path, kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     file = _file(tmp_path, kind)
     whole = load_words(file, ["mouse", "TV", "café"])
-    real = words._chained
+    real = word_files._chained
 
     def small(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
         data = b"".join(real(first, stream))
         return (data[i:i + block] for i in range(0, len(data), block))
 
-    monkeypatch.setattr(words, "_chained", small)
+    monkeypatch.setattr(word_files, "_chained", small)
     np.testing.assert_array_equal(load_words(file, ["mouse", "TV", "café"]).vectors, whole.vectors)
 
 
@@ -217,7 +217,7 @@ def test_values_that_are_not_finite_or_all_zero(tmp_path: Path) -> None:
     (b"", "is empty"),
     (b"PK\x03\x04rest", "zip archive"),
     (b"hello world\nthis is text\n", "no file of word vectors|could not convert"),
-    (b"one two three four\n", "could not convert"),
+    (b"one two three four\n", "no file of word vectors"),
     (b"\x00" * 100_000, "no file of word vectors"),
     (b"100 300\n" + b"\x01" * 100_000, "at byte 8 does not end"),
     (b"0 300\n", "no words"),
