@@ -34,11 +34,7 @@ def embed(names: Sequence[str]) -> np.ndarray:
 
 
 def _read_names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--names {path} can't be read ({error})") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in text.read(path, "--names").split("\n") if line.strip()]
     if len(names) != len(set(names)) or not names:
         raise InputError(f"--names {path} must hold at least one name and none twice")
     return names

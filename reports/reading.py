@@ -84,7 +84,7 @@ def shown(value: object, letters: int = 60) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds. Raises ReportError where it is missing, unreadable or holds something else."""
     try:
-        text = _file(path).read_text(encoding="utf-8")
+        text = _file(path).read_text(encoding="utf-8-sig")
         value = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from None

@@ -163,16 +163,18 @@ def _text_line(line: bytes, number: int, source: Path, wanted: Wanted, width: in
     line = line.strip(b" \t\r")
     if not line:
         return 0
+    if b"\t" in line:
+        line = line.translate(_TAB)
     if line.count(b" ") == width:
         token, values = line.split(b" ", 1)
         if not wanted.wants(token):
             return 1
         fields = values.split(b" ")
-        if b"" not in fields and b"\t" not in line:
+        if b"" not in fields:
             wanted.keep(token, floats(fields, f"{source}, line {number}"))
             return 1
-    # Tabs, runs of spaces, or one of the few words that hold spaces themselves: values are counted from the right.
-    *words, = filter(None, line.translate(_TAB).split(b" "))
+    # Runs of spaces, or one of the few words that hold spaces themselves: values are counted from the right.
+    words = [field for field in line.split(b" ") if field]
     fields = words[-width:]
     del words[-width:]
     values = len(fields) + len(words) - 1

@@ -185,7 +185,7 @@ class _Wanted:
 
     def __init__(self, names: Iterable[str]) -> None:
         spellings = [parts for name in names for parts in _spellings(name)]
-        self._texts = {text for name in names for text in _as_written(name)}
+        self._texts = {written for name in names for written in _as_written(name)}
         self._lower = {key for parts in spellings for key in (*(joint.join(parts) for joint in _JOINTS), *parts)}
         self._forms = {normal_form(name) for name in names}
         self._folded = {normal_form(key).encode() for key in self._lower} | {form.encode() for form in self._forms}
@@ -213,17 +213,17 @@ class _Wanted:
             return False
 
     def keep(self, token: bytes, vector: np.ndarray) -> None:
-        text = token.decode("utf-8")
-        lower, form = text.casefold(), normal_form(text)
-        new = _Found(0 if text == lower else 1 if text.istitle() else 2, text, vector)
-        for key, keys, found in ((text, self._texts, self.texts), (lower, self._lower, self.lower), (form, self._forms, self.forms)):
+        word = token.decode("utf-8")
+        lower, form = word.casefold(), normal_form(word)
+        new = _Found(0 if word == lower else 1 if word.istitle() else 2, word, vector)
+        for key, keys, found in ((word, self._texts, self.texts), (lower, self._lower, self.lower), (form, self._forms, self.forms)):
             if key not in keys:
                 continue
             old = found.get(key)
             if old is None or new.rank < old.rank:
                 found[key] = new
-            elif old.token == text and not np.array_equal(old.vector, vector):
-                self.repeated.add(text)
+            elif old.token == word and not np.array_equal(old.vector, vector):
+                self.repeated.add(word)
 
 
 def _from_vocabulary(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:

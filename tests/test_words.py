@@ -171,6 +171,145 @@ def test_class_names_of_the_paper_resolve_from_their_plain_words(tmp_path: Path)
     assert of["zebra"].tolist() == [number["zebra"], 1]
 
 
+# --- names as they stand ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("stem", "file"), [("sketchy-1", "words-sketchy.txt"), ("sketchy-2", "words-sketchy.txt"),
+                                            ("tuberlin", "words-tuberlin.txt")])
+def test_the_paper_s_own_vectors_serve_every_class_by_its_own_line(shared_data: Path, stem: str, file: str) -> None:
+    names = list(yaml.safe_load((Path(words.__file__).parent / "splits" / f"{stem}.yaml").read_text())["classes"])
+    lines = dict(line.split(" ", 1) for line in (shared_data / file).read_text().splitlines())
+    got = load_words(shared_data / file, names, unit=False)
+    assert len(names) == len(lines) == (250 if stem == "tuberlin" else 125)
+    for name, vector in zip(got.names, got.vectors, strict=True):
+        np.testing.assert_array_equal(vector, np.array(lines[name.replace(" ", "_")].split(), dtype=float).astype(np.float32))
+    twins = "the same vector for crab = hermit_crab; sea_turtle = turtle"
+    assert (twins in " ".join(got.description.split())) == (stem == "sketchy-1") and ("same vector" in got.description) == (
+        stem != "tuberlin")
+
+
+@pytest.mark.parametrize(("names", "tokens"), [
+    (["car_(sedan)", "hot-air_balloon"], ["car_(sedan)", "hot-air_balloon"]),
+    (["car (sedan)", "pipe (for smoking)"], ["car_(sedan)", "pipe_(for_smoking)"]),  # underscores for spaces
+    (["car_(sedan)", "ice_cream"], ["car (sedan)", "ice cream"]),  # spaces for underscores: words with spaces in text
+    (["car_(sedan)", "hot air balloon"], ["Car_(Sedan)", "Hot-air_balloon"]),  # normal form alone
+    (["hot-air balloon", "CAFÉ au lait"], ["hot_air-balloon", "café_au-lait"]),
+    (["jack o lantern", "car (sedan)"], ["jack-o_lantern", "car-(sedan)"]),
+])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_name_is_its_own_token_before_it_is_words(tmp_path: Path, names: list[str], tokens: list[str], binary: bool) -> None:
+    if binary and any(" " in token for token in tokens):
+        return  # a space ends a word in the binary format
+    parts = sorted({part for token in tokens for part in re.findall(r"\w+", token.replace("_", " "))})
+    rows = [*((part, 100 + i, 7) for i, part in enumerate(parts)), *((token, i, 1) for i, token in enumerate(tokens))]
+    body = (b"".join(token.encode() + b" " + struct.pack("<2f", *values) for token, *values in rows) if binary
+            else "".join(f"{token} {a}.0 {b}.0\n" for token, a, b in rows).encode())
+    (tmp_path / "v.bin").write_bytes(f"{len(rows)} 2\n".encode() + body)
+    got = load_words(tmp_path / "v.bin", names, unit=False)
+    np.testing.assert_array_equal(got.vectors, [[0, 1], [1, 1]])
+    assert all(name == token or f"{name} = {token}" in got.description for name, token in zip(names, tokens))
+
+
+@pytest.mark.parametrize(("content", "name", "expected"), [
+    ("cup 1 1\nCup 2 2\n", "Cup", [2, 2]),  # as it stands, before lower case
+    ("Palm_tree 1 1\npalm-tree 2 2\npalm tree 3 3\n", "palm tree", [3, 3]),
+    ("palm-tree 2 2\npalm_tree 1 1\npalmtree 3 3\n", "palm_tree", [1, 1]),
+    ("palm-tree 2 2\npalmtree 3 3\nPalm_Tree 1 1\n", "palm_tree", [2, 2]),  # lower case before the first joint
+    ("car 1 1\nsedan 3 3\ncar_sedan 2 2\n", "car_(sedan)", [2, 2]),  # one token before a mean
+    ("car 1 1\nsedan 3 3\n", "car_(sedan)", [2, 2]),
+    ("axe 1 1\nax 2 2\n", "axe", [1, 1]),
+    ("table_lamp 1 1\nTable 5 5\nlamp 6 6\n", "tablelamp", [1, 1]),
+])
+def test_the_order_in_which_a_name_is_looked_up(tmp_path: Path, content: str, name: str, expected: list[float]) -> None:
+    (tmp_path / "g.txt").write_text(content)
+    np.testing.assert_array_equal(load_words(tmp_path / "g.txt", [name], unit=False).vectors, [expected])
+
+
+def test_what_is_repeated_or_shared_is_said(tmp_path: Path) -> None:
+    (tmp_path / "g.txt").write_text("cup 1 2\nant 3 4\nbee 3 4\nant 3 4\nfox 1 1\nfox 2 2\ncup 9 9\n")
+    got = load_words(tmp_path / "g.txt", ["bee", "cup", "ant"], unit=False)
+    np.testing.assert_array_equal(got.vectors, [[3, 4], [1, 2], [3, 4]])
+    assert "another vector further down for cup: the first is taken" in got.description  # fox is nobody's, ant's are alike
+    assert "the same vector for bee = ant;" in got.description
+    (tmp_path / "t.csv").write_text("name,v0,v1\ncup,1,2\nant,3,4\nmug,1,2\n")
+    assert "the same vector for cup = mug;" in load_words(tmp_path / "t.csv", ["cup", "mug", "ant"]).description
+    assert "same vector" not in load_words(tmp_path / "t.csv", ["cup", "ant"]).description
+
+
+# --- text as people save it ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("gap", [" ", "\t", "   ", " \t "])
+@pytest.mark.parametrize("form", ["GloVe text", "word2vec text", "table"])
+def test_marks_line_ends_and_gaps_change_no_vector(tmp_path: Path, mark: bytes, end: str, gap: str, form: str) -> None:
+    rows = [["cat", "1.5", "0", "-2"], ["hot_dog", "3", "4e0", ".5"], ["ant", "7", "8", "9"]]
+    if form == "table":
+        lines = ["name,v0,v1,v2", *(",".join(row) for row in rows)]
+    else:
+        lines = [f"3{gap}3"] * (form == "word2vec text") + [gap.join(row) for row in rows]
+    file = tmp_path / ("w.csv" if form == "table" else "w.txt")
+    file.write_bytes(mark + end.join(lines).encode())
+    got = load_words(file, ["cat", "hot dog", "ant"], unit=False)
+    np.testing.assert_array_equal(got.vectors, [[1.5, 0, -2], [3, 4, 0.5], [7, 8, 9]])
+    assert form in got.description
+
+
+def test_a_binary_after_a_mark_is_read(tmp_path: Path) -> None:
+    whole = _binary(tmp_path / "v.bin").read_bytes()
+    (tmp_path / "v.bin").write_bytes(b"\xef\xbb\xbf" + whole)
+    np.testing.assert_array_equal(load_words(tmp_path / "v.bin", ["cup"], unit=False).vectors, [[1, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("name", ["w.txt", "w.csv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_are_named(tmp_path: Path, name: str, encoding: str) -> None:
+    (tmp_path / name).write_text("name,v0,v1\ncup,1,2\n" if name == "w.csv" else "cup 1 2\nant 3 4\n", encoding=encoding)
+    with pytest.raises(InputError, match=f"{name} is {encoding[:6].upper()} text; save it as UTF-8"):
+        load_words(tmp_path / name, ["cup"])
+
+
+def test_words_that_are_not_utf8_are_said_where_a_name_needs_them(tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_text("café 1 2\ncup 3 4\n", encoding="latin-1")
+    with pytest.raises(InputError, match="no vector for caf\u00e9.*not UTF-8: save it so"):
+        load_words(tmp_path / "w.txt", ["café"])
+    np.testing.assert_array_equal(load_words(tmp_path / "w.txt", ["cup"], unit=False).vectors, [[3, 4]])
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("cup 1 2 3\ndog 4 1 2 3\nant 4 5 6\n", r"line 2: 4 values after 'dog', 3 expected; a number is too many"),
+    ("dog 4 1 2 3\ncup 1 2 3\nant 4 5 6\n", r"line 1: 4 values after 'dog', 3 expected"),  # the width is that of most lines
+    ("3 3\ncup 1 2 3\ndog 4.5 1 2 3\nant 4 5 6\n", r"line 3: 4 values after 'dog', 3 expected"),
+    ("cup\t1\t2\t3\ndog  4\t1 2 3\nant 1 2 3\n", r"line 2: 4 values after 'dog'"),
+    ("cup 1 2 3\nant\t1\t2\nbee 1 2 3\n", r"line 2: 2 values, 3 expected"),
+    ("cup  1 2\nant 1 2 3\nbee 1 2 3\n", r"line 1: 2 values, 3 expected"),  # a run of spaces is no value
+    ("cup,1,2,3\nant,4,5,6\n", r"no file of word vectors.*a table with commas needs the header"),
+    ("cup 1,5 2,5\nant 2,5 3,5\n", "no file of word vectors.*decimal point"),
+])
+def test_rows_of_another_length_and_other_formats_are_told(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "w.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_words(tmp_path / "w.txt", ["cup", "ant"])
+
+
+def test_words_with_spaces_stay_words(tmp_path: Path) -> None:
+    """As in GloVe's largest file; and a number belongs to the word where a class is called so."""
+    (tmp_path / "w.txt").write_text("hot dog 1 2 3\n. . . 7 8 9\nat name@domain.com 7 8 9\ncup 1 1 1\nMig 29 4 5 6\n")
+    got = load_words(tmp_path / "w.txt", ["hot_dog", "cup", "mig_29"], unit=False)
+    np.testing.assert_array_equal(got.vectors, [[1, 2, 3], [1, 1, 1], [4, 5, 6]])
+    with pytest.raises(InputError, match="line 5: 4 values after 'Mig'"):
+        load_words(tmp_path / "w.txt", ["cup"])
+
+
+def test_columns_of_a_table_are_taken_by_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,v2,v0,v10\ncup,3,1,4\n")
+    np.testing.assert_array_equal(load_words(tmp_path / "t.csv", ["cup"], unit=False).vectors, [[1, 3, 4]])
+    (tmp_path / "t.csv").write_text("name,b,a\ncup,3,1\n")
+    np.testing.assert_array_equal(load_words(tmp_path / "t.csv", ["cup"], unit=False).vectors, [[3, 1]])
+    (tmp_path / "t.csv").write_text("name,v0,v0\ncup,3,1\n")
+    with pytest.raises(InputError, match=r"t\.csv, line 1: a column stands there twice"):
+        load_words(tmp_path / "t.csv", ["cup"])
+
+
 # --- damage -------------------------------------------------------------------------------------------------
 
 def test_a_binary_cut_off_anywhere_is_noticed(tmp_path: Path) -> None:
