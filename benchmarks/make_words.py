@@ -14,6 +14,7 @@ from typing import Sequence
 
 import numpy as np
 
+from tcn import text
 from tcn.config import InputError
 
 

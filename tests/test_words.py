@@ -182,9 +182,8 @@ def test_the_paper_s_own_vectors_serve_every_class_by_its_own_line(shared_data: 
     assert len(names) == len(lines) == (250 if stem == "tuberlin" else 125)
     for name, vector in zip(got.names, got.vectors, strict=True):
         np.testing.assert_array_equal(vector, np.array(lines[name.replace(" ", "_")].split(), dtype=float).astype(np.float32))
-    twins = "the same vector for crab = hermit_crab; sea_turtle = turtle"
-    assert (twins in " ".join(got.description.split())) == (stem == "sketchy-1") and ("same vector" in got.description) == (
-        stem != "tuberlin")
+    twins = "the same vector for crab = hermit_crab; sea_turtle = turtle;"
+    assert twins in got.description if file == "words-sketchy.txt" else "same vector" not in got.description
 
 
 @pytest.mark.parametrize(("names", "tokens"), [
@@ -195,17 +194,18 @@ def test_the_paper_s_own_vectors_serve_every_class_by_its_own_line(shared_data: 
     (["hot-air balloon", "CAFÉ au lait"], ["hot_air-balloon", "café_au-lait"]),
     (["jack o lantern", "car (sedan)"], ["jack-o_lantern", "car-(sedan)"]),
 ])
-@pytest.mark.parametrize("binary", [False, True])
-def test_a_name_is_its_own_token_before_it_is_words(tmp_path: Path, names: list[str], tokens: list[str], binary: bool) -> None:
-    if binary and any(" " in token for token in tokens):
-        return  # a space ends a word in the binary format
+@pytest.mark.parametrize("form", ["word2vec text", "word2vec binary"])
+def test_a_name_is_its_own_token_before_it_is_words(tmp_path: Path, names: list[str], tokens: list[str], form: str) -> None:
+    if form == "word2vec binary" and any(" " in token for token in tokens):
+        form = "word2vec text"  # a space ends a word in the binary format
     parts = sorted({part for token in tokens for part in re.findall(r"\w+", token.replace("_", " "))})
     rows = [*((part, 100 + i, 7) for i, part in enumerate(parts)), *((token, i, 1) for i, token in enumerate(tokens))]
-    body = (b"".join(token.encode() + b" " + struct.pack("<2f", *values) for token, *values in rows) if binary
+    body = (b"".join(token.encode() + b" " + struct.pack("<2f", *values) for token, *values in rows) if form == "word2vec binary"
             else "".join(f"{token} {a}.0 {b}.0\n" for token, a, b in rows).encode())
     (tmp_path / "v.bin").write_bytes(f"{len(rows)} 2\n".encode() + body)
     got = load_words(tmp_path / "v.bin", names, unit=False)
     np.testing.assert_array_equal(got.vectors, [[0, 1], [1, 1]])
+    assert form in got.description
     assert all(name == token or f"{name} = {token}" in got.description for name, token in zip(names, tokens))
 
 
