@@ -223,3 +223,11 @@ def test_the_command_runs_by_itself_on_the_projects_own_list():
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=script.parent.parent,
                           check=False)
     assert done.returncode == 1 and "Doodle2Search" in done.stdout and "2 findings by proof" in done.stdout
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_published_rows_are_the_same_whatever_editor_saved_them(tmp_path, end):
+    source = Path(paper.__file__).parent / "published.csv"
+    text = source.read_text(encoding="utf-8-sig")
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", end).encode())
+    assert [row[1:] for row in paper.read_published(tmp_path / "rows.csv")] == [row[1:] for row in paper.read_published(source)]
