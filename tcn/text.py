@@ -34,8 +34,8 @@ def read(path: Path, what: str = "file") -> str:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + len(raw) - len(body)}, 0x{body[error.start]:02x}); "
-                         f"save it as UTF-8, if it is text at all") from error
+        raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + len(raw) - len(body)}, "
+                         f"0x{body[error.start]:02x}); save it as UTF-8, if it is text at all") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -44,8 +44,8 @@ def without_mark(head: bytes, path: Path, what: str = "file") -> bytes:
     found = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     found = found or next((name for pattern, name in _UNMARKED if pattern.match(head)), None)
     if found:
-        raise InputError(f"{what} {path} is {found} text; save it as UTF-8 (`iconv -f {found} -t UTF-8 OLD > NEW`, or an editor's "
-                         f"'Save as')")
+        raise InputError(f"{what} {path} is {found} text; save it as UTF-8 (`iconv -f {found} -t UTF-8 OLD > NEW`, or an "
+                         f"editor's 'Save as')")
     return head.removeprefix(codecs.BOM_UTF8)
 
 

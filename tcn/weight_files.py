@@ -101,8 +101,8 @@ def fit(states: Mapping[str, State], own: State, classifier: str, origin: str, k
     # Files with this key have always been read by it; an averaged copy may lie beside.
     whole = [one for one in whole if one[0] == "state_dict"] or whole
     if len(whole) > 1:
-        raise InputError(f"{origin} holds {len(whole)} sets of weights that fit ({', '.join(_place(w, p) for w, p, _ in whole)}); "
-                         f"save the one that is meant as a file of its own")
+        places = ", ".join(_place(where, prefix) for where, prefix, _ in whole)
+        raise InputError(f"{origin} holds {len(whole)} sets of weights that fit ({places}); save the one that is meant as a file of its own")
     if not whole or len(whole[0][2]) < len(states[whole[0][0]]):
         raise InputError(f"{origin} {_misfit(states, names, needed, head, known)}")
     where, _, renamed = whole[0]
@@ -137,7 +137,8 @@ def _tails(name: str) -> Iterator[tuple[str, str]]:
 def _check(name: str, written: str, value: Tensor, own: Tensor, of_head: bool, origin: str) -> None:
     called = f"'{name}'" if name == written else f"'{name}' (there '{written}')"
     if value.shape != own.shape:
-        raise InputError(f"{origin}: tensor for {called} has shape {tuple(value.shape)}, the architecture needs {tuple(own.shape)}"
+        raise InputError(f"{origin}: tensor for {called} has shape {tuple(value.shape)}, the architecture needs "
+                         f"{tuple(own.shape)}"
                          + ("; the classifier must be the one of ImageNet's 1,000 classes" if of_head else ""))
     plain = value.layout is torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
     if not plain or own.is_floating_point() and value.dtype not in _REAL:

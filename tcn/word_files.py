@@ -102,7 +102,8 @@ def _read(stream: BinaryIO, source: Path, wanted: Wanted) -> Kind:
     line, _, _ = rest.partition(end)
     if _is_text(rest[:max(len(line), 4 * width, 256)]):
         return Kind("word2vec text", _read_text(_chained(head, stream), end, source, wanted, width, count), width)
-    return Kind("word2vec binary", _read_binary(_chained(rest, stream), len(raw) - len(rest), source, wanted, width, count), width)
+    words = _read_binary(_chained(rest, stream), len(raw) - len(rest), source, wanted, width, count)
+    return Kind("word2vec binary", words, width)
 
 
 def _usual_width(head: bytes, end: bytes) -> int:

@@ -216,7 +216,8 @@ class _Wanted:
         word = token.decode("utf-8")
         lower, form = word.casefold(), normal_form(word)
         new = _Found(0 if word == lower else 1 if word.istitle() else 2, word, vector)
-        for key, keys, found in ((word, self._texts, self.texts), (lower, self._lower, self.lower), (form, self._forms, self.forms)):
+        for key, keys, found in ((word, self._texts, self.texts), (lower, self._lower, self.lower),
+                                 (form, self._forms, self.forms)):
             if key not in keys:
                 continue
             old = found.get(key)
