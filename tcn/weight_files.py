@@ -102,7 +102,8 @@ def fit(states: Mapping[str, State], own: State, classifier: str, origin: str, k
     whole = [one for one in whole if one[0] == "state_dict"] or whole
     if len(whole) > 1:
         places = ", ".join(_place(where, prefix) for where, prefix, _ in whole)
-        raise InputError(f"{origin} holds {len(whole)} sets of weights that fit ({places}); save the one that is meant as a file of its own")
+        raise InputError(f"{origin} holds {len(whole)} sets of weights that fit ({places}); save the one that is "
+                         f"meant as a file of its own")
     if not whole or len(whole[0][2]) < len(states[whole[0][0]]):
         raise InputError(f"{origin} {_misfit(states, names, needed, head, known)}")
     where, _, renamed = whole[0]
