@@ -389,14 +389,19 @@ def _allowed(hint: Any) -> str:
     return f"{names[parts[0]]} {parts[1]}" if origin is Annotated else names[hint]
 
 
+def check_fields(settings: Any, prefix: str = "") -> None:
+    """Raise InputError where a field of a dataclass, or of one inside it, holds what its annotation does not take."""
+    for name, hint in _declared(type(settings)).items():
+        value = getattr(settings, name)
+        if dataclasses.is_dataclass(hint):
+            check_fields(value, f"{prefix}{name}.")
+        else:
+            _held(value, hint, prefix + name)
+
+
 def check(config: Config) -> None:
     """Raise InputError where a value is not what its field takes, or settings contradict each other."""
-    for name, hint in _declared(Config).items():
-        value = getattr(config, name)
-        for part, inner in _declared(hint).items() if dataclasses.is_dataclass(hint) else ():
-            _held(getattr(value, part), inner, f"{name}.{part}")
-        if not dataclasses.is_dataclass(hint):
-            _held(value, hint, name)
+    check_fields(config)
     if config.data.split not in SPLITS[config.data.dataset]:
         raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has "
                          f"{', '.join(SPLITS[config.data.dataset])}")
