@@ -10,16 +10,18 @@ and Adam in place of SGD (under which a sharing weight means something else), fo
 """
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tcn.config import InputError
+from tcn.config import InputError, Range, Rate, Side, Weight, check_fields
 from tcn.losses import sharing_norms
-from tcn.seeding import stream_seed
+from tcn.seeding import borrowed, stream_seed
 
 DIGITS = 10
 METHODS = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",
@@ -31,27 +33,23 @@ METHODS = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN
 class Settings:
     """One run's settings; none was chosen by target labels."""
 
-    method: str = "dann-coupled"
-    seed: int = 0
-    steps: int = 1000
+    method: Literal["source-only", "dann", "dann-own-norms", "dann-coupled"] = "dann-coupled"
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    steps: Annotated[int, Range(1, 10_000_000)] = 1000
     """Optimiser steps; fixed beforehand, and the last state is the one that is tested."""
-    batch: int = 64
+    batch: Annotated[int, Range(1, 65_536)] = 64
     """Images of each domain in a batch (DANN: 128 in all)."""
-    rate: float = 1e-3
+    rate: Rate = 1e-3
     """Adam's own default."""
-    sharing: float = 1.0
+    sharing: Weight = 1.0
     """Weight of the sharing loss: what the laptop's retrieval uses, chosen there on validation classes; not tried here."""
-    adversarial: float = 1.0
+    adversarial: Weight = 1.0
     """Largest weight of the reversed gradient (DANN: lambda rises to 1)."""
-    image_size: int = 16
+    image_size: Side = 16
     """Side of the images in pixels; a multiple of 4 (MNIST: 28)."""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"unknown method '{self.method}'; choose among {', '.join(METHODS)}")
-        for name in ("steps", "batch", "image_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"setting '{name}' is {getattr(self, name)}; it must be at least 1")
+        check_fields(self)
         if self.image_size % 4:
             raise InputError(f"setting 'image_size' is {self.image_size}; it must be a multiple of 4 (two poolings)")
 
@@ -103,15 +101,13 @@ class DigitModel(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(settings.seed, "digits"))
+        with borrowed(stream_seed(settings.seed, "digits")):
             self.source, wide = Extractor(), 48 * (settings.image_size // 4) ** 2
             self.label = nn.Sequential(nn.Linear(wide, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, DIGITS))
             self.domain = nn.Sequential(nn.Linear(wide, 100), nn.ReLU(), nn.Linear(100, 1))
         self.target = self.source
         if settings.method in ("dann-coupled", "dann-own-norms"):
-            self.target = Extractor()
-            self.target.load_state_dict(self.source.state_dict())
+            self.target = copy.deepcopy(self.source)
         if settings.method == "dann-own-norms":
             self.target.convolutions = self.source.convolutions
 

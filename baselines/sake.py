@@ -21,9 +21,10 @@ from torch.nn import functional as F
 from tcn.backbones import Backbone
 from tcn.batches import PairBatch
 from tcn.config import Config, InputError, Modality, wholly_shared
+from tcn.features import evaluating
 from tcn.losses import classification, distillation
 from tcn.method import Ingredients, LossTerms, Method, TcnModel
-from tcn.seeding import stream_seed
+from tcn.seeding import borrowed, stream_seed
 
 SIMILARITY_WEIGHT = 0.3
 """Weight of the similarity beside the teacher's logits (released code)."""
@@ -77,11 +78,12 @@ def _channels(encoder: Backbone, ends: dict[str, nn.Module]) -> dict[str, int]:
     found: dict[str, int] = {}
     handles = [module.register_forward_hook(lambda module, inputs, maps, part=part: found.__setitem__(part, maps.shape[1]))
                for part, module in ends.items()]
-    was_training = encoder.training
-    encoder.eval()(torch.zeros(1, 3, 64, 64))
-    encoder.train(was_training)
-    for handle in handles:
-        handle.remove()
+    try:
+        with evaluating(encoder):
+            encoder(torch.zeros(1, 3, 64, 64))
+    finally:
+        for handle in handles:
+            handle.remove()
     return found
 
 
@@ -96,8 +98,7 @@ class SakeModel(TcnModel):
         if config.network.batch_norm_split > 1:
             raise InputError("method 'sake' tags a whole batch; set network.batch_norm_split=1")
         super().__init__(config, ingredients)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(config.seed, "gates"))
+        with borrowed(stream_seed(config.seed, "gates")):
             self.gates = Gates(self.encoders.sketch)
         similarity = F.normalize(ingredients.words.double()) @ F.normalize(ingredients.imagenet_words.double()).T
         self.register_buffer("similarity", similarity.float(), persistent=False)

@@ -34,6 +34,7 @@ from tcn.features import extract
 from tcn.files import complain
 from tcn.method import Ingredients
 from tcn.pixels import Pixels, decode, pack
+from tcn.seeding import borrowed
 
 FILE = "calibration.json"
 FEW_STEPS = 5
@@ -246,8 +247,7 @@ def _pixels(folder: Path, modality: Modality, stored_size: int, count: int) -> P
 
 def _random_model(cell: Cell, device: torch.device) -> torch.nn.Module:
     name = cell.config.network.backbone
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with borrowed(0):
         encoder, (teacher, classifier) = backbones.untrained(name)[0], backbones.untrained(name)
         words = torch.randn(CLASSES, WORD_SIZE)
     return build_model(baselines.find(cell.variant).method, cell.config,

@@ -9,7 +9,6 @@ everywhere. No MLflow here: the runs take seconds and their files say all.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import io
 import json
@@ -32,6 +31,7 @@ from benchmarks.runner import check_threads
 from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
 from tcn import checkpoints
 from tcn.config import InputError
+from tcn.features import evaluating
 from tcn.files import Held, complain, lock, sweep, write_bytes
 from tcn.pixels import opened
 from tcn.seeding import numpy_stream
@@ -110,7 +110,7 @@ def offline_task(size: int) -> Task:
     source, target, source_test, target_test = map(slice, edges[:-1], edges[1:])
 
     def blended(part: slice, halves: list[np.ndarray], role: str) -> Domain:
-        crops = patches(halves, len(labels[part]), size, numpy_stream(0, "digits patches", len(role)))
+        crops = patches(halves, len(labels[part]), size, numpy_stream(0, f"digits patches, {role}"))
         return Domain(blend(grey[part], crops), labels[part])
 
     return Task(OFFLINE, _plain(grey[source], labels[source]), blended(target, left, "target"),
@@ -141,8 +141,8 @@ def mnist_task(root: Path, download: bool, target_root: Path | None, photos_fold
             raise InputError(f"--photos {photos_folder} holds {len(photos)} .jpg files; at least 2 are needed")
         halves = photos[::2], photos[1::2]
         target, target_test = (
-            Domain(blend(part.images, patches(own, len(part.labels), 28, numpy_stream(0, "MNIST-M", number))), part.labels)
-            for number, (part, own) in enumerate(zip((train, test), halves)))
+            Domain(blend(part.images, patches(own, len(part.labels), 28, numpy_stream(0, f"MNIST-M, {role}"))), part.labels)
+            for role, part, own in (("target", train, halves[0]), ("target test", test, halves[1])))
     else:
         raise InputError("MNIST-M is needed: --mnist-m FOLDER, or --photos FOLDER to blend it (BSDS500's pictures in the source)")
     return Task(PUBLISHED, _plain(train.images, train.labels), target, _plain(test.images, test.labels), target_test)
@@ -213,13 +213,12 @@ def _batches(rows: int, batch: int, seed: int, role: str) -> Iterator[np.ndarray
 @torch.no_grad()
 def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device) -> float:
     """Share of a domain's images classified right."""
-    model.eval()
     right = 0
-    for start in range(0, len(domain.labels), 512):
-        part = slice(start, start + 512)
-        guessed = model.classify(_tensor(domain.images[part], device), which).argmax(1).cpu().numpy()
-        right += int((guessed == domain.labels[part]).sum())
-    model.train()
+    with evaluating(model):
+        for start in range(0, len(domain.labels), 512):
+            part = slice(start, start + 512)
+            guessed = model.classify(_tensor(domain.images[part], device), which).argmax(1).cpu().numpy()
+            right += int((guessed == domain.labels[part]).sum())
     return right / len(domain.labels)
 
 
@@ -330,10 +329,14 @@ def _refuse_other(folder: Path, config: dict[str, Any], digest: str, task: Task)
         changed = ", ".join(sorted(key for key in config if there.get(key) != config[key]))
         raise InputError(f"{folder} holds a run with other settings ({changed}); pass another --output, nothing there "
                          f"was touched")
-    # runs from before digests were kept have none
-    if read_json(folder / "provenance.json").get("data_digest", digest) != digest:
-        raise InputError(f"{folder} holds a run on other pictures of the same name ({task.name}); pass another --output, "
-                         f"nothing there was touched")
+    _refuse_other_pictures(folder, digest, task)
+
+
+def _refuse_other_pictures(folder: Path, digest: str, task: Task) -> None:
+    # A run that names no digest is of a version that blended other patches.
+    if read_json(folder / "provenance.json").get("data_digest") != digest:
+        raise InputError(f"{folder} holds a run on other pictures of the same name ({task.name}; earlier versions blended other "
+                         f"patches); pass another --output, nothing there was touched")
 
 
 def damaged(folder: Path) -> list[str]:
@@ -386,16 +389,13 @@ def _finished(output: Path, tell: bool) -> Iterator[tuple[Path, dict[str, Any]]]
             complain(f"left out: {path.parent} is not as it was written ({', '.join(bad)}); the call that made it runs it again")
 
 
-def _refuse_other_task(task: Task, output: Path) -> None:
-    for path in sorted((output / "runs").glob("*/result.json")):
-        with contextlib.suppress(InputError):  # a damaged one is met, and named, in its turn
-            there = read_json(path).get("data")
-            if there != task.name:
-                break
-    else:
-        return
-    raise InputError(f"{path.parent} holds a run of '{there}', this is '{task.name}'; pass another --output, nothing "
-                     f"there was touched")
+def _refuse_other_task(task: Task, digest: str, output: Path) -> None:
+    """InputError where any finished run of the folder is of another task or other pictures: one table would mix both."""
+    for folder, result in _finished(output, tell=False):  # a damaged one is met, and named, in its turn
+        if result.get("data") != task.name:
+            raise InputError(f"{folder} holds a run of '{result.get('data')}', this is '{task.name}'; pass another --output, "
+                             f"nothing there was touched")
+        _refuse_other_pictures(folder, digest, task)
 
 
 def summarise(output: Path, tell: bool = True) -> list[dict[str, Any]]:
@@ -467,7 +467,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{task.name}: {len(grid)} runs of {steps:,} steps; {len(task.source.labels):,} labelled source digits, "
           f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in "
           f"{options.output}", flush=True)
-    _refuse_other_task(task, options.output)
+    _refuse_other_task(task, digest, options.output)
     with lock(options.output / ".lock", "writing examples.png", None):
         sweep(options.output)
         write_examples(task, options.output / "examples.png")

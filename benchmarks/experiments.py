@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Collection, Sequence
 
 import baselines
 from baselines import ledger
@@ -17,6 +17,8 @@ class Cell:
     split: str
     variant: str
     config: Config
+    smoke: bool = False
+    """Planned by `--quick`, to try the chain: recorded with the run, whatever its settings; no part of its identity."""
 
     @property
     def seed(self) -> int:
@@ -102,8 +104,10 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
          seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False) -> list[Cell]:
     """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name.
 
-    `as_released` turns on every trap of the ledger in every cell, below the variant's own delta. A point of a
-    grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out.
+    Settings come in this order, later ones over earlier: defaults, the profile's, traps (`as_released`: in every cell),
+    `quick`'s, `overrides`, the variant's own delta, and what follows from other settings (`_derived`). A point of a
+    grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out. InputError too
+    where an override changes no cell, since each one's variant has its own value (`held_by_variants`).
     """
     known = sorted({dataset for dataset, _ in profile.base})
     for name in datasets or ():
@@ -120,19 +124,43 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
                 variant = baselines.find(name)
                 traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
                 base = change(Config(), {**delta, **traps, **(profile.quick if quick else {})})
-                settings = {**_relative(variant, base), **variant.delta, **overrides, "method": variant.method.name, "seed": seed}
-                if variant.delta.get("training.optimizer") == "none":
-                    settings["training.epochs"] = 0
-                config = change(base, settings)
+                asked = {**overrides, **variant.delta}
+                config = change(base, {**asked, "method": variant.method.name, "seed": seed})
+                config = change(config, _derived(variant, config, asked))
                 if not (variant.grid_point and any(cell.config == config for cell in cells)):
-                    cells.append(Cell(dataset, split, name, config))
+                    cells.append(Cell(dataset, split, name, config, quick))
+    for key, names in held_by_variants(cells, overrides).items():
+        if len(names) == len({cell.variant for cell in cells}):
+            raise InputError(f"{key}={overrides[key]} changes nothing: {', '.join(names)} {'has' if len(names) == 1 else 'have'} "
+                             f"a value of {'its' if len(names) == 1 else 'their'} own; name other variants, or leave it out")
     return cells
 
 
-def _relative(variant: baselines.Variant, base: Config) -> dict[str, Any]:
-    """Settings of a variant that depend on the profile's: multiplied ones, and the dropout of longer features."""
-    flat = flatten(to_dict(base))
+def _derived(variant: baselines.Variant, config: Config, asked: Collection[str]) -> dict[str, Any]:
+    """Settings that follow from others, however those came about (profile, variant, override). The only place where they do:
+
+    - rates that a variant multiplies;
+    - no epochs where nothing is trained;
+    - the dropout of features longer than 64, unless a dropout was `asked` for;
+    - pictures stored no smaller than the encoders see them, unless a stored size was `asked` for.
+    """
+    flat = flatten(to_dict(config))
     settings = {key: flat[key] * factor for key, factor in variant.factors.items()}
-    if base.network.dropout and variant.delta.get("network.dim", base.network.dim) > 64:
+    if config.training.optimizer == "none":
+        settings["training.epochs"] = 0
+    if config.network.dropout and config.network.dim > 64 and "network.dropout" not in asked:
         settings["network.dropout"] = WIDE_DROPOUT
+    if "data.stored_size" not in asked:
+        settings["data.stored_size"] = max(config.data.stored_size, config.data.image_size)
     return settings
+
+
+def held_by_variants(cells: Sequence[Cell], overrides: dict[str, Any]) -> dict[str, list[str]]:
+    """Override -> variants that it leaves as they are, since the setting is what makes them (`nws` has no sharing loss)."""
+    found: dict[str, list[str]] = {}
+    for key, value in overrides.items():
+        names = [cell.variant for cell in cells if baselines.find(cell.variant).delta.get(key, value) != value
+                 or key == "training.epochs" and not cell.trained and value]
+        if names:
+            found[key] = list(dict.fromkeys(names))
+    return found

@@ -34,10 +34,10 @@ def caught(*numbers: int) -> Iterator[None]:
         return
     _arrived.clear()
     before = {}
-    for number in numbers or SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, _handle)
     try:
+        for number in numbers or SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _handle)
         yield
     except Exception as error:
         # An import that was interrupted may drop the signal and leave a module behind that works no more.

@@ -28,7 +28,7 @@ import torch
 
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import Failure, Material, Places, attempt, check_threads, limit_threads
+from benchmarks.runner import Failure, Material, Places, attempt, check_threads, lacks_ledger, limit_threads
 from benchmarks.mirror import Mirror, NoMirror
 from benchmarks.store import CellFolder
 from tcn.config import InputError
@@ -303,7 +303,7 @@ def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror,
     """
     waiting, skipped = [], 0
     for folder in folders:
-        if folder.whole():
+        if folder.whole() and not lacks_ledger(folder):
             skipped += 1
             mirror.settle(folder)
         else:

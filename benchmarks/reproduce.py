@@ -171,10 +171,11 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
               ) -> Reproduction:
     """Run the cell again below OUTPUT/reproductions and compare. An interrupted repetition is taken up again."""
     identity = check_material(original, material)
-    folder = CellFolder(original.suite / FOLDER, original.cell, identity)
+    suite = Suite.open(original.suite)
+    cell = replace(original.cell, smoke=suite.smoke)
+    folder = CellFolder(original.suite / FOLDER, cell, identity)
     if folder.state == "finished":
         shutil.rmtree(folder.path)
-    suite = Suite.open(original.suite)
     mirror = Mirror(suite, command, {"kind": "reproduction", "reproduces": original.folder.name})
     now = provenance.collect(device)
     differences = environment_differences(original.provenance, now)
@@ -183,13 +184,11 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
                            f"{original.identity[:8]} then, {identity[:8]} now); values new to it are at their defaults")
     limit = tolerance if tolerance is not None else (ELSEWHERE if differences else 0.0)
     try:
-        reason = run_cell(original.cell, folder, material, mirror, device, f"again: {original.cell.variant} seed "
-                                                                           f"{original.cell.seed}")
+        reason = run_cell(cell, folder, material, mirror, device, f"again: {cell.variant} seed {cell.seed}")
     except KeyboardInterrupt:
         mirror.close("KILLED")
         raise
     mirror.close("FAILED" if reason else "FINISHED")
-    cell = original.cell
     result = Reproduction(original.folder.name, original.identity, cell.dataset, cell.split, cell.variant, cell.seed, "failed",
                           limit, None, "", 0, not differences, (*differences, *([f"failed: {reason}"] if reason else [])),
                           command, provenance.now())

@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of the encoders (PyTorch state dict)")
     p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher (default: --weights)")
     p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
-                   help="replace settings of every cell, e.g. --set training.epochs=4 losses.sharing=100")
+                   help="replace settings of every cell but those that make its variant, e.g. --set training.epochs=4 "
+                        "losses.sharing=100 (which leaves nws without a sharing loss)")
     p.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all cores); results are bit-identical "
                                                                "only at an equal number")
     p.add_argument("--as-released", action="store_true",
@@ -181,6 +182,8 @@ def _run(options: argparse.Namespace) -> int:
     overrides["network.teacher_weights"] = backbones.weights_setting(options.teacher_weights or options.weights)
     cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick,
                              options.as_released)
+    for key, names in experiments.held_by_variants(cells, overrides).items():
+        print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     for backbone in {cell.config.network.backbone for cell in cells}:
         # A wrong file is bad input, said before the first cell, not a failure of each.
         for read, option, file in ((backbones.encoder, "network.weights", options.weights),
@@ -348,6 +351,7 @@ def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, 
     """
     from benchmarks import interrupts
     from benchmarks.launch import duration
+    from benchmarks.runner import lacks_ledger
 
     trained = skipped = 0
     left, told = list(enumerate(folders, 1)), {}
@@ -362,7 +366,7 @@ def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, 
                 told[number] = holder
                 elsewhere.append((number, folder))
                 continue
-            if folder.whole():
+            if folder.whole() and not lacks_ledger(folder):
                 skipped += 1
                 mirror.settle(folder)
                 continue
@@ -450,8 +454,8 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
-        if key in ("seed", "method", "data.dataset", "data.split"):
-            raise InputError(f"--set can't change '{key}'; use --seeds, --variants or --datasets")
+        if key in ("seed", "method", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
+            raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
         # YAML reads 1e-4 as text; a float is what was meant.
         try:
             values[key] = yaml.safe_load(text)

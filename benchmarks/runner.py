@@ -17,10 +17,20 @@ from PIL import Image
 
 import baselines
 from baselines import method_named
+from baselines.ledger import TRAPS
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
 from benchmarks.mirror import Mirror, NoMirror
-from benchmarks.store import CHECKPOINT, EPOCH_TERMS, STEP_TERMS, CellFolder, read_json, write_json, write_table
+from benchmarks.store import (
+    CHECKPOINT,
+    EPOCH_TERMS,
+    STEP_TERMS,
+    CellFolder,
+    read_json,
+    read_rows,
+    write_json,
+    write_table,
+)
 from tcn import backbones, checkpoints, codes, datasets, doctor, metrics, training
 from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
@@ -185,8 +195,8 @@ def attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror |
     """`run_cell`, saying of a failure whether another attempt could help. `command`: what the user typed."""
     try:
         with folder.claim(command):
-            if folder.state == "finished":  # by another process, a moment ago
-                return None
+            if folder.state == "finished":  # by another process a moment ago, or before its ledger was asked for
+                return _complete(cell, folder, material, mirror, device) if lacks_ledger(folder) else None
             return _attempt(cell, folder, material, mirror, device, label, command)
     except Held as error:
         return Failure(f"{error.holder} is running this cell", False, error.holder)
@@ -201,7 +211,7 @@ def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror 
     folder.write_config()
     before, done_before = _earlier(folder), folder.epochs_done
     record = {**provenance.collect(device), "command": command, "identity": folder.identity, "data_digest": split.data_digest,
-              "split_digest": split.split_digest, "resumed_from_epoch": done_before, "seed": cell.seed,
+              "split_digest": split.split_digest, "resumed_from_epoch": done_before, "seed": cell.seed, "smoke": cell.smoke,
               "words_digest": material.words_digest(cell.config), "datasets": describe(split),
               "manifest": _manifest(split, material.places.cache), "notes": list(split.notes)}
     write_json(folder.path / "provenance.json", record)
@@ -228,6 +238,48 @@ def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror 
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what a failed cell held is the next one's
         return Failure(_reason(error, device), isinstance(error, (InputError, training.Diverged)))
+    return None
+
+
+def lacks_ledger(folder: CellFolder) -> bool:
+    """Whether a finished cell's ledger.csv is missing, or lacks a trap that this version scores, though its variant has a
+    ledger: neither is part of the identity. Said, and False, where the checkpoint is gone that it would be made from."""
+    if not baselines.find(folder.cell.variant).ledger:
+        return False
+    scored = {trap.trap for trap in TRAPS if trap.kind == "scoring"}
+    absent = scored - {row.get("trap") for row in read_rows(folder.path / "ledger.csv")}
+    if absent and folder.cell.trained and not (folder.path / CHECKPOINT).exists():
+        complain(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
+                 f"move its folder away to run that cell again")
+        return False
+    return bool(absent)
+
+
+def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device
+              ) -> Failure | None:
+    """Write the ledger.csv of a finished cell from its checkpoint; nothing else of it changes but what provenance.json says."""
+    config, split = cell.config, material.split(cell.dataset, cell.split)
+    try:
+        with mirror.cell(folder) as view:
+            record = read_json(folder.path / "provenance.json")
+            model = build_model(method_named(config.method), config, material.ingredients(config), device)
+            if cell.trained:
+                state = checkpoints.load(folder.path / CHECKPOINT)
+                if state["identity"] != folder.identity:
+                    raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
+                model.load_state_dict(state["model"])
+            network = _Scored(config, model, material, device)
+            _write_ledger(folder, split, network, network.sketches("query"),
+                          network.photos("gallery", Modality(config.evaluation.photo_side)))
+            now = provenance.collect(device)
+            write_json(folder.path / "provenance.json", {**record, "ledger_scored": {
+                key: now[key] for key in ("commit", "dirty", "device", "threads", "command", "started")}})
+            folder.seal()
+            view.results()
+    except Exception as error:
+        if interruption := _interruption(error):
+            raise interruption from error
+        return Failure(_reason(error, device), True)
     return None
 
 
@@ -305,7 +357,7 @@ def describe(split: Split) -> list[tuple[str, str, str]]:
 def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device: torch.device, label: str, view: Any
                      ) -> dict[str, Any]:
     config, split = cell.config, material.split(cell.dataset, cell.split)
-    method = baselines.find(cell.variant).method
+    method = method_named(config.method)
     model = build_model(method, config, material.ingredients(config), device)
     record: dict[str, Any] = {"weights": _weights_note(config, "weights"), "selected_by": "not trained",
                               "optimizer_steps": 0, "train_seconds": 0.0, "words": "not used"}
@@ -363,18 +415,8 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
     `ledger`: also score the traps that change only scoring, from the same features.
     """
     evaluation = config.evaluation
-
-    def features(role: str, modality: Modality, side: Modality | None = None) -> np.ndarray:
-        return extract(model, material.pixels(config, role), modality, config.data.image_size, device, evaluation.features,
-                       side=side)
-
-    seen = {m: features(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
-    standard = _treatment(config, seen)
-    seen = {m: standard[m](seen[m]) for m in Modality}
-
-    def photos(role: str, side: Modality) -> np.ndarray:
-        return standard[Modality.PHOTO](features(role, Modality.PHOTO, side))
-
+    network = _Scored(config, model, material, device)
+    seen = network.seen
     rows: list[dict[str, Any]] = []
     per_query: list[dict[str, Any]] = []
     every: dict[str, np.ndarray] = {}
@@ -382,8 +424,8 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
     if len(split.validation):
         sets["validation"] = ("validation_sketches", "validation_photos")
     for classes, (query_role, gallery_role) in sets.items():
-        query = standard[Modality.SKETCH](features(query_role, Modality.SKETCH))
-        gallery = photos(gallery_role, Modality(evaluation.photo_side))
+        query = network.sketches(query_role)
+        gallery = network.photos(gallery_role, Modality(evaluation.photo_side))
         files = getattr(split, query_role), getattr(split, gallery_role)
         kinds = {"real": (query, gallery, "euclidean")}
         if evaluation.binary:
@@ -400,13 +442,43 @@ def score_cell(config: Config, split: Split, model: torch.nn.Module, material: M
                          for r, p in zip(metrics.RECALLS.round(2), curve)], ("features", "recall", "precision"))
             _write_examples(folder.path, split, query, gallery, files, every["real/released/mAP@all"])
             if ledger:
-                sides = [gallery if side.value == evaluation.photo_side else photos(gallery_role, side)
-                         for side in (Modality.PHOTO, Modality.SKETCH)]
-                write_table(folder.path / "ledger.csv", score_ledger(config, files, seen, query, *sides, device), LEDGER_COLUMNS)
+                _write_ledger(folder, split, network, query, gallery)
     write_table(folder.path / "per_query.csv", per_query,
                 ("query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"))
     _write_arrays(folder.path / "per_query.npz", every)
     write_table(folder.path / "metrics.csv", rows, METRIC_COLUMNS)
+
+
+class _Scored:
+    """A network and features of the pictures it is scored on, treated as `evaluation.statistics` asks."""
+
+    def __init__(self, config: Config, model: torch.nn.Module, material: Material, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self._model, self._material = model, material
+        raw = {m: self._extract(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
+        self._treated = _treatment(config, raw)
+        self.seen = {m: self._treated[m](raw[m]) for m in Modality}
+        """Of seen training images, by modality."""
+
+    def _extract(self, role: str, modality: Modality, side: Modality | None = None) -> np.ndarray:
+        return extract(self._model, self._material.pixels(self.config, role), modality, self.config.data.image_size, self.device,
+                       self.config.evaluation.features, side=side)
+
+    def sketches(self, role: str) -> np.ndarray:
+        """Features of one of the split's lists of sketches."""
+        return self._treated[Modality.SKETCH](self._extract(role, Modality.SKETCH))
+
+    def photos(self, role: str, side: Modality) -> np.ndarray:
+        """Features of one of the split's lists of photos, from that side's output of the embedding."""
+        return self._treated[Modality.PHOTO](self._extract(role, Modality.PHOTO, side))
+
+
+def _write_ledger(folder: CellFolder, split: Split, network: _Scored, query: np.ndarray, gallery: np.ndarray) -> None:
+    """ledger.csv; `query` and `gallery` are the network's features of these lists, as it is scored."""
+    sides = [gallery if side.value == network.config.evaluation.photo_side else network.photos("gallery", side)
+             for side in (Modality.PHOTO, Modality.SKETCH)]
+    rows = score_ledger(network.config, (split.query, split.gallery), network.seen, query, *sides, network.device)
+    write_table(folder.path / "ledger.csv", rows, LEDGER_COLUMNS)
 
 
 def _treatment(config: Config, seen: dict[Modality, np.ndarray]) -> dict[Modality, Callable[[np.ndarray], np.ndarray]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines import ledger
+from baselines import ledger, method_named
 from benchmarks.experiments import Cell
 from tcn import checkpoints
 from tcn.config import InputError, from_dict, to_dict
@@ -115,6 +115,7 @@ def read_config(folder: Path) -> tuple[Cell, str]:
         raise InputError(f"{path} names no variant or no identity; move its folder away to run that cell again")
     try:
         config = from_dict(settings)
+        method_named(config.method)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Cell(config.data.dataset, config.data.split, variant, config), identity

@@ -57,7 +57,8 @@ STATUS_FIELDS = {"state": "a name", "reason": "text", "epochs": "a whole number 
 PROVENANCE_FIELDS = {
     **dict.fromkeys(("identity", "commit", "python", "device", "platform", "command", "started", "finished", "data_digest",
                      "split_digest", "words_digest", "selected_by", "words", "weights", "diff_sha256"), "text"),
-    "dirty": "true or false", "versions": "a group of settings", "manifest": "a group of settings", "notes": "a list",
+    **dict.fromkeys(("dirty", "smoke"), "true or false"), **dict.fromkeys(("versions", "manifest"), "a group of settings"),
+    "notes": "a list",
     "optimizer_steps": "a whole number from 0", "train_seconds": "a number from 0", "total_seconds": "a number from 0"}
 HEAD_FIELDS = {"profile": "a name", "smoke": "true or false", "created": "text", "command": "text", "cells": "a list",
                "ledger": "a list"}
@@ -174,7 +175,9 @@ class Cell:
 
     @property
     def smoke(self) -> bool:
-        return "--quick" in str(self.provenance.get("command", "")).split()
+        """Whether it was run to try the chain alone; runs from before this was recorded tell it by their command."""
+        recorded = self.provenance.get("smoke")
+        return "--quick" in str(self.provenance.get("command", "")).split() if recorded is None else recorded
 
     def settings(self) -> str:
         """Everything that must agree between seeds of one row: settings without the seed, data, split."""

@@ -7,19 +7,70 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
-TIES = ("hard", "soft", "none")
+SPLITS = {"emoji": ("fixed",), "sketchy": ("1", "2"), "tuberlin": ("1",), "quickdraw": ("1",)}
+"""Data set -> its splits."""
+LARGEST = 1e30
+"""Of a float setting without a bound of its own: losses and steps are float32, which ends at 3.4e38."""
 
 
 class InputError(ValueError):
     """Bad input from the user: the message names the file or field and says what to do."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included unless `open_low`, `open_high`; never NaN or infinite."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        return f"{'above' if self.open_low else 'from'} {self.low:g} {'to below' if self.open_high else 'to'} {_plain(self.high)}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """Texts that a regular expression matches whole, and how to say it."""
+
+    pattern: str
+    words: str
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def _plain(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
+# What a field takes is declared with it; `change` and `check` hold every value to it.
+Tie = Literal["hard", "soft", "none"]
+Side = Annotated[int, Range(1, 4096)]
+Grey = Annotated[int, Range(0, 255)]
+Parts = Annotated[int, Range(1, 4096)]
+Weight = Annotated[float, Range(0, LARGEST)]
+Rate = Annotated[float, Range(0, LARGEST, open_low=True)]
+Weights = Annotated[str, Form("imagenet|file:[0-9a-f]{64}", "'imagenet', or 'file:' and the file's SHA-256 in 64 hexadecimal "
+                                                            "digits (--weights and --teacher-weights make it)")]
 
 
 class Modality(enum.Enum):
@@ -33,24 +84,25 @@ class Modality(enum.Enum):
 class Data:
     """What is shown to the network."""
 
-    dataset: str = "emoji"
-    split: str = "fixed"
-    image_size: int = 224
+    dataset: Literal["emoji", "sketchy", "tuberlin", "quickdraw"] = "emoji"
+    split: Literal["fixed", "1", "2"] = "fixed"
+    """One of the data set's own (`SPLITS`)."""
+    image_size: Side = 224
     """Side of the square the encoders see, in pixels (paper: 224)."""
-    stored_size: int = 256
+    stored_size: Side = 256
     """Side of the square kept in the image cache, at which augmentation applies, in pixels (released: 256)."""
-    batch_pairs: int = 32
+    batch_pairs: Annotated[int, Range(1, 65_536)] = 32
     """Sketch-photo pairs in a batch (paper: 32)."""
-    augmentation: str = "corrected"
+    augmentation: Literal["corrected", "released"] = "corrected"
     """`released`: scale and turn about the top-left corner, fill black, truncate to 8 bits.
     `corrected`: about the centre, fill as below, no truncation."""
-    sketch_fill: int = 255
+    sketch_fill: Grey = 255
     """Grey level uncovered by the corrected augmentation of a sketch; the released form always fills 0."""
-    photo_fill: int = 0
+    photo_fill: Grey = 0
     """The same for photos; 255 where photos stand on white."""
     unit_words: bool = True
     """Word vectors scaled to unit length (released for Sketchy), or raw (released for TU-Berlin)."""
-    loader_streams: str = "fresh"
+    loader_streams: Literal["fresh", "replayed"] = "fresh"
     """`fresh`: every epoch draws its own augmentations and sketches. `replayed`: each epoch draws those of the first again,
     at the same places of the new photo order (released: loader workers seeded without the epoch)."""
 
@@ -62,18 +114,18 @@ class Coupling:
     The paper's criterion: couple what is common to both modalities, keep apart what is specific to one.
     """
 
-    stem: str = "soft"
-    stage1: str = "soft"
-    stage2: str = "soft"
-    stage3: str = "soft"
-    stage4: str = "soft"
-    batch_norm_affine: str = "none"
+    stem: Tie = "soft"
+    stage1: Tie = "soft"
+    stage2: Tie = "soft"
+    stage3: Tie = "soft"
+    stage4: Tie = "soft"
+    batch_norm_affine: Tie = "none"
     """Scale and shift of every batch norm in the encoders (TCN: independent)."""
-    batch_norm_statistics: str = "none"
-    """Running statistics of every batch norm in the encoders: `hard` or `none`."""
-    embedding: str = "hard"
+    batch_norm_statistics: Literal["hard", "none"] = "none"
+    """Running statistics of every batch norm in the encoders."""
+    embedding: Tie = "hard"
     """The feature-embedding network; one for both modalities in the paper."""
-    call: str = "separate"
+    call: Literal["joint", "separate"] = "separate"
     """`joint`: sketches and photos of a step pass a wholly shared encoder in one batch (our HWS default);
     `separate`: two calls, each normalised by its own batch. The paper does not say which HWS used."""
 
@@ -82,21 +134,21 @@ class Coupling:
 class Network:
     """Architecture and where it starts."""
 
-    backbone: str = "resnet50"
-    weights: str = "imagenet"
+    backbone: Literal["resnet50", "resnet18", "efficientnet_lite0"] = "resnet50"
+    weights: Weights = "imagenet"
     """`imagenet`, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
-    teacher_weights: str = "imagenet"
+    teacher_weights: Weights = "imagenet"
     """The same for the frozen teacher, whose classifier gives the SVD start."""
-    dim: int = 64
+    dim: Annotated[int, Range(1, 65_536)] = 64
     """Retrieval dimension D."""
-    embedding_norm: str = "shared"
+    embedding_norm: Literal["shared", "per_modality"] = "shared"
     """`shared`: one batch norm over D, each modality in a call of its own (released for Sketchy).
     `per_modality`: shared scale and shift, statistics kept apart (released for TU-Berlin, QuickDraw)."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.0
     """On the retrieval feature, training only (released: 0 for Sketchy; else 0.5 for D <= 64, 0.7 above)."""
-    start: str = "svd"
+    start: Literal["svd", "random"] = "svd"
     """`svd` of the teacher's classifier, or `random` (framework default)."""
-    batch_norm_split: int = 1
+    batch_norm_split: Parts = 1
     """Parts of a training batch that every batch norm normalises alone, the first of them alone updating the running
     statistics; the losses see the whole batch (released: 2, by data parallelism over two GPUs)."""
 
@@ -105,22 +157,22 @@ class Network:
 class Losses:
     """Weights of the terms, applied once, in training (paper: total loss)."""
 
-    class_sketch: float = 1.0
-    class_photo: float = 1.0
-    distillation: float = 1.0
+    class_sketch: Weight = 1.0
+    class_photo: Weight = 1.0
+    distillation: Weight = 1.0
     """0 leaves the teacher's loss out; the SVD start stays."""
-    sharing: float = 1000.0
+    sharing: Weight = 1000.0
     """Weight of L_SWS (paper: 1000)."""
-    semantic: float = 1.0
-    semantic_form: str = "coupled"
+    semantic: Weight = 1.0
+    semantic_form: Literal["coupled", "separate"] = "coupled"
     """`coupled`: anchors mixed with word vectors (the paper's semantic metric). `separate`: batch-hard triplet
     on the features plus a regression to the words (the ablated form)."""
-    regression: float = 1.0
+    regression: Weight = 1.0
     """Weight of the regression inside the `separate` form."""
-    semantic_off: str = "zero"
+    semantic_off: Literal["zero", "as-released"] = "zero"
     """What weight 0 of the semantic metric means. `zero`: no such term. `as-released`: the `separate` form at weight 1,
     which is what the released code runs when the flag is left out."""
-    margin: float | None = None
+    margin: Weight | None = None
     """None: softplus ("soft margin"); a number: hinge."""
 
 
@@ -128,16 +180,16 @@ class Losses:
 class Training:
     """Optimisation (paper section on implementation; released script)."""
 
-    epochs: int = 10
-    encoder_rate: float = 1e-4
+    epochs: Annotated[int, Range(0, 100_000)] = 10
+    encoder_rate: Rate = 1e-4
     """Base learning rate of the encoders (released: 1e-4)."""
-    head_rate: float = 1e-4
+    head_rate: Rate = 1e-4
     """Base learning rate of everything else (released: 1e-4)."""
-    weight_decay: float = 5e-4
+    weight_decay: Weight = 5e-4
     """L2 penalty inside Adam's gradient, not decoupled (released: 5e-4)."""
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "none"] = "adam"
     """`adam`, or `none` for floors that are not trained."""
-    select_by: str = "seen_accuracy"
+    select_by: Literal["seen_accuracy", "validation_map"] = "seen_accuracy"
     """Which epoch is kept: `seen_accuracy` (mean over seen classes on held-out sketches; released) or
     `validation_map` (mAP@all on validation classes, never trained on). Never an unseen class."""
 
@@ -148,28 +200,28 @@ class Execution:
     amplified by training, so all of them are part of a run's identity. `REFERENCE` is the plain float32 form; docs/speed.md gives
     the tolerance to which each fast form meets it."""
 
-    precision: str = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of the encoders' and the teacher's convolutions in training: `float32`; `tf32` (CUDA: float32 with 10 bits of mantissa in
     products); `bf16` (autocast). Embedding, losses, optimizer and all features that are scored stay float32 or wider."""
-    memory_format: str = "channels-last"
+    memory_format: Literal["channels-last", "contiguous"] = "channels-last"
     """Order of images and convolution weights in memory: `channels-last` or `contiguous` (PyTorch's default)."""
-    batch_norm: str = "two-pass"
+    batch_norm: Literal["two-pass", "native"] = "two-pass"
     """On the CPU in channels-last order: statistics in two passes with sums in float64 (`two-pass`), or torch's own kernel
     (`native`), whose float32 sums lose three digits there. In contiguous order and on CUDA, both are torch's own."""
-    compile: str = "none"
+    compile: Literal["none", "encoders"] = "none"
     """`encoders`: torch.compile of both encoders and the teacher (a minute or two before the first step); `none`."""
-    optimizer: str = "fused"
+    optimizer: Literal["fused", "loop"] = "fused"
     """Adam in one kernel (`fused`), or tensor by tensor (`loop`)."""
-    sharing: str = "fused"
+    sharing: Literal["fused", "loop"] = "fused"
     """The sharing loss in few passes or kernels (`fused`), or a norm of a difference for each tensor, the gradient left to
     autograd (`loop`)."""
-    teacher: str = "folded"
+    teacher: Literal["folded", "as-is"] = "folded"
     """The frozen teacher's batch norms multiplied into its convolutions (`folded`), or computed (`as-is`)."""
-    convolutions: str = "cropped"
+    convolutions: Literal["cropped", "as-is"] = "cropped"
     """Kernels reduced to the taps that meet the picture where it is smaller than the kernel (`cropped`), or `as-is`."""
 
 
-    algorithms: str = "fast"
+    algorithms: Literal["fast", "deterministic"] = "fast"
     """On CUDA: the fastest kernels, whose sums may come in another order each time (`fast`), or only those that give the same
     bits every time (`deterministic`; slower, and refused where an operation has none). The CPU's are deterministic anyway."""
 
@@ -182,26 +234,26 @@ REFERENCE = Execution("float32", "contiguous", "native", "none", "loop", "loop",
 class Evaluation:
     """How features are taken and scored."""
 
-    features: str = "embedding"
+    features: Literal["embedding", "backbone"] = "embedding"
     """`embedding` (D) or `backbone` (d, before the embedding)."""
-    statistics: str = "network"
+    statistics: Literal["network", "per_modality", "pca"] = "network"
     """`network`: as the network stands. `per_modality`: features standardised per modality by mean and
     standard deviation taken from seen training images (for floors). `pca`: reduced to `network.dim` by principal components of
     seen training images of both modalities."""
-    photo_side: str = "photo"
+    photo_side: Literal["photo", "sketch"] = "photo"
     """Which side's output of the embedding gives the photos' features: `photo`, or `sketch` (released: at test time
     photos are normalised with the sketches' statistics, where these are kept apart)."""
     binary: bool = True
     """Also score ITQ codes."""
-    itq_rule: str = "textbook"
+    itq_rule: Literal["textbook", "released"] = "textbook"
     """Update of ITQ's rotation: `textbook`, or `released`, which takes NumPy's V^H for V."""
-    itq_fit: str = "seen"
+    itq_fit: Literal["seen", "as-released"] = "seen"
     """What ITQ is fitted on: `seen` training features, or `as-released`: the test sketches, queries and gallery each
     centred on their own mean (transductive: it uses test data)."""
-    ties: str = "expected"
+    ties: Literal["expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"] = "expected"
     """Order of photos at equal distance: `expected` over random orders, or one of tcn.metrics.TIES (released:
     `unstable-sort`)."""
-    missing_classes: str = "error"
+    missing_classes: Literal["error", "zero", "as-released"] = "error"
     """A class with queries but no photos: `error`, `zero`, or `as-released` (skipped in mAP, 0 in Prec)."""
 
 
@@ -216,46 +268,13 @@ class Config:
     training: Training = field(default_factory=Training)
     execution: Execution = field(default_factory=Execution)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    method: str = "tcn"
-    seed: int = 2020
+    method: Annotated[str, Form("[a-z0-9][a-z0-9-]*", "a name in lower case, as baselines.method_named knows it")] = "tcn"
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 2020
     """Seed of every random stream (released: 2020)."""
 
 
-_CHOICES = {
-    "data.augmentation": ("corrected", "released"),
-    "data.loader_streams": ("fresh", "replayed"),
-    **{f"coupling.{part}": TIES for part in (*PARTS, "batch_norm_affine", "embedding")},
-    "coupling.batch_norm_statistics": ("hard", "none"),
-    "coupling.call": ("joint", "separate"),
-    "network.embedding_norm": ("shared", "per_modality"),
-    "network.start": ("svd", "random"),
-    "losses.semantic_form": ("coupled", "separate"),
-    "losses.semantic_off": ("zero", "as-released"),
-    "training.optimizer": ("adam", "none"),
-    "training.select_by": ("seen_accuracy", "validation_map"),
-    "execution.precision": ("float32", "tf32", "bf16"),
-    "execution.memory_format": ("channels-last", "contiguous"),
-    "execution.batch_norm": ("two-pass", "native"),
-    "execution.compile": ("none", "encoders"),
-    "execution.optimizer": ("fused", "loop"),
-    "execution.sharing": ("fused", "loop"),
-    "execution.teacher": ("folded", "as-is"),
-    "execution.convolutions": ("cropped", "as-is"),
-    "execution.algorithms": ("fast", "deterministic"),
-    "evaluation.features": ("embedding", "backbone"),
-    "evaluation.statistics": ("network", "per_modality", "pca"),
-    "evaluation.photo_side": ("photo", "sketch"),
-    "evaluation.itq_rule": ("textbook", "released"),
-    "evaluation.itq_fit": ("seen", "as-released"),
-    "evaluation.ties": ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"),
-    "evaluation.missing_classes": ("error", "zero", "as-released"),
-}
 _LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native"}
 """Settings that came after runs were kept, with the value which those runs had: at it, they are no part of the identity."""
-_POSITIVE = ("data.image_size", "data.stored_size", "data.batch_pairs", "network.dim", "network.batch_norm_split",
-             "training.encoder_rate", "training.head_rate")
-_NOT_NEGATIVE = ("losses.class_sketch", "losses.class_photo", "losses.distillation", "losses.sharing",
-                 "losses.semantic", "losses.regression", "training.weight_decay", "training.epochs", "seed")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -281,7 +300,7 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> Config:
     """Build and check a Config from nested values; missing keys take their defaults.
 
-    Raises InputError for an unknown key or a value of the wrong type or outside its choices, naming it.
+    Raises InputError for an unknown key or a value that the field does not take, naming it and what it takes.
     """
     if not isinstance(values, dict):
         raise InputError(f"settings are a {type(values).__name__}; they must be a mapping from names to values")
@@ -312,36 +331,83 @@ def _replace(node: Any, path: list[str], value: Any, full: str) -> Any:
     if dataclasses.is_dataclass(current):
         raise InputError(f"setting '{full}' is a group; name one of its fields, such as "
                          f"'{full}.{dataclasses.fields(current)[0].name}'")
-    hint = typing.get_type_hints(type(node))[path[0]]
-    return dataclasses.replace(node, **{path[0]: _typed(value, hint, full)})
+    return dataclasses.replace(node, **{path[0]: _held(value, _declared(type(node))[path[0]], full)})
 
 
-def _typed(value: Any, hint: Any, key: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    kind = next(o for o in options if o is not type(None))
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is kind:
+@functools.cache
+def _declared(group: type) -> dict[str, Any]:
+    """Field -> its annotation, choices and bounds included."""
+    return typing.get_type_hints(group, include_extras=True)
+
+
+def _held(value: Any, hint: Any, key: str) -> Any:
+    """`value` as the field holds it (a whole number becomes a float where one is declared); InputError where it isn't allowed."""
+    try:
+        return _taken(value, hint)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"setting '{key}' is {_shown(value)}; it takes {_allowed(hint)}") from None
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of too many digits"
+
+
+def _taken(value: Any, hint: Any) -> Any:
+    """`value` in the declared type; ValueError (or the TypeError, OverflowError of a conversion) where it isn't allowed."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _taken(value, next(part for part in parts if part is not type(None)))
+    if origin is Literal:
+        if type(value) is not str or value not in parts:
+            raise ValueError
         return value
-    raise InputError(f"setting '{key}' takes {getattr(kind, '__name__', kind)}, got {value!r}")
+    kind, bounds = (parts[0], parts[1]) if origin is Annotated else (hint, None)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind or (bounds is not None and value not in bounds):
+        raise ValueError
+    return value
+
+
+def _allowed(hint: Any) -> str:
+    """What a field takes, in words.
+
+    >>> _allowed(Grey), _allowed(Tie)
+    ('a whole number from 0 to 255', 'one of hard, soft, none')
+    """
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return "none (null), or " + _allowed(next(part for part in parts if part is not type(None)))
+    if origin is Literal:
+        return "one of " + ", ".join(parts)
+    if origin is Annotated and parts[0] is str:
+        return str(parts[1])
+    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    return f"{names[parts[0]]} {parts[1]}" if origin is Annotated else names[hint]
+
+
+def check_fields(settings: Any, prefix: str = "") -> None:
+    """Raise InputError where a field of a dataclass, or of one inside it, holds what its annotation does not take."""
+    for name, hint in _declared(type(settings)).items():
+        value = getattr(settings, name)
+        if dataclasses.is_dataclass(hint):
+            check_fields(value, f"{prefix}{name}.")
+        else:
+            _held(value, hint, prefix + name)
 
 
 def check(config: Config) -> None:
-    """Raise InputError where a value is out of range or settings contradict each other."""
-    flat = flatten(to_dict(config))
-    for key, choices in _CHOICES.items():
-        if flat[key] not in choices:
-            raise InputError(f"setting '{key}' is {flat[key]!r}; choose one of {', '.join(choices)}")
-    for key in _POSITIVE:
-        if not flat[key] > 0:
-            raise InputError(f"setting '{key}' is {flat[key]!r}; it must be above 0")
-    for key in _NOT_NEGATIVE:
-        if flat[key] < 0:
-            raise InputError(f"setting '{key}' is {flat[key]!r}; it must not be below 0")
-    if not 0 <= config.network.dropout < 1:
-        raise InputError(f"setting 'network.dropout' is {config.network.dropout!r}; it must be in [0, 1)")
+    """Raise InputError where a value is not what its field takes, or settings contradict each other."""
+    check_fields(config)
+    if config.data.split not in SPLITS[config.data.dataset]:
+        raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has "
+                         f"{', '.join(SPLITS[config.data.dataset])}")
+    if config.network.batch_norm_split > config.data.batch_pairs:
+        raise InputError(f"setting 'network.batch_norm_split' is {config.network.batch_norm_split}, more than the "
+                         f"{config.data.batch_pairs} pairs of a batch ('data.batch_pairs')")
     if config.training.optimizer != "none" and config.training.epochs < 1:
         raise InputError("setting 'training.epochs' is 0; training needs at least 1")
     if config.coupling.call == "joint" and not wholly_shared(config.coupling):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tcn.backbones import Classifier
 from tcn.config import InputError, Modality
+from tcn.seeding import borrowed
 
 
 def svd_start(teacher_weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -95,9 +96,7 @@ class Embedding(nn.Module):
     def __init__(self, features: int, dim: int, classes: int, norm: str, dropout: float,
                  classifier: Classifier | None, teacher_classes: int, generator_seed: int) -> None:
         super().__init__()
-        # Framework defaults draw from torch's global stream: borrow it, seeded, and give it back as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_seed)
+        with borrowed(generator_seed):
             self.projection = nn.Linear(features, dim)
             self.norm = ModalityBatchNorm(dim) if norm == "per_modality" else SharedBatchNorm(dim)
             self.class_head = nn.Linear(dim, classes)

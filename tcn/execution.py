@@ -72,9 +72,9 @@ def _algorithms(tried: bool, deterministic: bool) -> Iterator[None]:
     """Whether cuDNN tries its algorithms, and whether every operation must be deterministic or raise."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
-    cudnn.benchmark, cudnn.deterministic = tried, deterministic or cudnn.deterministic
-    torch.use_deterministic_algorithms(deterministic)
     try:
+        cudnn.benchmark, cudnn.deterministic = tried, deterministic or cudnn.deterministic
+        torch.use_deterministic_algorithms(deterministic)
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before[:2]
@@ -94,9 +94,9 @@ def _products(precision: str) -> Iterator[None]:
     # cuDNN's convolutions use TF32 unless told otherwise: "float32" would be it in name only.
     places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = precision
     try:
+        for place in places:
+            place.fp32_precision = precision
         yield
     finally:
         for place, value in zip(places, before):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,18 @@ from tcn.images import to_network
 from tcn.pixels import Pixels, ahead, ahead_for, to_float
 
 
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """`model` in evaluation mode; every module inside is given back in the mode it was found in, on an exception too."""
+    found = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in found:
+            module.training = mode
+
+
 @torch.no_grad()
 def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
             layer: str = "embedding", batch: int = 64, side: Modality | None = None) -> np.ndarray:
@@ -26,23 +39,19 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
 
     layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
     read, the images' own if None (the released code reads the sketches' for photos). The model's mode is given
-    back as found.
+    back as found (`evaluating`).
     """
     if layer == "backbone":
         encode = model.encode_backbone
     else:
         encode = model.encode if side is None else functools.partial(model.encode, side=side)
-    was_training = model.training
-    model.eval()
     device = torch.device(device)
     parts = (np.arange(start, min(start + batch, len(pixels))) for start in range(0, len(pixels), batch))
     reading = ahead(parts, lambda own: pixels.gather(own, device), ahead_for(device))
-    with scoring_mode(), contextlib.closing(reading) as blocks:
+    with evaluating(model), scoring_mode(), contextlib.closing(reading) as blocks:
         # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
         rows = [encode(to_network(to_float(block, device), image_size), modality).float() for block in blocks]
-        features = torch.cat(rows).cpu().numpy()
-    model.train(was_training)
-    return features
+        return torch.cat(rows).cpu().numpy()
 
 
 @dataclass(frozen=True)

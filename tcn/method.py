@@ -18,7 +18,7 @@ from tcn.coupling import CoupledEncoders
 from tcn.losses import (batch_hard, classification, distillation, semantic_metric, semantic_regression,
                         sharing_norms)
 from tcn.network import CoupledNetwork
-from tcn.seeding import stream_seed
+from tcn.seeding import borrowed, stream_seed
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ class TcnModel(nn.Module):
         super().__init__()
         self.network = CoupledNetwork(ingredients.encoder, ingredients.classifier, ingredients.classes, config)
         size = ingredients.words.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(config.seed, "words"))
+        with borrowed(stream_seed(config.seed, "words")):
             self.word_projection = nn.Linear(size, config.network.dim)
             self.word_regression = nn.Linear(config.network.dim, size)
         self.register_buffer("words", ingredients.words, persistent=False)

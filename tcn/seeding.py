@@ -5,7 +5,9 @@ loading in another order, draws the same numbers. (The released loader replays o
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -29,3 +31,12 @@ def numpy_stream(seed: int, role: str, *indices: int) -> np.random.Generator:
 def torch_stream(seed: int, role: str, *indices: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for `role` at `indices` on `device`."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, role, *indices))
+
+
+@contextlib.contextmanager
+def borrowed(seed: int) -> Iterator[None]:
+    """torch's global CPU stream, from which framework defaults draw, started at `seed` and given back as it was found, on an
+    exception too. Streams of other devices are not touched (torch.manual_seed would start those anew as well)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -21,7 +21,7 @@ from tcn.batches import PairBatch, PairSource
 from tcn.config import Config, InputError, Modality
 from tcn.distances import Distances
 from tcn.execution import training_mode
-from tcn.features import extract
+from tcn.features import evaluating, extract
 from tcn.files import complain, room
 from tcn.method import Method
 from tcn.pixels import Pixels
@@ -92,11 +92,8 @@ def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: 
 def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device) -> float:
     """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
     features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device)).to(device)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         right = (model.classify(features, Modality.SKETCH).argmax(1).cpu().numpy() == sketches.labels)
-    model.train(was_training)
     return float(np.mean([right[sketches.labels == c].mean() for c in np.unique(sketches.labels)]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from benchmarks.store import Suite
 from reports import extension
 from tcn.config import InputError
 from tcn.files import lock
+from tcn.seeding import numpy_stream
 
 ROOT = Path(__file__).parent.parent
 
@@ -110,6 +112,31 @@ def test_every_call_makes_the_same_digits_and_the_digest_tells_others_apart():
     assert dataclasses.replace(task, target_test=digits.Domain(task.target_test.images, labels)).digest != task.digest
 
 
+def test_patches_are_drawn_by_what_the_part_is_called(monkeypatch):
+    """`target` and a role of as many letters draw unlike; the numbers are those of tcn.seeding for the name."""
+    drawn = []
+    monkeypatch.setattr(digits, "numpy_stream", lambda *key: (drawn.append(key), numpy_stream(*key))[1])
+    digits.offline_task(8)
+    assert drawn == [(0, "digits split"), (0, "digits patches, target"), (0, "digits patches, target test")]
+    first, other = (numpy_stream(0, f"digits patches, {role}").integers(0, 1 << 40, 4).tolist() for role in ("target", "garget"))
+    assert first != other
+
+
+def test_mnist_m_s_patches_are_drawn_by_name_too(tmp_path, monkeypatch):
+    """Blended from the same photos, both parts differ as their streams say, not as their order does."""
+    import torchvision.datasets
+
+    part = SimpleNamespace(data=torch.zeros(3, 28, 28, dtype=torch.uint8), targets=torch.tensor([1, 2, 3]))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *args, **kwargs: part)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{name}.jpg", quality=100)
+    task = digits.mnist_task(tmp_path, False, None, tmp_path)
+    for role, found, name in (("target", task.target, "a"), ("target test", task.target_test, "b")):
+        photo = np.asarray(Image.open(tmp_path / f"{name}.jpg"))
+        assert np.array_equal(found.images, digits.patches([photo], 3, 28, numpy_stream(0, f"MNIST-M, {role}")))
+
+
 def test_training_never_reads_the_target_s_labels():
     task = digits.offline_task(8)
     without = dataclasses.replace(task, target=digits.Domain(task.target.images, np.full_like(task.target.labels, -1)),
@@ -162,7 +189,9 @@ def test_methods_differ_in_what_the_domains_share():
                      "dann-coupled": {"label", "domain", "sharing"}}
 
 
-@pytest.mark.parametrize("settings, message", [({"method": "dan"}, "unknown method 'dan'"), ({"steps": 0}, "'steps' is 0"),
+@pytest.mark.parametrize("settings, message", [({"method": "dan"}, "'method' is 'dan'; it takes one of source-only, dann"),
+                                               ({"steps": 0}, "'steps' is 0"), ({"rate": math.nan}, "'rate' is nan"),
+                                               ({"sharing": math.inf}, "'sharing' is inf"), ({"batch": True}, "'batch' is True"),
                                                ({"image_size": 10}, "multiple of 4")])
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
@@ -300,6 +329,13 @@ def test_other_pictures_of_the_same_name_are_refused(finished, tmp_path, capsys)
     (provenance.parent / "SHA256SUMS").unlink()  # as of a run from before checksums were kept
     assert digits.main(["--output", str(place), *command[2:]]) == 2
     assert "other pictures of the same name" in capsys.readouterr().err
+    # Runs that name no digest are older still; and other seeds would stand in one table with them.
+    provenance.write_text(json.dumps({key: value for key, value in kept.items() if key != "data_digest"}))
+    seeds = command.index("--seeds")
+    for asked in (command[2:], [*command[2:seeds + 1], "5", *command[seeds + 3:]]):
+        assert digits.main(["--output", str(place), *asked]) == 2
+        assert "other pictures of the same name" in capsys.readouterr().err
+    assert not (place / "runs" / "source-only__seed5").exists()
     result = place / "runs" / "source-only__seed0" / "result.json"
     result.write_text(json.dumps({**json.loads(result.read_text()), "data": digits.PUBLISHED}))
     before = (place / "examples.png").stat().st_mtime_ns

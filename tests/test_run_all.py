@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -12,7 +14,8 @@ from small_suite import ONE, cells, common
 from trees import make_tree
 
 from benchmarks import calibration, provenance, run_all, runner
-from tcn import checkpoints
+from benchmarks.store import damaged
+from tcn import checkpoints, training
 from tcn.config import InputError
 
 
@@ -47,6 +50,7 @@ def test_every_cell_leaves_its_plain_files(finished):
         provenance = json.loads((folder / "provenance.json").read_text())
         assert provenance["identity"].startswith(folder.name.rsplit("__", 1)[1])
         assert {"commit", "versions", "device", "threads", "data_digest", "split_digest", "command"} <= set(provenance)
+        assert provenance["smoke"] is True  # as of `--quick`, which the record says without its command
         assert str(finished.parent) not in (folder / "config.json").read_text()
 
 
@@ -117,6 +121,48 @@ def test_a_second_call_trains_nothing_and_changes_no_cell(finished, run, monkeyp
     assert status == 0 and "0 cells run, 3 already finished" in out
     assert "| TCN (soft sharing) |" in out and "chance" in out.split("already finished")[1]
     assert before == {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
+
+
+def _without_ledger(folder: Path, keep: str = "") -> None:
+    """As a version left the folder that asked for no ledger, or only for the trap `keep`."""
+    rows = (folder / "ledger.csv").read_text().splitlines(keepends=True)
+    (folder / "ledger.csv").unlink()
+    lines = [line for line in (folder / "SHA256SUMS").read_text().splitlines(keepends=True) if "ledger.csv" not in line]
+    if keep:
+        text = "".join([rows[0], *(row for row in rows[1:] if row.startswith(keep + ","))])
+        (folder / "ledger.csv").write_text(text)
+        lines.append(f"{hashlib.sha256(text.encode()).hexdigest()}  ledger.csv\n")
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("keep, more", [("", ()), ("itq-rule", ("--launcher", "processes", "--workers", "1"))])
+def test_a_finished_cell_without_the_ledger_gets_it_from_its_checkpoint(keep, more, finished, run, place, monkeypatch):
+    """A variant's ledger is no part of the identity: nothing is trained again, all else stays, to the bit."""
+    output = place / f"older{keep}"
+    shutil.copytree(finished, output, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts", "report"))
+    folder = cells(output)["quickdraw-1__tcn__seed3"]
+    whole = (folder / "ledger.csv").read_bytes()
+    _without_ledger(folder, keep)
+    before = {p: p.read_bytes() for p in (output / "cells").rglob("*") if p.is_file()}
+    monkeypatch.setattr(training, "fit", None)
+    arguments = [*ONE, "--variants", "hws", "tcn", "--output", str(output), "--no-report", *more]
+    status, out, _ = run(*arguments)
+    assert status == 0 and "1 cell run, 1 already finished" in out
+    assert (folder / "ledger.csv").read_bytes() == whole and not damaged(folder)
+    after = {p: p.read_bytes() for p in (output / "cells").rglob("*") if p.is_file()}
+    changed = {p.relative_to(folder).as_posix() for p in after if before.get(p) != after[p] and p.name != "mlflow.json"}
+    assert changed <= {"ledger.csv", "provenance.json", "SHA256SUMS", ".lock"}
+    record = json.loads((folder / "provenance.json").read_text())
+    assert record.pop("ledger_scored")["device"] == record["device"]
+    assert record == json.loads(before[folder / "provenance.json"])
+    status, out, _ = run(*arguments)
+    assert status == 0 and "0 cells run, 2 already finished" in out
+    # Without the checkpoint it is said, and the cell stays as it is.
+    _without_ledger(folder)
+    (folder / "checkpoint.pt").unlink()
+    status, out, err = run(*arguments)
+    assert status == 0 and "0 cells run, 2 already finished" in out and not (folder / "ledger.csv").exists()
+    assert "no ledger scores of duplicates, itq-fit, itq-rule" in err and "move its folder away" in err
 
 
 def test_report_stands_on_the_result_folders(finished):
