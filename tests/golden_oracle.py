@@ -28,7 +28,11 @@ State = dict[str, Tensor]
 
 # --------------------------------------------------------------------------------------------------- the tiny network
 class Stage(nn.Module):
-    """Two ways, as in a ResNet's stage: a convolution, and a shortcut of its own, each with a batch norm."""
+    """Two ways, as in a ResNet's stage: a convolution, and a shortcut of its own, each with a batch norm.
+
+    For float64 only: in float32 and channels-last order, oneDNN's gradient of a strided 1 x 1 convolution of fewer than 8
+    channels (16 with AVX-512) writes beyond its memory (uxlfoundation/oneDNN#6035). No published backbone has one.
+    """
 
     def __init__(self, width: int, out: int, kernel: int, stride: int) -> None:
         super().__init__()
