@@ -209,7 +209,8 @@ class Oracle:
                    for side, state in sides.items() for name, tensor in state.items()},
                 **{f"words.{name}": tensor for name, tensor in self.word_layers.items()}}
 
-    def retrieval(self, rows: Tensor, side: str, training: bool, track: bool = True, noise: torch.Generator | None = None) -> Tensor:
+    def retrieval(self, rows: Tensor, side: str, training: bool, track: bool = True, noise: torch.Generator | None = None
+                  ) -> Tensor:
         """Linear, batch norm, and then dropout: a share of the numbers is 0, the others grow by what that takes."""
         state, share = self.embedding[side], self.config.network.dropout
         rows = normalised(state, "norm", rows @ state["projection.weight"].T + state["projection.bias"], training, track)
@@ -236,7 +237,8 @@ class Oracle:
                 own.append(self.retrieval(rows, side, True, part == 0, noise))
         return torch.cat(found[0]), torch.cat(found[1])
 
-    def losses(self, sketches: Tensor, photos: Tensor, labels: Tensor, noise: torch.Generator, alpha: Tensor) -> dict[str, Tensor]:
+    def losses(self, sketches: Tensor, photos: Tensor, labels: Tensor, noise: torch.Generator, alpha: Tensor
+               ) -> dict[str, Tensor]:
         """The mean of each term."""
         settings = self.config.losses
         sketch, photo = self.features(sketches, photos, noise)
@@ -269,7 +271,9 @@ class Oracle:
     def weight(self, term: str) -> float:
         """A term's weight in the total."""
         losses = self.config.losses
-        return 1.0 if term == "semantic" and not losses.semantic and losses.semantic_off == "as-released" else getattr(losses, term)
+        if term == "semantic" and not losses.semantic and losses.semantic_off == "as-released":
+            return 1.0
+        return getattr(losses, term)
 
     def step(self, batch: tuple[Tensor, Tensor, Tensor], noise: torch.Generator, alpha: Tensor, rates: dict[str, float]
              ) -> dict[str, float]:

@@ -29,7 +29,8 @@ CPU = torch.device("cpu")
 SEEN, WORDS, TEACHER_CLASSES, DIM = 4, 3, 11, 5
 STORED, SIZE = 15, 12
 TOLERANCE = 1e-8
-"""Relative (of numbers below 0.01: of 0.01). Measured: 1e-11; the least of the planted faults gave 1e-3."""
+"""Relative (of numbers below 0.01: of 0.01). Measured: 1e-11 at most. Planted faults showed at 1e-3 to 2 in losses and scores, at
+1e-7 to 2 in tensors: Adam's first step is all but a sign, which hides a factor."""
 
 SETTINGS = {
     "data.stored_size": STORED, "data.image_size": SIZE, "data.batch_pairs": 7, "data.sketch_fill": 200, "data.photo_fill": 30,
@@ -45,15 +46,15 @@ CASES: dict[str, dict[str, Any]] = {
     "plain execution, statistics of the embedding by modality, best epoch by validation mAP":
         {**PLAIN, **PER_MODALITY, "training.select_by": "validation_map"},
     "two embeddings": {"coupling.embedding": "none"},
-    "two embeddings, separate form, hinge": {"coupling.embedding": "none", "losses.semantic_form": "separate", "losses.margin": 0.4,
-                                             **PER_MODALITY},
+    "two embeddings, separate form, hinge":
+        {"coupling.embedding": "none", "losses.semantic_form": "separate", "losses.margin": 0.4, **PER_MODALITY},
     "HWS, one call": {**HARD, "coupling.call": "joint"},
     "HWS, two calls, hinge, a last pair alone": {**HARD, "losses.margin": 0.4, "data.batch_pairs": 8, "seed": 6},
-    "TCN with shared batch norm, two devices": {"coupling.batch_norm_affine": "hard", "coupling.batch_norm_statistics": "hard",
-                                                "network.batch_norm_split": 2},
+    "TCN with shared batch norm, two devices":
+        {"coupling.batch_norm_affine": "hard", "coupling.batch_norm_statistics": "hard", "network.batch_norm_split": 2},
     "HWS, one call, two devices": {**HARD, "coupling.call": "joint", "network.batch_norm_split": 2, **PER_MODALITY},
-    "parts coupled each in its way, three devices": {"coupling.stem": "hard", "coupling.stage2": "none", "coupling.stage3": "hard",
-                                                     "network.batch_norm_split": 3},
+    "parts coupled each in its way, three devices":
+        {"coupling.stem": "hard", "coupling.stage2": "none", "coupling.stage3": "hard", "network.batch_norm_split": 3},
     "NWS without teacher, semantic metric off as released": {
         **{f"coupling.{part}": "none" for part in PARTS}, "losses.distillation": 0, "losses.semantic": 0,
         "losses.semantic_off": "as-released", "network.dropout": 0},
@@ -144,7 +145,8 @@ def fitted(config: Config, folder: Path, model: nn.Module, monkeypatch: pytest.M
 
     def watched(*arguments: Any) -> torch.optim.Adam:
         optimizer = make(*arguments)
-        optimizer.register_step_pre_hook(lambda *_: rates.append({group["name"]: group["lr"] for group in optimizer.param_groups}))
+        groups = optimizer.param_groups
+        optimizer.register_step_pre_hook(lambda *_: rates.append({group["name"]: group["lr"] for group in groups}))
         optimizer.register_step_post_hook(lambda *_: states.append(tensors(model)))
         return optimizer
 
@@ -228,16 +230,16 @@ def evaluated(oracle: Oracle) -> dict[str, float]:
                                            sketches.labels, photos.labels)}
 
 
-def test_a_run_starts_at_the_teacher_s_best_approximation():
-    """Distillation head after projection: the teacher's classifier at rank D, its bias added; the words' layers differ."""
-    model, classifier = built(change(Config(), SETTINGS)), ingredients().classifier
+@pytest.mark.parametrize("distillation", [0.9, 0])
+def test_a_run_starts_at_the_teacher_s_best_approximation(distillation):
+    """Distillation head after projection: the teacher's classifier at rank D, its bias added; also without the teacher's loss."""
+    model, classifier = built(change(Config(), {**SETTINGS, "losses.distillation": distillation})), ingredients().classifier
     u, s, vt = np.linalg.svd(classifier.weight.numpy())
     start = tensors(model)
     for side in ("sketch", "photo"):
         product = start[f"embedding.{side}.distillation_head.weight"] @ start[f"embedding.{side}.projection.weight"]
         np.testing.assert_allclose(product.numpy(), (u[:, :DIM] * s[:DIM]) @ vt[:DIM], atol=1e-5)
         np.testing.assert_allclose(start[f"embedding.{side}.distillation_head.bias"].numpy(), classifier.bias.numpy(), atol=1e-6)
-    assert len({tensor.flatten()[0].item() for name, tensor in start.items() if "weight" in name and "encoder" not in name}) > 4
 
 
 def test_what_is_drawn_differs_by_seed_epoch_step_and_role_and_by_nothing_else(tmp_path):
@@ -247,8 +249,8 @@ def test_what_is_drawn_differs_by_seed_epoch_step_and_role_and_by_nothing_else(t
     """
     def draws(seed: int, folder: str) -> list[tuple[bytes, ...]]:
         config = change(Config(), {**SETTINGS, "seed": seed, "training.epochs": 2})
-        alike = [Pixels(np.repeat(pixels.array[:1], 21, 0), Files(Path("."), tuple(map(str, range(21))), np.zeros(21, int), ("",) * 21))
-                 for pixels in (SKETCHES, PHOTOS)]
+        files = Files(Path("."), tuple(map(str, range(21))), np.zeros(21, int), ("",) * 21)
+        alike = [Pixels(np.repeat(pixels.array[:1], 21, 0), files) for pixels in (SKETCHES, PHOTOS)]
         noted = []
 
         def losses(model: nn.Module, batch: PairBatch, settings: Config, generator: torch.Generator) -> LossTerms:
