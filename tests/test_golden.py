@@ -181,7 +181,7 @@ def same_pairs(found: list[PairBatch], expected: list[tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("case", CASES)
 def test_every_step_of_a_run_is_the_method_s(case, tmp_path, monkeypatch):
     config = change(Config(), {**SETTINGS, **CASES[case]})
-    model = built(config)
+    model = built(config).eval()  # as after scoring: training itself sees to its mode
     oracle = oracle_of(model, config)
     run = fitted(config, tmp_path, model, monkeypatch)
     epochs, steps = config.training.epochs, len(run.source.batches[0])
