@@ -12,7 +12,6 @@ from tcn.backbones import Backbone, Classifier, Teacher
 from tcn.config import PARTS, Config, Coupling, InputError, Modality, change
 from tcn.coupling import BATCH_NORMS, CoupledEncoders
 from tcn.embedding import Embedding, ModalityBatchNorm, svd_start
-from tcn.losses import sharing_norms, soft_sharing
 from tcn.network import CoupledNetwork
 
 
@@ -47,11 +46,6 @@ def test_soft_coupling_has_two_sets_from_one_start_and_ties_convolutions_only():
     encoders = CoupledEncoders(tiny_backbone(), coupling("soft"))
     pairs = encoders.soft_pairs()
     assert len(pairs) == 10 and all(s is not p and torch.equal(s, p) for s, p in pairs)
-    with torch.no_grad():
-        for p in encoders.photo.parameters():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    # The public loss, which finds the tensors by itself, must agree with the pairs listed here.
-    assert sharing_norms(pairs).sum().item() == pytest.approx(soft_sharing(encoders.sketch, encoders.photo).item())
 
 
 def test_each_part_can_be_coupled_on_its_own():
@@ -165,15 +159,11 @@ def test_svd_start_is_the_best_approximation_of_its_rank():
         svd_start(weight, 13)
 
 
-def test_embedding_starts_from_the_teacher_and_leaves_the_global_stream_alone():
+def test_an_embedding_s_random_start_leaves_the_global_stream_alone():
     classifier = Classifier(torch.randn(1000, 20), torch.randn(1000))
     state = torch.get_rng_state()
     embedding = Embedding(20, 8, 7, "shared", 0.0, classifier, 1000, 5)
     assert torch.equal(state, torch.get_rng_state())
-    projection, distillation = svd_start(classifier.weight, 8)
-    assert torch.equal(embedding.projection.weight, projection)
-    assert torch.equal(embedding.distillation_head.weight, distillation)
-    assert torch.equal(embedding.distillation_head.bias, classifier.bias)
     again = Embedding(20, 8, 7, "shared", 0.0, classifier, 1000, 5)
     assert torch.equal(embedding.class_head.weight, again.class_head.weight)
 
@@ -241,30 +231,6 @@ def coupled_network(**settings) -> CoupledNetwork:
     config = change(Config(), {"network.dim": 4, **{key.replace("__", "."): value for key, value in settings.items()}})
     torch.manual_seed(3)
     return CoupledNetwork(tiny_backbone(), Classifier(torch.randn(12, 4), torch.randn(12)), 5, config)
-
-
-def statistics(network: nn.Module) -> list[torch.Tensor]:
-    return [buffer.clone() for name, buffer in network.named_buffers() if "running" in name or "tracked" in name]
-
-
-@pytest.mark.parametrize("norm", ("shared", "per_modality"))
-@pytest.mark.parametrize("variant", ("soft", "joint"))
-def test_batch_norm_split_is_two_replicas_of_which_the_first_keeps_its_statistics(norm, variant):
-    joint = {} if variant == "soft" else {**{f"coupling__{p}": "hard" for p in PARTS}, "coupling__call": "joint",
-                                          **{f"coupling__{k}": v for k, v in HARD.items()}}
-    network = coupled_network(network__batch_norm_split=2, network__embedding_norm=norm, **joint)
-    replicas = [coupled_network(network__embedding_norm=norm, **joint) for _ in range(2)]
-    for replica in replicas:
-        replica.load_state_dict(network.state_dict())
-    sketches, photos = torch.randn(7, 3, 8, 8), torch.randn(7, 3, 8, 8)
-    out = network(sketches, photos)
-    # 7 pairs go 4 to the first device, 3 to the second.
-    halves = [replicas[0](sketches[:4], photos[:4]), replicas[1](sketches[4:], photos[4:])]
-    for name in ("sketch_features", "photo_features", "sketch_logits", "photo_logits", "photo_distillation"):
-        assert torch.equal(getattr(out, name), torch.cat([getattr(half, name) for half in halves]))
-    assert all(torch.equal(a, b) for a, b in zip(statistics(network), statistics(replicas[0])))
-    assert not all(torch.equal(a, b) for a, b in zip(statistics(network), statistics(replicas[1])))
-    assert all(m.track_running_stats for m in network.modules() if isinstance(m, BATCH_NORMS))
 
 
 def test_a_batch_too_small_to_split_stays_whole_and_evaluation_never_splits():

@@ -3,26 +3,29 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from test_golden import PLAIN, SETTINGS, Recorded, built
 
-from benchmarks.speed import bench_report, bench_training, run
-from benchmarks.speed.bench_sharing import norms_one_by_one
-from tcn.losses import sharing_norms
+from benchmarks.speed import bench_report, run
+from benchmarks.speed.reference_training import plain_step
+from tcn.config import Config, change
+from tcn.method import TCN
+from tcn.seeding import torch_stream
+from tcn.training import adam, train_step
 
 
-def test_the_reference_s_step_is_ours():
-    bench_training.test_the_reference_s_step_is_ours()
-
-
-def test_the_plain_sharing_loss_is_ours_with_its_gradient():
-    sketch, photo = nn.Conv2d(3, 5, 3), nn.Conv2d(3, 5, 3)
-    pairs = list(zip(sketch.parameters(), photo.parameters()))
+def test_the_reference_s_steps_are_ours():
+    """The formulas are tests/golden_oracle.py's; here the way through the model, where encoders have parted and words count."""
+    config = change(Config(), {**SETTINGS, **PLAIN})
+    batches = list(Recorded(config.data).epoch(config.seed, 1, "cpu"))
     found = []
-    for loss in (norms_one_by_one(pairs), sharing_norms(pairs).sum()):
-        found.append((loss.item(), *torch.autograd.grad(loss, [tensor for pair in pairs for tensor in pair])))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
-    for plain, ours in zip(found[0][1:], found[1][1:]):
-        torch.testing.assert_close(ours, plain)
+    for step in (plain_step, lambda *a: {name: value.item() for name, value in train_step(TCN, *a).items()}):
+        model = built(config).train()
+        optimizer = adam(model, config)
+        torch.manual_seed(0)  # dropout's
+        found.append([step(model, optimizer, batch, config, torch_stream(0, "alpha", n)) for n, batch in enumerate(batches)])
+    for plain, ours in zip(*found):
+        assert plain == pytest.approx(ours, rel=1e-8)
+    assert plain["sharing"] > 0
 
 
 def test_the_hand_made_average_is_the_report_s(tmp_path):

@@ -14,11 +14,11 @@ import baselines
 from tcn import training
 from tcn.backbones import Classifier
 from tcn.batches import PairSource
-from tcn.config import PARTS, Config, InputError, Modality, change
+from tcn.config import PARTS, Config, InputError, change
 from tcn.datasets import Files
 from tcn.pixels import Pixels
 from tcn.method import TCN, Ingredients
-from tcn.training import Diverged, History, ValidationData, learning_rate
+from tcn.training import Diverged, History, ValidationData
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -103,16 +103,6 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(tmp_path, delta):
         assert torch.equal(value, resumed.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("by", ["seen_accuracy", "validation_map"])
-def test_the_kept_epoch_is_the_first_best_by_the_chosen_measure(tmp_path, by):
-    settings = config(**{"training.epochs": 5, "training.select_by": by})
-    model, history = train(tmp_path, settings)
-    values = [row[by] for row in history.epochs[1:]]
-    assert history.best_epoch == 1 + int(np.argmax(values)) and history.best_value == max(values)
-    _, source, validation = setup(settings)
-    assert training.validate(model, validation, 12, CPU)[by] == history.best_value
-
-
 def test_selection_without_its_data_is_refused(tmp_path):
     settings = config(**{"training.select_by": "validation_map"})
     model, source, validation = setup(settings)
@@ -152,35 +142,6 @@ def test_weights_ruined_by_an_epoch_s_last_step_are_a_divergence(tmp_path):
         train(tmp_path, settings)
     assert (stopped.value.epoch, stopped.value.step, len(stopped.value.history.steps)) == (1, 1, 1)
     assert not list(tmp_path.glob("epoch-*"))
-
-
-def test_schedule_is_the_released_one():
-    for epoch in range(10):
-        assert learning_rate(epoch, 10, 1e-4) == pytest.approx(1e-4 * math.exp(math.log(0.001) * epoch / 20))
-
-
-def test_without_teacher_only_the_distillation_goes():
-    model, source, _ = setup(config(**{"losses.distillation": 0}))
-    with_teacher, _, _ = setup(config())
-    assert torch.equal(model.network.embedding(Modality.PHOTO).projection.weight,
-                       with_teacher.network.embedding(Modality.PHOTO).projection.weight)
-    batch = next(source.epoch(0, 1, CPU))
-    g = torch.Generator().manual_seed(0)
-    terms = TCN.losses(model, batch, config(**{"losses.distillation": 0}), g).terms
-    assert set(terms) == {"class_sketch", "class_photo", "sharing", "semantic"}
-
-
-def test_total_is_the_weighted_sum_of_the_means():
-    settings = config(**{"losses.sharing": 7, "losses.semantic": 0.5, "losses.class_sketch": 0.1})
-    model, source, _ = setup(settings)
-    with torch.no_grad():
-        for p in model.network.encoders.photo.parameters():
-            p.mul_(1.1)
-    terms = TCN.losses(model, next(source.epoch(0, 1, CPU)), settings, torch.Generator().manual_seed(0))
-    m = {k: v.mean().item() for k, v in terms.terms.items()}
-    assert m["sharing"] > 0
-    assert terms.total().item() == pytest.approx(0.1 * m["class_sketch"] + m["class_photo"] + m["distillation"]
-                                                 + 7 * m["sharing"] + 0.5 * m["semantic"], rel=1e-5)
 
 
 def test_teacher_is_no_part_of_the_checkpoint_and_learns_nothing(tmp_path):

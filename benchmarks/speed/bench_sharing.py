@@ -8,19 +8,12 @@ from functools import lru_cache
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import resnet50
 
+from benchmarks.speed.reference_training import norms_one_by_one
 from tcn.execution import keep_memory
 from tcn.losses import sharing_norms
-
-
-def norms_one_by_one(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The sharing loss in the released style: a Python sum over tensors of the norm of the difference. A scalar."""
-    total = 0.0
-    for sketch, photo in pairs:
-        total = total + torch.norm(sketch - photo)
-    return total
 
 
 @lru_cache(maxsize=1)
