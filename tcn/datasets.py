@@ -58,10 +58,11 @@ class DatasetSpec:
     """One sentence: where the class names, roles and counts come from."""
     alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Folder -> the names it also goes by: as the archives unpack, or as other code's scripts rename it."""
-    list_folders: Mapping[str, str] = field(default_factory=dict)
-    """Split -> folder of its list files."""
-    list_files: Mapping[str, str] = field(default_factory=dict)
-    """List (`tcn.lists.PARTS`) -> file in that folder."""
+    list_folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Split -> names that the folder of its list files goes by, the published one first; "." for the data set's own folder,
+    where lists are looked for only when asked for."""
+    list_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """List (`tcn.lists.PARTS`) -> names that its file in that folder goes by."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -70,18 +71,6 @@ class DatasetSpec:
 
 
 _ALL = ("mAP@all", "Prec@100")
-_SKETCHY_FILES = {
-    "train_sketches": "sketch_tx_000000000000_ready_filelist_train.txt",
-    "heldout_sketches": "sketch_tx_000000000000_ready_filelist_test.txt",
-    "query": "sketch_tx_000000000000_ready_filelist_zero.txt",
-    "train_photos": "all_photo_filelist_train.txt", "gallery": "all_photo_filelist_zero.txt"}
-_TUBERLIN_FILES = {
-    "train_sketches": "png_ready_filelist_train.txt", "heldout_sketches": "png_ready_filelist_test.txt",
-    "query": "png_ready_filelist_zero.txt",
-    "train_photos": "ImageResized_ready_filelist_train.txt", "gallery": "ImageResized_ready_filelist_zero.txt"}
-_QUICKDRAW_FILES = {
-    "train_sketches": "sketch_train.txt", "heldout_sketches": "sketch_test.txt", "query": "sketch_zero.txt",
-    "train_photos": "all_photo_train.txt", "gallery": "all_photo_zero.txt"}
 _GENERIC = ("sketch/tx_000000000000", "photo/tx_000000000000", "extended_photo", "png", "sketches", "images")
 """Folder names that say nothing of a data set: they count only in a folder named after it."""
 SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in (
@@ -101,17 +90,21 @@ SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in
                      "256x256/photo/tx_000000000000", "rendered_256x256/256x256/photo/tx_000000000000_ready",
                      "rendered_256x256/256x256/photo/tx_000000000000", "photo/tx_000000000000"),
                  "EXTEND_image_sketchy_ready": ("EXTEND_image_sketchy", "256x256/EXTEND_image_sketchy", "extended_photo")},
-                {"1": "zeroshot1", "2": "zeroshot0"}, _SKETCHY_FILES),
+                {"1": ("zeroshot1",), "2": ("zeroshot0", "zeroshot2", ".")},  # CMCA calls it zeroshot2
+                list_files.names_of(("sketch_tx_000000000000_ready_filelist_{}.txt",), ("all_photo_filelist_{}.txt",), "sketchy")),
     DatasetSpec("tuberlin", "TU-Berlin Extended", ("tuberlin", "tuberlinextended"), ("png_ready",),
                 ("ImageResized_ready",), ("1",), {"1": _ALL},
                 "Classes, roles and counts of the list files released with the paper.",
                 {"png_ready": ("png", "sketches"), "ImageResized_ready": ("ImageResized", "images")},
-                {"1": "zeroshot"}, _TUBERLIN_FILES),
+                {"1": ("zeroshot", ".")},
+                list_files.names_of(("png_ready_filelist_{}.txt",), ("ImageResized_ready_filelist_{}.txt",), "tuberlin")),
     DatasetSpec("quickdraw", "QuickDraw Extended", ("quickdraw", "quickdrawextended"),
                 ("QuickDraw_sketches_final",), ("QuickDraw_images_final",), ("1",), {"1": _ALL},
                 "Class names released with the paper; counts of the published lists of its unseen classes.",
                 {"QuickDraw_sketches_final": ("sketches",), "QuickDraw_images_final": ("QuickDraw_images", "images")},
-                {"1": "zeroshot"}, _QUICKDRAW_FILES),
+                {"1": ("zeroshot", ".")},
+                list_files.names_of(("sketch_{}.txt", "sketch_filelist_{}.txt"),
+                                    ("all_photo_{}.txt", "all_photo_filelist_{}.txt", "photo_filelist_{}.txt"), "quickdraw")),
 )})
 
 
@@ -386,8 +379,8 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     tarballs, or over the network). `lists` says where published list files lie: "auto" takes the split's list
     directory if one lies in the data set's folder or in one named after it in the data root; None or "none" goes by
     the folders alone; a path is that directory, or a folder that holds `Sketchy/zeroshot1` and the like (also a
-    checkout with `dataset/` or `datasets/`). What a list names is taken exactly as listed, duplicates included; for a
-    list that is not there the folders are gone by, and a note says so. `listings`: what class folders hold, filled by
+    checkout with `dataset/` or `datasets/`), and holding no list of this split it is an error. What a list names is taken
+    exactly as listed, duplicates included; for a list that is not there the folders are gone by, and a note says so. `listings`: what class folders hold, filled by
     one call and used by the next, so that the splits of a data set list its folders once; by default each call lists.
 
     Held-out sketches of the paper's data sets: as listed; or, where the training list leaves out just
@@ -475,6 +468,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
         _compare_with_manifest(root, trees, problems)
     sketches, photos = trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):]
     listing, listed = None, {}
+    if lists not in (None, "none", "auto") and not found.list_folders:
+        raise InputError(f"--lists {lists}: {found.title} has no published lists; leave it out, or pass the option without it")
     if found.list_folders and lists not in (None, "none"):
         where_lists = _find_lists(found, split, root, root_of_all, lists, notes)
         if where_lists is not None:
@@ -810,40 +805,41 @@ def _digest(lines: Iterable[str]) -> str:
 
 def _find_lists(found: DatasetSpec, split: str, root: Path, data_root: Path | None, lists: Path | str,
                 notes: list[str]) -> Path | None:
-    """The split's list directory; None, with a note where a directory was asked for, if the folders are to be gone by."""
-    folder, files = found.list_folders[split], tuple(found.list_files.values())
+    """The split's list directory. None, if need be with a note, where none lies beside the data and none was asked for."""
+    folders = found.list_folders[split]
+    files = tuple(dict.fromkeys(name for names in found.list_files.values() for name in names))
     if lists == "auto":
-        places = [root / folder] if list_files.holds(root / folder, files) else [
-            its / folder for its in _named_after(found, data_root or root) if list_files.holds(its / folder, files)]
-        if not places and (root / folder).is_dir():
-            notes.append(f"lists: {folder} holds none of {', '.join(files)}; the folders are gone by")
+        own = [root / folder for folder in folders if folder != "."]
+        beside = [its / folder for its in _named_after(found, data_root or root) for folder in folders if folder != "."]
+        places = [one for one in own if list_files.holds(one, files)] or [one for one in beside if list_files.holds(one, files)]
+        others = {place.name for place in places} - {places[0].name} if places else set()
+        if others:
+            notes.append(f"lists: {places[0].name} is used; {', '.join(sorted(others))} there too and left aside")
+            places = [place for place in places if place.name not in others]
+        for folder in own if not places else ():
+            if folder.is_dir():
+                notes.append(f"lists: {folder.name} holds none of {_some(files)}, but {_some(list_files.texts(folder))}; the "
+                             f"folders are gone by")
     else:
         asked = Path(lists).expanduser()
         if not asked.is_dir():
-            raise InputError(f"--lists {asked} is not a folder; pass a list directory such as {folder}, a folder that holds "
+            raise InputError(f"--lists {asked} is not a folder; pass a list directory such as {folders[0]}, a folder that holds "
                              f"such directories, or 'none'")
-        others = set(found.list_folders.values()) - {folder}
-        if list_files.holds(asked, files):
-            places = [asked] if asked.resolve().name not in others else []
-        else:
-            places = list_files.below(asked, folder, lambda base: _named_after(found, base), files)
+        another = {name for its in found.list_folders.values() for name in its} - set(folders)
+        looked = [asked] if list_files.holds(asked, files) else [
+            asked, *list_files.below(asked, folders, lambda base: _named_after(found, base))]
+        places = [one for one in looked if list_files.holds(one, files) and one.resolve().name not in another]
         if not places:
-            if not any(_any_lists(each, asked) for each in SPECS.values()):
-                raise InputError(f"--lists {asked}: neither there nor in folders such as {found.title.split()[0]}/{folder} below "
-                                 f"it is any of {', '.join(files)}; pass a list directory, or 'none'")
-            notes.append(f"lists: {asked} holds none for {found.title}, split {split}; the folders are gone by")
-            return None
+            there = "; ".join(f"{one}: {_some(list_files.texts(one)) or 'no text file'}" for one in looked)
+            raise InputError(f"--lists {asked} holds no list of {found.title}, split {split}, there or in folders such as "
+                             f"{found.title.split()[0]}/{folders[0]} below it. Looked for: {', '.join(files)}. Found in {there}"
+                             f"{' (the folder of another split)' if asked.resolve().name in another else ''}. Leave this data set "
+                             f"out, go by its folders with --lists none, or lay the lists of those that have any beside the "
+                             f"data, where they are found without --lists")
     if len({place.resolve() for place in places}) > 1:
         raise InputError(f"list files of {found.title}, split {split}, are there more than once: "
                          f"{', '.join(map(str, places))}; pass one of them with --lists")
     return places[0] if places else None
-
-
-def _any_lists(found: DatasetSpec, path: Path) -> bool:
-    files = tuple(found.list_files.values())
-    return list_files.holds(path, files) or any(
-        list_files.below(path, folder, lambda base: _named_after(found, base), files)
-        for folder in found.list_folders.values())
 
 
 def _folders_in_lists(found: DatasetSpec) -> dict[str, dict[str, str]]:

@@ -368,6 +368,7 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
     if rootless and set(wanted) - {"emoji"} and (names is not None or "emoji" in missing):
         raise InputError(next(reason for name, reason in missing.items() if name != "emoji"))
     reports: list[Report] = []
+    listed = any(SPECS[name].list_folders for name in wanted)
     for name in wanted:
         spec = SPECS[name]
         contents: dict[str, Content] = {}
@@ -375,8 +376,9 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
         for split in spec.splits:
             if name not in missing:
                 try:
-                    reports.append(check(name, split, data_root=data_root, cache=cache, lists=lists, fast=fast,
-                                         progress=progress, contents=contents, listings=listings))
+                    reports.append(check(name, split, data_root=data_root, cache=cache, fast=fast, progress=progress,
+                                         lists=lists if spec.list_folders or not listed else "auto", contents=contents,
+                                         listings=listings))
                 except InputError as error:
                     reports.append(Report(name, split, spec.title, "problems", problems=[str(error)],
                                           source=SOURCES.get(name, "")))

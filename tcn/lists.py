@@ -5,6 +5,7 @@ Knows nothing of what lies on disk. Paper: data sets (the splits are published a
 """
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tcn import text
 from tcn.config import InputError
 from tcn.words import normal_form
 
@@ -22,7 +24,14 @@ PARTS: Mapping[str, tuple[str, str]] = {
     "train_sketches": ("seen", "sketches"), "heldout_sketches": ("seen", "sketches"), "query": ("unseen", "sketches"),
     "train_photos": ("seen", "photos"), "gallery": ("unseen", "photos")}
 """The lists that can be published: the role of their classes, and what they name."""
+PATH_COLUMNS = ("img_path", "image_path", "path")
+"""What a table's column of paths may be called; that of labels is `label`."""
 _LABEL_DIGITS = 9
+_READ = ("read are lists of one 'path label' a line, parted by spaces or tabs, and tables with a header line that names "
+         "img_path (or path) and label")
+_FOREIGN = (("version https://git-lfs", "is a Git LFS pointer, not the list itself (run `git lfs pull` in the checkout)"),
+            ("<", "is a page of HTML or XML (was an error page saved in its place?)"), ("{", "is JSON"), ("[", "is JSON"))
+"""What a file of another format starts with, and what to say of it."""
 _CHECKOUTS = ("", "dataset", "datasets", "data")
 """Where a checkout of such a repository keeps its data sets' folders."""
 
@@ -56,15 +65,28 @@ class ListDirectory:
     notes: tuple[str, ...]
 
 
+def names_of(sketches: Sequence[str], photos: Sequence[str], dataset: str) -> dict[str, tuple[str, ...]]:
+    """List -> names that its file goes by, the published one first.
+
+    sketches, photos: the names with {} for train, test or zero. dataset: as MA-ZS-SBIR's tables, which hold sketches and
+    photos in one, call it.
+    """
+    ends = {"train_sketches": "train", "heldout_sketches": "test", "query": "zero", "train_photos": "train", "gallery": "zero"}
+    tables = {"train": (f"train_{dataset}.csv",), "zero": (f"test_{dataset}.csv",)}
+    return {part: (*(name.format(end) for name in (sketches if PARTS[part][1] == "sketches" else photos)), *tables.get(end, ()))
+            for part, end in ends.items()}
+
+
 # --- reading --------------------------------------------------------------------------------------------------------
 
 def read_list(path: Path) -> tuple[list[str], np.ndarray]:
-    """A list file in circulation: one `path label` a line, the label being the integer after the last space.
+    """A list file in circulation: one `path label` a line, the label being the integer after the last white space; or a
+    table with a header line that names a column of paths (`PATH_COLUMNS`) and `label`, such as MA-ZS-SBIR's CSV files.
 
     Returns N paths as written (class names in them may hold spaces) and labels, int64 [N]. Blank lines are
     skipped. A path that stands twice is returned twice, as published. Raises InputError naming file and line
-    where a line has no path or no whole number from 0 as its label, and where the file is missing, empty or
-    not UTF-8.
+    where a line has no path or no whole number from 0 as its label, and where the file is missing, empty, not
+    UTF-8, or of another format, which is named.
     """
     lines = read_lines(path)
     return [name for _, name, _ in lines], np.array([label for _, _, label in lines], dtype=np.int64)
@@ -72,32 +94,94 @@ def read_list(path: Path) -> tuple[list[str], np.ndarray]:
 
 def read_lines(path: Path) -> list[tuple[int, str, int]]:
     """The same as (line number from 1, path as written, label)."""
+    return _read_lines(path)[0]
+
+
+def _read_lines(path: Path) -> tuple[list[tuple[int, str, int]], bool]:
+    """The lines, and whether they stand in a table, whose labels count as its maker liked."""
+    content = text.read(path, "list file")
+    body = content.lstrip()
+    columns = _columns(body.partition("\n")[0])
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"list file {path} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"list file {path} is not UTF-8 text (byte {error.start}); is it a list file at all?") from error
-    found: list[tuple[int, str, int]] = []
-    values: dict[str, int] = {}  # a label is checked where it is first met
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip()
-        if not line:
-            continue
-        name, _, label = line.rpartition(" ")
-        name = name.rstrip()
-        if not name:
-            raise InputError(f"{path}, line {number}: '{_short(line)}' holds no space; expected 'path label'")
-        if label not in values:
-            if not (label.isascii() and label.isdigit()):
-                raise InputError(f"{path}, line {number}: label '{_short(label)}', after the last space, is no number")
-            if len(label) > _LABEL_DIGITS:
-                raise InputError(f"{path}, line {number}: label {_short(label)} is too large; labels count classes from 0")
-            values[label] = int(label)
-        found.append((number, name, values[label]))
+        found = _table_lines(path, content, *columns) if columns else _plain_lines(path, content)
+    except InputError as error:
+        foreign = next((its for start, its in _FOREIGN if body.startswith(start)), None)
+        raise InputError(f"list file {path} {foreign}; {_READ}") from error if foreign else error
     if not found:
         raise InputError(f"list file {path} is empty")
+    return found, bool(columns)
+
+
+def _plain_lines(path: Path, content: str) -> list[tuple[int, str, int]]:
+    values: dict[str, int] = {}  # a label is checked where it is first met
+    found: list[tuple[int, str, int]] = []
+    ragged = content[:1].isspace() or any(blank in content for blank in ("  ", "\t", "\n "))
+    for number, line in enumerate(content.split("\n"), 1):
+        name, _, label = line.rpartition(" ")
+        if ragged or label not in values:
+            row = line.strip().rsplit(None, 1)
+            if not row:
+                continue
+            if len(row) == 1:
+                commas = " (it holds commas, and the file has no header line)" if "," in line else ""
+                raise InputError(f"{path}, line {number}: '{_short(row[0])}' holds no space before a label{commas}; {_READ}")
+            name, label = row
+            if label not in values:
+                values[label] = _label(label, f"{path}, line {number}", ", after the last space,")
+        found.append((number, name, values[label]))
     return found
+
+
+def _columns(header: str) -> tuple[int, int, str] | None:
+    """Places of paths and labels in a table's header, -1 for what it lacks, and what parts its columns; None for no header."""
+    for mark in ",;\t":
+        names = [name.strip().strip('"').casefold() for name in header.split(mark)]
+        paths = next((names.index(name) for name in PATH_COLUMNS if name in names), -1)
+        labels = names.index("label") if "label" in names else -1
+        if len(names) > 1 and max(paths, labels) >= 0:
+            return paths, labels, mark
+    return None
+
+
+def _table_lines(path: Path, content: str, paths: int, labels: int, mark: str) -> list[tuple[int, str, int]]:
+    rows = csv.reader(content.split("\n"), delimiter=mark)
+    header = next(row for row in rows if any(map(str.strip, row)))
+    if -1 in (paths, labels):
+        raise InputError(f"list file {path} is a table with the columns {_short(', '.join(header))}; {_READ}")
+    found: list[tuple[int, str, int]] = []
+    values: dict[str, int] = {}
+    try:
+        for row in rows:
+            if not any(map(str.strip, row)):
+                continue
+            where = f"{path}, line {rows.line_num}"
+            if len(row) != len(header):
+                raise InputError(f"{where}: {len(row)} columns, {len(header)} in the header")
+            name, label = row[paths].strip(), row[labels].strip()
+            if not name:
+                raise InputError(f"{where}: the path is empty")
+            if label not in values:
+                values[label] = _label(label, where, "")
+            found.append((rows.line_num, name, values[label]))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.line_num}: no row of a table ({error})") from error
+    return found
+
+
+def _label(written: str, where: str, place: str) -> int:
+    if not (written.isascii() and written.isdigit()):
+        raise InputError(f"{where}: label '{_short(written)}'{place} is no number")
+    if len(written) > _LABEL_DIGITS:
+        raise InputError(f"{where}: label {_short(written)} is too large; labels count classes from 0")
+    return int(written)
+
+
+def _label(text: str, where: str, place: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{where}: label '{_short(text)}'{place} is no number")
+    if len(text) > _LABEL_DIGITS:
+        raise InputError(f"{where}: label {_short(text)} is too large; labels count classes from 0")
+    return int(text)
 
 
 def _short(text: str) -> str:
@@ -121,11 +205,12 @@ def read_names(path: Path) -> list[str]:
     return [by_index[index] for index in range(len(by_index))]
 
 
-def read_directory(path: Path, files: Mapping[str, str], roles: Mapping[str, str],
+def read_directory(path: Path, files: Mapping[str, Sequence[str]], roles: Mapping[str, str],
                    class_of: Callable[[str], str | None], folders: Mapping[str, Mapping[str, str]]) -> ListDirectory:
     """Read and check the lists of one split.
 
-    files: list (a key of `PARTS`) -> file name. roles: class -> `seen` or `unseen`. class_of: a spelling -> the class,
+    files: list (a key of `PARTS`) -> names that its file goes by, the published one first; a file that stands for both
+    sketches and photos is parted by folder. roles: class -> `seen` or `unseen`. class_of: a spelling -> the class,
     or None. folders: `sketches` and `photos` -> folder as a list may write it -> its name in the spec.
 
     Raises InputError naming file and line where a path is not `folder/class/file`, the class is none of the split's or
@@ -135,16 +220,33 @@ def read_directory(path: Path, files: Mapping[str, str], roles: Mapping[str, str
     notes: list[str] = []
     names = {role: _checked_names(path / file, role, roles, class_of, notes)
              for role, file in (("seen", SEEN_NAMES), ("unseen", UNSEEN_NAMES))}
-    used = {part: file for part, file in files.items() if (path / file).is_file()}
-    lines = {part: _checked_lines(path / file, PARTS[part][0], names[PARTS[part][0]], roles, class_of, folders[PARTS[part][1]])
-             for part, file in used.items()}
+    used: dict[str, str] = {}
+    for part, known in files.items():
+        there = [file for file in known if (path / file).is_file()]
+        if there:
+            used[part] = there[0]
+        if there[1:]:
+            notes.append(f"{there[0]} is used; {', '.join(there[1:])} there too and left aside")
+    lines: dict[str, tuple[Line, ...]] = {}
+    for file in dict.fromkeys(used.values()):
+        parts = [part for part, its in used.items() if its == file]
+        role = PARTS[parts[0]][0]
+        found = _checked_lines(path / file, role, names[role], roles, class_of,
+                               {part: folders[PARTS[part][1]] for part in parts})
+        lines |= {part: its for part, its in found.items() if its}
+    used = {part: file for part, file in used.items() if part in lines}
+    lines = {part: lines[part] for part in used}
     _check_apart(path, used, lines)
     for part, its in lines.items():
         repeats = len(its) - len({(folder, name, file) for _, folder, name, _, file, _ in its})
         if repeats:
             notes.append(f"{used[part]}: {repeats} line{'s name' if repeats > 1 else ' names'} a path a second time; "
                          f"nothing is dropped")
-    return ListDirectory(path, used, {part: file for part, file in files.items() if part not in used}, lines, tuple(notes))
+    known_names = {SEEN_NAMES, UNSEEN_NAMES, *(file for known in files.values() for file in known)}
+    other = [file for file in texts(path) if file not in known_names]
+    if other and len(used) < len(files):
+        notes.append(f"not read, since no list goes by these names: {', '.join(other[:8])}{' ...' if len(other) > 8 else ''}")
+    return ListDirectory(path, used, {part: known[0] for part, known in files.items() if part not in used}, lines, tuple(notes))
 
 
 def _checked_names(path: Path, role: str, roles: Mapping[str, str], class_of: Callable[[str], str | None],
@@ -166,25 +268,34 @@ def _checked_names(path: Path, role: str, roles: Mapping[str, str], class_of: Ca
 
 
 def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mapping[str, str],
-                   class_of: Callable[[str], str | None], folders: Mapping[str, str]) -> tuple[Line, ...]:
+                   class_of: Callable[[str], str | None], folders: Mapping[str, Mapping[str, str]]
+                   ) -> dict[str, tuple[Line, ...]]:
+    """The lines of a file's lists. folders: list -> folder as it may be written -> its name in the spec."""
+    read, table = _read_lines(path)
+    if table:  # its labels are its maker's own
+        names = {}
     by_label = dict(names)
     by_class = {name: label for label, name in by_label.items()}
     written: dict[str, str | None] = {}
-    known: dict[tuple[str, int], tuple[str, str, str, str]] = {}  # a class folder with its label: checked where first met
-    found = []
-    for number, text, label in read_lines(path):
-        folder, _, file = text.rpartition("/")
+    # a class folder with its label is checked where it is first met
+    known: dict[tuple[str, int], tuple[Callable[[Line], None], str, str, str, str]] = {}
+    parts: dict[str, list[Line]] = {part: [] for part in folders}
+    make = tuple.__new__  # half the time of the class's own, for hundreds of thousands
+    for number, line, label in read:
+        folder, _, file = line.rpartition("/")
         its = known.get((folder, label))
         if its and file:
-            found.append(Line(number, its[0], its[1], its[2], file, its[3]))
+            its[0](make(Line, (number, its[1], its[2], its[3], file, its[4])))
             continue
         where = f"{path}, line {number}"
-        pieces = re.sub(r"^(\./)+", "", text).rsplit("/", 2)
+        pieces = re.sub(r"^(\./)+", "", line).rsplit("/", 2)
         if len(pieces) != 3 or not all(pieces):
-            raise InputError(f"{where}: '{text}' is not 'folder/class/file'")
+            raise InputError(f"{where}: '{line}' is not 'folder/class/file'")
         prefix, spelling, file = pieces
-        if prefix not in folders:
-            raise InputError(f"{where}: folder '{prefix}' is none of {', '.join(folders)}; paths start at the data set's folder")
+        part, place = _place_of(prefix, folders)
+        if part is None:
+            raise InputError(f"{where}: folder '{prefix}' is none of {', '.join(name for its in folders.values() for name in its)}; "
+                             f"paths start at the data set's folder, or end in such a folder")
         if spelling not in written:
             written[spelling] = class_of(spelling)
         name = written[spelling]
@@ -198,9 +309,17 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
                              f"{len(names) - 1}")
         if by_label.setdefault(label, name) != name or by_class.setdefault(name, label) != label:
             raise InputError(f"{where}: label {label} belongs to class '{by_label[label]}', the path to '{name}'")
-        known[folder, label] = folders[prefix], name, spelling, prefix
-        found.append(Line(number, folders[prefix], name, spelling, file, prefix))
-    return tuple(found)
+        known[folder, label] = parts[part].append, place, name, spelling, prefix
+        parts[part].append(Line(number, place, name, spelling, file, prefix))
+    return {part: tuple(lines) for part, lines in parts.items()}
+
+
+def _place_of(prefix: str, folders: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str]:
+    """The list that a folder of class folders belongs to, and its name in the spec: as it stands, or by the longest end of
+    an absolute path; None for none."""
+    known = {name: (part, place) for part, its in folders.items() for name, place in its.items()}
+    ends = [name for name in known if prefix == name or (prefix.startswith("/") and prefix.endswith(f"/{name}"))]
+    return known[max(ends, key=len)] if ends else (None, "")
 
 
 def _check_apart(path: Path, used: Mapping[str, str], lines: Mapping[str, Sequence[Line]]) -> None:
@@ -223,12 +342,17 @@ def holds(path: Path, files: Iterable[str]) -> bool:
     return any((path / file).is_file() for file in files)
 
 
-def below(path: Path, folder: str, dataset_folders: Callable[[Path], Sequence[Path]], files: Iterable[str]) -> list[Path]:
-    """List directories called `folder` under `path`: in it, in a data set's folder in it, or in a checkout's.
+def texts(path: Path) -> list[str]:
+    """Names of the text files in a folder that could be lists."""
+    return sorted(one.name for one in path.iterdir() if one.suffix.casefold() in (".txt", ".csv") and one.is_file())
 
-    dataset_folders: a folder -> the folders in it that are named after the data set.
+
+def below(path: Path, folders: Sequence[str], dataset_folders: Callable[[Path], Sequence[Path]]) -> list[Path]:
+    """Folders called one of `folders` under `path`: in it, in a data set's folder in it, or in a checkout's.
+
+    dataset_folders: a folder -> the folders in it that are named after the data set. A folder "." is the data set's own.
     """
-    files = tuple(files)
     bases = [path / name for name in _CHECKOUTS if (path / name).is_dir()]
-    places = [base / folder for base in bases] + [its / folder for base in bases for its in dataset_folders(base)]
-    return list({place.resolve(): place for place in places if holds(place, files)}.values())
+    places = [base / folder for base in bases for folder in folders if folder != "."]
+    places += [its / folder for base in bases for its in dataset_folders(base) for folder in folders]
+    return list({place.resolve(): place for place in places if place.is_dir()}.values())

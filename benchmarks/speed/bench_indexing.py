@@ -43,7 +43,7 @@ def tree() -> tempfile.TemporaryDirectory[str]:
                 with open(f"{kept.name}/Sketchy/{path}", "xb", buffering=0) as file:
                     file.write(b"x")
     for split in SPEC.splits:
-        _write_lists(Path(kept.name) / "Sketchy" / SPEC.list_folders[split], split, listed)
+        _write_lists(Path(kept.name) / "Sketchy" / SPEC.list_folders[split][0], split, listed)
     return kept
 
 
@@ -61,7 +61,7 @@ def _write_lists(folder: Path, split: str, listed: dict[str, list[list[str]]]) -
             lines["train_sketches" if role == "seen" else "query"] += sketches[held:]
             lines["train_photos" if role == "seen" else "gallery"] += sum(photos, [])
     for part, file in SPEC.list_files.items():
-        (folder / file).write_text("".join(lines[part]))
+        (folder / file[0]).write_text("".join(lines[part]))
 
 
 def root() -> Path:
@@ -78,7 +78,7 @@ def plain(splits: tuple[str, ...], by: str | None) -> list[dict[str, list[str]]]
     """Per split: the paths of each list; by the folders alone, training and held-out sketches are one list."""
     base = str(root() / "Sketchy")
     if by:
-        return [{part: read_list(base, os.path.join(base, SPEC.list_folders[split], file))[0]
+        return [{part: read_list(base, os.path.join(base, SPEC.list_folders[split][0], file[0]))[0]
                  for part, file in SPEC.list_files.items()} for split in splits]
     found = []
     for split in splits:
