@@ -13,6 +13,7 @@ lists       list files in circulation: where they lie, what they name
 datasets    layouts, classes, splits, counts, digests -> Split of Files
 pixels      Files -> decoded once in a shared store -> Pixels
 images      batched paired augmentation on the device
+contents    bytes of picture files, and what readers treat differently
 doctor      is on disk what was published? report and manifest
 batches     photo-driven epochs -> PairBatch
 batch_norms  batch statistics of channels-last images on the CPU, summed without loss

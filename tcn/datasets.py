@@ -91,7 +91,8 @@ SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in
                      "rendered_256x256/256x256/photo/tx_000000000000", "photo/tx_000000000000"),
                  "EXTEND_image_sketchy_ready": ("EXTEND_image_sketchy", "256x256/EXTEND_image_sketchy", "extended_photo")},
                 {"1": ("zeroshot1",), "2": ("zeroshot0", "zeroshot2", ".")},  # CMCA calls it zeroshot2
-                list_files.names_of(("sketch_tx_000000000000_ready_filelist_{}.txt",), ("all_photo_filelist_{}.txt",), "sketchy")),
+                list_files.names_of(("sketch_tx_000000000000_ready_filelist_{}.txt",), ("all_photo_filelist_{}.txt",),
+                                    "sketchy")),
     DatasetSpec("tuberlin", "TU-Berlin Extended", ("tuberlin", "tuberlinextended"), ("png_ready",),
                 ("ImageResized_ready",), ("1",), {"1": _ALL},
                 "Classes, roles and counts of the list files released with the paper.",
@@ -379,9 +380,10 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     tarballs, or over the network). `lists` says where published list files lie: "auto" takes the split's list
     directory if one lies in the data set's folder or in one named after it in the data root; None or "none" goes by
     the folders alone; a path is that directory, or a folder that holds `Sketchy/zeroshot1` and the like (also a
-    checkout with `dataset/` or `datasets/`), and holding no list of this split it is an error. What a list names is taken
-    exactly as listed, duplicates included; for a list that is not there the folders are gone by, and a note says so. `listings`: what class folders hold, filled by
-    one call and used by the next, so that the splits of a data set list its folders once; by default each call lists.
+    checkout with `dataset/` or `datasets/`), and an error where it holds no list of this split. What a list names is
+    taken exactly as listed, duplicates included; for a list that is not there the folders are gone by, and a note says
+    so. `listings`: what class folders hold, filled by one call and used by the next, so that the splits of a data set
+    list its folders once; by default each call lists.
 
     Held-out sketches of the paper's data sets: as listed; or, where the training list leaves out just
     `held_out_per_class` sketches of every seen class, those (so in ZSE-SBIR's lists); else per seen class the
@@ -445,6 +447,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
            listings: Listings | None = None) -> Survey:
     """As `load`, but problems are returned instead of raised. Raises InputError where there is nothing to survey."""
     found, split = spec(dataset, split)
+    if lists not in (None, "none", "auto") and not found.list_folders:
+        raise InputError(f"--lists {lists}: {found.title} has no published lists; leave the option out")
     plan = read_plan(dataset, split)
     root_of_all = None
     if dataset == "emoji":
@@ -468,8 +472,6 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
         _compare_with_manifest(root, trees, problems)
     sketches, photos = trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):]
     listing, listed = None, {}
-    if lists not in (None, "none", "auto") and not found.list_folders:
-        raise InputError(f"--lists {lists}: {found.title} has no published lists; leave it out, or pass the option without it")
     if found.list_folders and lists not in (None, "none"):
         where_lists = _find_lists(found, split, root, root_of_all, lists, notes)
         if where_lists is not None:
@@ -833,8 +835,8 @@ def _find_lists(found: DatasetSpec, split: str, root: Path, data_root: Path | No
             there = "; ".join(f"{one}: {_some(list_files.texts(one)) or 'no text file'}" for one in looked)
             raise InputError(f"--lists {asked} holds no list of {found.title}, split {split}, there or in folders such as "
                              f"{found.title.split()[0]}/{folders[0]} below it. Looked for: {', '.join(files)}. Found in {there}"
-                             f"{' (the folder of another split)' if asked.resolve().name in another else ''}. Leave this data set "
-                             f"out, go by its folders with --lists none, or lay the lists of those that have any beside the "
+                             f"{' (the folder of another split)' if asked.resolve().name in another else ''}. Leave this data "
+                             f"set out, go by its folders with --lists none, or lay the lists of those that have any beside the "
                              f"data, where they are found without --lists")
     if len({place.resolve() for place in places}) > 1:
         raise InputError(f"list files of {found.title}, split {split}, are there more than once: "
@@ -916,7 +918,7 @@ def _list_notes(listing: ListDirectory, root: Path, parts: Mapping[str, list[_En
     # never an absolute path: notes go into provenance and manifests
     path = listing.path.resolve()
     place = path.relative_to(root.resolve()) if path.is_relative_to(root.resolve()) else Path(*path.parts[-2:])
-    notes = [f"lists: from {place}: {', '.join(listing.used.values())}"]
+    notes = [f"lists: from {place}: {', '.join(dict.fromkeys(listing.used.values()))}"]
     instead = {"train_photos": "all photos of seen classes", "gallery": "all photos of unseen classes",
                "query": "all sketches of unseen classes", "train_sketches": "the sketches of seen classes not held out"}
     for part, file in listing.absent.items():

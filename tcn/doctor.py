@@ -5,8 +5,6 @@ test), and a manifest in the cache that a run's provenance can cite. The data ro
 """
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 import json
 import os
@@ -14,18 +12,16 @@ import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from tcn import datasets, emoji
 from tcn.config import InputError
+from tcn.contents import TRAITS, Content, content_digest, read_contents
 from tcn.datasets import SPECS, Listings, Split, Survey
-from tcn.pixels import opened
 
 OVERLAP = Path(datasets.__file__).parent / "splits" / "imagenet_overlap.yaml"
 SOURCES: Mapping[str, str] = {
@@ -40,8 +36,6 @@ SOURCES: Mapping[str, str] = {
 WORDS = ("Word vectors (not checked here): word2vec, GoogleNews-vectors-negative300.bin, from "
          "code.google.com/archive/p/word2vec; or GloVe text files from nlp.stanford.edu/projects/glove.")
 _EXAMPLES = 5
-_CHUNK = 64
-"""Files a thread reads in one go: few enough for a smooth bar, many enough that half a million need few tasks."""
 
 
 @dataclass
@@ -72,6 +66,8 @@ class Report:
     hollow: dict[str, Any] | None = None
     """Files of 0 bytes: `count` and `examples`; the same for `stray`, files that are no image of a class."""
     stray: dict[str, Any] | None = None
+    pictures: dict[str, dict[str, Any]] | None = None
+    """What readers treat differently (`tcn.contents.TRAITS`) -> `count` and `examples`; only what is there."""
     imagenet: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """`inside`, `near`: unseen class -> ImageNet categories, by our reading."""
     problems: list[str] = field(default_factory=list)
@@ -81,60 +77,6 @@ class Report:
     split_digest: str | None = None
     content_digest: str | None = None
     manifest: str | None = None
-
-
-# --- contents of files ----------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Content:
-    """One file, read once."""
-
-    sha256: bytes
-    error: str
-    """Why it can't be decoded; empty where it can."""
-
-
-def read_contents(root: Path, files: Mapping[str, tuple[str, int]], label: str, progress: bool) -> dict[str, Content]:
-    """Hash and really decode every file of `files` (name -> path below `root`, bytes), in threads."""
-    names = list(files)
-    chunks = [names[start:start + _CHUNK] for start in range(0, len(names), _CHUNK)]
-    found: dict[str, Content] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, \
-            tqdm(total=len(names), desc=f"read {label}", unit="file", disable=not progress, leave=False) as bar:
-        try:
-            jobs = [pool.submit(lambda chunk: {name: _content(root / files[name][0]) for name in chunk}, chunk)
-                    for chunk in chunks]
-            for job in as_completed(jobs):
-                found |= job.result()
-                bar.update(len(job.result()))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return found
-
-
-def _content(path: Path) -> Content:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return Content(b"", f"can't be read: {error.strerror}")
-    try:
-        with opened(io.BytesIO(data)) as image:
-            image.load()
-        error = ""
-    except (OSError, MemoryError) as failure:
-        error = str(failure) or "out of memory"
-    return Content(hashlib.sha256(data).digest(), error)
-
-
-def content_digest(contents: Mapping[str, Content]) -> str:
-    """sha256 over the sorted lines `folder/class/file<tab>sha256 of the bytes`, joined by line feeds.
-
-    Folder and class as the data set's spec and table spell them, so that the same pictures give the same digest in
-    every layout.
-    """
-    lines = (f"{name}\t{contents[name].sha256.hex()}" for name in sorted(contents))
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 # --- one split --------------------------------------------------------------------------------------------------------
@@ -221,6 +163,13 @@ def _count(found: Survey, report: Report) -> None:
 def _damage(found: Survey, contents: Mapping[str, Content], report: Report) -> None:
     broken = [f"{found.files[name][0]} ({content.error})" for name, content in sorted(contents.items()) if content.error]
     report.unreadable = {"count": len(broken), "examples": broken[:4 * _EXAMPLES]}
+    odd: dict[str, list[str]] = {trait: [] for trait in TRAITS}
+    for name, content in sorted(contents.items()):
+        for trait in content.traits:
+            # emoji are drawn here, at their own size
+            if trait != "size" or found.spec.name != "emoji":
+                odd[trait].append(found.files[name][0])
+    report.pictures = {trait: {"count": len(some), "examples": some[:_EXAMPLES]} for trait, some in odd.items() if some}
     if broken:
         report.problems.append(f"{len(broken):,} unreadable image{'s' if len(broken) > 1 else ''}: "
                                f"{'; '.join(broken[:_EXAMPLES])}{' ...' if len(broken) > _EXAMPLES else ''}; replace with "
@@ -319,7 +268,7 @@ def _write_manifest(report: Report, cache: Path) -> Path:
         "dataset": report.dataset, "split": report.split, "data_digest": report.data_digest,
         "split_digest": report.split_digest, "content_digest": report.content_digest, "counts": report.counts,
         "totals": report.totals, "duplicates": report.duplicates, "overlaps": report.overlaps,
-        "unreadable": report.unreadable, "problems": report.problems, "notes": report.notes,
+        "unreadable": report.unreadable, "pictures": report.pictures, "problems": report.problems, "notes": report.notes,
         "checked": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, indent=1)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
@@ -422,6 +371,9 @@ def render(reports: Sequence[Report]) -> Iterator[str]:
             yield from (f"    {example}" for example in its["examples"])
         if report.where and report.unreadable is None:
             yield "  not read (--fast): unreadable images, duplicates and leaks by content"
+        for trait, its in (report.pictures or {}).items():
+            count = f"{its['count']:,}"
+            yield from _wrapped(f"pictures {TRAITS[trait].format(count)}; such as {its['examples'][0]}", "  ")
         inside = report.imagenet.get("inside", {})
         if inside:
             whole = "; ".join(f"{name} ({', '.join(its)})" for name, its in inside.items())

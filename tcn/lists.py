@@ -106,7 +106,9 @@ def _read_lines(path: Path) -> tuple[list[tuple[int, str, int]], bool]:
         found = _table_lines(path, content, *columns) if columns else _plain_lines(path, content)
     except InputError as error:
         foreign = next((its for start, its in _FOREIGN if body.startswith(start)), None)
-        raise InputError(f"list file {path} {foreign}; {_READ}") from error if foreign else error
+        if foreign is None:
+            raise
+        raise InputError(f"list file {path} {foreign}; {_READ}") from error
     if not found:
         raise InputError(f"list file {path} is empty")
     return found, bool(columns)
@@ -115,20 +117,16 @@ def _read_lines(path: Path) -> tuple[list[tuple[int, str, int]], bool]:
 def _plain_lines(path: Path, content: str) -> list[tuple[int, str, int]]:
     values: dict[str, int] = {}  # a label is checked where it is first met
     found: list[tuple[int, str, int]] = []
-    ragged = content[:1].isspace() or any(blank in content for blank in ("  ", "\t", "\n "))
     for number, line in enumerate(content.split("\n"), 1):
-        name, _, label = line.rpartition(" ")
-        if ragged or label not in values:
-            row = line.strip().rsplit(None, 1)
-            if not row:
-                continue
-            if len(row) == 1:
-                commas = " (it holds commas, and the file has no header line)" if "," in line else ""
-                raise InputError(f"{path}, line {number}: '{_short(row[0])}' holds no space before a label{commas}; {_READ}")
+        row = line.strip().rsplit(None, 1)  # at spaces or tabs, any number of them
+        if len(row) == 2:
             name, label = row
             if label not in values:
                 values[label] = _label(label, f"{path}, line {number}", ", after the last space,")
-        found.append((number, name, values[label]))
+            found.append((number, name, values[label]))
+        elif row:
+            commas = " (it holds commas, and the file has no header line)" if "," in line else ""
+            raise InputError(f"{path}, line {number}: '{_short(row[0])}' holds no space before a label{commas}; {_READ}")
     return found
 
 
@@ -294,8 +292,9 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
         prefix, spelling, file = pieces
         part, place = _place_of(prefix, folders)
         if part is None:
-            raise InputError(f"{where}: folder '{prefix}' is none of {', '.join(name for its in folders.values() for name in its)}; "
-                             f"paths start at the data set's folder, or end in such a folder")
+            every = ", ".join(name for its in folders.values() for name in its)
+            raise InputError(f"{where}: folder '{prefix}' is none of {every}; paths start at the data set's folder, or are absolute "
+                             f"and end in one of these, a class and a file")
         if spelling not in written:
             written[spelling] = class_of(spelling)
         name = written[spelling]

@@ -79,7 +79,7 @@ def opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
 
 def _reader(file: IO[bytes]) -> Image.Image:
     """Header read, no pixels. Not by `Image.open`, which only warns of some sizes that are too large."""
-    start = file.read(12)
+    start = file.read(64)
     file.seek(0)
     if start[:6] in (b"GIF87a", b"GIF89a"):  # a frame may be larger than the file's own size: there only Pillow looks
         with _GIF, warnings.catch_warnings():
@@ -91,9 +91,24 @@ def _reader(file: IO[bytes]) -> Image.Image:
         return PngImagePlugin.PngImageFile(file)
     if start[:2] == b"BM":
         return BmpImagePlugin.BmpImageFile(file)
-    if start[:4] == b"RIFF" and start[8:] == b"WEBP":  # photos from the web under a .jpg name
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":  # photos from the web under a .jpg name
         return WebPImagePlugin.WebPImageFile(file)
-    raise OSError("not a JPEG, PNG, GIF, BMP or WebP image" if start else "0 bytes")
+    if not start:
+        raise OSError("0 bytes")
+    its = next((its for place, sign, its in _FOREIGN if start[place:].startswith(sign)), None)
+    if its is None and start.lstrip()[:1] == b"<":
+        its = "a page of HTML or XML, such as an error page saved in the picture's place: get the picture again"
+    raise OSError(f"not a JPEG, PNG, GIF, BMP or WebP image{' but ' if its else ''}{its or ''}")
+
+
+_FOREIGN = (
+    (0, b"\x1f\x8b", "gzip-compressed: call it NAME.gz and run `gunzip NAME.gz`"),
+    (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` in the checkout it comes from"),
+    (0, b"PK\3\4", "a zip archive: unpack it"), (0, b"%PDF", "a PDF document"), (0, b"%!PS", "PostScript"),
+    (0, b"II*\0", "TIFF: save it as PNG"), (0, b"MM\0*", "TIFF: save it as PNG"),
+    (4, b"ftyp", "HEIC, AVIF or a film: save it as PNG or JPEG"), (0, b"\0\0\0\x0cjP", "JPEG 2000: save it as PNG"),
+    (0, bytes(16), "zeros at its start: get it again"))
+"""What other files start with, from which byte, and what to say of them."""
 
 
 def _what_is_wrong(error: Exception) -> str:

@@ -36,7 +36,8 @@ def read(path: Path, what: str = "file") -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + len(raw) - len(body)}, "
                          f"0x{body[error.start]:02x}); save it as UTF-8, if it is text at all") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    # looking for two letters takes as long as decoding, for one letter nothing
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def without_mark(head: bytes, path: Path, what: str = "file") -> bytes:

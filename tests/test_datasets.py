@@ -487,7 +487,7 @@ def test_list_lines_end_in_their_label(tmp_path: Path) -> None:
     (b"a/1.png -1\n", r"line 1: label '-1'"),
     (b"a/1.png 1.0\n", r"line 1: label '1\.0'"),
     (b"\n\n", r"list\.txt is empty"),
-    (b"a/1.png 0\n\xff\xfe 1\n", r"not UTF-8 text \(byte 10\)"),
+    (b"a/1.png 0\n\xff\xfe 1\n", r"not UTF-8 text \(byte 10, 0xff\)"),
 ])
 def test_bad_lists_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "list.txt").write_bytes(content)
@@ -630,7 +630,8 @@ def test_lists_that_are_not_published_are_made_up_for_by_the_folders(tmp_path: P
         (empty / name).unlink()
     only_names = _load(tmp_path, "quickdraw")
     assert only_names.split_digest == plain.split_digest
-    assert any("zeroshot holds none of sketch_train.txt" in note for note in only_names.notes)
+    assert any("zeroshot holds none of sketch_train.txt" in note and "but cname_cid.txt, cname_cid_zero.txt; the folders" in note
+               for note in only_names.notes)
 
 
 def test_other_endings_and_spellings_are_found_and_said(small: Path, tmp_path: Path) -> None:
@@ -722,11 +723,10 @@ def test_a_sketch_both_trained_on_and_held_out_is_an_error(small: Path, tmp_path
 def test_places_without_lists_are_named(small: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--lists .*nowhere is not a folder"):
         _load(small, "tuberlin", lists=tmp_path / "nowhere")
-    with pytest.raises(InputError, match="neither there nor in folders such as TU-Berlin/zeroshot.*png_ready_filelist_train"):
+    (tmp_path / "photos.txt").write_text("png_ready/ant/1.png 0\n")
+    with pytest.raises(InputError, match=r"holds no list of TU-Berlin Extended, split 1, there or in folders such as "
+                                         r"TU-Berlin/zeroshot.*Looked for: png_ready_filelist_train\.txt.*Found in .*: photos\.txt"):
         _load(small, "tuberlin", lists=tmp_path)
-    make_tree(tmp_path, "quickdraw", sketches=1, photos=1, size=2)
-    other = _load(tmp_path, "quickdraw", lists=small.parent / "checkout")
-    assert any("holds none for QuickDraw Extended, split 1" in note for note in other.notes)
     shutil.copytree(small.parent / "checkout" / "dataset", tmp_path / "two" / "dataset")
     shutil.copytree(small.parent / "checkout" / "dataset", tmp_path / "two" / "datasets")
     with pytest.raises(InputError, match="more than once.*datasets/TUBerlin/zeroshot"):

@@ -2,20 +2,24 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torchvision
 import yaml
+from PIL import Image
 from trees import SKETCHY_EXTENDED, SKETCHY_ORIGINALS, make_emoji, make_lists, make_tree
 
 from tcn import datasets, doctor
 from tcn.__main__ import main
 from tcn.config import InputError
+from tcn.contents import read_contents
 from tcn.datasets import SPECS, load, read_plan
 
 SPLITS = [("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1")]
@@ -144,6 +148,58 @@ def test_damaged_files_are_found_by_decoding(root: Path, small_plan: None) -> No
     fast = checked(root, fast=True)
     assert not any("unreadable" in problem for problem in fast.problems)
     assert any("1 file of 0 bytes: ant/ant_0.jpg" in problem for problem in fast.problems)
+
+
+def _exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+def _of_another_size(root: Path) -> list[str]:
+    found = datasets.survey("tuberlin", data_root=root, cache=root, progress=False)
+    contents = read_contents(found.root, found.files, "", progress=False)
+    return [found.files[name][0] for name, content in contents.items() if "size" in content.traits]
+
+
+def test_pictures_that_readers_treat_differently_are_counted_and_wrong_ones_named(root: Path, small_plan: None) -> None:
+    photos, sketches = root / "TUBerlin" / "ImageResized_ready", root / "TUBerlin" / "png_ready"
+    names = sorted(photos.rglob("*.*"))
+    noise = np.random.default_rng(5).integers(0, 256, (256, 256, 4), np.uint8)
+    assert {trait: its["count"] for trait, its in checked(root).pictures.items()} == {"size": 750}
+    picture, deep = Image.fromarray(noise[..., :3]), (noise[..., 0].astype(np.uint16) << 8) + 7
+    for number, orientation in enumerate((6, 3, 8, 1, 0, 9)):  # the last three turn nothing
+        picture.save(names[number], "JPEG", exif=_exif(orientation), quality=60 + number)
+    data = names[0].read_bytes()
+    names[6].write_bytes(data.replace(b"Exif\0\0MM", b"Exif\0\0??").replace(b"Exif\0\0II", b"Exif\0\0??"))  # damaged: no rotation, no fault
+    for number, size in ((7, (255, 256)), (8, (256, 500))):
+        picture.resize(size).save(names[number], "JPEG")
+    cup, key, ant = (sorted((sketches / name).iterdir()) for name in ("cup", "key", "ant"))
+    Image.fromarray(noise).save(cup[0])
+    opaque = noise.copy()
+    opaque[..., 3] = 255
+    Image.fromarray(opaque).save(cup[1])  # an alpha channel, and nothing transparent
+    Image.fromarray(noise[..., 0]).save(key[0], transparency=int(noise[9, 9, 0]))
+    Image.fromarray(deep).save(key[1])
+    picture.convert("CMYK").save(names[9], "JPEG")
+    picture.save(names[10], "PNG")
+    picture.save(ant[0], "WEBP", lossless=True)
+    picture.quantize(16).save(ant[1], "GIF")
+    names[11].write_bytes(gzip.compress(names[12].read_bytes()))
+    names[13].write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 3\n")
+    report = checked(root)
+    assert {trait: its["count"] for trait, its in report.pictures.items()} == {
+        "turned": 3, "size": 750 - 15 - 2, "transparent": 2, "deep": 1, "cmyk": 1, "misnamed": 3}
+    assert {names[7], names[8]} < {root / "TUBerlin" / path for path in _of_another_size(root)}
+    assert report.pictures["turned"]["examples"] == [path.relative_to(root / "TUBerlin").as_posix() for path in names[:3]]
+    assert report.unreadable["count"] == 2
+    said = "; ".join(report.unreadable["examples"])
+    assert "but gzip-compressed: call it NAME.gz and run `gunzip NAME.gz`" in said and "but a Git LFS pointer" in said
+    text = " ".join("\n".join(doctor.render([report])).split())
+    assert "pictures with an EXIF orientation, 3:" in text and "pictures of another size than 256 x 256, 733:" in text
+    assert "pictures with transparent parts, 2:" in text
+    assert json.loads(Path(report.manifest).read_text())["pictures"] == report.pictures
+    assert checked(root, fast=True).pictures is None
 
 
 def test_pictures_shared_by_training_and_test_are_leaks(root: Path, small_plan: None) -> None:
