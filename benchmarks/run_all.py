@@ -191,7 +191,10 @@ def _run(options: argparse.Namespace) -> int:
             if file:
                 read(backbone, overrides[option], file)
     if name == "paper":
-        present, missing = datasets.available(root, sorted({cell.dataset for cell in cells}))
+        present, missing = datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
+        if options.datasets and missing and not options.dry_run:
+            raise InputError("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
+                             + "; leave out of --datasets what is not there")
         # A plan costs what is not here too, by the published counts.
         cells = cells if options.dry_run else [cell for cell in cells if cell.dataset in present]
     else:
@@ -267,6 +270,9 @@ def _sync(options: argparse.Namespace) -> int:
     from benchmarks.store import Suite
     from tcn.config import InputError
 
+    _leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate", "reproduce",
+               "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads", "words", "weights",
+               "teacher_weights", "emoji_tarballs", "lists")
     name = (options.profile or "laptop") + ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
@@ -287,6 +293,16 @@ def _sync(options: argparse.Namespace) -> int:
     return 0
 
 
+def _leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
+    """InputError for options that were given and would do nothing."""
+    from tcn.config import InputError
+
+    given = [f"--{name.replace('_', '-')}".replace("--overrides", "--set") for name in names
+             if getattr(options, name) not in (None, False, [], "local", "auto")]
+    if given:
+        raise InputError(f"{why}; leave out {', '.join(given)}")
+
+
 def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     import torch
 
@@ -295,12 +311,8 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from benchmarks.runner import Material, limit_threads
     from tcn.config import InputError
 
-    ignored = [f"--{name.replace('_', '-')}" for name in ("profile", "datasets", "variants", "seeds", "overrides", "quick",
-                                                           "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu",
-                                                           "cpus_per_cell", "ray_address") if getattr(options, name)]
-    ignored += ["--launcher"] if options.launcher != "local" else []
-    if ignored:
-        raise InputError(f"--reproduce repeats a run as it was; leave out {', '.join(ignored)}".replace("--overrides", "--set"))
+    _leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides", "quick",
+               "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.
@@ -474,12 +486,16 @@ def _places(options: argparse.Namespace, root: Path | None) -> Any:
     from tcn.config import InputError
 
     cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
-    for option in ("words", "emoji_tarballs"):
+    # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
+    for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir), ("data_root", Path.is_dir)):
         path = getattr(options, option)
-        if path is not None and not path.exists():
-            raise InputError(f"--{option.replace('_', '-')} {path} does not exist; check the path")
+        if path is not None and not there(path.expanduser()):
+            what = "does not exist" if not path.exists() else "is a folder" if there is Path.is_file else "is no folder"
+            raise InputError(f"--{option.replace('_', '-')} {path} {what}; check the path")
+    if options.lists not in ("none", "auto") and not Path(options.lists).expanduser().is_dir():
+        raise InputError(f"--lists {options.lists} is not a folder; pass a folder of list files, or 'none'")
     lists = None if options.lists == "none" else options.lists
-    return Places(cache.resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
+    return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
                   options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
 
 

@@ -26,6 +26,7 @@ from tcn.config import InputError
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
 OPTIONAL = ("gallery_group", "train")
+TIE_DRAWS = 32
 
 #: How each order of equal distances is described under the table.
 TIES = {
@@ -178,8 +179,8 @@ def _add_evaluate(commands: Any) -> None:
     p.add_argument("--ties", choices=metrics.TIES, default="expected",
                    help="photos at equal distance: the mean over all orders (default), the bounds, or a "
                         "fixed order")
-    p.add_argument("--tie-draws", type=_whole, default=32, metavar="N",
-                   help="random orders where that mean has no closed form (default: 32)")
+    p.add_argument("--tie-draws", type=_whole, metavar="N",
+                   help=f"random orders where that mean has no closed form (default: {TIE_DRAWS})")
     p.add_argument("--duplicates", choices=metrics.DUPLICATES,
                    help="only one of the two (default: both in the table, as-published in --json)")
     p.add_argument("--per-class", nargs="?", const="mAP@all", metavar="METRIC",
@@ -404,7 +405,10 @@ def _check_options(args: argparse.Namespace, names: Mapping[str, Sequence[str]])
         known = dict.fromkeys(name for found in names.values() for name in found)
         raise InputError(f"--per-class {args.per_class}: no such metric here; there are {', '.join(known)}")
     if args.json and args.per_class and not args.csv:
-        _tell("note: with --json the numbers by class go to --csv only, and none is given")
+        raise InputError("with --json the numbers by class go to --csv only; add --csv FILE, or leave out --per-class or --json")
+    if args.tie_draws is not None and args.ties != "expected":
+        raise InputError(f"--tie-draws are orders of which --ties expected takes the mean; --ties {args.ties} draws none")
+    args.tie_draws = args.tie_draws or TIE_DRAWS
 
 
 def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> _Result:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -525,7 +526,9 @@ def _check_limit(pixels: Path, needed: int, name: str) -> None:
     try:
         limit = float(text) * 1e9
     except ValueError:
-        raise InputError(f"TCN_CACHE_LIMIT_GB is '{text}'; it must be a number of gigabytes") from None
+        limit = math.nan
+    if not limit >= 0:  # NaN neither: it would limit nothing
+        raise InputError(f"TCN_CACHE_LIMIT_GB is '{text}'; it must be a number of gigabytes from 0")
     there = sizes(pixels.parent)
     if sum(there.values()) + needed > limit:
         held = ", ".join(f"{folder} {size / 1e9:.1f} GB" for folder, size in there.items()) or "nothing"

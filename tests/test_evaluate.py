@@ -471,7 +471,16 @@ def test_unknown_arrays_and_whole_numbers_are_noted_on_the_side(store, capsys):
     assert f"note: {path}: not used: notes, paths" in err
     assert "note: query is int64 of 0 and 1, taken as real numbers" in err
     json.loads(out)
-    assert "by class go to --csv only" in run(capsys, path, "--json", "--per-class")[2]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--json", "--per-class"], "by class go to --csv only; add --csv FILE"),
+    (["--ties", "worst", "--tie-draws", "64"], "--ties worst draws none"),
+    (["--ties", "gallery-order", "--tie-draws", "32"], "--ties gallery-order draws none"),
+])
+def test_an_option_that_would_do_nothing_is_an_error(store, capsys, options, message):
+    status, out, err = run(capsys, store(), *options)
+    assert status == 2 and out == "" and message in err
 
 
 # ------------------------------------------------------------------------------------------------ the command

@@ -176,9 +176,10 @@ def test_room_is_asked_for_first(tmp_path, monkeypatch):
     monkeypatch.setenv("TCN_CACHE_LIMIT_GB", str((held + 10) / 1e9))
     with pytest.raises(InputError, match="TCN_CACHE_LIMIT_GB.*holds x-8-.*delete a folder"):
         pack(named(tmp_path / "d", [1]), SIZE, tmp_path / "c", "digest", "x", False)
-    monkeypatch.setenv("TCN_CACHE_LIMIT_GB", "much")
-    with pytest.raises(InputError, match="'much'.*number of gigabytes"):
-        pack(named(tmp_path / "d", [1]), SIZE, tmp_path / "c", "digest", "x", False)
+    for text in ("much", "nan", "-1"):  # NaN is below no limit, and would limit nothing
+        monkeypatch.setenv("TCN_CACHE_LIMIT_GB", text)
+        with pytest.raises(InputError, match=f"'{text}'.*number of gigabytes"):
+            pack(named(tmp_path / "d", [1]), SIZE, tmp_path / "c", "digest", "x", False)
 
 
 def _decode_all(folder: Path, cache: Path, number: int) -> None:

@@ -229,6 +229,32 @@ def test_bad_options_are_named(run, place, arguments, words):
     assert not (place / "bad").exists()
 
 
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--datasets", "quickdraw", "tuberlin", "sketchy"], ["missing: sketchy: no Sketchy", "missing: tuberlin: no TU-Berlin",
+                                                          "leave out of --datasets"]),
+    (["--emoji-tarballs", "words.csv"], ["--emoji-tarballs words.csv is no folder"]),
+    (["--emoji-tarballs", "nowhere"], ["--emoji-tarballs nowhere does not exist"]),
+    (["--words", "data"], ["--words data is a folder"]), (["--lists", "nowhere"], ["--lists nowhere is not a folder"]),
+    (["--profile", "laptop", "--data-root", "nowhere"], ["--data-root nowhere does not exist"]),
+    (["--lists", "data"], ["--lists", "data holds no list of QuickDraw Extended", "Looked for: sketch_train.txt, sketch_filelist_train.txt"]),
+])
+def test_what_was_asked_for_is_done_or_is_an_error(run, place, monkeypatch, arguments, words):
+    monkeypatch.chdir(place)
+    status, _, err = run("--variants", "floor-svd", "--output", "bad", *arguments)
+    assert status == 2 and all(word in err for word in words) and err.count("\n") == 1
+    assert not (place / "bad" / "cells").exists()
+
+
+def test_what_syncing_would_leave_aside_is_an_error(command, monkeypatch, tmp_path):
+    for arguments, words in ((("--datasets", "quickdraw", "--set", "losses.sharing=1"), "leave out --datasets, --set\n"),
+                             (("--launcher", "ray", "--lists", "none"), "leave out --launcher, --lists\n")):
+        status, _, err = command("--sync", "--output", str(tmp_path), *arguments)
+        assert status == 2 and f"--sync trains nothing; {words}" in err
+    monkeypatch.setenv("TCN_DATA", str(tmp_path / "gone"))
+    status, _, err = command("--dry-run")
+    assert status == 2 and "gone (from $TCN_DATA) is not a folder" in err
+
+
 def test_missing_data_sets_are_named_and_the_present_ones_run(run, place):
     status, out, _ = run("--seeds", "3", "--variants", "floor-svd", "--output", str(place / "some"), "--no-report")
     assert status == 0 and "missing: tuberlin:" in out and "missing: sketchy:" in out and "1 cell run" in out
