@@ -23,7 +23,8 @@ TRAITS: Mapping[str, str] = {
     "turned": "with an EXIF orientation, {}: by default read as they are stored; the released code's reader turns them",
     "size": f"of another size than {Data().stored_size} x {Data().stored_size}, {{}}: brought to it first; the released code "
             f"augments them at their own size",
-    "transparent": "with transparent parts, {}: by default put on white; in the released code the colour beneath shows, mostly black",
+    "transparent": "with transparent parts, {}: by default put on white; in the released code the colour beneath shows, mostly "
+                   "black",
     "deep": "of 16 bits a channel, {}: read by the upper 8",
     "cmyk": "in CMYK, {}: converted to RGB",
     "misnamed": "of another format than the name says, {}: read by their contents",

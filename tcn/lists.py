@@ -293,8 +293,8 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
         part, place = _place_of(prefix, folders)
         if part is None:
             every = ", ".join(name for its in folders.values() for name in its)
-            raise InputError(f"{where}: folder '{prefix}' is none of {every}; paths start at the data set's folder, or are absolute "
-                             f"and end in one of these, a class and a file")
+            raise InputError(f"{where}: folder '{prefix}' is none of {every}; paths start at the data set's folder, or are "
+                             f"absolute and end in one of these, a class and a file")
         if spelling not in written:
             written[spelling] = class_of(spelling)
         name = written[spelling]

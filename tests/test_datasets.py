@@ -725,7 +725,8 @@ def test_places_without_lists_are_named(small: Path, tmp_path: Path) -> None:
         _load(small, "tuberlin", lists=tmp_path / "nowhere")
     (tmp_path / "photos.txt").write_text("png_ready/ant/1.png 0\n")
     with pytest.raises(InputError, match=r"holds no list of TU-Berlin Extended, split 1, there or in folders such as "
-                                         r"TU-Berlin/zeroshot.*Looked for: png_ready_filelist_train\.txt.*Found in .*: photos\.txt"):
+                                         r"TU-Berlin/zeroshot.*Looked for: png_ready_filelist_train\.txt.*"
+                                         r"Found in .*: photos\.txt"):
         _load(small, "tuberlin", lists=tmp_path)
     shutil.copytree(small.parent / "checkout" / "dataset", tmp_path / "two" / "dataset")
     shutil.copytree(small.parent / "checkout" / "dataset", tmp_path / "two" / "datasets")

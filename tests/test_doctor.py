@@ -171,7 +171,8 @@ def test_pictures_that_readers_treat_differently_are_counted_and_wrong_ones_name
     for number, orientation in enumerate((6, 3, 8, 1, 0, 9)):  # the last three turn nothing
         picture.save(names[number], "JPEG", exif=_exif(orientation), quality=60 + number)
     data = names[0].read_bytes()
-    names[6].write_bytes(data.replace(b"Exif\0\0MM", b"Exif\0\0??").replace(b"Exif\0\0II", b"Exif\0\0??"))  # damaged: no rotation, no fault
+    # damaged EXIF data: no rotation, and no fault
+    names[6].write_bytes(data.replace(b"Exif\0\0MM", b"Exif\0\0??").replace(b"Exif\0\0II", b"Exif\0\0??"))
     for number, size in ((7, (255, 256)), (8, (256, 500))):
         picture.resize(size).save(names[number], "JPEG")
     cup, key, ant = (sorted((sketches / name).iterdir()) for name in ("cup", "key", "ant"))

@@ -221,9 +221,11 @@ BAD = {
     "zeros.png": (bytes(5000), "not a JPEG"), "damaged.png": (b"\x89PNG\r\n\x1a\n" + bytes(40), "broken PNG file"),
     "zip.png": (b"PK\3\4" + bytes(100), "not a JPEG.* but a zip archive: unpack it"),
     "gz.JPEG": (gzip.compress(jpeg(8)), r"not a JPEG.* but gzip-compressed: call it NAME\.gz and run `gunzip NAME\.gz`"),
-    "pointer.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", ".* but a Git LFS pointer: run `git lfs pull`"),
+    "pointer.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
+                    ".* but a Git LFS pointer: run `git lfs pull`"),
     "page.jpg": (b"\n <!DOCTYPE html><html>", ".* but a page of HTML or XML, such as an error page"),
-    "tiff.jpg": (b"II*\0" + bytes(100), ".* but TIFF: save it as PNG"), "film.jpg": (b"\0\0\0\x18ftypheic" + bytes(9), ".* but HEIC"),
+    "tiff.jpg": (b"II*\0" + bytes(100), ".* but TIFF: save it as PNG"),
+    "film.jpg": (b"\0\0\0\x18ftypheic" + bytes(9), ".* but HEIC"),
     "note.jpg": (b"see the other folder", r"not a JPEG, PNG, GIF, BMP or WebP image\)"),
 }
 

@@ -236,7 +236,8 @@ def test_bad_options_are_named(run, place, arguments, words):
     (["--emoji-tarballs", "nowhere"], ["--emoji-tarballs nowhere does not exist"]),
     (["--words", "data"], ["--words data is a folder"]), (["--lists", "nowhere"], ["--lists nowhere is not a folder"]),
     (["--profile", "laptop", "--data-root", "nowhere"], ["--data-root nowhere does not exist"]),
-    (["--lists", "data"], ["--lists", "data holds no list of QuickDraw Extended", "Looked for: sketch_train.txt, sketch_filelist_train.txt"]),
+    (["--lists", "data"], ["--lists data holds no list of QuickDraw Extended",
+                           "Looked for: sketch_train.txt, sketch_filelist_train.txt"]),
 ])
 def test_what_was_asked_for_is_done_or_is_an_error(run, place, monkeypatch, arguments, words):
     monkeypatch.chdir(place)
