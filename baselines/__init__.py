@@ -90,6 +90,8 @@ _ALL = (
     Variant("ledger-batch-norm-split", "TCN, batch norm split in two", "ledger: data parallelism over two GPUs",
             {"network.batch_norm_split": 2}),
     Variant("ledger-words", "TCN, raw word vectors", "ledger: word vectors at their own length", {"data.unit_words": False}),
+    Variant("ledger-resize", "TCN, resize rounded to 8 bits", "ledger: 8 bits after each pass of the resize",
+            {"data.resize": "rounded"}),
     Variant("tcn-as-released", "TCN, all traps as released", "ledger: every trap of the released code at once",
             as_released=True),
     *(Variant(f"tcn-weight-{weight}", f"TCN, sharing weight {weight}", "the sharing weight, tried over a stated grid",
@@ -154,6 +156,7 @@ METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
 CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "hard-conv-slow",
             "tcn-weight-1000")
 LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
+          "ledger-resize",
           "tcn-no-semantic", "tcn-no-semantic-as-released", "tcn-as-released")
 GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
           "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,

@@ -26,8 +26,8 @@ from tcn import datasets, emoji
 from tcn.config import InputError
 from tcn.datasets import Split
 
-LEDGER_PASSES = 8
-"""The ledger scores its codes and features anew in about as many passes as eight cells do (runner.score_ledger)."""
+LEDGER_PASSES = 13
+"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (runner.score_ledger)."""
 SCORES_PER_QUERY = 2 * 29
 """Arrays in per_query.npz: features and codes, by every metric and protocol."""
 

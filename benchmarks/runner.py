@@ -40,7 +40,7 @@ from tcn.execution import place
 from tcn.files import Held, StorageError, complain, write_bytes
 from tcn.features import Components, Standardiser, extract, singular_values, unit
 from tcn.method import Ingredients, Method
-from tcn.pixels import Pixels, decode, pack
+from tcn.pixels import Pixels, Reading, decode, pack
 from tcn.seeding import numpy_stream
 from tcn.words import Words, load_words
 
@@ -57,6 +57,8 @@ METRIC_COLUMNS = ("classes", "features", "protocol", "metric", "value", "standar
                   "duplicates", "query_source", "gallery", "queries", "photos")
 LEDGER_COLUMNS = ("trap", "arm", "features", "protocol", "metric", "value", "note")
 LEDGER_METRICS = ("mAP@all", "Prec@100", "Prec@R", "mAP@200", "Prec@200")
+ITQ_STARTS = 8
+"""Starts from which the ledger fits ITQ to the same features, to show how far the start alone moves a number."""
 ONE_MATRIX_BYTES = 2e9
 """Largest float64 matrix of distances that the ledger makes to show that blocks change nothing."""
 
@@ -82,7 +84,7 @@ class Material:
     def __init__(self, places: Places) -> None:
         self.places = places
         self._splits: dict[tuple[str, str], Split] = {}
-        self._pixels: dict[tuple[str, str, str, int], Pixels] = {}
+        self._pixels: dict[tuple[str, str, str, int, Reading], Pixels] = {}
         self._words: dict[tuple[str, str, bool], Words] = {}
         self._listings: dict[str, datasets.Listings] = {}
         self._imagenet_words: Words | None = None
@@ -100,11 +102,12 @@ class Material:
     def pixels(self, config: Config, role: str) -> Pixels:
         """Decoded images of one of the split's lists."""
         data = config.data
-        key = data.dataset, data.split, role, data.stored_size
+        reading = Reading(data.transparent, data.exif)
+        key = data.dataset, data.split, role, data.stored_size, reading
         if key not in self._pixels:
             split = self.split(data.dataset, data.split)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
-                                     f"{data.dataset} {data.split} {role}", self.places.progress)
+                                     f"{data.dataset} {data.split} {role}", self.places.progress, reading)
         return self._pixels[key]
 
     def words(self, config: Config) -> Words:
@@ -462,7 +465,7 @@ class _Scored:
 
     def _extract(self, role: str, modality: Modality, side: Modality | None = None) -> np.ndarray:
         return extract(self._model, self._material.pixels(self.config, role), modality, self.config.data.image_size, self.device,
-                       self.config.evaluation.features, side=side)
+                       self.config.evaluation.features, side=side, resize=self.config.data.resize)
 
     def sketches(self, role: str) -> np.ndarray:
         """Features of one of the split's lists of sketches."""
@@ -497,7 +500,8 @@ def _codes(seen: dict[Modality, np.ndarray], query: np.ndarray, gallery: np.ndar
     """ITQ codes of D bits; fitted on seen training features of both modalities unless the released fit is asked for."""
     rows = [unit(x) for x in (np.concatenate(list(seen.values())), query, gallery)]
     return codes.binary_codes(*rows, bits=min(config.network.dim, query.shape[1]), seed=config.seed,
-                              rule=config.evaluation.itq_rule, fit=config.evaluation.itq_fit)
+                              rule=config.evaluation.itq_rule, fit=config.evaluation.itq_fit,
+                              start=config.evaluation.itq_start)
 
 
 def _repeated(files: Files) -> bool:
@@ -569,8 +573,10 @@ def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality
                      "value": scores.value("released", name), "note": ""}
                     for arm, scores in arms.items() for name in LEDGER_METRICS)
 
-    def coded(g: np.ndarray, rule: str = "textbook", fit: str = "seen") -> tuple[np.ndarray, np.ndarray]:
-        return _codes(seen, query, g, change(config, {"evaluation.itq_rule": rule, "evaluation.itq_fit": fit}))
+    def coded(g: np.ndarray, **released: Any) -> tuple[np.ndarray, np.ndarray]:
+        corrected = {"itq_rule": "textbook", "itq_fit": "seen", "itq_start": "drawn"}
+        delta = {f"evaluation.{name}": value for name, value in {**corrected, **released}.items() if name != "seed"}
+        return _codes(seen, query, g, change(config, {**delta, "seed": released.get("seed", config.seed)}))
 
     def absent(trap: str, note: str) -> None:
         rows.append({"trap": trap, "note": note})
@@ -579,8 +585,10 @@ def score_ledger(config: Config, files: tuple[Files, Files], seen: dict[Modality
     corrected = {kind: score(kind, pair) for kind, pair in pairs.items()}
     add("photo-side", "real", corrected=corrected["real"], released=score("real", (query, gallery_on_sketch_side)))
     add("photo-side", "binary", corrected=corrected["binary"], released=score("binary", coded(gallery_on_sketch_side)))
-    for trap, pair in (("itq-rule", coded(gallery, rule="released")), ("itq-fit", coded(gallery, fit="as-released"))):
-        add(trap, "binary", corrected=corrected["binary"], released=score("binary", pair))
+    for trap, released in (("itq-rule", {"itq_rule": "released"}), ("itq-fit", {"itq_fit": "as-released"}),
+                           ("itq-start", {"itq_start": "released"})):
+        add(trap, "binary", corrected=corrected["binary"], released=score("binary", coded(gallery, **released)))
+    add("itq-start", "binary", **{f"start-{seed + 1}": score("binary", coded(gallery, seed=seed)) for seed in range(ITQ_STARTS)})
     orders = {ties: corrected["binary"] if ties == "expected" else score("binary", pairs["binary"], ties=ties)
               for ties in metrics.TIES}
     add("ties", "binary", corrected=orders["expected"], released=orders.pop("unstable-sort"), **orders)

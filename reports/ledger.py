@@ -14,8 +14,8 @@ from reports import paper
 from reports.results import Cell, Measured, Score, Suite, Task, Trap, paired
 from reports.tables import NOT_MEASURED, Column, Entry, Row, Table, measured_entry, seeds_entry, signed_entry
 
-SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "data": "Data",
-            "fixed": "Mended, nothing to switch"}
+SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",
+            "data": "Data", "fixed": "Mended, nothing to switch", "remaining": "Not as released, even with --as-released"}
 ALL = "all"
 """Trap id of the entry for all of them at once."""
 VARIANT = "tcn"
@@ -117,6 +117,7 @@ def table(suite: Suite, task: Task) -> Table | None:
     error = _sampling_error(suite, task)
     if error > 0:
         notes.append(f"Where ties make a number a mean over sampled orders, its standard error is at most {error:.2g}.")
+    notes += _starts(suite, task, first)
     notes += [f"{trap.title[:1].upper()}{trap.title[1:]}: {trap.note}" for trap in suite.traps if trap.note]
     return Table(f"{task.slug}-ledger", f"{paper.task_title(task)}: what each trap of the released code is worth (measured)",
                  columns, tuple(rows), tuple(notes))
@@ -222,9 +223,9 @@ def _how(suite: Suite, task: Task, trap: Trap, found: Worth, features: str) -> s
                                 if note)
         if reasons:
             return f"not on this data set: {'; '.join(reasons)}"
-    if trap.kind == "data":
-        return "nothing to measure"
-    return "mended" if trap.kind == "fixed" else NOT_MEASURED
+    other = {"data": "nothing to measure", "pictures": "hangs on the files: data check counts them", "fixed": "mended",
+             "remaining": "nothing to switch"}
+    return other.get(trap.kind, NOT_MEASURED)
 
 
 def _applies(trap: Trap, task: Task) -> bool:
@@ -250,6 +251,23 @@ def _rows(suite: Suite, cell: Cell, trap: str) -> pd.DataFrame:
     if frame is None:
         return pd.DataFrame({name: [] for name in ("trap", "arm", "features", "protocol", "metric", "note", "value")})
     return frame[frame["trap"] == trap]
+
+
+def _starts(suite: Suite, task: Task, metric: str) -> list[str]:
+    """How far the start of ITQ alone moves a number, in a sentence; none where that was not measured."""
+    spreads: list[float] = []
+    starts = 0
+    for cell in suite.cells_of(task, VARIANT):
+        rows = _rows(suite, cell, "itq-start")
+        values = rows.loc[rows["arm"].str.startswith("start-") & (rows["metric"] == metric), "value"].dropna()
+        if len(values) > 1:
+            spreads.append(float(values.std()))
+            starts = len(values)
+    if not spreads:
+        return []
+    between = f"{min(spreads):.4f}" + (f" to {max(spreads):.4f}" if len(spreads) > 1 else "")
+    return [f"ITQ from {starts} starts on the same features: the start alone moves {metric} of the binary codes by a standard "
+            f"deviation of {between} ({len(spreads)} run{'s' * (len(spreads) != 1)}). Compare binary codes over several starts."]
 
 
 def _sampling_error(suite: Suite, task: Task) -> float:

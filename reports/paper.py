@@ -71,6 +71,7 @@ LABELS = {
     "ledger-loader": "TCN, replayed loader streams",
     "ledger-batch-norm-split": "TCN, batch norm split in two",
     "ledger-words": "TCN, raw word vectors",
+    "ledger-resize": "TCN, resize rounded to 8 bits",
     "tcn-no-semantic-as-released": "TCN, “without” semantic metric as released",
     "tcn-as-released": "TCN, all traps as released",
 }

@@ -63,7 +63,7 @@ PROVENANCE_FIELDS = {
 HEAD_FIELDS = {"profile": "a name", "smoke": "true or false", "created": "text", "command": "text", "cells": "a list",
                "ledger": "a list"}
 """Field of a run's files or of suite.json -> what must stand there where it is given; other fields are shown as they are."""
-TRAP_KINDS = ("training", "scoring", "data", "fixed")
+TRAP_KINDS = ("training", "scoring", "pictures", "data", "fixed", "remaining")
 FEATURE_ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
 DISTANCE_ARRAYS = ("steps", "layers", "parts", "kinds", "start_norm", "between", "sketch", "photo")
 CLASS_TOLERANCE = 1e-6
@@ -111,7 +111,8 @@ class Trap:
     released: str = ""
     corrected: str = ""
     kind: str = "fixed"
-    """`training` (paired runs), `scoring` (one network scored twice), `data`, or `fixed` (nothing left to switch)."""
+    """`training` (paired runs), `scoring` (one network scored twice), `pictures` (how files are read), `data`, `fixed` (nothing
+    left to switch), or `remaining` (ours also under --as-released)."""
     arms: dict[str, str | None] = field(default_factory=dict)
     """`training` only: arm (`corrected`, `released`) -> variant."""
     note: str = ""

@@ -91,7 +91,7 @@ class PairSource:
         settings = self.settings
         images = [to_float(block, device) for block in (sketches, photos)]
         places = places_of(chosen.geometry, settings.augmentation, images[0].shape[-1], images[0])
-        sides = [to_network(augment(one, places, settings.augmentation, fill), settings.image_size)
+        sides = [to_network(augment(one, places, settings.augmentation, fill), settings.image_size, settings.resize)
                  for one, fill in zip(images, (settings.sketch_fill, settings.photo_fill))]
         return PairBatch(*sides, torch.from_numpy(chosen.labels).to(device, non_blocking=True))
 

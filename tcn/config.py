@@ -104,7 +104,15 @@ class Data:
     """Word vectors scaled to unit length (released for Sketchy), or raw (released for TU-Berlin)."""
     loader_streams: Literal["fresh", "replayed"] = "fresh"
     """`fresh`: every epoch draws its own augmentations and sketches. `replayed`: each epoch draws those of the first again,
-    at the same places of the new photo order (released: loader workers seeded without the epoch)."""
+    at the same places of the new photo order (released: loader workers seeded without the epoch; it replays where all classes
+    have equally many sketches, as TU-Berlin's, and hardly at all elsewhere: docs/ledger.md)."""
+    resize: Literal["float", "rounded"] = "float"
+    """From the stored size to the network's, in training and at test: `float`, or `rounded` to 8 bits after each of its two
+    passes, as Pillow's resize does (released)."""
+    transparent: Literal["white", "as-stored"] = "white"
+    """Transparent parts of a picture: on `white`, or the colours `as-stored` beneath them, most often black (released)."""
+    exif: Literal["ignored", "applied"] = "ignored"
+    """A picture's EXIF orientation: `ignored`, or `applied` (released)."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +255,9 @@ class Evaluation:
     """Also score ITQ codes."""
     itq_rule: Literal["textbook", "released"] = "textbook"
     """Update of ITQ's rotation: `textbook`, or `released`, which takes NumPy's V^H for V."""
+    itq_start: Literal["drawn", "released"] = "drawn"
+    """Where ITQ starts: `drawn`, a uniformly distributed rotation by the run's seed, the principal axes' signs fixed; `released`:
+    the same one whatever the seed, the axes' signs as the library leaves them."""
     itq_fit: Literal["seen", "as-released"] = "seen"
     """What ITQ is fitted on: `seen` training features, or `as-released`: the test sketches, queries and gallery each
     centred on their own mean (transductive: it uses test data)."""
@@ -273,7 +284,8 @@ class Config:
     """Seed of every random stream (released: 2020)."""
 
 
-_LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native"}
+_LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
+          "data.exif": "ignored", "evaluation.itq_start": "drawn"}
 """Settings that came after runs were kept, with the value which those runs had: at it, they are no part of the identity."""
 
 

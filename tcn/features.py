@@ -34,12 +34,12 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
-            layer: str = "embedding", batch: int = 64, side: Modality | None = None) -> np.ndarray:
+            layer: str = "embedding", batch: int = 64, side: Modality | None = None, resize: str = "float") -> np.ndarray:
     """Features float32 [N, D] in evaluation mode, without augmentation; float32 throughout, whatever training used.
 
     layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
-    read, the images' own if None (the released code reads the sketches' for photos). The model's mode is given
-    back as found (`evaluating`).
+    read, the images' own if None (the released code reads the sketches' for photos). resize: see `tcn.images.resize`. The
+    model's mode is given back as found (`evaluating`).
     """
     if layer == "backbone":
         encode = model.encode_backbone
@@ -50,7 +50,7 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
     reading = ahead(parts, lambda own: pixels.gather(own, device), ahead_for(device))
     with evaluating(model), scoring_mode(), contextlib.closing(reading) as blocks:
         # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
-        rows = [encode(to_network(to_float(block, device), image_size), modality).float() for block in blocks]
+        rows = [encode(to_network(to_float(block, device), image_size, resize), modality).float() for block in blocks]
         return torch.cat(rows).cpu().numpy()
 
 

@@ -134,10 +134,54 @@ def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean.to(device), std.to(device)
 
 
-def to_network(images: Tensor, size: int) -> Tensor:
-    """Images [B, C, S, S] in 0..255, C 1 (grey) or 3 -> ImageNet-normalised [B, 3, size, size], channels-last."""
-    if images.shape[-1] != size:
-        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+_FRACTION = 22
+"""Binary digits after the point of the weights with which Pillow resizes 8-bit pictures."""
+
+
+@functools.lru_cache(maxsize=16)
+def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which old pixels each new one is made of, int64 [K, new], and their weights in whole 2^-22, int32 [K, new] (0 where a new
+    pixel is made of fewer than K): a triangle as wide as a new pixel where the picture shrinks, as an old one where it grows.
+    """
+    scale = old / new
+    width = max(scale, 1.0)
+    centre = (np.arange(new) + 0.5) * scale
+    first = np.maximum((centre - width + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + width + 0.5).astype(np.int64), old)
+    tap = np.arange((last - first).max())[:, None]
+    weights = np.maximum(1 - np.abs((tap + first - centre + 0.5) * (1 / width)), 0) * (tap < last - first)
+    # Added up in order, as one pixel after the other would be: the last digit of a weight hangs on it.
+    whole = (0.5 + weights / np.cumsum(weights, 0)[-1] * 2**_FRACTION).astype(np.int32)
+    return torch.from_numpy(np.minimum(tap + first, old - 1)).to(device), torch.from_numpy(whole).to(device)
+
+
+def _resized_along(images: Tensor, dim: int, size: int) -> Tensor:
+    """int32 grey levels, one dimension (-1 or -2) brought to `size` and rounded to whole levels."""
+    places, weights = _taps(images.shape[dim], size, images.device)
+    shape = (1, size) if dim == -1 else (size, 1)
+    # At most 255.5 * 2^22, which 32 bits hold; shifting drops what is below the half that is added.
+    total = sum(images.index_select(dim, at).mul_(share.view(shape)) for at, share in zip(places, weights))
+    return total.add_(2 ** (_FRACTION - 1)) >> _FRACTION
+
+
+def resize(images: Tensor, size: int, how: str = "float") -> Tensor:
+    """Images [B, C, S, S] in 0..255 brought to [B, C, size, size]: bilinear with antialiasing, in one go (`float`), or along the
+    rows and then along the columns, each rounded to 8 bits (`rounded`; released): bit for bit what Pillow's bilinear resize
+    makes of an 8-bit picture. Grey levels in fractions are rounded before that. A picture of that size stays as it is.
+    """
+    if images.shape[-1] == size:
+        return images
+    if how == "rounded":
+        # On the CPU a picture at a time, which its cache holds: a fifth of the time.
+        parts = (part.round().to(torch.int32) for part in images.split(1 if images.device.type == "cpu" else len(images)))
+        return torch.cat([_resized_along(_resized_along(part, -1, size), -2, size) for part in parts]).to(images.dtype)
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def to_network(images: Tensor, size: int, how: str = "float") -> Tensor:
+    """Images [B, C, S, S] in 0..255, C 1 (grey) or 3 -> ImageNet-normalised [B, 3, size, size], channels-last. `how`: see
+    `resize`."""
+    images = resize(images, size, how)
     mean, std = _mean_and_deviation(images.device)
     # One grey channel becomes three on the way.
     return (images - mean).div_(std).contiguous(memory_format=torch.channels_last)

@@ -28,7 +28,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from torch import Tensor
 from tqdm import tqdm
 
@@ -121,25 +121,55 @@ def _what_is_wrong(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """One image file as uint8 [size, size, 3], transparent parts on white, 16 bits by their upper 8, turned as it is stored
-    (an EXIF orientation is not applied). Raises OSError saying what is wrong where unreadable."""
+@dataclass(frozen=True)
+class Reading:
+    """What becomes of a file's transparent parts and of its EXIF orientation: see `config.Data`."""
+
+    transparent: str = "white"
+    exif: str = "ignored"
+
+    @property
+    def mark(self) -> str:
+        """Ends a picture's name in a store's index; nothing for the default, which stores held before there was another."""
+        return "" if self == Reading() else f"\0{self.transparent},{self.exif}"
+
+
+READINGS = tuple(Reading(transparent, exif) for transparent in ("white", "as-stored") for exif in ("ignored", "applied"))
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+"""EXIF orientation -> what sets the picture upright."""
+
+
+def decode(path: Path, size: int, reading: Reading = Reading()) -> np.ndarray:
+    """One image file as uint8 [size, size, 3], 16 bits by their upper 8. By default transparent parts are put on white and the
+    picture is turned as it is stored, whatever its EXIF data say. Raises OSError saying what is wrong where unreadable."""
     with opened(path) as image:
-        image = _in_colour(image)
+        turn = _TURNS.get(orientation(image)) if reading.exif == "applied" else None
+        image = _in_colour(image, reading.transparent == "white")
+        image = image if turn is None else image.transpose(turn)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(image)
 
 
-def _in_colour(image: Image.Image) -> Image.Image:
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8; 1 where none is given or it can't be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data raise many kinds of error; the picture itself is whole
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _in_colour(image: Image.Image, on_white: bool) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips to white
         values = np.asarray(image).astype(np.int64)
-        grey = np.where(values == key, 255, values >> 8) if isinstance(key, int) else values >> 8
+        grey = np.where(values == key, 255, values >> 8) if on_white and isinstance(key, int) else values >> 8
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if isinstance(key, tuple) and any("16" in str(tile.args) for tile in image.tile):
         image.info["transparency"] = tuple(value >> 8 for value in key)  # 16-bit colour is read by its upper 8 bits
-    if image.mode in ("RGBA", "LA", "PA") or key is not None:
+    if on_white and (image.mode in ("RGBA", "LA", "PA") or key is not None):
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
 
@@ -279,7 +309,8 @@ class Store:
 
     @property
     def index_file(self) -> Path:
-        """One JSON line an image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line without this]."""
+        """One JSON line an image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line without this]; the path ends in the
+        mark of its `Reading`, where that is not the default."""
         return self.folder / "index.jsonl"
 
     def bytes_of(self, pool: str) -> int:
@@ -351,18 +382,20 @@ class Store:
                 stack.enter_context(storage.lock(self.folder / "lock", doing, seconds=None))
             yield
 
-    def add(self, root: Path, paths: Sequence[str], name: str, progress: bool) -> list[str]:
-        """Decode files into the store; to be called under `lock`. Returns what is wrong with each unreadable one."""
+    def add(self, root: Path, paths: Sequence[str], name: str, progress: bool, reading: Reading = Reading()) -> list[str]:
+        """Decode files into the store; to be called under `lock`. Returns what is wrong with each unreadable one. A picture that
+        another reading left the same is not stored twice."""
         text = self.index_file.read_bytes() if self.index_file.exists() else b""
         if not text.endswith(b"\n") or text.count(b"\n") != len(self.index()):
             self.forget([])  # half a line; or lines that speak of no pixels, and must not come to speak of those added now
+        known, there = self.index(), self.pools()
         # Whole slots stay, also those that no line speaks of: another process may have them in its memory.
         used = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
         broken: list[str] = []
 
         def one(path: str) -> tuple[str, np.ndarray | str]:
             try:
-                return path, _without_needless_channels(decode(root / path, self.size))
+                return path, _without_needless_channels(decode(root / path, self.size, reading))
             except OSError as error:
                 return path, f"{shown(root / path)} ({error})"
             except MemoryError:
@@ -398,9 +431,15 @@ class Store:
                 else:
                     pool = "grey" if result.shape[2] == 1 else "colour"
                     data = result.tobytes()
-                    pools[pool].write(data)
-                    pending.append(_line(path, Slot(pool, used[pool], zlib.crc32(data))))
-                    used[pool] += 1
+                    slot = Slot(pool, used[pool], zlib.crc32(data))
+                    twins = [known[path + r.mark] for r in READINGS if path + r.mark in known]
+                    same = [t for t in twins if t.pool == pool and np.array_equal(there[pool][t.number], result)]
+                    if same:
+                        slot = Slot(pool, same[0].number, slot.checksum)
+                    else:
+                        pools[pool].write(data)
+                        used[pool] += 1
+                    pending.append(_line(path + reading.mark, slot))
                 if len(pending) >= _TOGETHER:
                     keep()
                 bar.update()
@@ -424,7 +463,8 @@ def _without_needless_channels(image: np.ndarray) -> np.ndarray:
     return image[:, :, :1]
 
 
-def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress: bool = True) -> Pixels:
+def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress: bool = True, reading: Reading = Reading()
+         ) -> Pixels:
     """The images of `files` at `size` pixels, decoded once into a store in `cache` and memory-mapped from there.
 
     `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for
@@ -434,20 +474,21 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
     """
     key = hashlib.sha256(json.dumps([digest, size, FORMAT]).encode()).hexdigest()[:12]
     store = Store(cache / "pixels" / f"{_word(name)}-{size}-{key}", size)
-    wanted = dict.fromkeys(files.paths)
+    wanted = dict.fromkeys(path + reading.mark for path in files.paths)
     index: dict[str, Slot] = {}
     try:
         index = store.index()
         if present := [path for path in wanted if path in index]:
             index = _mended(store, index, present)
         if missing := [path for path in wanted if path not in index]:
-            _fill(store, files, missing, name, progress)
+            _fill(store, files, missing, name, progress, reading)
             index = store.index()
         pools = store.pools()
     except OSError as error:
         raise _unusable(store, error, f"{sum(path not in index for path in wanted):,} of {len(wanted):,} images") from error
-    grey = np.array([index[path].pool == "grey" for path in files.paths], bool)
-    slots = np.array([index[path].number for path in files.paths], np.int64)
+    found = [index[path + reading.mark] for path in files.paths]
+    grey = np.array([slot.pool == "grey" for slot in found], bool)
+    slots = np.array([slot.number for slot in found], np.int64)
     return Pixels(Packed(pools, grey, slots), files)
 
 
@@ -479,21 +520,22 @@ def _mended(store: Store, index: dict[str, Slot], present: list[str]) -> dict[st
     return store.index()
 
 
-def _fill(store: Store, files: Files, missing: list[str], name: str, progress: bool) -> None:
+def _fill(store: Store, files: Files, missing: list[str], name: str, progress: bool, reading: Reading) -> None:
     pixels = store.folder.parent
     store.folder.mkdir(parents=True, exist_ok=True)
     with store.lock(f"decoding {name}"):
         there = store.index()  # another process may have been at it meanwhile
-        missing = [path for path in missing if path not in there]
-        # How many are grey shows only when they are decoded: `add` stops where colour leaves no room after all.
-        needed = len(missing) * store.bytes_of("grey")
+        missing = [path.removesuffix(reading.mark) for path in missing if path not in there]
+        # How many are grey shows only when they are decoded, and how many are the same in another reading: `add` stops where
+        # there is no room after all.
+        needed = sum(all(path + r.mark not in there for r in READINGS) for path in missing) * store.bytes_of("grey")
         free = shutil.disk_usage(store.folder).free
         if needed > free - _SPARE:
             raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB at the least in "
                              f"{store.folder} and {_SPARE / 1e6:,.0f} MB to spare, {free / 1e6:,.0f} MB are free; free some "
                              f"space or pass another folder with --cache")
         _check_limit(pixels, needed, name)
-        broken = store.add(files.root, missing, name, progress)
+        broken = store.add(files.root, missing, name, progress, reading)
     if broken:
         more = ""
         if len(broken) > 20:

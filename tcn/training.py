@@ -80,8 +80,9 @@ def learning_rate(epoch: int, epochs: int, base: float) -> float:
     return base * 0.001 ** (epoch / (2 * epochs))
 
 
-def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: int, device: torch.device) -> np.ndarray:
-    features = extract(model, images, modality, image_size, device)
+def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: int, device: torch.device, resize: str
+              ) -> np.ndarray:
+    features = extract(model, images, modality, image_size, device, resize=resize)
     # Losses are read before the update they lead to: an epoch's last update is judged here.
     if not np.isfinite(features).all():
         raise Diverged("features of validation images are not finite after the epoch; lower training.encoder_rate or "
@@ -89,22 +90,23 @@ def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: 
     return features
 
 
-def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device) -> float:
+def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device, resize: str = "float") -> float:
     """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
-    features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device)).to(device)
+    features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device, resize)).to(device)
     with evaluating(model), torch.no_grad():
         right = (model.classify(features, Modality.SKETCH).argmax(1).cpu().numpy() == sketches.labels)
     return float(np.mean([right[sketches.labels == c].mean() for c in np.unique(sketches.labels)]))
 
 
-def validate(model: nn.Module, data: ValidationData, image_size: int, device: torch.device) -> dict[str, float]:
+def validate(model: nn.Module, data: ValidationData, image_size: int, device: torch.device, resize: str = "float"
+             ) -> dict[str, float]:
     """`seen_accuracy` and `validation_map` (mAP@all, `released` rules, validation classes), NaN where there is no data."""
     result = {"seen_accuracy": math.nan, "validation_map": math.nan}
     if data.heldout is not None and len(data.heldout):
-        result["seen_accuracy"] = class_accuracy(model, data.heldout, image_size, device)
+        result["seen_accuracy"] = class_accuracy(model, data.heldout, image_size, device, resize)
     if data.sketches is not None and len(data.sketches) and data.photos is not None:
-        query = _features(model, data.sketches, Modality.SKETCH, image_size, device)
-        gallery = _features(model, data.photos, Modality.PHOTO, image_size, device)
+        query = _features(model, data.sketches, Modality.SKETCH, image_size, device, resize)
+        gallery = _features(model, data.photos, Modality.PHOTO, image_size, device, resize)
         result["validation_map"] = metrics.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
                                                     protocols=("released",))["released"]["mAP@all"]
     return result
@@ -155,7 +157,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
         # Said now, not after an epoch of hours.
         state = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
         room(folder, checkpoints.room_needed(sum(state.values())), "this run's checkpoints")
-        history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device)})
+        history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device, config.data.resize)})
     bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
                smoothing=0.1, dynamic_ncols=True)
     with bar:
@@ -163,7 +165,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
             bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
             try:
                 row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, distances)
-                row.update(validate(model, validation, config.data.image_size, device))
+                row.update(validate(model, validation, config.data.image_size, device, config.data.resize))
             except Diverged as error:
                 error.epoch, error.step, error.history = epoch, error.step or epoch * source.steps, history
                 raise
