@@ -24,7 +24,7 @@ class Variant:
     factors: dict[str, float] = field(default_factory=dict)
     """Dotted settings of the profile's base config multiplied, where a delta is relative."""
     grid_point: bool = False
-    """One of several values of a setting: not run again where another variant has it already."""
+    """One of several values of a setting: not run again where another variant has it already, or one that makes no difference."""
     method: Method = TCN
     as_released: bool = False
     """Every trap of the ledger is turned on, as the data set has it."""
@@ -91,7 +91,7 @@ _ALL = (
             {"network.batch_norm_split": 2}),
     Variant("ledger-words", "TCN, raw word vectors", "ledger: word vectors at their own length", {"data.unit_words": False}),
     Variant("ledger-resize", "TCN, resize rounded to 8 bits", "ledger: 8 bits after each pass of the resize",
-            {"data.resize": "rounded"}),
+            {"data.resize": "rounded"}, grid_point=True),
     Variant("tcn-as-released", "TCN, all traps as released", "ledger: every trap of the released code at once",
             as_released=True),
     *(Variant(f"tcn-weight-{weight}", f"TCN, sharing weight {weight}", "the sharing weight, tried over a stated grid",

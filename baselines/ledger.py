@@ -124,10 +124,10 @@ TRAPS: tuple[Trap, ...] = (
     Trap("picture-size", "a picture of another size than 256 x 256 is augmented at its own size and resized once",
          "22 grey levels on average for the same draw on one of 500 x 375", "remaining",
          note="Here every picture is brought to 256 x 256 when it is decoded, then augmented, then resized to the network's size. "
-         "The prepared archives hold 256 x 256 throughout. The figure was measured against the released code."),
-    Trap("truncation", "the augmented picture is truncated to 8 bits from float64", "ours from float32, with a slack of 2^-7 of a "
-         "grey level: a value that close below a whole level becomes that level", "remaining", note="Without the slack, float32 "
-         "would make pixels that were not moved a level darker."),
+         "The figure was measured against the released code."),
+    Trap("truncation", "what the augmentation computes is truncated to 8 bits as it is", "ours, in float32, first adds 2^-7 of a grey "
+         "level: a value that close below a whole level becomes that level", "remaining", note="Without it, rounding in float32 "
+         "would make pixels a level darker that came out whole; `augment_as_released`, in float64, adds 1e-6."),
 )
 
 

@@ -127,13 +127,18 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
                 asked = {**overrides, **variant.delta}
                 config = change(base, {**asked, "method": variant.method.name, "seed": seed})
                 config = change(config, _derived(variant, config, asked))
-                if not (variant.grid_point and any(cell.config == config for cell in cells)):
+                if not (variant.grid_point and any(_telling(cell.config) == _telling(config) for cell in cells)):
                     cells.append(Cell(dataset, split, name, config, quick))
     for key, names in held_by_variants(cells, overrides).items():
         if len(names) == len({cell.variant for cell in cells}):
             raise InputError(f"{key}={overrides[key]} changes nothing: {', '.join(names)} {'has' if len(names) == 1 else 'have'} "
                              f"a value of {'its' if len(names) == 1 else 'their'} own; name other variants, or leave it out")
     return cells
+
+
+def _telling(config: Config) -> Config:
+    """The same settings but for what changes nothing beside the others: how pictures are resized that are not."""
+    return config if config.data.image_size != config.data.stored_size else change(config, {"data.resize": "float"})
 
 
 def _derived(variant: baselines.Variant, config: Config, asked: Collection[str]) -> dict[str, Any]:

@@ -49,13 +49,17 @@ TRAPS = {
     "photo-side": ("scoring", "evaluation.photo_side", ("real", "binary"), -0.03),
     "itq-rule": ("scoring", "evaluation.itq_rule", ("binary",), -0.012),
     "ties": ("scoring", "evaluation.ties", ("binary",), 0.001),
+    "itq-start": ("scoring", "evaluation.itq_start", ("binary",), 0.004),
     "missing-classes": ("scoring", "evaluation.missing_classes", (), 0.0),
+    "exif": ("pictures", "data.exif", (), 0.0),
     "photo-list": ("data", "", (), 0.0),
     "flags": ("fixed", "", (), 0.0),
+    "truncation": ("remaining", "", (), 0.0),
     "all": ("training", "", ("real",), -0.06),
 }
 ARMS = {"augmentation": "ledger-augmentation", "loader": "ledger-loader", "all": "tcn-as-released"}
 LEDGER_VARIANTS = ("tcn", "ledger-augmentation", "tcn-as-released")
+STARTS = {f"start-{k}": 0.003 * k**2 for k in range(1, 5)}
 TIES = {"expected": 0.0, "best": 0.04, "worst": -0.04, "gallery-order": -0.003, "scikit-learn": 0.02}
 CEILINGS = {"Prec@100": 0.047, "Prec@200": 0.024}
 
@@ -86,7 +90,7 @@ def made_up(variant: str, seed: int, metric: str, protocol: str = "released", fe
 
 def trap_value(trap: str, arm: str, seed: int, metric: str, features: str) -> float:
     """The made-up value of one row of ledger.csv."""
-    worth = TIES.get(arm, TRAPS[trap][3] * (1 + seed / 10) if arm == "released" else 0.0)
+    worth = STARTS[arm] * (1 + seed) if arm in STARTS else TIES.get(arm, TRAPS[trap][3] * (1 + seed / 10) if arm == "released" else 0.0)
     return round(made_up("tcn", seed, metric, features=features) + worth, 6)
 
 
@@ -256,7 +260,7 @@ def _write_ledger(folder: Path, seed: int) -> None:
     rows: list[tuple[Any, ...]] = []
     for trap, (kind, _, kinds, _) in TRAPS.items():
         if kind == "scoring":
-            arms = ("corrected", "released", *(TIES if trap == "ties" else ()))
+            arms = ("corrected", "released", *(TIES if trap == "ties" else STARTS if trap == "itq-start" else ()))
             rows += [(trap, arm, features, "released", metric, trap_value(trap, arm, seed, metric, features), "")
                      for features in kinds for arm in arms for metric in METRICS if metric != "Prec@5"]
             if not kinds:

@@ -5,6 +5,7 @@ import doctest
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -191,6 +192,51 @@ def test_what_the_codes_are_fitted_on():
     assert (binary_codes(seen, query, gallery + 100)[1] != ours[1]).any()
 
 
+def slow_released_codes(features: np.ndarray, query: np.ndarray, bits: int) -> np.ndarray:
+    """Signs of the query's rows from the released start, textbook rounds: each step by another routine than ours."""
+    generator = np.random.RandomState(50)
+    draws = np.array([[generator.randn() for _ in range(bits)] for _ in range(bits)])
+    turn = scipy.linalg.svd(draws, lapack_driver="gesvd")[0]
+    mean = features.mean(0)
+    values, vectors = np.linalg.eigh(np.einsum("nd,ne->de", features - mean, features - mean))
+    axes = vectors[:, np.argsort(-values)[:bits]]
+    rows = (features - mean) @ axes
+    for _ in range(50):
+        turn = polar(rows.T @ np.where(rows @ turn >= 0, 1.0, -1.0))[0]
+    return (query - mean) @ axes @ turn >= 0
+
+
+@pytest.mark.parametrize("bits", [12, 5])
+def test_the_released_start_is_the_same_matrix_whatever_the_run_s_seed(bits):
+    seen, query, gallery = features(1), features(2, rows=30), features(3, rows=40)
+    for seed in (0, 7):
+        found = binary_codes(seen, query, gallery, bits=bits, seed=seed, start="released")
+        np.testing.assert_array_equal(found[0], slow_released_codes(seen, query, bits))
+        np.testing.assert_array_equal(found[1], slow_released_codes(seen, gallery, bits))
+    assert (found[0] != binary_codes(seen, query, gallery, bits=bits, seed=7)[0]).any()
+    first, second = (itq(seen, 0, bits=bits, seed=seed, start="drawn").matrix for seed in (0, 7))
+    assert np.abs(first - second).max() > 0.1
+
+
+def test_the_released_start_alone_is_orthogonal_and_takes_no_sign_from_us():
+    start_ = itq(features(4), 0, start="released").matrix
+    np.testing.assert_allclose(start_.T @ start_, np.eye(WIDTH), atol=1e-12)
+    # U of the SVD makes U^T draws a matrix with orthogonal rows: S V^T
+    rows = start_.T @ np.random.RandomState(50).normal(size=(WIDTH, WIDTH))
+    np.testing.assert_allclose(rows @ rows.T, np.diag(np.linalg.norm(rows, axis=1) ** 2), atol=1e-9)
+    axes = itq(features(4), 0, bits=5, start="released").matrix @ itq(features(4)[:, :5], 0, start="released").matrix.T
+    centred = features(4) - features(4).mean(0)
+    np.testing.assert_array_equal(axes.round(9), np.linalg.eigh(centred.T @ centred)[1][:, :-6:-1].round(9))
+
+
+def test_the_start_alone_moves_the_codes_and_a_given_start_overrides_it():
+    rows = features(5)
+    ends = {itq(rows, 50, seed=seed).encode(rows).tobytes() for seed in range(4)}
+    assert len(ends) == 4
+    given = itq(rows, 3, np.eye(WIDTH), start="released")
+    np.testing.assert_array_equal(given.matrix, itq(rows, 3, np.eye(WIDTH)).matrix)
+
+
 def spoilt(rows: np.ndarray) -> np.ndarray:
     rows[3, 1] = np.nan
     return rows
@@ -199,6 +245,7 @@ def spoilt(rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("call,message", [
     (lambda: itq(features(0), rule="paper"), "rule='paper'"),
     (lambda: itq(features(0), -1), "rounds"),
+    (lambda: itq(features(0), start="seed 50"), "start='seed 50' is unknown; choose one of drawn, released"),
     (lambda: itq(features(0)[0]), "features must be"),
     (lambda: itq(features(0).astype(object)), "features is an array of object"),
     (lambda: itq(np.where(np.arange(12) == 3, np.nan, features(0))), "features holds NaN .* first in row 0"),

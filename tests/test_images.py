@@ -15,9 +15,10 @@ from scipy import ndimage
 
 from tcn import images
 from tcn.batches import PairSource
-from tcn.config import Config, InputError, change
+from tcn.config import Config, InputError, Modality, change
 from tcn.datasets import Files
-from tcn.images import Geometry, augment, augment_as_released, draw_geometry, to_network
+from tcn.features import extract
+from tcn.images import Geometry, augment, augment_as_released, draw_geometry, resize, to_network
 from tcn.pixels import Pixels
 
 
@@ -172,6 +173,88 @@ def test_network_input_is_normalised_as_torchvision_does():
     expected = T.normalize(image / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     torch.testing.assert_close(to_network(image, 8), expected)
     assert to_network(image, 4).shape == (2, 3, 4, 4)
+
+
+LOPSIDED = {
+    "noise": lambda s: np.random.default_rng(s).integers(0, 256, (s, s, 3)),
+    "a drawing": lambda s: 255 * (np.random.default_rng(s).random((s, s, 1)) > 0.07) * np.ones((1, 1, 3), int),
+    "a photo": lambda s: np.cumsum(np.random.default_rng(s).integers(-9, 10, (s, s, 3)), 1) + np.arange(s)[:, None, None] % 200,
+    "slopes": lambda s: 3 * np.arange(s)[:, None, None] + 7 * np.arange(s)[None, :, None] ** 2 // 5 + 40 * np.arange(3),
+    "saturated": lambda s: np.where(np.arange(s * s * 3).reshape(s, s, 3) % 11 < 9, 255, 254),
+}
+
+
+@pytest.mark.parametrize("old,new", [(256, 224), (96, 64), (64, 64), (500, 224), (97, 96), (31, 64), (64, 7), (3, 2), (1, 5)])
+@pytest.mark.parametrize("kind", LOPSIDED)
+def test_the_rounded_resize_is_pillow_s_bit_for_bit(kind, old, new):
+    picture = np.clip(LOPSIDED[kind](old), 0, 255).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(picture).resize((new, new), Image.Resampling.BILINEAR))
+    batch = torch.from_numpy(np.stack([picture, 255 - picture])).permute(0, 3, 1, 2)
+    got = resize(batch.float(), new, "rounded")
+    assert got.dtype == torch.float32
+    np.testing.assert_array_equal(got[0].permute(1, 2, 0).numpy(), expected)
+    # one channel, in double precision, and not the first of a batch
+    other = np.asarray(Image.fromarray(255 - picture[:, :, 1]).resize((new, new), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resize(batch[:, 1:2].double(), new, "rounded")[1, 0].numpy(), other)
+
+
+def test_the_rounded_resize_of_real_pictures_is_pillow_s(shared_data):
+    for kind, name in (("photo", "*/*.jpg"), ("sketch", "*/*.png")):
+        files = sorted((shared_data / "sketchy-sample" / "256x256" / kind / "tx_000000000000_ready").glob(name))[::500]
+        assert len(files) > 3
+        for file in files:
+            picture = Image.open(file).convert("RGB")
+            batch = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+            for size in (224, 64):
+                expected = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+                np.testing.assert_array_equal(resize(batch, size, "rounded")[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_the_float_resize_stays_within_a_level_of_the_rounded_one_and_is_the_default():
+    picture = torch.from_numpy(LOPSIDED["noise"](256)).permute(2, 0, 1)[None].float()
+    plain, rounded = resize(picture, 224), resize(picture, 224, "rounded")
+    # one rounding alone would make it 1/4 on average and 1/2 at most, two that simply add up 1/3 and 1
+    assert 0.26 < (plain - rounded).abs().mean() < 0.34 and 0.6 < (plain - rounded).abs().max() < 1.01
+    assert torch.equal(to_network(picture, 224), to_network(picture, 224, "float"))
+    assert not torch.equal(to_network(picture, 224), to_network(picture, 224, "rounded"))
+    # fractions, as the corrected augmentation makes them, count as the nearest whole levels
+    assert torch.equal(resize(picture + 0.4 * (picture < 255), 224, "rounded"), rounded)
+    # and where nothing is resized, nothing is rounded
+    assert resize(picture + 0.4, 256, "rounded")[0, 0, 0, 0] == picture[0, 0, 0, 0] + 0.4
+
+
+def test_training_pairs_and_features_follow_the_resize_setting(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    some = Pixels(array, listing(tmp_path, [str(i) for i in range(6)], [0] * 6))
+    device = torch.device("cpu")
+
+    class Mean(torch.nn.Module):
+        def encode(self, batch, modality):
+            return batch.flatten(1)
+
+    found, pairs = {}, {}
+    for how in ("float", "rounded"):
+        data = change(Config(), {"data.image_size": 14, "data.stored_size": 16, "data.augmentation": "released",
+                                 "data.resize": how}).data
+        pairs[how] = next(PairSource(some, some, data).epoch(3, 1, device))
+        found[how] = extract(Mean(), some, Modality.PHOTO, 14, device, resize=how)
+        expected = to_network(torch.from_numpy(array).permute(0, 3, 1, 2).float(), 14, how)
+        np.testing.assert_array_equal(found[how], expected.flatten(1).numpy())
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    for sides in ("sketches", "photos"):
+        levels = {how: (getattr(batch, sides) * std + mean) * 255 for how, batch in pairs.items()}
+        assert (levels["rounded"] - levels["rounded"].round()).abs().max() < 1e-3
+        assert 0.1 < (levels["float"] - levels["rounded"]).abs().max() < 1.1
+    assert not np.array_equal(found["float"], found["rounded"])
+
+
+def test_the_slack_of_the_truncation_lifts_one_moved_pixel_in_128():
+    """What docs/ledger.md says of float32 against float64: 2^-7 of a level, so that share of values that fall anywhere."""
+    picture = torch.from_numpy(LOPSIDED["noise"](97)).permute(2, 0, 1)[None].float()
+    moved = Geometry(np.array([False]), *(np.array([v]) for v in (1.13, 0.91, 0.3, 0.021, -0.013)))
+    exact, ours = (augment(picture.to(kind), moved, "released", 0.0).double() for kind in (torch.float64, torch.float32))
+    difference = (ours - exact)[exact > 0]
+    assert set(difference.tolist()) <= {0.0, 1.0} and 0.005 < difference.mean() < 0.011
 
 
 def _source(tmp_path, photos: int = 10, batch: int = 4) -> PairSource:

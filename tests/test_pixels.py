@@ -19,7 +19,7 @@ from test_images import _source, listing, write
 from tcn import pixels
 from tcn.config import InputError
 from tcn.images import augment, draw_geometry, to_network
-from tcn.pixels import Pixels, ahead, decode, pack, to_float
+from tcn.pixels import Pixels, Reading, ahead, decode, orientation, pack, to_float
 
 SIZE = 8
 
@@ -49,6 +49,107 @@ def test_decode_puts_transparency_on_white_and_keeps_colour(tmp_path):
     write(tmp_path / "a.png", rgba)
     out = decode(tmp_path / "a.png", 4)
     assert (out[:2] == (10, 20, 30)).all() and (out[2:] == 255).all()
+
+
+def _upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """By the EXIF standard's table: where the stored picture's first row and first column belong in the upright one."""
+    sides = {1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"), 5: ("left", "top"),
+             6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom")}
+    row, column = sides[orientation]
+    result = stored if row in ("top", "bottom") else stored.swapaxes(0, 1)
+    if "bottom" in (row, column):
+        result = result[::-1]
+    return result[:, ::-1] if "right" in (row, column) else result
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_an_exif_orientation_is_applied_where_asked_for(tmp_path, value):
+    stored = np.random.default_rng(value).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = value
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(decode(tmp_path / "a.png", SIZE), stored)
+    assert np.array_equal(decode(tmp_path / "a.png", SIZE, Reading(exif="applied")), _upright(stored, value))
+    assert orientation(Image.open(tmp_path / "a.png")) == value
+
+
+def test_a_wide_picture_is_turned_before_it_is_made_square_and_odd_exif_data_count_as_none(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 256, (SIZE, 3 * SIZE, 3), dtype=np.uint8)
+    for number, value in enumerate((6, 0, 9, 77)):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        Image.fromarray(wide).save(tmp_path / f"{number}.jpg", exif=exif, quality=95)
+    stored = Image.open(tmp_path / "0.jpg").convert("RGB")
+    expected = stored.transpose(Image.Transpose.ROTATE_270).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode(tmp_path / "0.jpg", SIZE, Reading(exif="applied")), expected)
+    plain = np.asarray(stored.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    for number in (1, 2, 3):
+        assert np.array_equal(decode(tmp_path / f"{number}.jpg", SIZE, Reading(exif="applied")), plain)
+    data = (tmp_path / "0.jpg").read_bytes()
+    start = data.index(b"Exif\0\0") + 6
+    (tmp_path / "bad.jpg").write_bytes(data[:start] + b"\xff" * 20 + data[start + 20:])
+    assert np.array_equal(decode(tmp_path / "bad.jpg", SIZE, Reading(exif="applied")), plain)
+
+
+def _transparent_files(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Pictures of one kind of transparency each, the left half transparent; file -> colour beneath it."""
+    half = np.zeros((SIZE, SIZE), bool)
+    half[:, : SIZE // 2] = True
+    alpha = np.where(half, 0, 255).astype(np.uint8)
+    colour = np.where(half[..., None], (0, 0, 0), (200, 90, 10)).astype(np.uint8)
+    write(folder / "black under alpha.png", np.dstack([colour, alpha]))
+    colour[half] = (7, 130, 55)
+    write(folder / "green under alpha.png", np.dstack([colour, alpha]))
+    write(folder / "grey and alpha.png", np.dstack([np.where(half, 9, 180).astype(np.uint8), alpha]))
+    palette = Image.fromarray(np.where(half, 1, 2).astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 31, 32, 33, 200, 90, 10])
+    palette.save(folder / "palette.png", transparency=1)
+    palette.save(folder / "palette.gif", transparency=1)
+    Image.fromarray(colour).save(folder / "key.png", transparency=(7, 130, 55))
+    deep = np.where(half, 0x0403, 0xC000).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png", transparency=0x0403)
+    return {"black under alpha.png": (0, 0, 0), "green under alpha.png": (7, 130, 55), "grey and alpha.png": (9, 9, 9),
+            "palette.png": (31, 32, 33), "palette.gif": (31, 32, 33), "key.png": (7, 130, 55), "deep.png": (4, 4, 4)}
+
+
+def test_transparent_parts_are_white_or_what_lies_beneath_them(tmp_path):
+    for name, beneath in _transparent_files(tmp_path).items():
+        white, stored = (decode(tmp_path / name, SIZE, Reading(transparent=how)) for how in ("white", "as-stored"))
+        assert (white[:, : SIZE // 2] == 255).all(), name
+        assert (stored[:, : SIZE // 2] == beneath).all(), name
+        assert np.array_equal(white[:, SIZE // 2:], stored[:, SIZE // 2:]) and stored[:, SIZE // 2:].min() < 250, name
+
+
+def test_a_store_holds_each_reading_of_a_picture_once_and_the_same_only_once(tmp_path):
+    expected = pictures(tmp_path / "d", 5, grey=(3,))
+    black = np.zeros((SIZE, SIZE, 4), np.uint8)
+    black[:2] = (10, 20, 30, 255)
+    write(tmp_path / "d" / "1.png", black)
+    on_white = np.where(black[..., 3:] == 0, 255, black[..., :3])
+    released = Reading("as-stored", "applied")
+    for first, second in ((Reading(), released), (released, Reading())):
+        cache = tmp_path / first.transparent
+        for reading in (first, second, first):
+            found = np.asarray(pack(named(tmp_path / "d", range(5)), SIZE, cache, "digest", "x", False, reading).array)
+            wanted = expected.copy()
+            wanted[1] = on_white if reading == Reading() else black[..., :3]
+            assert np.array_equal(found, wanted)
+        store = store_of(cache)
+        # five pictures, and the one that is read in two ways
+        assert (store / "colour.u8").stat().st_size == 5 * SIZE * SIZE * 3 and (store / "grey.u8").stat().st_size == SIZE * SIZE
+        assert len((store / "index.jsonl").read_text().splitlines()) == 10
+
+
+def test_what_is_damaged_under_one_reading_is_not_taken_for_another(tmp_path):
+    expected = pictures(tmp_path / "d", 3)
+    files, cache, released = named(tmp_path / "d", range(3)), tmp_path / "c", Reading("as-stored", "applied")
+    pack(files, SIZE, cache, "digest", "x", False)
+    with open(store_of(cache) / "colour.u8", "r+b") as file:
+        file.seek(SIZE * SIZE * 3 + 5)
+        file.write(b"\x00\x01\x02\x03")
+    assert np.array_equal(pack(files, SIZE, cache, "digest", "x", False, released).array, expected)
+    with pytest.warns(UserWarning, match="1 of 3 images are damaged"):
+        assert np.array_equal(pack(files, SIZE, cache, "digest", "x", False).array, expected)
 
 
 def test_pack_decodes_once_and_then_reads_the_store(tmp_path):
@@ -83,7 +184,7 @@ def test_lists_and_splits_of_one_data_set_share_what_is_decoded(tmp_path, monkey
     expected = pictures(tmp_path / "d", 6)
     decoded = []
     original = pixels.decode
-    monkeypatch.setattr(pixels, "decode", lambda path, size: decoded.append(path.name) or original(path, size))
+    monkeypatch.setattr(pixels, "decode", lambda path, *how: decoded.append(path.name) or original(path, *how))
     pack(named(tmp_path / "d", [0, 1, 2, 2]), SIZE, tmp_path / "c", "digest", "sketchy 1 query", False)
     second = pack(named(tmp_path / "d", [4, 2, 1]), SIZE, tmp_path / "c", "digest", "sketchy 2 gallery", False)
     assert sorted(decoded) == ["0.png", "1.png", "2.png", "4.png"]
