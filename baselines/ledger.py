@@ -53,12 +53,13 @@ TRAPS: tuple[Trap, ...] = (
          "many (TU-Berlin, 70), each place takes as many tries in every epoch and everything is repeated. Sketchy's have 468 to "
          "696: the tries differ, and from then on a worker draws other numbers. Measured against the released code with 8 "
          "workers and the real lists, 4.0 per cent of the places repeat their geometry from epoch 1 to 2, 0.4 by a worker's 30th "
-         "batch. So --as-released replays on TU-Berlin alone; no training lists of QuickDraw were released. Here one stream stands "
-         "for all workers.", ("tuberlin",)),
+         "batch. So --as-released replays on TU-Berlin alone; no training lists of QuickDraw were released. Here one stream "
+         "stands for all workers.", ("tuberlin",)),
     Trap("resize", "the resize from 256 to 224 pixels rounds to 8 bits after each of its two passes, in training and at test",
          "up to one grey level; of real photos 3 per cent change their nearest neighbour (Lite0, 224 pixels)", "training",
          "data.resize", "rounded", "float", _paired("ledger-resize"),
-         "Nothing is resized where pictures are stored at the network's own size, as on emoji at 64 pixels: there is no pair then."),
+         "Nothing is resized where pictures are stored at the network's own size, as on emoji at 64 pixels: there no pair is "
+         "run."),
     Trap("batch-norm-split", "data parallelism over two GPUs",
          "every batch norm sees half of the pairs, and one half never reaches the running statistics", "training",
          "network.batch_norm_split", 2, 1, _paired("ledger-batch-norm-split")),
@@ -101,8 +102,8 @@ TRAPS: tuple[Trap, ...] = (
     Trap("exif", "a picture's EXIF orientation is applied", "as a viewer shows it; the stored pixels may lie on their side",
          "pictures", "data.exif", "applied", "ignored"),
     Trap("photo-list", "split 2 and QuickDraw have class names only", "can't be run as released", "data",
-         note="Lists are read where they exist; what they lack comes from the folders by a rule that is the same on every machine, "
-         "and the run's notes say so. Later repositories publish lists: zermatt-luo/CMCA, and as CSV eunyi-lyou/MA-ZS-SBIR. "
+         note="Lists are read where they exist; what they lack comes from the folders by a rule that is the same on every "
+         "machine, and the run's notes say so. Later repositories publish lists: zermatt-luo/CMCA, and as CSV eunyi-lyou/MA-ZS-SBIR. "
          "TU-Berlin's training photos are in the released repository, "
          "dataset/TUBerlin/zeroshot/ImageResized_ready_filelist_train.txt."),
     Trap("same-words", "turtle and sea_turtle have one word vector in Sketchy's table, crab and hermit_crab another",
@@ -123,11 +124,11 @@ TRAPS: tuple[Trap, ...] = (
          "kept, at 0 too."),
     Trap("picture-size", "a picture of another size than 256 x 256 is augmented at its own size and resized once",
          "22 grey levels on average for the same draw on one of 500 x 375", "remaining",
-         note="Here every picture is brought to 256 x 256 when it is decoded, then augmented, then resized to the network's size. "
-         "The figure was measured against the released code."),
-    Trap("truncation", "what the augmentation computes is truncated to 8 bits as it is", "ours, in float32, first adds 2^-7 of a grey "
-         "level: a value that close below a whole level becomes that level", "remaining", note="Without it, rounding in float32 "
-         "would make pixels a level darker that came out whole; `augment_as_released`, in float64, adds 1e-6."),
+         note="Here every picture is brought to 256 x 256 when it is decoded, then augmented, then resized to the network's "
+         "size. The figure was measured against the released code."),
+    Trap("truncation", "what the augmentation computes is truncated to 8 bits as it is", "ours, in float32, first adds 2^-7 of a "
+         "grey level: a value that close below a whole level becomes that level", "remaining",
+         note="Without it, rounding in float32 would make pixels a level darker that came out whole; `augment_as_released`, in float64, adds 1e-6."),
 )
 
 
