@@ -103,8 +103,8 @@ TRAPS: tuple[Trap, ...] = (
          "pictures", "data.exif", "applied", "ignored"),
     Trap("photo-list", "split 2 and QuickDraw have class names only", "can't be run as released", "data",
          note="Lists are read where they exist; what they lack comes from the folders by a rule that is the same on every "
-         "machine, and the run's notes say so. Later repositories publish lists: zermatt-luo/CMCA, and as CSV eunyi-lyou/MA-ZS-SBIR. "
-         "TU-Berlin's training photos are in the released repository, "
+         "machine, and the run's notes say so. Later repositories publish lists: zermatt-luo/CMCA, and as CSV "
+         "eunyi-lyou/MA-ZS-SBIR. TU-Berlin's training photos are in the released repository, "
          "dataset/TUBerlin/zeroshot/ImageResized_ready_filelist_train.txt."),
     Trap("same-words", "turtle and sea_turtle have one word vector in Sketchy's table, crab and hermit_crab another",
          "the semantic metric can't tell the two classes of a pair apart", "data"),
@@ -128,7 +128,8 @@ TRAPS: tuple[Trap, ...] = (
          "size. The figure was measured against the released code."),
     Trap("truncation", "what the augmentation computes is truncated to 8 bits as it is", "ours, in float32, first adds 2^-7 of a "
          "grey level: a value that close below a whole level becomes that level", "remaining",
-         note="Without it, rounding in float32 would make pixels a level darker that came out whole; `augment_as_released`, in float64, adds 1e-6."),
+         note="Without it, rounding in float32 would make pixels a level darker that came out whole; `augment_as_released`, in "
+         "float64, adds 1e-6."),
 )
 
 
