@@ -11,6 +11,7 @@ from test_training import CPU, config, ingredients, setup
 from tcn import metrics
 from tcn.config import REFERENCE, Execution
 from tcn.execution import place, same_products, training_mode
+from tcn.images import resize
 from tcn.losses import semantic_metric, sharing_norms, soft_sharing
 from tcn.method import TCN
 from tcn.training import adam, fit, train_step
@@ -18,6 +19,12 @@ from tcn.training import adam, fit, train_step
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")
 same_products()  # before anything here uses CUDA
+
+
+@pytest.mark.parametrize("old, new", [(256, 224), (73, 64), (31, 64)])
+def test_the_rounded_resize_is_the_cpu_s_bit_for_bit(old, new):
+    pictures = torch.randint(0, 256, (3, 3, old, old), generator=torch.Generator().manual_seed(old)).float()
+    assert torch.equal(resize(pictures.to(CUDA), new, "rounded").cpu(), resize(pictures, new, "rounded"))
 
 
 @pytest.mark.parametrize("metric", ("euclidean", "hamming"))
