@@ -200,7 +200,7 @@ def test_loader_workers_part_where_classes_differ_as_sketchy_s_do():
     labels = np.repeat(np.arange(100), [row["photos"] for row in seen])
     same = np.concatenate([repeated(sketches, labels, workers=8, batches=30, seed=seed) for seed in range(3)])
     # Measured against the released code: 4.0 per cent, and 0.4 by a worker's 30th batch.
-    assert 0.03 < same.mean() < 0.055 and same[:, :4].mean() > 0.4 and same[:, -5 * 32:].mean() < 0.015
+    assert 0.02 < same.mean() < 0.06 and same[:, :4].mean() > 0.4 and same[:, -5 * 32:].mean() < 0.03
 
 
 def test_one_class_of_another_size_is_enough_to_part_the_workers():
