@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from benchmarks import experiments
-from tcn import backbones, codes, datasets, metrics
+from tcn import backbones, codes, datasets, metrics, pixels
 from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
 from tcn.seeding import numpy_stream, stream_seed, torch_stream
 
@@ -63,6 +63,8 @@ TAKES = {
     "data.image_size": SIDE, "data.stored_size": SIDE, "data.batch_pairs": ((1, 32, 65536), (0, -2, 65537), ("1 to 65,536",)),
     "data.augmentation": choice("corrected", "released"), "data.sketch_fill": GREY, "data.photo_fill": GREY,
     "data.unit_words": ((True, False), (), ("true or false",)), "data.loader_streams": choice("fresh", "replayed"),
+    "data.resize": choice("float", "rounded"), "data.transparent": choice("white", "as-stored"),
+    "data.exif": choice("ignored", "applied"),
     **{f"coupling.{part}": TIE for part in ("stem", "stage1", "stage2", "stage3", "stage4", "batch_norm_affine", "embedding")},
     "coupling.batch_norm_statistics": (("hard", "none"), ("soft",), ("hard, none",)),
     "coupling.call": choice("joint", "separate"),
@@ -86,6 +88,7 @@ TAKES = {
     "evaluation.features": choice("embedding", "backbone"), "evaluation.statistics": choice("network", "per_modality", "pca"),
     "evaluation.photo_side": choice("photo", "sketch"), "evaluation.binary": ((True, False), (), ("true or false",)),
     "evaluation.itq_rule": choice("textbook", "released"), "evaluation.itq_fit": choice("seen", "as-released"),
+    "evaluation.itq_start": choice("drawn", "released"),
     "evaluation.ties": choice("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"),
     "evaluation.missing_classes": choice("error", "zero", "as-released"),
     "method": (("tcn", "l2-sp", "sake"), ("", "TCN", "a b", "../tcn", "tcn\n"), ("lower case",)),
@@ -136,6 +139,9 @@ def test_choices_are_those_of_the_parts_that_read_them():
     assert set(TAKES["data.split"][0]) == {name for splits in SPLITS.values() for name in splits}
     assert TAKES["evaluation.ties"][0] == metrics.TIES
     assert set(TAKES["evaluation.itq_rule"][0]) == set(codes.RULES) and set(TAKES["evaluation.itq_fit"][0]) == set(codes.FITS)
+    assert set(TAKES["evaluation.itq_start"][0]) == set(codes.STARTS)
+    assert {(r.transparent, r.exif) for r in pixels.READINGS} == {
+        (transparent, exif) for transparent in TAKES["data.transparent"][0] for exif in TAKES["data.exif"][0]}
 
 
 def test_identities_of_earlier_runs_stand():
@@ -145,8 +151,12 @@ def test_identities_of_earlier_runs_stand():
         return [name(cell.config) for cell in cells]
 
     def name(config):
-        # At the values that later settings had then.
-        return identity(change(config, {"execution.batch_norm": "native"}), "d" * 64, "s" * 64, "w" * 64)[:16]
+        # At the values that later settings had then; traps turned on were those, and the loader's on every data set.
+        then = {"execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white", "data.exif": "ignored",
+                "evaluation.itq_start": "drawn"}
+        if config.data.augmentation == "released":
+            then["data.loader_streams"] = "replayed"
+        return identity(change(config, then), "d" * 64, "s" * 64, "w" * 64)[:16]
 
     assert name(Config()) == "d51a83089b3456b1"
     assert names("laptop", "tcn", "floor-svd", "hws-slow") == ["0c5d027653b9a92e", "248a857c54f8743c", "27491bab7ee8128a"]

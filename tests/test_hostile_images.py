@@ -202,7 +202,7 @@ def _with_little_memory(task):
 def test_out_of_memory_is_no_broken_image(tmp_path, monkeypatch):
     pictures(tmp_path, 2)
 
-    def greedy(path: Path, size: int) -> np.ndarray:
+    def greedy(path: Path, size: int, reading: pixels.Reading) -> np.ndarray:
         raise MemoryError
 
     with monkeypatch.context() as patched:
