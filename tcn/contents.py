@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tcn.config import Data
-from tcn.pixels import opened
+from tcn.pixels import opened, orientation
 
 TRAITS: Mapping[str, str] = {
     "turned": "with an EXIF orientation, {}: by default read as they are stored; the released code's reader turns them",
@@ -30,7 +30,6 @@ TRAITS: Mapping[str, str] = {
     "misnamed": "of another format than the name says, {}: read by their contents",
 }
 """What a picture can be that readers treat differently -> how it is said, {} being the count."""
-_ORIENTATION = 0x0112
 _FORMATS = {".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",)}
 _CHUNK = 64
 """Files a thread reads in one go: few enough for a smooth bar, many enough that half a million need few tasks."""
@@ -85,17 +84,10 @@ def _content(path: Path) -> Content:
 
 
 def _traits(image: Image.Image, ending: str, deep: bool) -> tuple[str, ...]:
-    has = {"turned": _orientation(image) in range(2, 9), "size": image.size != (Data().stored_size, Data().stored_size),
+    has = {"turned": orientation(image) > 1, "size": image.size != (Data().stored_size, Data().stored_size),
            "transparent": _transparent(image), "deep": deep, "cmyk": image.mode == "CMYK",
            "misnamed": image.format not in _FORMATS.get(ending, (image.format,))}
     return tuple(trait for trait in TRAITS if has[trait])
-
-
-def _orientation(image: Image.Image) -> object:
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF data makes no picture unreadable: its pixels are there
-        return 1
 
 
 def _transparent(image: Image.Image) -> bool:
