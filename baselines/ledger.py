@@ -56,7 +56,7 @@ TRAPS: tuple[Trap, ...] = (
          "batch. So --as-released replays on TU-Berlin alone; no training lists of QuickDraw were released. Here one stream "
          "stands for all workers.", ("tuberlin",)),
     Trap("resize", "the resize from 256 to 224 pixels rounds to 8 bits after each of its two passes, in training and at test",
-         "up to one grey level; of real photos 3 per cent change their nearest neighbour (Lite0, 224 pixels)", "training",
+         "up to one grey level; of 3,125 real photos 8 per cent change their nearest neighbour (Lite0, 224 pixels)", "training",
          "data.resize", "rounded", "float", _paired("ledger-resize"),
          "Nothing is resized where pictures are stored at the network's own size, as on emoji at 64 pixels: there no pair is "
          "run."),
