@@ -43,9 +43,10 @@ torture: setup
 	$(BIN)/python benchmarks/torture.py --output results/torture $(ARGS)
 
 ui: setup
-	@test -f $(RESULTS)/mlflow.db || { echo "no runs in $(RESULTS) yet; run make bench first, or make ui RESULTS=FOLDER"; exit 2; }
+	@test -f "$(RESULTS)/mlflow.db" || { echo "no runs in $(RESULTS) yet; run make bench first, or make ui RESULTS=FOLDER"; exit 2; }
+	$(BIN)/python benchmarks/moved.py "$(RESULTS)"
 	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 \
-	  --backend-store-uri sqlite:///$(RESULTS)/mlflow.db
+	  --backend-store-uri "sqlite:///$(RESULTS)/mlflow.db"
 
 setup: $(VENV)/.complete
 

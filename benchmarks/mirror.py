@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.moved import STORE, artifact_root, set_addresses
 from benchmarks.store import LOCK, CellFolder, Suite, count, read_json, read_rows, word, write_json
 from tcn.config import InputError, flatten, to_dict
 from tcn.files import PARTIAL, Held, holder, sweep
@@ -34,7 +35,6 @@ MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "ste
             "diverged.json", "diff.patch")
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
 """State of a cell that nobody works on -> its run's. A cell left `running` lost its process."""
-STORE = "mlflow.db"
 BATCH = 1000
 """Metrics that MLflow takes at once."""
 LOCKED_TRIES = 5
@@ -65,6 +65,7 @@ class Mirror:
             with suite.lock("opening the MLflow store"):
                 if self._local:
                     self._make_store()
+                    set_addresses(suite.output)  # the folder may have come from elsewhere
                 # A client of its own: MLflow's global address would outlive this suite in the environment.
                 self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
                 self.experiment = self._experiment()
@@ -98,7 +99,7 @@ class Mirror:
 
     def _experiment(self) -> str:
         name = f"tcn-{self.suite.profile}" + ("-smoke" if self.suite.smoke else "")
-        artifacts = (self.suite.output / "mlartifacts").resolve().as_uri() if self._local else None
+        artifacts = artifact_root(self.suite.output) if self._local else None
         found = self.client.get_experiment_by_name(name)
         if not found:
             try:

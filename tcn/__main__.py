@@ -36,7 +36,9 @@ TIES = {
     "gallery-order": "photos at equal distance as they stand in the gallery, so the file's order counts",
     "scikit-learn": "in AP, photos at equal distance share the precision at the last of them",
     "unstable-sort": "photos at equal distance as NumPy's default sort leaves them: another machine may give another number",
+    "as-released": "as each protocol's own code has them: NumPy's default sort; in AP of cvpr19 and sem-pcyc, as scikit-learn",
 }
+_OWN_TIES = {"order": "NumPy's sort", "shared": "scikit-learn"}
 DISTANCES = {
     "euclidean": "euclidean, of features scaled to unit length",
     "cosine": "cosine (the same order as euclidean at unit length)",
@@ -80,6 +82,7 @@ protocols
   raw: precisions at the hits; voc: the largest precision at the hit's rank or later. micro: mean over
   queries; macro: mean over classes of the class means. R: photos of the query's class; mAP@all divides by R.
   At a cut-off K only the first K photos count; a query without any hit there scores 0.
+  ties: how the protocol's own code orders equal distances (--ties as-released). Prec: NumPy's default sort in all.
 
 duplicates
   With gallery_group every number is given twice: `as-published`, all entries counted, and `distinct`, only
@@ -150,7 +153,7 @@ def _add_data(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     rules = "\n".join(
         f"  {rule.name:<9} {rule.average_precision} AP, AP@K over {rule.divisor}, {rule.average}; "
-        f"Prec@K: {rule.precision}\n" + textwrap.indent(textwrap.fill(rule.source, 96), " " * 12)
+        f"Prec@K: {rule.precision}; ties in AP: {_OWN_TIES[rule.ap_ties]}\n" + textwrap.indent(textwrap.fill(rule.source, 96), " " * 12)
         for rule in metrics.PROTOCOLS.values())
     p = commands.add_parser("evaluate", help="score your own features or codes", description=EVALUATE,
                             epilog=EVALUATE_EPILOG.format(protocols=rules), allow_abbrev=False,
@@ -176,9 +179,12 @@ def _add_evaluate(commands: Any) -> None:
     p.add_argument("--missing-classes", choices=metrics.MISSING_CLASSES, default="error",
                    help="a class with queries but no photos: an error (default), a score of zero, or "
                         "as-released: left out of mAP and 0 in Prec")
+    p.add_argument("--spellings", choices=metrics.SPELLINGS, default="error",
+                   help="class names that differ only in case, blanks, hyphens, underscores, leading zeros or Unicode form "
+                        "(palm tree, palm_tree): an error (default), one class, or different classes")
     p.add_argument("--ties", choices=metrics.TIES, default="expected",
-                   help="photos at equal distance: the mean over all orders (default), the bounds, or a "
-                        "fixed order")
+                   help="photos at equal distance: the mean over all orders (default), the bounds, a fixed "
+                        "order, or as-released: that of each protocol's own code")
     p.add_argument("--tie-draws", type=_whole, metavar="N",
                    help=f"random orders where that mean has no closed form (default: {TIE_DRAWS})")
     p.add_argument("--duplicates", choices=metrics.DUPLICATES,
@@ -302,9 +308,11 @@ def _distance(arrays: Mapping[str, np.ndarray], wanted: str | None) -> str:
                          "real numbers; store both as one kind")
     for name in ("query", "gallery"):
         array = arrays[name]
-        whole = array.dtype.kind in "iu" and not _is_code(array) and array.size
-        if whole and 0 <= array.min() and array.max() <= 1:
-            _tell(f"note: {name} is {array.dtype} of 0 and 1, taken as real numbers; codes are bool or uint8")
+        if array.dtype.kind in "iuf" and not _is_code(array) and array.size and wanted != "hamming":
+            low, high = array.min(), array.max()
+            if (low, high) in ((0, 1), (-1, 1)) and ((array == low) | (array == high)).all():
+                _tell(f"note: {name} is {array.dtype} of {low:g} and {high:g}, taken as real numbers; codes are bool or uint8: "
+                      f"store {name} > 0")
     return wanted or ("hamming" if _is_code(query) else "euclidean")
 
 
@@ -369,14 +377,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     arrays, ignored = read_arrays(args.features)
     if ignored:
         _tell(f"note: {args.features}: not used: {', '.join(ignored)}")
+    several: dict[str, list[str]] = {}
     try:
+        labels = arrays["query_labels"], arrays["gallery_labels"]
+        if args.spellings == "merge" and all(names.ndim == 1 for names in labels):
+            several = metrics.spellings_of(*labels)
+            arrays |= {name: metrics.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
         result = _scored(arrays, args)
     except InputError as error:
         raise InputError(f"{args.features}: {_as_options(str(error))}") from error
+    copies = 0 if "gallery_group" in arrays else metrics.identical_rows(arrays["gallery"])
+    if args.json and copies:
+        _tell(f"note: {args.features}: {_identical(copies)}")
     if args.json:
         print(json.dumps(result.scores[0].summary(), indent=2, allow_nan=False))
     else:
-        print("\n".join(_report(args, arrays, result, names)))
+        print("\n".join(_report(args, arrays, result, names, several, copies)))
     sys.stdout.flush()
     if args.csv:
         try:
@@ -431,14 +447,14 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> _Result:
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
             args.protocols, metric, args.ks, missing_classes=args.missing_classes, ties=args.ties,
             tie_draws=args.tie_draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),
-            duplicates=rule, block=args.block, device=args.device)
+            duplicates=rule, spellings=args.spellings, block=args.block, device=args.device)
         for rule in rules]
     return _Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made)
 
 
 def _as_options(message: str) -> str:
     """The library names its arguments; on a command line these are options."""
-    return re.sub(r"\b(metric|missing_classes|duplicates)='([\w-]+)'",
+    return re.sub(r"\b(metric|missing_classes|duplicates|spellings)='([\w-]+)'",
                   lambda hit: f"--{hit[1].replace('_', '-')} {hit[2]}", message)
 
 
@@ -453,8 +469,13 @@ def _check_data(args: argparse.Namespace) -> int:
 
 
 # ------------------------------------------------------------------------------------------------- writing
+def _identical(number: int) -> str:
+    return (f"{number} gallery entries are identical to an earlier one; if they are one photo listed again, which moves Prec, "
+            "say so in gallery_group")
+
+
 def _report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: _Result,
-            names: Mapping[str, Sequence[str]]) -> Iterator[str]:
+            names: Mapping[str, Sequence[str]], several: Mapping[str, Sequence[str]], copies: int) -> Iterator[str]:
     """The lines of the table, and of what is needed to read it."""
     first, entries = result.scores[0], len(arrays["gallery"])
     yield (f"{args.features}: {first.queries} queries of {len(first.classes)} classes, {entries} gallery "
@@ -471,6 +492,11 @@ def _report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: 
                "first of each")
     else:
         yield "duplicates  as-published: every gallery entry counts (no gallery_group to tell copies)"
+        if copies:
+            yield f"            {_identical(copies)}"
+    if several:
+        yield (f"spellings   {len(several)} class(es) spelt in several ways, each taken as one: "
+               + "; ".join(" = ".join(map(ascii, (name, *others))) for name, others in several.items()))
     absent = first.relevant == 0
     if absent.any():
         rule = {"zero": "score 0", "as-released": "are left out of mAP and count as 0 in Prec"}
@@ -519,18 +545,15 @@ def _by_class(
     scores: metrics.Scores, metric: str, names: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     """Tidy rows, one for each query class and each protocol that has the metric."""
-    # as-released leaves classes without photos out of mAP: they have no value there
-    left_out = scores.missing_classes == "as-released" and metric.startswith("mAP")
     photos = np.zeros(len(scores.classes), dtype=int)
     photos[scores.query_class] = scores.relevant
     queries = np.bincount(scores.query_class)
     found = []
     for protocol in (name for name in scores.protocols if metric in names[name]):
-        means = scores.per_class(protocol, metric).values()
+        means = scores.per_class(protocol, metric)
         found += [{"protocol": protocol, "metric": metric, "class": str(label), "class_photos": int(own),
-                   "value": None if left_out and not own else mean, "queries": int(number),
-                   "photos": scores.photos}
-                  for label, own, number, mean in zip(scores.classes, photos, queries, means)]
+                   "value": means.get(label.item()), "queries": int(number), "photos": scores.photos}
+                  for label, own, number in zip(scores.classes, photos, queries)]
     return found
 
 

@@ -25,6 +25,8 @@ class Measure:
     rule: str
     divisor: str
     k: int | str | None
+    shared: bool = False
+    """AP reads a hit's precision at the last photo of equal distance, as scikit-learn does."""
 
     @property
     def closed_form(self) -> bool:
@@ -164,23 +166,22 @@ def score_block(
     column = torch.arange(width, device=queries.device)
     present = column < relevant[:, None]
     at = (starts[:, None] + column).clamp_(max=distances.shape[1] - 1)
-    if ties == "unstable-sort":
-        ranks = gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf)
-        return {measure: from_ranks(measure, sort_rows(ranks), relevant) for measure in measures}, {}
     by_order = None
+    if ties in ("unstable-sort", "as-released"):
+        by_order = sort_rows(gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf))
     if ties in ("gallery-order", "scikit-learn"):
         keys = gallery.keys(distances)
         wanted = sort_rows(keys.gather(1, at).masked_fill_(~present, 2**62))
         by_order = torch.searchsorted(sort_rows(keys), wanted) + 1
         by_order = torch.where(present, by_order.double(), math.inf)
+    if by_order is not None and not any(measure.shared for measure in measures):
+        return {measure: from_ranks(measure, by_order, relevant) for measure in measures}, {}
     nearest = sort_rows(distances.gather(1, at).masked_fill_(~present, math.inf))
     groups = TieGroups.of(sort_rows(distances), nearest)
 
-    if ties == "gallery-order":
-        return {measure: from_ranks(measure, by_order, relevant) for measure in measures}, {}
-    if ties == "scikit-learn":
+    if by_order is not None:
         last = torch.where(present, (groups.start + groups.size).double(), math.inf)
-        return {measure: from_ranks(measure, by_order, relevant, last if measure.family == "AP" else None)
+        return {measure: from_ranks(measure, by_order, relevant, last if measure.shared else None)
                 for measure in measures}, {}
     if ties in ("best", "worst"):
         return {measure: bound(measure, groups, relevant, harmonic, ties) for measure in measures}, {}

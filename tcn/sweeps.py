@@ -95,11 +95,11 @@ def sweep(
     most = min(most, rows or most)
     blocks = list(_blocks(schedule, starts, relevant, most))
     if gallery.metric == "hamming":
-        if ties == "unstable-sort":
+        if ties in ("unstable-sort", "as-released"):
             return Result(left=[schedule])
         codes = _Codes.of(gallery, queries, measures, ties, tie_draws, seed)
         return _in_threads(blocks, codes.block)
-    real = _Real.of(gallery, queries, measures, ties)
+    real = _Real.of(gallery, queries, measures)
     found = _in_threads(blocks, real.coarse)
     if not found.left:
         return found
@@ -197,7 +197,7 @@ class _Real:
     shared: bool  #: whether relevant photos that tie with each other matter
 
     @classmethod
-    def of(cls, gallery: Gallery, queries: torch.Tensor, measures: tuple[Measure, ...], ties: str) -> _Real:
+    def of(cls, gallery: Gallery, queries: torch.Tensor, measures: tuple[Measure, ...]) -> _Real:
         features = gallery.features.numpy()
         centred = queries.numpy() - gallery.centre.numpy()
         halves = [np.einsum("nd,nd->n", side, side) / 2 for side in (centred, features)]
@@ -208,7 +208,7 @@ class _Real:
         right = np.concatenate([features.T, np.ones((1, len(features))), halves[1][None]]) * gallery.scale
         right[-1] -= offset
         fine = min(1.0, (2**30 - 2) / (farthest - offset + 2))
-        return cls(left, right, fine, measures, ties == "scikit-learn")
+        return cls(left, right, fine, measures, any(measure.shared for measure in measures))
 
     def coarse(self, block: Block, scratch: _Scratch) -> Result:
         return self._scored(block, scratch, np.int32)
@@ -370,9 +370,9 @@ class _Codes:
     def _shared_thresholds(self, block: Block, by_order: np.ndarray, runs: _Runs) -> dict[Measure, np.ndarray]:
         groups = runs.of_photos()
         last, number = (groups.start + groups.size).double(), torch.full((len(block.rows),), block.relevant)
-        found = table_values([m for m in self.measures if m.family == "Prec"], by_order)
+        found = table_values([measure for measure in self.measures if not measure.shared], by_order)
         for measure in self.measures:
-            if measure.family == "AP":
+            if measure.shared:
                 found[measure] = from_ranks(measure, torch.from_numpy(by_order), number, last).numpy()
         return found
 

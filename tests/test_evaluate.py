@@ -173,11 +173,12 @@ def test_ties_are_an_option(store, capsys):
     path = store(query=np.zeros((1, 4), bool), gallery=np.eye(4, dtype=bool)[:2], query_labels=np.array([1]),
                  gallery_labels=np.array([0, 1]))
     expected = {"expected": 0.75, "best": 1.0, "worst": 0.5, "gallery-order": 0.5, "scikit-learn": 0.5}
+    assert "scikit-learn" in run(capsys, path, "--ties", "as-released")[1]
     for ties, value in expected.items():
         got = as_json(capsys, path, "--ties", ties, "--protocols", "standard")
         assert got["standard"]["mAP@all"] == pytest.approx(value), ties
         assert f"ties        {ties}" in run(capsys, path, "--ties", ties)[1]
-    assert {*expected, "unstable-sort"} == set(metrics.TIES)
+    assert {*expected, "unstable-sort", "as-released"} == set(metrics.TIES)
     got = as_json(capsys, path, "--ties", "unstable-sort", "--protocols", "standard")
     assert got["standard"]["mAP@all"] in (0.5, 1.0), "one of the two orders, which one is the processor's"
     assert "another machine" in run(capsys, path, "--ties", "unstable-sort")[1]
@@ -356,7 +357,7 @@ BAD_ARRAYS = {
     "fewer photo labels": ({"gallery_labels": np.array(["cat"])}, "gallery_labels has 1 entries"),
     "labels [N, 1]": ({"query_labels": np.zeros((12, 1), int)}, "query_labels must be one-dimensional"),
     "real labels": ({"query_labels": np.zeros(12)}, "query_labels is an array of float64"),
-    "two kinds of labels": ({"query_labels": np.zeros(12, int)}, "gallery_labels must be of one kind"),
+    "two kinds of labels": ({"query_labels": np.zeros(12, int)}, "gallery_labels are strings ('hot-air balloon') and query_labels integers (0); they must be of one kind"),
     "bytes": ({"query_labels": np.array([b"\xff"] * 12)}, "query_labels holds bytes that are not UTF-8"),
     "fewer groups": ({"gallery_group": np.arange(19)}, "gallery_group has shape (19,)"),
     "real groups": ({"gallery_group": np.zeros(20)}, "gallery_group is an array of float64"),
@@ -365,7 +366,11 @@ BAD_ARRAYS = {
     "nothing": (dict.fromkeys(("query", "gallery", "query_labels", "gallery_labels")), "it holds no arrays"),
     "codes and features": ({"query": np.ones((12, 6), bool)}, "query is bool and gallery float32"),
     "packed codes": ({"query": np.full((12, 6), 200, np.uint8), "gallery": np.zeros((20, 6), np.uint8)},
-                     "query holds 200"),
+                     "query is uint8 and holds 200; codes are 0 and 1. For packed bits give np.unpackbits(query, axis=1)"),
+    "codes of -1 and 1": ({"query": np.sign(SKETCHES), "gallery": np.zeros((20, 6), bool)}, "query is float32 and gallery bool"),
+    "codes of 0 and 255": ({"query": (SKETCHES > 0).astype(np.uint8) * 255, "gallery": np.zeros((20, 6), np.uint8)},
+                           "query is uint8 and holds 0 and 255; --metric hamming needs codes, bool or uint8 0-1: give query > 0"),
+    "no photo of any class": ({"gallery_labels": np.array(["zebra"] * 20)}, "gallery_labels has no photo of any query class"),
     "object labels": ({"gallery_labels": np.array(["cat"] * 20, dtype=object)},
                       "gallery_labels is an object array"),
     "object features": ({"query": np.array([[1.0]] * 12, dtype=object)}, "query is an object array"),
@@ -461,6 +466,37 @@ def test_bad_usage_leaves_with_status_2(store, capsys, options):
     assert left.value.code == 2
     output = capsys.readouterr()
     assert output.out == "" and "error: " in output.err and options[0] in output.err
+
+
+def test_two_spellings_are_an_error_or_one_class(store, capsys):
+    labels = example()["gallery_labels"]
+    path = store(gallery_labels=np.where((labels == "hot-air balloon") & (np.arange(20) % 2 == 0), "hot_air_balloon", labels))
+    status, out, err = run(capsys, path)
+    assert (status, out) == (2, "")
+    assert "'hot-air balloon' and 'hot_air_balloon'" in err and "--spellings merge" in err
+    merged, out = as_json(capsys, path, "--spellings", "merge"), run(capsys, path, "--spellings", "merge")[1]
+    assert merged == as_json(capsys, store())
+    assert "1 class(es) spelt in several ways, each taken as one: 'hot-air balloon' = 'hot_air_balloon'" in out
+
+
+def test_photos_listed_again_are_said(store, capsys):
+    data = example()
+    listed = np.concatenate([np.arange(20), [3, 3]])
+    path = store(gallery=data["gallery"][listed], gallery_labels=data["gallery_labels"][listed])
+    assert "2 gallery entries are identical to an earlier one" in run(capsys, path)[1]
+    status, out, err = run(capsys, path, "--json")
+    assert status == 0 and json.loads(out) and "2 gallery entries are identical" in err
+    told = store(gallery=data["gallery"][listed], gallery_labels=data["gallery_labels"][listed], gallery_group=listed)
+    assert "identical" not in "".join(run(capsys, told)[1:]) and "identical" not in "".join(run(capsys, store())[1:])
+
+
+@pytest.mark.parametrize("low", [-1, 0])
+@pytest.mark.parametrize("kind", [np.int8, np.float32])
+def test_codes_in_another_type_are_noted_with_what_to_do(store, capsys, low, kind):
+    query = np.where(SKETCHES > 0, 1, low).astype(kind)
+    query[:, 0] = 1  # no row of zeros
+    status, _, err = run(capsys, store(query=query), "--json")
+    assert status == 0 and f"of {low} and 1, taken as real numbers; codes are bool or uint8: store query > 0" in err
 
 
 def test_unknown_arrays_and_whole_numbers_are_noted_on_the_side(store, capsys):

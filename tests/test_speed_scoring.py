@@ -102,7 +102,7 @@ def sweep_of(query, gallery, gallery_labels, measures):
     photos = torch.from_numpy(gallery[order])
     table = Gallery.of(photos, torch.from_numpy(order), torch.from_numpy(query), "euclidean")
     number = np.array([int((gallery_labels == 1).sum())])
-    coarse = sweeps._Real.of(table, torch.from_numpy(query), measures, "expected").coarse(
+    coarse = sweeps._Real.of(table, torch.from_numpy(query), measures).coarse(
         sweeps.Block(np.array([0]), int(number[0]), ((0, 1, 0),)), sweeps._Scratch())
     return sweeps.sweep(table, torch.from_numpy(query), np.array([0]), np.array([0]), number, measures, "expected", 1, 0), coarse
 
@@ -132,7 +132,7 @@ def test_equal_units_give_equal_coarse_numbers_and_order_is_kept():
     photos, queries = (torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True))
                        for rows in (gallery, generator.normal(size=(40, 9))))
     table = Gallery.of(photos, torch.arange(300), queries, "euclidean")
-    sides = sweeps._Real.of(table, queries, (), "expected")
+    sides = sweeps._Real.of(table, queries, ())
     units = table.distances(queries).numpy()
     for kind in (np.int32, np.int64):
         keys = sides._keys(sides.queries, sweeps._Scratch(), kind)
