@@ -44,9 +44,8 @@ torture: setup
 
 ui: setup
 	@test -f "$(RESULTS)/mlflow.db" || { echo "no runs in $(RESULTS) yet; run make bench first, or make ui RESULTS=FOLDER"; exit 2; }
-	$(BIN)/python benchmarks/moved.py "$(RESULTS)"
-	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 \
-	  --backend-store-uri "sqlite:///$(RESULTS)/mlflow.db"
+	store=$$($(BIN)/python benchmarks/moved.py "$(RESULTS)") || exit 2; \
+	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$$store"
 
 setup: $(VENV)/.complete
 

@@ -25,6 +25,7 @@ from benchmarks.store import CellFolder, read_config, read_json, read_rows
 from tcn import datasets, emoji
 from tcn.config import InputError
 from tcn.datasets import Split
+from tcn.files import amount, existing_parent
 
 LEDGER_PASSES = 13
 """The ledger scores its codes and features anew in about as many passes as thirteen cells do (runner.score_ledger)."""
@@ -263,14 +264,14 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
     there = sum(path.stat().st_size for path in (calibration.cache / "pixels").rglob("*") if path.is_file())
     lines = []
     if images:
-        each = ", ".join(f"{name} {_bytes(size)}" for (name, _), size in images.items())
-        lines.append(f"disk: image cache {_bytes(sum(images.values()))} in all ({each}), {_bytes(there)} there; "
+        each = ", ".join(f"{name} {amount(size)}" for (name, _), size in images.items())
+        lines.append(f"disk: image cache {amount(sum(images.values()))} in all ({each}), {amount(there)} there; "
                      f"{_free(calibration.cache)}")
         seconds = sum((s.sketches + s.photos) / calibration.decoding(key[1]).per_second for key, s in needs.items()) / cores()
         lines.append(f"decoding it once: about {_hours(seconds)} h on {cores()} cores, the disk's own speed apart")
     if results:
         source = "as large as those here" if own else "estimated"
-        lines.append(f"disk: results {_bytes(results)} ({source}), and {_bytes(working)} for each cell while it trains; "
+        lines.append(f"disk: results {amount(results)} ({source}), and {amount(working)} for each cell while it trains; "
                      f"{_free(estimator.output)}")
     return lines
 
@@ -280,11 +281,11 @@ def _memory(estimator: Estimator) -> list[str]:
     host, device = max((r.host_bytes for r in rates), default=0), max((r.device_bytes for r in rates), default=0)
     lines = []
     if host:
-        lines.append(f"memory: {_bytes(host)} for a cell at its peak in the calibration; "
-                     f"{_bytes(psutil.virtual_memory().available)} free (the image cache is mapped, not loaded)")
+        lines.append(f"memory: {amount(host)} for a cell at its peak in the calibration; "
+                     f"{amount(psutil.virtual_memory().available)} free (the image cache is mapped, not loaded)")
     if device:
         free, _ = torch.cuda.mem_get_info(estimator.calibration.device)
-        lines.append(f"GPU memory: {_bytes(device)} for a cell at its peak in the calibration; {_bytes(free)} free")
+        lines.append(f"GPU memory: {amount(device)} for a cell at its peak in the calibration; {amount(free)} free")
     return lines
 
 
@@ -300,10 +301,5 @@ def _result_bytes(output: Path) -> dict[bool, float]:
 
 
 def _free(path: Path) -> str:
-    there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
-    return f"{_bytes(shutil.disk_usage(there).free)} free at {path}"
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+    return f"{amount(shutil.disk_usage(existing_parent(path)).free)} free at {path}"
 

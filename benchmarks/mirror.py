@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.moved import STORE, artifact_root, set_addresses
+from benchmarks.moved import STORE, address, artifact_root, set_addresses
 from benchmarks.store import LOCK, CellFolder, Suite, count, read_json, read_rows, word, write_json
 from tcn.config import InputError, flatten, to_dict
 from tcn.files import PARTIAL, Held, holder, sweep
@@ -57,7 +57,7 @@ class Mirror:
         """`tags` are put on every cell's run, over the usual ones. The suite's suite.json has to be there."""
         self.suite, self.tags = suite, dict(tags or {})
         self.alive = False
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(suite.output / STORE).resolve()}"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or address(suite.output / STORE)
         self._local = not os.environ.get("MLFLOW_TRACKING_URI")
         try:
             self.mlflow = import_mlflow()
@@ -91,7 +91,7 @@ class Mirror:
             return
         sweep(self.suite.output)
         partial = store.with_name(f"{STORE}.{os.getpid()}{PARTIAL}")
-        client = self.mlflow.MlflowClient(tracking_uri=f"sqlite:///{partial.resolve()}")
+        client = self.mlflow.MlflowClient(tracking_uri=address(partial))
         client.search_experiments(max_results=1)
         with contextlib.suppress(AttributeError):  # its connections; none is in use
             client._tracking_client.store.engine.dispose()

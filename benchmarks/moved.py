@@ -20,6 +20,14 @@ WAIT_SECONDS = 30.0
 """How long another process may hold the store."""
 
 
+def address(store: Path) -> str:
+    """Address of an SQLite file, as MLflow takes it."""
+    path = str(store.resolve())
+    for sign in "%?#":  # SQLAlchemy reads the path of such an address with these escaped
+        path = path.replace(sign, f"%{ord(sign):02X}")
+    return f"sqlite:///{path}"
+
+
 def artifact_root(output: Path) -> str:
     """Address of a suite's artifacts as MLflow keeps it."""
     return (output / ARTIFACTS).resolve().as_uri()
@@ -54,20 +62,21 @@ def _changes(database: sqlite3.Connection, root: str) -> list[tuple[str, tuple[s
     found: list[tuple[str, tuple[str, str]]] = []
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
         return found  # MLflow has yet to make its tables
-    for number, name, address in database.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall():
+    for number, name, place in database.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall():
         # MLflow makes `Default` on its own, below the folder in which the first process was started.
-        wanted = f"{root}/{number}" if name == "Default" else root if (address or "").endswith(f"/{ARTIFACTS}") else address
-        if wanted != address:
+        wanted = f"{root}/{number}" if name == "Default" else root if (place or "").endswith(f"/{ARTIFACTS}") else place
+        if wanted != place:
             found.append(("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (wanted, number)))
-    for run, address in database.execute("SELECT run_uuid, artifact_uri FROM runs").fetchall():
+    for run, place in database.execute("SELECT run_uuid, artifact_uri FROM runs").fetchall():
         tail = f"/{run}/artifacts"
-        if (address or "").endswith(f"/{ARTIFACTS}{tail}") and address != root + tail:
+        if (place or "").endswith(f"/{ARTIFACTS}{tail}") and place != root + tail:
             found.append(("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (root + tail, run)))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python benchmarks/moved.py OUTPUT`; returns the exit status: 0, or 2 where the store can't be used."""
+    """`python benchmarks/moved.py OUTPUT`: prints the store's address. Returns the exit status: 0, or 2 where the store can't be
+    used."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) != 1:
         print("usage: python benchmarks/moved.py OUTPUT", file=sys.stderr)
@@ -78,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if changed:
-        print(f"{given[0]} was moved or copied: {changed} addresses of artifacts in {STORE} set to it")
+        print(f"{given[0]} was moved or copied: {changed} addresses of artifacts in {STORE} set to it", file=sys.stderr)
+    print(address(Path(given[0]) / STORE))
     return 0
 
 

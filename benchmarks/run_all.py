@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -42,7 +43,8 @@ results
 
 exit status
   0 all cells finished (--reproduce: the run agrees); 1 some cell failed (the others ran; the reason is printed), or
-  the repeated run differs; 2 bad input; 130, 143, 129 ended by Ctrl-C, SIGTERM, SIGHUP (the same command goes on).
+  the repeated run differs; 2 bad input: whatever the plan tells would stop a cell is said before the first one, all
+  at once, and nothing is run; 130, 143, 129 ended by Ctrl-C, SIGTERM, SIGHUP (the same command goes on).
 
 several at once, and after a crash
   A second call on the same output takes the cells that no other call works on and waits for the rest. A killed call costs
@@ -154,64 +156,95 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 2
 
 
-def _run(options: argparse.Namespace) -> int:
-    from benchmarks import experiments, provenance
-    from benchmarks.launch import run_cells
-    from benchmarks.mirror import Mirror
+@dataclass(frozen=True)
+class Prepared:
+    """A call that was looked at and may run."""
+
+    profile: str
+    cells: Sequence[Any]
+    """Of a plan, with those of data sets that are not here."""
+    missing: dict[str, str]
+    folders: Sequence[Any]
+    material: Any
+    device: Any
+    output: Path
+
+
+def prepare(options: argparse.Namespace) -> tuple[Prepared, Any]:
+    """What a call would run, and what was found against it (`preflight.Checks`): for a plan the caller stops, else it is stopped
+    here. InputError with all reasons; nothing is written but what had to be fetched."""
+    from benchmarks import experiments, preflight, provenance
     from benchmarks.runner import Material, limit_threads
-    from benchmarks.store import CellFolder, Suite
+    from benchmarks.store import Suite
     from tcn import backbones, datasets
     from tcn.config import InputError
 
-    root = options.data_root or (Path(os.environ["TCN_DATA"]) if os.environ.get("TCN_DATA") else None)
-    if options.reproduce:
-        return _reproduce(options, root)
+    root = _data_root(options)
     if options.tolerance is not None:
         raise InputError("--tolerance belongs to --reproduce")
     _check_launcher(options)
     name = options.profile or ("paper" if root else "laptop")
     if options.profile is None and root is None:
         print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
-    profile = experiments.PROFILES[name]
     if options.threads:
         limit_threads(options.threads)
+    overrides, checks = _overrides(options.overrides), preflight.Checks()
     # Ray's workers may have a GPU where this process has none.
-    device = _device("cpu" if options.launcher == "ray" and not options.dry_run else options.device)
-    overrides = _overrides(options.overrides)
-    overrides["network.weights"] = backbones.weights_setting(options.weights)
-    overrides["network.teacher_weights"] = backbones.weights_setting(options.teacher_weights or options.weights)
-    cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick,
-                             options.as_released)
+    device = checks.ask(lambda: _device("cpu" if options.launcher == "ray" and not options.dry_run else options.device))
+    for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
+        overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
+    cells = experiments.plan(experiments.PROFILES[name], options.datasets, options.variants, options.seeds, overrides,
+                             options.quick, options.as_released)
     for key, names in experiments.held_by_variants(cells, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
-    for backbone in {cell.config.network.backbone for cell in cells}:
-        # A wrong file is bad input, said before the first cell, not a failure of each.
-        for read, option, file in ((backbones.encoder, "network.weights", options.weights),
-                                   (backbones.build, "network.teacher_weights", options.teacher_weights or options.weights)):
-            if file:
-                read(backbone, overrides[option], file)
+    present, missing = ["emoji"], {}
     if name == "paper":
-        present, missing = datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
-        if options.datasets and missing and not options.dry_run:
-            raise InputError("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
-                             + "; leave out of --datasets what is not there")
-        # A plan costs what is not here too, by the published counts.
-        cells = cells if options.dry_run else [cell for cell in cells if cell.dataset in present]
-    else:
-        missing = {}
+        present, missing = checks.ask(lambda: datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
+                                      ) or ([], {})
+        for dataset, reason in missing.items() if options.datasets and not options.dry_run else ():
+            checks.add(f"missing: {dataset}: {reason}; leave out of --datasets what is not there")
+    here = [cell for cell in cells if cell.dataset in present]
+    # A plan costs what is not here too, by the published counts.
+    cells = cells if options.dry_run else here
     for dataset, reason in missing.items():
         print(f"missing: {dataset}: {reason}")
-    if not cells:
-        raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
     suffix = ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
     output = options.output or provenance.ROOT / "results" / (name + suffix)
-    places = _places(options, root)
+    material = Material(_places(options, root, checks))
+    checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
+    checks.ask(preflight.tracking_address)
+    if not cells and not checks.reasons:
+        raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
+    # Where something is wrong already, nothing is downloaded to find out more.
+    folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
+                                    fetch=not options.dry_run and not checks.reasons)
+    if not options.dry_run or device is None or not cells:
+        checks.stop(here)
+    return Prepared(name, cells, missing, folders, material, device, output), checks
+
+
+def _data_root(options: argparse.Namespace) -> Path | None:
+    return options.data_root or (Path(os.environ["TCN_DATA"]) if os.environ.get("TCN_DATA") else None)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from benchmarks import provenance
+    from benchmarks.launch import run_cells
+    from benchmarks.mirror import Mirror
+    from benchmarks.store import Suite
+
+    if options.reproduce:
+        return _reproduce(options, _data_root(options))
+    call, checks = prepare(options)
+    material, device, output, folders = call.material, call.device, call.output, call.folders
     if options.dry_run:
-        return _dry_run(cells, output, places, device, missing, options.calibrate)
+        _dry_run(call, options.calibrate)
+        checks.stop(call.cells)
+        return 0
     created = provenance.now()
     launched = None if options.launcher == "local" else _launcher(options, device, output)
-    suite = Suite(output, name, options.quick, options.as_released)
-    print(f"{_cells(len(cells))}, profile {name}{' as released' if options.as_released else ''}"
+    suite = Suite(output, call.profile, options.quick, options.as_released)
+    print(f"{_cells(len(folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
@@ -221,16 +254,8 @@ def _run(options: argparse.Namespace) -> int:
     if launched:
         threads = launched.share.threads
         print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a cell", flush=True)
-    material = Material(places)
-    folders, failures = [], {}
-    for cell in cells:
-        try:
-            folders.append(CellFolder(output, cell, material.identity(cell.config)))
-        except InputError as error:
-            failures[cell.name] = str(error)
-    if failures and not folders:
-        raise InputError("; ".join(dict.fromkeys(failures.values())))
-    suite.write(folders, missing, created, provenance.command())
+    failures: dict[str, str] = {}
+    suite.write(folders, call.missing, created, provenance.command())
     mirror = Mirror(suite, provenance.command())
     mirror.close_stale()
     try:
@@ -306,23 +331,31 @@ def _leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
 def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     import torch
 
-    from benchmarks import provenance, reproduce
+    from benchmarks import preflight, provenance, reproduce
     from benchmarks.launch import duration
     from benchmarks.runner import Material, limit_threads
     from tcn.config import InputError
+    from tcn.files import writable
 
     _leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides", "quick",
-               "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "launcher")
+               "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell",
+                       "ray_address", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.
     threads = options.threads or original.provenance.get("threads")
     if threads:
         limit_threads(int(threads))
-    device = _device(options.device)
+    checks = preflight.Checks()
+    device = checks.ask(lambda: _device(options.device))
+    material = Material(_places(options, root, checks))
+    checks.ask(lambda: writable(original.suite, "the output folder", "folder: copy the suite to where you may write"))
+    checks.ask(preflight.tracking_address)
+    preflight.check_cells(checks, [original.cell], material, original.suite / reproduce.FOLDER, device)
+    checks.stop()
     print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads", flush=True)
     started = time.perf_counter()
-    result = reproduce.reproduce(original, Material(_places(options, root)), device, options.tolerance, provenance.command())
+    result = reproduce.reproduce(original, material, device, options.tolerance, provenance.command())
     print(f"{result.text()}\n  took {duration(time.perf_counter() - started)}; written to "
           f"{original.suite / reproduce.FOLDER / (original.folder.name + '.json')}")
     if not options.no_report:
@@ -480,10 +513,9 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _places(options: argparse.Namespace, root: Path | None) -> Any:
+def _places(options: argparse.Namespace, root: Path | None, checks: Any) -> Any:
     from benchmarks import provenance
     from benchmarks.runner import Places
-    from tcn.config import InputError
 
     cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
     # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
@@ -491,9 +523,9 @@ def _places(options: argparse.Namespace, root: Path | None) -> Any:
         path = getattr(options, option)
         if path is not None and not there(path.expanduser()):
             what = "does not exist" if not path.exists() else "is a folder" if there is Path.is_file else "is no folder"
-            raise InputError(f"--{option.replace('_', '-')} {path} {what}; check the path")
+            checks.add(f"--{option.replace('_', '-')} {path} {what}; check the path")
     if options.lists not in ("none", "auto") and not Path(options.lists).expanduser().is_dir():
-        raise InputError(f"--lists {options.lists} is not a folder; pass a folder of list files, or 'none'")
+        checks.add(f"--lists {options.lists} is not a folder; pass a folder of list files, or 'none'")
     lists = None if options.lists == "none" else options.lists
     return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
                   options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
@@ -503,17 +535,16 @@ def _cells(number: int) -> str:
     return f"{number} cell{'' if number == 1 else 's'}"
 
 
-def _dry_run(cells: Sequence[Any], output: Path, places: Any, device: Any, missing: dict[str, str], force: bool) -> int:
+def _dry_run(call: Prepared, force: bool) -> None:
     """Print what each cell feeds and costs, and what disk and memory all of it needs."""
     from benchmarks import launch_cost
     from benchmarks.calibration import Calibration
-    from benchmarks.runner import Material
 
-    calibration = Calibration(places.cache, device, force, lambda line: print(line, file=sys.stderr, flush=True))
-    result = launch_cost.estimate(cells, output, Material(places), calibration, missing)
+    calibration = Calibration(call.material.places.cache, call.device, force,
+                              lambda line: print(line, file=sys.stderr, flush=True))
+    result = launch_cost.estimate(call.cells, call.output, call.material, calibration, call.missing)
     print(result.table().to_string(index=False, justify="left", max_colwidth=90))
     print("\n" + "\n".join(result.lines))
-    return 0
 
 
 if __name__ == "__main__":

@@ -148,12 +148,16 @@ class Material:
         net, split = config.network, self.split(config.data.dataset, config.data.split)
         encoder = backbones.encoder(net.backbone, net.weights, self.places.weights)
         teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
+        words, further = self.word_tensors(config)
+        return Ingredients(encoder, teacher, classifier, words, len(split.seen), further)
+
+    def word_tensors(self, config: Config) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Word vectors of the seen classes (zeros [C, 1] where the run reads none), and of ImageNet's where they are compared."""
         if _uses_words(config):
             words = torch.from_numpy(np.asarray(self.words(config).vectors))
         else:
-            words = torch.zeros(len(split.seen), 1)
-        further = torch.from_numpy(self.imagenet_words(config).vectors) if method_named(config.method).compares_words else None
-        return Ingredients(encoder, teacher, classifier, words, len(split.seen), further)
+            words = torch.zeros(len(self.split(config.data.dataset, config.data.split).seen), 1)
+        return words, torch.from_numpy(self.imagenet_words(config).vectors) if method_named(config.method).compares_words else None
 
 
 def _uses_words(config: Config) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any, Sequence
 import torch
 
 import baselines
-from benchmarks import experiments
+from benchmarks import experiments, preflight
 from benchmarks.provenance import ROOT
-from benchmarks.runner import Material, Places, build_model, validation_data
+from benchmarks.runner import Material, Places, build_model, limit_threads, validation_data
+from benchmarks.store import read_rows
 from tcn import training
 from tcn.batches import PairSource
-from tcn.config import Config, change
+from tcn.config import Config, InputError, change
+from tcn.files import writable
 
 SEED = 100
 """Not a seed that is reported."""
@@ -60,19 +63,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", default="1/1", help="K/N: every N-th point, from the K-th")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    part, parts = map(int, options.part.split("/"))
+    try:
+        return _search(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _search(options: argparse.Namespace) -> int:
+    checks = preflight.Checks()
+    part, parts = checks.ask(lambda: _part(options.part)) or (1, 1)
+    checks.ask(lambda: limit_threads(options.threads))
+    checks.ask(lambda: writable(options.out.parent, "the folder", "--out"))
+    if options.out.is_dir():
+        checks.add(f"--out {options.out} is a folder; pass a file")
     material = Material(Places(ROOT / ".cache", progress=False))
     (key, base), = experiments.PROFILES["laptop"].base.items()
+    points, done = [], checks.ask(lambda: _done(options.out)) or set()
     for number, (stage, variant, settings) in enumerate(grid()):
         text = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
-        if number % parts != part - 1 or (stage, variant, text) in _done(options.out):
-            continue
-        delta = {**base, **baselines.find(variant).delta, **settings, "seed": SEED}
-        row = _try(change(Config(), delta), variant, material)
+        if number % parts == part - 1 and (stage, variant, text) not in done:
+            config = change(Config(), {**base, **baselines.find(variant).delta, **settings, "seed": SEED})
+            points.append((stage, text, experiments.Cell(*key, variant, config)))
+    preflight.check_cells(checks, [cell for _, _, cell in points], material, options.out.parent, torch.device("cpu"),
+                          fetch=not checks.reasons)
+    checks.stop()
+    for stage, text, cell in points:
+        variant, row = cell.variant, _try(cell.config, cell.variant, material)
         _append(options.out, {"stage": stage, "variant": variant, "settings": text, **row})
         print(stage, variant, text, {k: round(v, 4) for k, v in row.items()}, flush=True)
     return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise InputError(f"--part {text}: give K/N with K from 1 to N, such as 1/2")
+    return part, parts
 
 
 def _try(config: Config, variant: str, material: Material) -> dict[str, float]:
@@ -89,10 +117,10 @@ def _try(config: Config, variant: str, material: Material) -> dict[str, float]:
 
 
 def _done(path: Path) -> set[tuple[str, str, str]]:
-    if not path.exists():
-        return set()
-    with open(path, newline="", encoding="utf-8") as source:
-        return {(row["stage"], row["variant"], row["settings"]) for row in csv.DictReader(source)}
+    try:
+        return {(row["stage"], row["variant"], row["settings"]) for row in read_rows(path)}
+    except KeyError as error:
+        raise InputError(f"--out {path} has no column {error}: it is another table; pass another file") from error
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from baselines import ledger, method_named
 from benchmarks.experiments import Cell
 from tcn import checkpoints
 from tcn.config import InputError, from_dict, to_dict
-from tcn.files import Held, complain, holder, lock, sweep, write_bytes
+from tcn.files import Held, complain, holder, lock, sweep, writable, write_bytes
 
 STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total")
 EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo", "distillation", "sharing",
@@ -266,9 +266,18 @@ class Suite:
 
     def __init__(self, output: Path, profile: str, smoke: bool, as_released: bool = False) -> None:
         self.output, self.profile, self.smoke, self.as_released = output, profile, smoke, as_released
+        self.check(output, profile, smoke, as_released)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the output folder {output} can't be used ({error.strerror}); pass another --output") from error
+
+    @staticmethod
+    def check(output: Path, profile: str, smoke: bool, as_released: bool = False) -> None:
+        """InputError where `output` can't become, or be written as, the folder of such a suite. Nothing is made."""
         path = output / "suite.json"
         if path.exists():
-            known = self.head()
+            known = _head(path)
             if (known["profile"], known["smoke"], known.get("as_released", False)) != (profile, smoke, as_released):
                 there, here = (f"{'a smoke run' if s else 'a full run'} of profile '{p}'{' as released' if r else ''}"
                                for p, s, r in ((known["profile"], known["smoke"], known.get("as_released", False)),
@@ -280,12 +289,7 @@ class Suite:
         elif output.exists() and any(not _may_precede(path) for path in output.iterdir()):
             raise InputError(f"the output folder {output} holds other files and no suite; pass another --output, "
                              f"nothing there was touched")
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            if not os.access(output, os.W_OK):
-                raise PermissionError(13, "not writable")
-        except OSError as error:
-            raise InputError(f"the output folder {output} can't be used ({error.strerror}); pass another --output") from error
+        writable(output, "the output folder", "--output")
 
     @classmethod
     def open(cls, output: Path) -> Suite:

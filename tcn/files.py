@@ -182,6 +182,28 @@ def _holder(path: Path) -> str:
         return "another process"
 
 
+def existing_parent(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+
+
+def writable(folder: Path, what: str, option: str) -> None:
+    """InputError where `folder`, called `what`, is a file, or neither it nor the nearest folder above it can be written."""
+    try:
+        there = existing_parent(folder)
+        if not there.is_dir():
+            raise NotADirectoryError(20, f"{there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(13, f"{there} can't be written")
+    except OSError as error:  # also a name too long, a closed folder above
+        raise InputError(f"{what} {folder} can't be used ({error.strerror}); pass another {option}") from error
+
+
+def amount(size: float) -> str:
+    """Bytes as people read them: "1.2 GB", "34 MB"."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
 def room(folder: Path, needed: int, what: str) -> None:
     """StorageError, said before hours are spent, where `folder` has no room for so many bytes."""
     free = shutil.disk_usage(folder).free

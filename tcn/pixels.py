@@ -472,8 +472,7 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
     several processes at once. Raises InputError naming every unreadable image, or what is missing where the disk has no
     room or $TCN_CACHE_LIMIT_GB is reached; what was decoded stays.
     """
-    key = hashlib.sha256(json.dumps([digest, size, FORMAT]).encode()).hexdigest()[:12]
-    store = Store(cache / "pixels" / f"{_word(name)}-{size}-{key}", size)
+    store = store_of(digest, size, cache, name)
     wanted = dict.fromkeys(path + reading.mark for path in files.paths)
     index: dict[str, Slot] = {}
     try:
@@ -490,6 +489,12 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
     grey = np.array([slot.pool == "grey" for slot in found], bool)
     slots = np.array([slot.number for slot in found], np.int64)
     return Pixels(Packed(pools, grey, slots), files)
+
+
+def store_of(digest: str, size: int, cache: Path, name: str) -> Store:
+    """Where `pack` keeps the images of a data set; nothing is made."""
+    key = hashlib.sha256(json.dumps([digest, size, FORMAT]).encode()).hexdigest()[:12]
+    return Store(cache / "pixels" / f"{_word(name)}-{size}-{key}", size)
 
 
 def _unusable(store: Store, error: OSError, lacking: str) -> InputError:
@@ -534,7 +539,7 @@ def _fill(store: Store, files: Files, missing: list[str], name: str, progress: b
             raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB at the least in "
                              f"{store.folder} and {_SPARE / 1e6:,.0f} MB to spare, {free / 1e6:,.0f} MB are free; free some "
                              f"space or pass another folder with --cache")
-        _check_limit(pixels, needed, name)
+        check_limit(pixels, needed, name)
         broken = store.add(files.root, missing, name, progress, reading)
     if broken:
         more = ""
@@ -561,7 +566,8 @@ def _bytes_of(file: Path) -> int:
         return 0
 
 
-def _check_limit(pixels: Path, needed: int, name: str) -> None:
+def check_limit(pixels: Path, needed: int, name: str) -> None:
+    """InputError where $TCN_CACHE_LIMIT_GB is no number, or so many more bytes below `pixels` would go beyond it."""
     text = os.environ.get("TCN_CACHE_LIMIT_GB")
     if not text:
         return

@@ -1,0 +1,224 @@
+"""What can be told from the plan is told before the first cell: all that would stop it, at once, each reason with its cure.
+
+In: the cells, where things are, the device. Out: nothing, or an InputError with every reason; warnings of what may run short.
+Nothing is trained or decoded here; what the cells need anyway and takes a download (drawings, published weights) is fetched now.
+"""
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import psutil
+import torch
+
+import baselines
+from benchmarks.experiments import Cell
+from benchmarks.runner import Material, build_model
+from benchmarks.store import CellFolder
+from tcn import backbones, emoji, pixels
+from tcn.config import Config, InputError, change
+from tcn.files import amount, complain, existing_parent, writable
+from tcn.method import Ingredients
+
+Found = TypeVar("Found")
+TRACKING = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+"""Kinds of addresses that MLflow keeps runs at; its plugins add further ones."""
+STATE_COPIES = 4
+"""Of the trained parameters while they train: themselves, gradients, two averages of Adam."""
+
+
+class Checks:
+    """Reasons why a call can't run, collected until `stop`."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, list[Cell] | None] = {}
+        """Reason -> cells that it stops; None: all."""
+
+    def ask(self, work: Callable[[], Found], cells: Sequence[Cell] | None = None) -> Found | None:
+        """What `work` returns; None where it raises InputError, whose text is kept as a reason that stops `cells`."""
+        try:
+            return work()
+        except InputError as error:
+            self.add(str(error), cells)
+            return None
+
+    def add(self, reason: str, cells: Sequence[Cell] | None = None) -> None:
+        """Keep a reason; the same one is said once."""
+        known = self.reasons.setdefault(reason, None if cells is None else [])
+        if known is not None:
+            known += [cell for cell in cells or () if cell not in known]
+
+    def stop(self, cells: Sequence[Cell] = ()) -> None:
+        """InputError with all reasons, if there are any. `cells`: all of the call, to say how to leave out what lacks something."""
+        told = [reason + _leave_out(stopped, cells) for reason, stopped in self.reasons.items()]
+        if len(told) == 1:
+            raise InputError(told[0])
+        if told:
+            raise InputError(f"{len(told)} reasons, and nothing was run:\n" + "\n".join(f"  - {text}" for text in told))
+
+
+def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
+    """Which cells a reason stops and how the others run without them; empty where it stops all."""
+    if stopped is None or len(stopped) >= len(cells):
+        return ""
+    for option, name in (("--datasets", "dataset"), ("--variants", "variant")):
+        bad = {getattr(cell, name) for cell in stopped}
+        rest = [one for one in dict.fromkeys(getattr(cell, name) for cell in cells) if one not in bad]
+        if rest and all(cell in stopped for cell in cells if getattr(cell, name) in bad):
+            return (f". It stops {len(stopped)} of {len(cells)} cells ({', '.join(sorted(bad))}), and with them the call; without "
+                    f"them: {option} {' '.join(rest)}")
+    return f". It stops {len(stopped)} of {len(cells)} cells, and with them the call"
+
+
+def tracking_address() -> None:
+    """InputError where $MLFLOW_TRACKING_URI is no address that MLflow knows. Whether its server answers shows later, and costs
+    no result."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not address:
+        return
+    kinds = {*TRACKING, *(entry.name for entry in importlib.metadata.entry_points(group="mlflow.tracking_store"))}
+    kind, found, rest = address.partition("://")
+    name = kind.partition("+")[0].lower()
+    hint = "give http://HOST:PORT or sqlite:////PATH/mlflow.db, or unset it for a store in the output folder"
+    if not found:
+        if address in kinds or address.startswith((".", "/")) or (name not in kinds and not re.match(r"[\w.-]+:", address)):
+            return  # databricks, or a folder
+        if not address.lower().startswith("file:"):
+            raise InputError(f"$MLFLOW_TRACKING_URI is '{address}', which has no kind such as http://; {hint}")
+        return
+    if name not in kinds:
+        raise InputError(f"$MLFLOW_TRACKING_URI is '{address}', of the kind '{kind}', which MLflow does not know; {hint}")
+    if name in ("http", "https"):
+        try:
+            parts = urlsplit(address)
+            good = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not re.search(r"\s", rest)
+        except ValueError:
+            good = False
+        if not good:
+            raise InputError(f"$MLFLOW_TRACKING_URI is '{address}', which names no host, or a port that is no number from 1 to "
+                             f"65535; {hint}")
+
+
+def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, output: Path, device: torch.device | None,
+                workers: int = 1, fetch: bool = True) -> list[CellFolder]:
+    """Add to `checks` whatever stops one of these cells; returns the folders of those whose data and words are there.
+
+    Looked at: list files and folders of every split; word vectors of the seen classes, and of ImageNet's where a method compares
+    them; the image cache and the room it needs; and of cells that are not finished the weights of encoder and teacher, read and
+    fitted, and the model built of them. `fetch`: False for a plan, which leaves alone what would have to be downloaded.
+    """
+    folders = []
+    for cell in cells:
+        if not fetch and cell.dataset == "emoji" and not emoji.find_built(material.places.cache):
+            continue
+        same_split = [one for one in cells if (one.dataset, one.split) == (cell.dataset, cell.split)]
+        if checks.ask(lambda: material.split(cell.dataset, cell.split), same_split) is None:
+            continue
+        identity = checks.ask(lambda: material.identity(cell.config), [cell])
+        if identity is not None:
+            folders.append(CellFolder(output, cell, identity))
+    ahead = [folder for folder in folders if folder.state != "finished"]
+    _images(checks, ahead, material)
+    sizes = _models(checks, ahead, material, device, fetch)
+    if sizes:
+        _memory(max(sizes.values()), workers, device)
+        _results(sum(sizes.values()), output)
+    return folders
+
+
+def _images(checks: Checks, folders: Sequence[CellFolder], material: Material) -> None:
+    """Whether the image cache can take what is not in it: refused where not even grey pictures fit, warned where colour may not."""
+    cache, least, most = material.places.cache, 0, 0
+    stores: dict[Path, tuple[pixels.Store, set[str]]] = {}
+    for folder in folders:
+        cell = folder.cell
+        split = material.split(cell.dataset, cell.split)
+        store = pixels.store_of(split.data_digest, cell.config.data.stored_size, cache, cell.dataset)
+        wanted = stores.setdefault(store.folder, (store, set()))[1]
+        for files in split.lists().values():
+            wanted.update(files.paths)
+    for store, wanted in stores.values():
+        try:
+            missing = len(wanted.difference(store.index()))
+        except OSError:
+            missing = len(wanted)
+        least += missing * store.bytes_of("grey")
+        most += missing * store.bytes_of("colour")
+    if not least or checks.ask(lambda: writable(cache, "the image cache", "--cache") or True) is None:
+        return
+    checks.ask(lambda: pixels.check_limit(cache / "pixels", least, "these cells"))
+    free = shutil.disk_usage(existing_parent(cache)).free
+    if least > free:
+        checks.add(f"no room for the image cache in {cache}: these cells need {amount(least)} at the least, "
+                   f"{amount(free)} are free; free some space or pass another --cache")
+    elif most > free:
+        complain(f"warning: the image cache in {cache} may need up to {amount(most)}, {amount(free)} are free")
+
+
+def _models(checks: Checks, folders: Sequence[CellFolder], material: Material, device: torch.device | None, fetch: bool
+            ) -> dict[CellFolder, int]:
+    """Read every file of weights once and build each different model from it; returns the bytes of each cell's parameters."""
+    places, read, built, sizes = material.places, {}, {}, {}
+
+    def network(cell: Cell, setting: str, file: Path | None, stopped: Sequence[Cell]) -> tuple | None:
+        key = cell.config.network.backbone, setting, file
+        if key not in read:
+            read[key] = checks.ask(lambda: backbones.build(*key), stopped)
+        return copy.deepcopy(read[key])
+
+    for folder in folders:
+        cell, net = folder.cell, folder.cell.config.network
+        if not fetch and backbones.to_fetch(net.backbone) and "imagenet" in (net.weights, net.teacher_weights):
+            if not checks.reasons:
+                complain(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
+            continue
+        alike = [one.cell for one in folders if one.cell.config.network.backbone == net.backbone]
+        encoder = network(cell, net.weights, places.weights, alike)
+        teacher = network(cell, net.teacher_weights, places.teacher_weights, alike)
+        if encoder is None or teacher is None:
+            continue
+        # What the data are and the seed don't change how a model is built, but for the number of classes.
+        seen = material.split(cell.dataset, cell.split).seen
+        config = change(cell.config, {"seed": 0})
+        key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
+        if key not in built:
+            built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, encoder[0], teacher, device),
+                                    [one.cell for one in folders if one.cell.variant == cell.variant])
+        if built[key] is not None:
+            sizes[folder] = built[key]
+    return sizes
+
+
+def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: backbones.Backbone,
+                     teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None) -> int:
+    words, further = material.word_tensors(config)
+    ingredients = Ingredients(encoder, *teacher, words, len(material.split(cell.dataset, cell.split).seen), further)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(baselines.find(cell.variant).method, config, ingredients, device or torch.device("cpu"))
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def _memory(most: int, workers: int, device: torch.device | None) -> None:
+    """Warn where the parameters of cells that run at once, with what training keeps of them, may not fit."""
+    if device is None:
+        return
+    gpu = device.type == "cuda"
+    total = torch.cuda.get_device_properties(device).total_memory if gpu else psutil.virtual_memory().total
+    needed = STATE_COPIES * most * (1 if gpu else workers)
+    if needed > total:
+        complain(f"warning: {1 if gpu else workers} cell(s) at once need {amount(needed)} for parameters and their training "
+                 f"alone, {'the GPU' if gpu else 'this machine'} has {amount(total)}; pass a smaller --workers")
+
+
+def _results(parameters: int, output: Path) -> None:
+    free = shutil.disk_usage(existing_parent(output)).free
+    if parameters > free:
+        complain(f"warning: checkpoints of these cells take about {amount(parameters)}, {amount(free)} are free at "
+                 f"{output}")
