@@ -68,13 +68,16 @@ def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
     """Which cells a reason stops and how the others run without them; empty where it stops all."""
     if stopped is None or len(stopped) >= len(cells):
         return ""
+    told = f". It stops {len(stopped)} of {len(cells)} cells, and with them the call"
+    ways = []
     for option, name in (("--datasets", "dataset"), ("--variants", "variant")):
         bad = {getattr(cell, name) for cell in stopped}
         rest = [one for one in dict.fromkeys(getattr(cell, name) for cell in cells) if one not in bad]
-        if rest and all(cell in stopped for cell in cells if getattr(cell, name) in bad):
-            return (f". It stops {len(stopped)} of {len(cells)} cells ({', '.join(sorted(bad))}), and with them the call; without "
-                    f"them: {option} {' '.join(rest)}")
-    return f". It stops {len(stopped)} of {len(cells)} cells, and with them the call"
+        lost = sum(getattr(cell, name) in bad for cell in cells)
+        if rest:
+            ways.append((lost, f"; without {', '.join(sorted(bad))}: {option} {' '.join(rest)}"))
+    # The way that leaves out the fewest cells.
+    return told + min(ways)[1] if ways else told
 
 
 def tracking_address() -> None:
@@ -114,7 +117,7 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
     them; the image cache and the room it needs; and of cells that are not finished the weights of encoder and teacher, read and
     fitted, and the model built of them. `fetch`: False for a plan, which leaves alone what would have to be downloaded.
     """
-    folders = []
+    folders, ahead, known = [], [], set()
     for cell in cells:
         if not fetch and cell.dataset == "emoji" and not emoji.find_built(material.places.cache):
             continue
@@ -124,21 +127,22 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
         identity = checks.ask(lambda: material.identity(cell.config), [cell])
         if identity is not None:
             folders.append(CellFolder(output, cell, identity))
-    ahead = [folder for folder in folders if folder.state != "finished"]
+            known.add(cell.name)
+        if identity is None or folders[-1].state != "finished":
+            ahead.append(cell)
     _images(checks, ahead, material)
-    sizes = _models(checks, ahead, material, device, fetch)
+    sizes = _models(checks, ahead, known, material, device, fetch)
     if sizes:
         _memory(max(sizes.values()), workers, device)
         _results(sum(sizes.values()), output)
     return folders
 
 
-def _images(checks: Checks, folders: Sequence[CellFolder], material: Material) -> None:
+def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
     """Whether the image cache can take what is not in it: refused where not even grey pictures fit, warned where colour may not."""
     cache, least, most = material.places.cache, 0, 0
     stores: dict[Path, tuple[pixels.Store, set[str]]] = {}
-    for folder in folders:
-        cell = folder.cell
+    for cell in cells:
         split = material.split(cell.dataset, cell.split)
         store = pixels.store_of(split.data_digest, cell.config.data.stored_size, cache, cell.dataset)
         wanted = stores.setdefault(store.folder, (store, set()))[1]
@@ -162,9 +166,10 @@ def _images(checks: Checks, folders: Sequence[CellFolder], material: Material) -
         complain(f"warning: the image cache in {cache} may need up to {amount(most)}, {amount(free)} are free")
 
 
-def _models(checks: Checks, folders: Sequence[CellFolder], material: Material, device: torch.device | None, fetch: bool
-            ) -> dict[CellFolder, int]:
-    """Read every file of weights once and build each different model from it; returns the bytes of each cell's parameters."""
+def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Material, device: torch.device | None, fetch: bool
+            ) -> dict[str, int]:
+    """Read every file of weights once and build each different model from it, for cells that are `known` to have their words;
+    returns the bytes of each cell's parameters, by the cell's name."""
     places, read, built, sizes = material.places, {}, {}, {}
 
     def network(cell: Cell, setting: str, file: Path | None, stopped: Sequence[Cell]) -> tuple | None:
@@ -173,16 +178,16 @@ def _models(checks: Checks, folders: Sequence[CellFolder], material: Material, d
             read[key] = checks.ask(lambda: backbones.build(*key), stopped)
         return copy.deepcopy(read[key])
 
-    for folder in folders:
-        cell, net = folder.cell, folder.cell.config.network
+    for cell in cells:
+        net = cell.config.network
         if not fetch and backbones.to_fetch(net.backbone) and "imagenet" in (net.weights, net.teacher_weights):
             if not checks.reasons:
                 complain(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
             continue
-        alike = [one.cell for one in folders if one.cell.config.network.backbone == net.backbone]
+        alike = [one for one in cells if one.config.network.backbone == net.backbone]
         encoder = network(cell, net.weights, places.weights, alike)
         teacher = network(cell, net.teacher_weights, places.teacher_weights, alike)
-        if encoder is None or teacher is None:
+        if encoder is None or teacher is None or cell.name not in known:
             continue
         # What the data are and the seed don't change how a model is built, but for the number of classes.
         seen = material.split(cell.dataset, cell.split).seen
@@ -190,9 +195,9 @@ def _models(checks: Checks, folders: Sequence[CellFolder], material: Material, d
         key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
         if key not in built:
             built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, encoder[0], teacher, device),
-                                    [one.cell for one in folders if one.cell.variant == cell.variant])
+                                    [one for one in cells if one.variant == cell.variant])
         if built[key] is not None:
-            sizes[folder] = built[key]
+            sizes[cell.name] = built[key]
     return sizes
 
 

@@ -42,8 +42,16 @@ def sent(made, tmp_path):
     away.rename(made.parent)
 
 
+def forget() -> None:
+    """MLflow remembers where a run's artifacts are for the life of a process; another store's are another process's."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
+
+
 def client_of(output: Path) -> mlflow.MlflowClient:
     """MLflow's client of the store in a folder; SQLAlchemy wants a per cent sign written as %25."""
+    forget()
     return mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}".replace("%", "%25"))
 
 
@@ -68,9 +76,7 @@ def addresses(output: Path) -> list[str]:
 
 
 def test_figures_open_after_a_move_by_make_ui_alone(made, sent, tmp_path, capsys):
-    with pytest.raises(Exception, match="No such file|taken away|first|not exist|No such artifact|list"):
-        assert artifacts(sent, tmp_path), "the first location is out of reach: nothing is fetched"
-    shutil.rmtree(tmp_path / "fetched", ignore_errors=True)
+    assert all(place.startswith(made.resolve().as_uri()) for place in addresses(sent) if "/mlartifacts" in place)
     assert moved.main([str(sent)]) == 0
     printed = capsys.readouterr()
     assert "was moved or copied" in printed.err and printed.out == f"sqlite:///{sent}/mlflow.db\n".replace("%", "%25")
@@ -79,6 +85,7 @@ def test_figures_open_after_a_move_by_make_ui_alone(made, sent, tmp_path, capsys
     assert found["cell/metrics.csv"] == (cell / "metrics.csv").read_bytes()
     assert found["suite/report/index.html"] == (sent / "report" / "index.html").read_bytes()
     assert any(name.startswith("cell/examples/") for name in found)
+    capsys.readouterr()
     assert moved.main([str(sent)]) == 0 and capsys.readouterr().err == ""
     # a second move
     again = sent.with_name("again 100%")
@@ -88,15 +95,18 @@ def test_figures_open_after_a_move_by_make_ui_alone(made, sent, tmp_path, capsys
 
 
 def test_a_sync_or_another_call_mends_it_too(made, sent, place, tmp_path, command):
+    forget()
     status, out, _ = command("--sync", "--output", str(sent))
     assert status == 0 and "1 cell in" in out
     assert all(address.startswith(sent.resolve().as_uri()) for address in addresses(sent))
     before = artifacts(sent, tmp_path)
     again = sent.with_name("again")
     sent.rename(again)
+    forget()
     status, out, _ = command(*light(place), *ONE, "--variants", "floor-svd", "--output", str(again))
     assert status == 0 and "1 already finished" in out
     assert artifacts(again, tmp_path).keys() >= before.keys()
+    assert not sent.exists() and not made.exists(), "nothing was written where it was"
 
 
 def test_both_copies_live(made, tmp_path):
