@@ -64,7 +64,8 @@ def _changes(database: sqlite3.Connection, root: str) -> list[tuple[str, tuple[s
         return found  # MLflow has yet to make its tables
     for number, name, place in database.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall():
         # MLflow makes `Default` on its own, below the folder in which the first process was started.
-        wanted = f"{root}/{number}" if name == "Default" else root if (place or "").endswith(f"/{ARTIFACTS}") else place
+        ours = (place or "").endswith(f"/{ARTIFACTS}")
+        wanted = f"{root}/{number}" if name == "Default" else root if ours else place
         if wanted != place:
             found.append(("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (wanted, number)))
     for run, place in database.execute("SELECT run_uuid, artifact_uri FROM runs").fetchall():

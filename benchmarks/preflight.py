@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,7 +20,7 @@ import torch
 
 import baselines
 from benchmarks.experiments import Cell
-from benchmarks.runner import Material, build_model
+from benchmarks.runner import Material, build_model, lacks_ledger
 from benchmarks.store import CellFolder
 from tcn import backbones, emoji, pixels
 from tcn.config import Config, InputError, change
@@ -56,7 +56,8 @@ class Checks:
             known += [cell for cell in cells or () if cell not in known]
 
     def stop(self, cells: Sequence[Cell] = ()) -> None:
-        """InputError with all reasons, if there are any. `cells`: all of the call, to say how to leave out what lacks something."""
+        """InputError with all reasons, if there are any. `cells`: all of the call, to say how to do without what lacks something.
+        """
         told = [reason + _leave_out(stopped, cells) for reason, stopped in self.reasons.items()]
         if len(told) == 1:
             raise InputError(told[0])
@@ -128,7 +129,7 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
         if identity is not None:
             folders.append(CellFolder(output, cell, identity))
             known.add(cell.name)
-        if identity is None or folders[-1].state != "finished":
+        if identity is None or folders[-1].state != "finished" or lacks_ledger(folders[-1]):
             ahead.append(cell)
     _images(checks, ahead, material)
     sizes = _models(checks, ahead, known, material, device, fetch)
@@ -139,7 +140,8 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
 
 
 def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
-    """Whether the image cache can take what is not in it: refused where not even grey pictures fit, warned where colour may not."""
+    """Whether the image cache can take what is not in it: refused where not even grey pictures fit, warned where colour may not.
+    """
     cache, least, most = material.places.cache, 0, 0
     stores: dict[Path, tuple[pixels.Store, set[str]]] = {}
     for cell in cells:
@@ -172,11 +174,10 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
     returns the bytes of each cell's parameters, by the cell's name."""
     places, read, built, sizes = material.places, {}, {}, {}
 
-    def network(cell: Cell, setting: str, file: Path | None, stopped: Sequence[Cell]) -> tuple | None:
-        key = cell.config.network.backbone, setting, file
-        if key not in read:
-            read[key] = checks.ask(lambda: backbones.build(*key), stopped)
-        return copy.deepcopy(read[key])
+    def network(reader: Callable[..., Found], stopped: Sequence[Cell], *key: Any) -> Found | None:
+        if (reader, *key) not in read:
+            read[reader, *key] = checks.ask(lambda: reader(*key), stopped)
+        return copy.deepcopy(read[reader, *key])
 
     for cell in cells:
         net = cell.config.network
@@ -185,8 +186,11 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
                 complain(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
             continue
         alike = [one for one in cells if one.config.network.backbone == net.backbone]
-        encoder = network(cell, net.weights, places.weights, alike)
-        teacher = network(cell, net.teacher_weights, places.teacher_weights, alike)
+        teacher = network(backbones.build, alike, net.backbone, net.teacher_weights, places.teacher_weights)
+        if (net.weights, places.weights) == (net.teacher_weights, places.teacher_weights):
+            encoder = copy.deepcopy(teacher and teacher[0])
+        else:
+            encoder = network(backbones.encoder, alike, net.backbone, net.weights, places.weights)
         if encoder is None or teacher is None or cell.name not in known:
             continue
         # What the data are and the seed don't change how a model is built, but for the number of classes.
@@ -194,7 +198,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
         config = change(cell.config, {"seed": 0})
         key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
         if key not in built:
-            built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, encoder[0], teacher, device),
+            built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, encoder, teacher, device),
                                     [one for one in cells if one.variant == cell.variant])
         if built[key] is not None:
             sizes[cell.name] = built[key]

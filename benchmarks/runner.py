@@ -157,7 +157,8 @@ class Material:
             words = torch.from_numpy(np.asarray(self.words(config).vectors))
         else:
             words = torch.zeros(len(self.split(config.data.dataset, config.data.split).seen), 1)
-        return words, torch.from_numpy(self.imagenet_words(config).vectors) if method_named(config.method).compares_words else None
+        compared = method_named(config.method).compares_words
+        return words, torch.from_numpy(self.imagenet_words(config).vectors) if compared else None
 
 
 def _uses_words(config: Config) -> bool:

@@ -153,7 +153,8 @@ def _add_data(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     rules = "\n".join(
         f"  {rule.name:<9} {rule.average_precision} AP, AP@K over {rule.divisor}, {rule.average}; "
-        f"Prec@K: {rule.precision}; ties in AP: {_OWN_TIES[rule.ap_ties]}\n" + textwrap.indent(textwrap.fill(rule.source, 96), " " * 12)
+        f"Prec@K: {rule.precision}; ties in AP: {_OWN_TIES[rule.ap_ties]}\n"
+        + textwrap.indent(textwrap.fill(rule.source, 96), " " * 12)
         for rule in metrics.PROTOCOLS.values())
     p = commands.add_parser("evaluate", help="score your own features or codes", description=EVALUATE,
                             epilog=EVALUATE_EPILOG.format(protocols=rules), allow_abbrev=False,
