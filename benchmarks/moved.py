@@ -54,7 +54,8 @@ def set_addresses(output: Path) -> int:
         raise InputError(f"{store} names another folder for its artifacts and can't be changed ({error}); copy {output} to where "
                          f"you may write, and open the copy") from error
     except sqlite3.Error as error:
-        raise InputError(f"{store} can't be read ({error}); move it away and give `run_all.py --sync`: it is made anew") from error
+        raise InputError(f"{store} can't be read ({error}); move it away and give `run_all.py --sync`: it is made anew"
+                         ) from error
 
 
 def _changes(database: sqlite3.Connection, root: str) -> list[tuple[str, tuple[str, str]]]:

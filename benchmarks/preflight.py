@@ -78,7 +78,7 @@ def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
         if rest:
             ways.append((lost, f"; without {', '.join(sorted(bad))}: {option} {' '.join(rest)}"))
     # The way that leaves out the fewest cells.
-    return told + min(ways)[1] if ways else told
+    return told + min(ways, key=lambda way: way[0])[1] if ways else told
 
 
 def tracking_address() -> None:

@@ -296,8 +296,8 @@ def _sync(options: argparse.Namespace) -> int:
     from tcn.config import InputError
 
     _leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
-               "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads", "words", "weights",
-               "teacher_weights", "emoji_tarballs", "lists")
+               "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads", "words",
+               "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = (options.profile or "laptop") + ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
