@@ -9,11 +9,9 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
 
-import yaml
 
 EPILOG = """
 what runs
@@ -156,86 +154,15 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 2
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A call that was looked at and may run."""
-
-    profile: str
-    cells: Sequence[Any]
-    """Of a plan, with those of data sets that are not here."""
-    missing: dict[str, str]
-    folders: Sequence[Any]
-    material: Any
-    device: Any
-    output: Path
-
-
-def prepare(options: argparse.Namespace) -> tuple[Prepared, Any]:
-    """What a call would run, and what was found against it (`preflight.Checks`): for a plan the caller stops, else it is stopped
-    here. InputError with all reasons; nothing is written but what had to be fetched."""
-    from benchmarks import experiments, preflight, provenance
-    from benchmarks.runner import Material, limit_threads
-    from benchmarks.store import Suite
-    from tcn import backbones, datasets
-    from tcn.config import InputError
-
-    root = _data_root(options)
-    if options.tolerance is not None:
-        raise InputError("--tolerance belongs to --reproduce")
-    _check_launcher(options)
-    name = options.profile or ("paper" if root else "laptop")
-    if options.profile is None and root is None:
-        print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
-    if options.threads:
-        limit_threads(options.threads)
-    overrides, checks = _overrides(options.overrides), preflight.Checks()
-    # Ray's workers may have a GPU where this process has none.
-    device = checks.ask(lambda: _device("cpu" if options.launcher == "ray" and not options.dry_run else options.device))
-    for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
-        overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
-    cells = experiments.plan(experiments.PROFILES[name], options.datasets, options.variants, options.seeds, overrides,
-                             options.quick, options.as_released)
-    for key, names in experiments.held_by_variants(cells, overrides).items():
-        print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
-    present, missing = ["emoji"], {}
-    if name == "paper":
-        present, missing = checks.ask(lambda: datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
-                                      ) or ([], {})
-        for dataset, reason in missing.items() if options.datasets and not options.dry_run else ():
-            checks.add(f"missing: {dataset}: {reason}; leave out of --datasets what is not there")
-    here = [cell for cell in cells if cell.dataset in present]
-    # A plan costs what is not here too, by the published counts.
-    cells = cells if options.dry_run else here
-    for dataset, reason in missing.items():
-        print(f"missing: {dataset}: {reason}")
-    suffix = ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
-    output = options.output or provenance.ROOT / "results" / (name + suffix)
-    material = Material(_places(options, root, checks))
-    checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
-    checks.ask(preflight.tracking_address)
-    if not cells and not checks.reasons:
-        raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
-    # Where something is wrong already, nothing is downloaded to find out more.
-    folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
-                                    fetch=not options.dry_run and not checks.reasons)
-    if not options.dry_run or device is None or not cells:
-        checks.stop(here)
-    return Prepared(name, cells, missing, folders, material, device, output), checks
-
-
-def _data_root(options: argparse.Namespace) -> Path | None:
-    return options.data_root or (Path(os.environ["TCN_DATA"]) if os.environ.get("TCN_DATA") else None)
-
-
 def _run(options: argparse.Namespace) -> int:
-    from benchmarks import provenance
+    from benchmarks import prepared, provenance
     from benchmarks.launch import run_cells
     from benchmarks.mirror import Mirror
     from benchmarks.store import Suite
 
     if options.reproduce:
-        return _reproduce(options, _data_root(options))
-    call, checks = prepare(options)
+        return _reproduce(options, prepared.data_root(options))
+    call, checks = prepared.prepare(options)
     material, device, output, folders = call.material, call.device, call.output, call.folders
     if options.dry_run:
         _dry_run(call, options.calibrate)
@@ -292,12 +219,13 @@ def _sync(options: argparse.Namespace) -> int:
     """Mirror what lies in an output folder; needs neither data nor settings."""
     from benchmarks import provenance
     from benchmarks.mirror import Mirror
+    from benchmarks.prepared import leave_out
     from benchmarks.store import Suite
     from tcn.config import InputError
 
-    _leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
-               "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads", "words",
-               "weights", "teacher_weights", "emoji_tarballs", "lists")
+    leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
+               "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads",
+               "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = (options.profile or "laptop") + ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
@@ -318,27 +246,17 @@ def _sync(options: argparse.Namespace) -> int:
     return 0
 
 
-def _leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
-    """InputError for options that were given and would do nothing."""
-    from tcn.config import InputError
-
-    given = [f"--{name.replace('_', '-')}".replace("--overrides", "--set") for name in names
-             if getattr(options, name) not in (None, False, [], "local", "auto")]
-    if given:
-        raise InputError(f"{why}; leave out {', '.join(given)}")
-
-
 def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     import torch
 
-    from benchmarks import preflight, provenance, reproduce
+    from benchmarks import preflight, prepared, provenance, reproduce
     from benchmarks.launch import duration
     from benchmarks.runner import Material, limit_threads
     from tcn.config import InputError
     from tcn.files import writable
 
-    _leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides", "quick",
-               "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell",
+    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides",
+                       "quick", "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell",
                        "ray_address", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
@@ -347,8 +265,8 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     if threads:
         limit_threads(int(threads))
     checks = preflight.Checks()
-    device = checks.ask(lambda: _device(options.device))
-    material = Material(_places(options, root, checks))
+    device = checks.ask(lambda: prepared.device_named(options.device))
+    material = Material(prepared.places_of(options, root, checks))
     checks.ask(lambda: writable(original.suite, "the output folder", "folder: copy the suite to where you may write"))
     checks.ask(preflight.tracking_address)
     preflight.check_cells(checks, [original.cell], material, original.suite / reproduce.FOLDER, device)
@@ -444,20 +362,6 @@ def _one_cell(number: int, count: int, folder: Any, material: Any, mirror: Any, 
     return attempt(folder.cell, folder, material, mirror, device, label, provenance.command())
 
 
-def _check_launcher(options: argparse.Namespace) -> None:
-    from tcn.config import InputError
-
-    if options.launcher == "local":
-        given = [f"--{name.replace('_', '-')}" for name in ("workers", "cells_per_gpu", "cpus_per_cell")
-                 if getattr(options, name)]
-        if given:
-            raise InputError(f"{', '.join(given)} belong{'s' if len(given) == 1 else ''} to --launcher processes or ray")
-    if options.ray_address and options.launcher != "ray":
-        raise InputError("--ray-address belongs to --launcher ray")
-    if options.calibrate and not options.dry_run:
-        raise InputError("--calibrate belongs to --dry-run")
-
-
 def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
     """The workers asked for; InputError where they can't be had."""
     import torch
@@ -475,67 +379,11 @@ def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
     return launch.Processes(devices, share, output / "workers")
 
 
-def _device(name: str) -> Any:
-    import torch
-
-    from tcn.config import InputError
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise InputError(f"--device {name} can't be used here ({reason}); try --device cpu") from error
-    return device
-
-
-def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    from tcn.config import InputError
-
-    values = {}
-    for pair in pairs:
-        key, found, text = pair.partition("=")
-        if not found:
-            raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
-        if key in ("seed", "method", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
-            raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
-        # YAML reads 1e-4 as text; a float is what was meant.
-        try:
-            values[key] = yaml.safe_load(text)
-            if isinstance(values[key], str):
-                values[key] = float(text)
-        except ValueError:
-            pass
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {key}: '{text}' can't be read as a value") from error
-    return values
-
-
-def _places(options: argparse.Namespace, root: Path | None, checks: Any) -> Any:
-    from benchmarks import provenance
-    from benchmarks.runner import Places
-
-    cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
-    # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
-    for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir), ("data_root", Path.is_dir)):
-        path = getattr(options, option)
-        if path is not None and not there(path.expanduser()):
-            what = "does not exist" if not path.exists() else "is a folder" if there is Path.is_file else "is no folder"
-            checks.add(f"--{option.replace('_', '-')} {path} {what}; check the path")
-    if options.lists not in ("none", "auto") and not Path(options.lists).expanduser().is_dir():
-        checks.add(f"--lists {options.lists} is not a folder; pass a folder of list files, or 'none'")
-    lists = None if options.lists == "none" else options.lists
-    return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
-                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
-
-
 def _cells(number: int) -> str:
     return f"{number} cell{'' if number == 1 else 's'}"
 
 
-def _dry_run(call: Prepared, force: bool) -> None:
+def _dry_run(call: Any, force: bool) -> None:
     """Print what each cell feeds and costs, and what disk and memory all of it needs."""
     from benchmarks import launch_cost
     from benchmarks.calibration import Calibration

@@ -105,7 +105,7 @@ def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = Non
         os.dup2(out, 2)
         # Whoever calls this may have put something of their own in their place.
         sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-        from benchmarks import run_all
+        from benchmarks import prepared, run_all
 
         if at is not None or counter is not None:
             _count_writes(at, after, counter)
@@ -407,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     from benchmarks import provenance
 
-    from benchmarks import run_all
+    from benchmarks import prepared, run_all
     from tcn.config import InputError
     from tcn.files import writable
 
@@ -418,7 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if value is not None and value <= 0:
                 raise InputError(f"--{name} {value}: give a number above 0")
         # What stops the grid is bad input, not something that a kill lost.
-        run_all.prepare(run_all.parser().parse_args([*grid, "--output", str(options.output.resolve() / "undisturbed")]))
+        prepared.prepare(run_all.parser().parse_args([*grid, "--output", str(options.output.resolve() / "undisturbed")]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

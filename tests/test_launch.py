@@ -17,7 +17,7 @@ import pytest
 import torch
 from small_suite import ONE, cells, common
 
-from benchmarks import launch, run_all, runner
+from benchmarks import launch, preflight, prepared, run_all, runner
 from benchmarks.launch import Board, Ended, Failure, Job, Progress, seconds_left, share
 from benchmarks.mirror import NoMirror
 from benchmarks.store import CellFolder, write_table
@@ -173,8 +173,8 @@ def folders(place, tmp_path):
     from benchmarks import experiments
 
     planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["floor-svd", "tcn", "hws", "nws"], [3],
-                               run_all._overrides(options.overrides), True)
-    material = runner.Material(replace(run_all._places(options, options.data_root), progress=False))
+                               prepared._overrides(options.overrides), True)
+    material = runner.Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
     return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_suite import ONE, cells, light, make_place, places
 from trees import make_tree
 
-from benchmarks import preflight, run_all, runner, search_settings, torture
+from benchmarks import preflight, prepared, run_all, runner, search_settings, torture
 from tcn import backbones
 from tcn.config import InputError
 
@@ -116,7 +116,7 @@ def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys):
     assert status == 2 and "no room for the image cache" in err and "need 1 MB at the least" in err
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
     free(2 * least)
-    call, _ = run_all.prepare(run_all.parser().parse_args([*light(place), *ONE, "--output", str(tmp_path / "out"), *arguments]))
+    call, _ = prepared.prepare(run_all.parser().parse_args([*light(place), *ONE, "--output", str(tmp_path / "out"), *arguments]))
     assert "warning: the image cache" in capsys.readouterr().err and len(call.folders) == 1
 
 

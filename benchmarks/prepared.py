@@ -1,0 +1,159 @@
+"""A call of run_all.py, looked at before it runs: its options read, its cells planned, what would stop them told at once.
+
+In: the parsed command line. Out: `Prepared`, or an InputError with every reason (benchmarks/preflight.py). Nothing runs here.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks import experiments, preflight, provenance
+from benchmarks.experiments import Cell
+from benchmarks.runner import Material, Places, limit_threads
+from benchmarks.store import CellFolder, Suite
+from tcn import backbones, datasets
+from tcn.config import InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call that was looked at and may run."""
+
+    profile: str
+    cells: Sequence[Cell]
+    """Of a plan, with those of data sets that are not here."""
+    missing: dict[str, str]
+    folders: Sequence[CellFolder]
+    material: Material
+    device: torch.device
+    output: Path
+
+
+def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
+    """What a call would run, and what was found against it: a plan is shown before its caller stops, else it is stopped here.
+    InputError with all reasons; nothing is written but what had to be fetched."""
+    root = data_root(options)
+    if options.tolerance is not None:
+        raise InputError("--tolerance belongs to --reproduce")
+    _check_launcher(options)
+    name = options.profile or ("paper" if root else "laptop")
+    if options.profile is None and root is None:
+        print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
+    if options.threads:
+        limit_threads(options.threads)
+    overrides, checks = _overrides(options.overrides), preflight.Checks()
+    # Ray's workers may have a GPU where this process has none.
+    device = checks.ask(lambda: device_named("cpu" if options.launcher == "ray" and not options.dry_run else options.device))
+    for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
+        overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
+    cells = experiments.plan(experiments.PROFILES[name], options.datasets, options.variants, options.seeds, overrides,
+                             options.quick, options.as_released)
+    for key, names in experiments.held_by_variants(cells, overrides).items():
+        print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
+    present, missing = ["emoji"], {}
+    if name == "paper":
+        present, missing = checks.ask(lambda: datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
+                                      ) or ([], {})
+        for dataset, reason in missing.items() if options.datasets and not options.dry_run else ():
+            checks.add(f"missing: {dataset}: {reason}; leave out of --datasets what is not there")
+    here = [cell for cell in cells if cell.dataset in present]
+    # A plan costs what is not here too, by the published counts.
+    cells = cells if options.dry_run else here
+    for dataset, reason in missing.items():
+        print(f"missing: {dataset}: {reason}")
+    suffix = ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
+    output = options.output or provenance.ROOT / "results" / (name + suffix)
+    material = Material(places_of(options, root, checks))
+    checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
+    checks.ask(preflight.tracking_address)
+    if not cells and not checks.reasons:
+        raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
+    # Where something is wrong already, nothing is downloaded to find out more.
+    folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
+                                    fetch=not options.dry_run and not checks.reasons)
+    if not options.dry_run or device is None or not cells:
+        checks.stop(here)
+    return Prepared(name, cells, missing, folders, material, device, output), checks
+
+
+def data_root(options: argparse.Namespace) -> Path | None:
+    """Where the paper's data sets are, by the option or the environment."""
+    return options.data_root or (Path(os.environ["TCN_DATA"]) if os.environ.get("TCN_DATA") else None)
+
+
+def leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
+    """InputError for options that were given and would do nothing."""
+    given = [f"--{name.replace('_', '-')}".replace("--overrides", "--set") for name in names
+             if getattr(options, name) not in (None, False, [], "local", "auto")]
+    if given:
+        raise InputError(f"{why}; leave out {', '.join(given)}")
+
+
+def _check_launcher(options: argparse.Namespace) -> None:
+    if options.launcher == "local":
+        given = [f"--{name.replace('_', '-')}" for name in ("workers", "cells_per_gpu", "cpus_per_cell")
+                 if getattr(options, name)]
+        if given:
+            raise InputError(f"{', '.join(given)} belong{'s' if len(given) == 1 else ''} to --launcher processes or ray")
+    if options.ray_address and options.launcher != "ray":
+        raise InputError("--ray-address belongs to --launcher ray")
+    if options.calibrate and not options.dry_run:
+        raise InputError("--calibrate belongs to --dry-run")
+
+
+def device_named(name: str) -> torch.device:
+    """The device called so, `auto` for the first GPU or the CPU. InputError where it can't be used."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(f"--device {name} can't be used here ({reason}); try --device cpu") from error
+    return device
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for pair in pairs:
+        key, found, text = pair.partition("=")
+        if not found:
+            raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
+        if key in ("seed", "method", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
+            raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
+        # YAML reads 1e-4 as text; a float is what was meant.
+        try:
+            values[key] = yaml.safe_load(text)
+            if isinstance(values[key], str):
+                values[key] = float(text)
+        except ValueError:
+            pass
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {key}: '{text}' can't be read as a value") from error
+    return values
+
+
+def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.Checks) -> Places:
+    """Where things are, by the options; what is not there is added to `checks`."""
+    cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
+    # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
+    for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir)):
+        path = getattr(options, option)
+        if path is not None and not there(path.expanduser()):
+            what = "does not exist" if not path.exists() else "is a folder" if there is Path.is_file else "is no folder"
+            checks.add(f"--{option.replace('_', '-')} {path} {what}; check the path")
+    if options.data_root is not None:
+        checks.ask(lambda: datasets.available(options.data_root, ()))
+    if options.lists not in ("none", "auto") and not Path(options.lists).expanduser().is_dir():
+        checks.add(f"--lists {options.lists} is not a folder; pass a folder of list files, or 'none'")
+    lists = None if options.lists == "none" else options.lists
+    return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
+                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
