@@ -148,16 +148,20 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
         split = material.split(cell.dataset, cell.split)
         store = pixels.store_of(split.data_digest, cell.config.data.stored_size, cache, cell.dataset)
         wanted = stores.setdefault(store.folder, (store, set()))[1]
+        mark = pixels.Reading(cell.config.data.transparent, cell.config.data.exif).mark
         for files in split.lists().values():
-            wanted.update(files.paths)
+            wanted.update(path + mark for path in files.paths)
     for store, wanted in stores.values():
         try:
-            missing = len(wanted.difference(store.index()))
+            there = set(store.index())
         except OSError:
-            missing = len(wanted)
-        least += missing * store.bytes_of("grey")
-        most += missing * store.bytes_of("colour")
-    if not least or checks.ask(lambda: writable(cache, "the image cache", "--cache") or True) is None:
+            there = set()
+        missing = wanted - there
+        # What ends a name after a zero byte is the reading; where two give the same picture, it takes room once.
+        least += len({path.partition("\0")[0] for path in missing} - {path.partition("\0")[0] for path in there}
+                     ) * store.bytes_of("grey")
+        most += len(missing) * store.bytes_of("colour")
+    if not most or checks.ask(lambda: writable(cache, "the image cache", "--cache") or True) is None:
         return
     checks.ask(lambda: pixels.check_limit(cache / "pixels", least, "these cells"))
     free = shutil.disk_usage(existing_parent(cache)).free

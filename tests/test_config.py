@@ -89,7 +89,7 @@ TAKES = {
     "evaluation.photo_side": choice("photo", "sketch"), "evaluation.binary": ((True, False), (), ("true or false",)),
     "evaluation.itq_rule": choice("textbook", "released"), "evaluation.itq_fit": choice("seen", "as-released"),
     "evaluation.itq_start": choice("drawn", "released"),
-    "evaluation.ties": choice("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort"),
+    "evaluation.ties": choice("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort", "as-released"),
     "evaluation.missing_classes": choice("error", "zero", "as-released"),
     "method": (("tcn", "l2-sp", "sake"), ("", "TCN", "a b", "../tcn", "tcn\n"), ("lower case",)),
     "seed": ((0, 2020, 2 ** 63 - 1), (-1, 2 ** 63), ("from 0 to 9,223,372,036,854,775,807",))}
