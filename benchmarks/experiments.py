@@ -31,6 +31,11 @@ class Cell:
         return f"{self.dataset}-{self.split}__{self.variant}__seed{self.seed}"
 
     @property
+    def task(self) -> str:
+        """Data set and split, as the command line takes them: `sketchy/1`."""
+        return f"{self.dataset}/{self.split}"
+
+    @property
     def trained(self) -> bool:
         """False for floors."""
         return self.config.training.optimizer != "none"
@@ -100,24 +105,30 @@ def expand_variants(names: Sequence[str]) -> list[str]:
     return [baselines.find(name).name for name in dict.fromkeys(expanded)]
 
 
+def _names(dataset: str, split: str) -> tuple[str, str]:
+    """What a split of a data set may be called on the command line."""
+    return dataset, f"{dataset}/{split}"
+
+
 def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[str] | None,
          seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False) -> list[Cell]:
-    """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name.
+    """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name. A data set's name
+    alone means all of its splits, `sketchy/1` one of them.
 
     Settings come in this order, later ones over earlier: defaults, the profile's, traps (`as_released`: in every cell),
     `quick`'s, `overrides`, the variant's own delta, and what follows from other settings (`_derived`). A point of a
     grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out. InputError too
     where an override changes no cell, since each one's variant has its own value (`held_by_variants`).
     """
-    known = sorted({dataset for dataset, _ in profile.base})
+    known = {name: None for key in profile.base for name in _names(*key)}
     for name in datasets or ():
         if name not in known:
-            elsewhere = [p.name for p in PROFILES.values() if any(name == dataset for dataset, _ in p.base)]
+            elsewhere = [p.name for p in PROFILES.values() if any(name in _names(*key) for key in p.base)]
             raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
                              + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
     cells: list[Cell] = []
     for (dataset, split), delta in profile.base.items():
-        if datasets and dataset not in datasets:
+        if datasets and not set(datasets).intersection(_names(dataset, split)):
             continue
         for seed in seeds or profile.seeds:
             for name in expand_variants(variants or profile.variants):

@@ -71,7 +71,7 @@ def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
         return ""
     told = f". It stops {len(stopped)} of {len(cells)} cells, and with them the call"
     ways = []
-    for option, name in (("--datasets", "dataset"), ("--variants", "variant")):
+    for option, name in (("--datasets", "dataset"), ("--datasets", "task"), ("--variants", "variant")):
         bad = {getattr(cell, name) for cell in stopped}
         rest = [one for one in dict.fromkeys(getattr(cell, name) for cell in cells) if one not in bad]
         lost = sum(getattr(cell, name) in bad for cell in cells)

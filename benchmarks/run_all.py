@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
                                 description="Train and score the Transferable Coupled Network and its comparisons, "
                                             "skip what is done, and render tables, figures and a page.")
     p.add_argument("--profile", choices=("laptop", "paper"), help="default: paper with a data root, else laptop")
-    p.add_argument("--datasets", nargs="+", metavar="NAME", help="emoji; or sketchy, tuberlin, quickdraw (default: all)")
+    p.add_argument("--datasets", nargs="+", metavar="NAME",
+                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all)")
     p.add_argument("--variants", nargs="+", metavar="NAME",
                    help=f"variants or groups (default: floors main). Variants: {', '.join(VARIANTS)}. "
                         f"Groups: {', '.join(GROUPS)}")

@@ -168,15 +168,14 @@ def test_make_ui_takes_the_mended_store(made, tmp_path):
     """The recipe itself, with a Python of ours and an `mlflow` that prints what it was asked."""
     (tmp_path / "bin").mkdir()
     (tmp_path / ".complete").touch()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    (tmp_path / "bin" / "mlflow").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
-    (tmp_path / "bin" / "mlflow").chmod(0o755)
+    for name, line in (("python", f"exec '{sys.executable}' \"$@\""), ("mlflow", 'printf "%s|" "$@"')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
     shutil.copytree(made, tmp_path / "a 5% copy")
 
     def make(results: Path) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         return subprocess.run(["make", "-s", "-o", str(tmp_path / ".complete"), "ui", f"VENV={tmp_path}", f"RESULTS={results}"],
-                              cwd=ROOT, env=environment, capture_output=True, text=True)
+                              cwd=ROOT, capture_output=True, text=True)
 
     done = make(tmp_path / "a 5% copy")
     assert done.returncode == 0, done.stderr

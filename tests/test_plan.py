@@ -137,3 +137,11 @@ def test_the_report_goes_by_what_was_recorded_and_by_the_command_of_older_runs(r
     path.write_text(json.dumps(record))
     [cell] = read_suite(tmp_path).cells
     assert cell.smoke is smoke
+
+
+def test_a_split_can_be_asked_for_alone():
+    paper = PROFILES["paper"]
+    for names, splits in ((["sketchy/2"], ["2"]), (["sketchy"], ["1", "2"]), (["sketchy/1", "tuberlin"], ["1", "1"])):
+        assert [cell.split for cell in plan(paper, names, ["tcn"], [0], {}, False)] == splits
+    with pytest.raises(InputError, match="unknown data set 'sketchy/3'.*sketchy, sketchy/1, sketchy/2, tuberlin"):
+        plan(paper, ["sketchy/3"], ["tcn"], [0], {}, False)
