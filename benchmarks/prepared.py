@@ -57,12 +57,16 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
                              options.quick, options.as_released)
     for key, names in experiments.held_by_variants(cells, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
+    material = Material(places_of(options, root, checks))
     present, missing = ["emoji"], {}
-    if name == "paper":
+    if name == "paper" and options.data_root and not options.data_root.expanduser().is_dir():
+        present = []  # said already
+    elif name == "paper":
         present, missing = checks.ask(lambda: datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
                                       ) or ([], {})
-        for dataset, reason in missing.items() if options.datasets and not options.dry_run else ():
-            checks.add(f"missing: {dataset}: {reason}; leave out of --datasets what is not there")
+        if options.datasets and missing and not options.dry_run:
+            checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
+                       + "; leave out of --datasets what is not there")
     here = [cell for cell in cells if cell.dataset in present]
     # A plan costs what is not here too, by the published counts.
     cells = cells if options.dry_run else here
@@ -70,7 +74,6 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         print(f"missing: {dataset}: {reason}")
     suffix = ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
     output = options.output or provenance.ROOT / "results" / (name + suffix)
-    material = Material(places_of(options, root, checks))
     checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
     checks.ask(preflight.tracking_address)
     if not cells and not checks.reasons:
@@ -145,15 +148,14 @@ def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.
     """Where things are, by the options; what is not there is added to `checks`."""
     cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
     # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
-    for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir)):
+    for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir), ("data_root", Path.is_dir)):
         path = getattr(options, option)
         if path is not None and not there(path.expanduser()):
             what = "does not exist" if not path.exists() else "is a folder" if there is Path.is_file else "is no folder"
             checks.add(f"--{option.replace('_', '-')} {path} {what}; check the path")
-    if options.data_root is not None:
-        checks.ask(lambda: datasets.available(options.data_root, ()))
-    if options.lists not in ("none", "auto") and not Path(options.lists).expanduser().is_dir():
-        checks.add(f"--lists {options.lists} is not a folder; pass a folder of list files, or 'none'")
     lists = None if options.lists == "none" else options.lists
+    if lists not in (None, "auto") and not Path(lists).expanduser().is_dir():
+        checks.add(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
+        lists = "auto"  # else each split would say it again
     return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
                   options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
