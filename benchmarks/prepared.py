@@ -81,7 +81,8 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     # Where something is wrong already, nothing is downloaded to find out more.
     folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
                                     fetch=not options.dry_run and not checks.reasons)
-    if not options.dry_run or device is None or not cells:
+    # A plan is shown all the same where single cells lack something.
+    if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
     return Prepared(name, cells, missing, folders, material, device, output), checks
 
