@@ -81,7 +81,8 @@ def test_order_and_sketches_follow_seed_and_epoch():
 
 def test_sketches_of_a_class_are_counted_in_the_list_s_order():
     labels = np.random.default_rng(3).integers(0, 3, 500)  # long enough for NumPy's default sort to lose their order
-    made = PairSource(listed(np.zeros((500, 1, 1, 3), np.uint8), labels), listed(np.zeros((90, 1, 1, 3), np.uint8), [0, 1, 2] * 30), settings())
+    made = PairSource(listed(np.zeros((500, 1, 1, 3), np.uint8), labels),
+                      listed(np.zeros((90, 1, 1, 3), np.uint8), [0, 1, 2] * 30), settings())
     rng = numpy_stream(8, "pairs", 2)
     photos, draws = rng.permutation(90), rng.random(90)
     expected = []

@@ -23,7 +23,8 @@ def test_a_seed_is_the_digest_of_seed_role_and_indices():
 
 def test_every_part_of_a_stream_s_name_counts():
     # with no mark between its parts (1, 12) and (11, 2) would be one stream
-    names = [(seed, role, *indices) for seed in (0, 1, 11) for role in ("alpha", "dropout") for indices in ((), (1,), (11,), (1, 12), (11, 2), (12, 1))]
+    names = [(seed, role, *indices) for seed in (0, 1, 11) for role in ("alpha", "dropout")
+             for indices in ((), (1,), (11,), (1, 12), (11, 2), (12, 1))]
     seeds = [stream_seed(*name) for name in names]
     assert len(set(seeds)) == len(names) and all(0 <= seed < 2**63 for seed in seeds)
     for draw in (lambda *name: numpy_stream(*name).random(2).tolist(),
