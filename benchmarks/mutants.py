@@ -497,13 +497,15 @@ def run_all(folder: Path, only: Sequence[str], again: bool) -> int:
     gc.freeze()  # else each child's collector touches, and so copies, all of it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     done, standing = read_results(folder), 0
+    baselines: dict[tuple[str, ...], dict[str, object]] = {}
     with open(folder / RESULTS, "a", encoding="utf-8") as out:
         for subject, mutants in plan(only):
             pending = [m for m in mutants if m.name not in done or again and done[m.name]["status"] == "survived"]
             order: list[str] = []
             if pending:
                 log = str(folder / "unchanged.log")
-                whole = run(None, subject.tests, order, 600.0, log)
+                whole = baselines.get(subject.tests) or run(None, subject.tests, order, 600.0, log)
+                baselines[subject.tests] = whole
                 if whole["status"] != "survived":
                     raise SystemExit(f"{subject.file}: its tests fail without a fault, at {whole['by']}; see {log}")
                 took, seen = whole["took"], _changed_at(subject)
