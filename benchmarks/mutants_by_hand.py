@@ -90,6 +90,7 @@ FAULTS: list[Fault] = [
          "return warp(images, places, fill).add_(slack)"),
         ("resized without antialiasing", "antialias=True", "antialias=False"),
         ("resized from the corners", "antialias=True, align_corners=False", "antialias=True, align_corners=True"),
+        ("rounded resize truncates", "total.add_(2 ** (_FRACTION - 1)) >> _FRACTION", "total >> _FRACTION"),
         ("channels' means in the order BGR", "IMAGENET_MEAN = (0.485, 0.456, 0.406)", "IMAGENET_MEAN = (0.406, 0.456, 0.485)"),
     ),
     *_of(
@@ -110,10 +111,8 @@ FAULTS: list[Fault] = [
         ("fills of sketches and photos swapped", "(settings.sketch_fill, settings.photo_fill)",
          "(settings.photo_fill, settings.sketch_fill)"),
         ("sketches and photos swapped in the batch", "for block in (sketches, photos)]", "for block in (photos, sketches)]"),
-        ("geometry only for the photos",
-         "sides = [to_network(augment(one, places, settings.augmentation, fill), settings.image_size)\n",
-         ("sides = [to_network(augment(one, places, settings.augmentation, fill) if fill != settings.sketch_fill "
-          "else one, settings.image_size)\n")),
+        ("geometry only for the photos", "augment(one, places, settings.augmentation, fill)",
+         "(augment(one, places, settings.augmentation, fill) if fill != settings.sketch_fill else one)"),
         ("last batch left out", "return full + (rest > 1)", "return full"),
         ("labels of the photos' order in the list", "labels = self.photos.labels[photos]",
          "labels = np.sort(self.photos.labels)"),
@@ -187,7 +186,10 @@ FAULTS: list[Fault] = [
          "training = query"),
         ("rules swapped", '(right.T if rule == "textbook" else right)', '(right if rule == "textbook" else right.T)'),
         ("smallest principal axes", "[1][:, ::-1][:, :bits]", "[1][:, :bits]"),
-        ("no random start", "_orthogonal(width, seed) if rotation is None", "np.eye(width) if rotation is None"),
+        ("no random start", '_orthogonal(width, seed) if start == "drawn"', 'np.eye(width) if start == "drawn"'),
+        ("released start from the right singular vectors", "normal(size=(width, width)))[0]",
+         "normal(size=(width, width)))[2]"),
+        ("released axes signed as ours", 'signed=start == "drawn"', "signed=True"),
         ("projection by QR without the sign", "return basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)", "return basis"),
     ),
     *_of(
@@ -329,6 +331,43 @@ FAULTS: list[Fault] = [
     ),
 ]
 
-EQUIVALENT: dict[str, str] = {
-}
+EQUIVALENT: dict[str, str] = {f"{file}: {before} => {after}": why for file, before, after, why in (
+    ("tcn/images.py",
+     ('moved = F.grid_sample(images - fill if fill else images, places, mode="bilinear", padding_mode="zeros", '
+      "align_corners=True)"),
+     'moved = F.grid_sample(images - fill if fill else images, places, mode="bilinear", align_corners=True)',
+     "zeros are what torch pads with by default"),
+    ("tcn/batches.py",
+     "places = places_of(chosen.geometry, settings.augmentation, images[0].shape[-1], images[0])",
+     "places = places_of(chosen.geometry, settings.augmentation, images[0].shape[-1], images[1])",
+     "only type and device of that tensor are read, and both sides have the same"),
+    ("tcn/metrics.py",
+     'if place.type == "cpu" and len(schedule):',
+     'if place.type != "cpu" and len(schedule):',
+     "the general path gives the same values (tests/test_speed_scoring.py), only later"),
+    ("tcn/measures.py",
+     "SAMPLED_ELEMENTS = 2**20",
+     "SAMPLED_ELEMENTS = 2**21",
+     "how many draws are handled at once, for speed"),
+    ("tcn/measures.py",
+     'return {measure: from_ranks(measure, by_order, relevant, last if measure.family == "AP" else None)',
+     "return {measure: from_ranks(measure, by_order, relevant, last if True else None)",
+     "Prec does not read thresholds"),
+    ("tcn/rankings.py",
+     "dense = (hits < size) & (2 * hits > size)",
+     "dense = (hits <= size) & (2 * hits > size)",
+     "a run of nothing but hits keeps its ranks when it is shuffled"),
+    ("tcn/rankings.py",
+     'if table.device.type == "cpu":',
+     "if False:",
+     "torch sorts to the same values as NumPy, only slower"),
+    ("tcn/sweeps.py",
+     'plain = [m for m in self.measures if m.rule != "item K + 1" and (m.divisor != "hits" or m.k is None)]',
+     'plain = [m for m in self.measures if m.rule != "item K + 1" and (m.divisor != "hits" and m.k is None)]',
+     "the others go to `bound`, which takes these measures from the same ranks, only slower"),
+    ("tcn/training.py",
+     "rows = torch.stack([torch.stack(list(values.values())) for values, _ in self._waiting]).detach().tolist()",
+     "rows = torch.stack([torch.stack(list(values.values())) for values, _ in self._waiting]).tolist()",
+     "a tensor's numbers are the same with and without its history"),
+)}
 """Mutants that change no result, by name (`Mutant.name`), and why."""
