@@ -509,7 +509,8 @@ def run_all(folder: Path, only: Sequence[str], again: bool) -> int:
     baselines: dict[tuple[str, ...], dict[str, object]] = {}
     with open(folder / RESULTS, "a", encoding="utf-8") as out:
         for subject, mutants in plan(only):
-            pending = [m for m in mutants if m.name not in done or again and done[m.name]["status"] == "survived"]
+            pending = [m for m in mutants if m.name not in done
+                       or again and done[m.name]["status"] == "survived" and m.name not in EQUIVALENT]
             order: list[str] = []
             if pending:
                 log = str(folder / "unchanged.log")
