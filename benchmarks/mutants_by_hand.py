@@ -334,6 +334,10 @@ FAULTS: list[Fault] = [
 ]
 
 EQUIVALENT: dict[str, str] = {f"{file}: {before} => {after}": why for file, before, after, why in (
+    ("tcn/losses.py",
+     "sketch = torch._foreach_mul(saved, list(scales.to(saved[0].dtype).unbind()))",
+     "sketch = torch._foreach_mul(list(scales.to(saved[0].dtype).unbind()), saved)",
+     "tensors are multiplied pair by pair, which commutes"),
     ("tcn/images.py",
      ('moved = F.grid_sample(images - fill if fill else images, places, mode="bilinear", padding_mode="zeros", '
       "align_corners=True)"),
