@@ -127,6 +127,15 @@ def test_no_rounds_leave_the_start():
     np.testing.assert_array_equal(itq(rows, 0, first).matrix, first)
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_the_start_is_drawn_evenly_from_all_rotations(width):
+    """Entries of an evenly drawn orthogonal matrix are as often positive as negative, with mean square 1 / width."""
+    features = np.random.default_rng(0).normal(size=(5, width))
+    starts = np.stack([np.asarray(itq(features, rounds=0, seed=seed)) for seed in range(600)])
+    assert (np.abs(starts.mean(0)) < 4 / np.sqrt(600 * width)).all() and (np.abs((starts > 0).mean(0) - 0.5) < 0.09).all()
+    assert np.abs((starts**2).mean(0) - 1 / width).max() < 0.06
+
+
 def test_a_rotation_stands_for_its_matrix():
     rows = features(7)
     fitted = itq(rows, bits=5)

@@ -221,6 +221,14 @@ def test_standard_error_is_the_spread_between_independent_draws(seed):
     assert 0.5 < stated / np.std(means, ddof=1) < 2
 
 
+def test_standard_error_of_two_draws_is_half_their_distance():
+    scores = score(*coded(1, queries=4, photos=40, bits=2), ["standard", "zse"], "hamming", tie_draws=2)
+    first, second = next(drawn for measure, drawn in scores._draws.items() if measure.rule == "voc" and measure.k is None).T
+    half = abs(first.mean() - second.mean()) / 2
+    assert half > 0 and scores.error("zse", "mAP@all") == pytest.approx(half, rel=1e-9)
+    assert scores.error("standard", "mAP@all") == 0
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_best_and_worst_orders_are_the_bounds(seed):
     data = coded(seed)
@@ -346,6 +354,12 @@ def test_sampled_ranks_are_uniform_subsets(size, hits):
     assert [tuple(row) for row in found.astype(int)] == subsets
     share = draws / len(subsets)
     assert ((count - share) ** 2 / share).sum() < len(subsets) - 1 + 5 * math.sqrt(2 * len(subsets))
+
+
+def test_sampled_ranks_far_down_are_whole_numbers_to_the_last_digit():
+    far = torch.tensor([[2**24, 2**24 + 2]])  # float32 has no 2^24 + 1
+    groups = rankings.TieGroups(far, torch.ones_like(far), torch.tensor([[0, 1]]), torch.ones_like(far))
+    assert rankings.random_ranks(groups, torch.arange(1), seed=0).tolist() == [[2**24 + 1, 2**24 + 3]]
 
 
 def test_equal_features_give_the_chance_level_not_the_gallery_order():

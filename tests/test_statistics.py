@@ -107,6 +107,13 @@ def test_degenerate_values_are_defined():
             interval(bad)
 
 
+def test_rows_and_columns_whose_means_differ_by_rounding_leave_no_skewness():
+    square = (np.arange(7)[:, None] * 3 + np.arange(7)) % 7 + 1  # every row and column holds 1 to 7 once
+    whole, tenths = interval(square * 1.0), interval(square / 10)
+    assert len({float(mean) for axis in (0, 1) for mean in (square / 10).mean(axis)}) > 1  # added in another order
+    assert (tenths.low, tenths.high) == pytest.approx((whole.low / 10, whole.high / 10), abs=1e-9)
+
+
 def test_same_values_same_answer_and_shift_and_scale():
     values = np.random.default_rng(2).exponential(size=(5, 9))
     first, moved = interval(values), interval(3 * values + 1)
@@ -142,6 +149,7 @@ def test_best_p_is_what_differences_of_one_sign_reach():
     for seeds in range(1, 9):
         assert best_p(seeds) == sign_flip(np.arange(1.0, seeds + 1))
     assert round(best_p(6), 3) == 0.031
+    assert seeds_needed(0) == seeds_needed(1) == 6
     for tests in (1, 2, 5, 20):
         needed = seeds_needed(tests)
         p = [best_p(needed)] * tests
@@ -195,5 +203,7 @@ def test_comparison_of_equal_runs_and_of_too_little():
     numbers = compare(np.array([[0.5], [0.6]]), np.array([[0.4], [0.4]]))
     assert math.isnan(numbers.p_classes) and math.isnan(numbers.effect) and numbers.p_seeds == 0.5
     assert math.isnan(compare(np.empty((0, 3)), np.empty((0, 3))).difference)
+    # a gap of as much as the rounding allowed for is none
+    assert compare(np.array([[1.0, 1e-12]]), np.array([[1.0, 0.0]])).share == 0.5
     with pytest.raises(ValueError, match="same seeds and classes"):
         compare(np.zeros((2, 3)), np.zeros((2, 4)))

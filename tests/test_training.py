@@ -144,6 +144,32 @@ def test_weights_ruined_by_an_epoch_s_last_step_are_a_divergence(tmp_path):
     assert not list(tmp_path.glob("epoch-*"))
 
 
+def test_a_model_s_start_follows_the_run_s_seed_and_nothing_else():
+    def start(seed: int, stream: int) -> dict[str, torch.Tensor]:
+        parts = ingredients()
+        torch.manual_seed(stream)
+        model = TCN.build(config(seed=seed), parts)
+        assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(stream)))
+        return model.state_dict()
+
+    first, again, other = start(0, 1), start(0, 2), start(5, 1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    differ = {name for name in first if not torch.equal(first[name], other[name])}
+    # encoders and what the SVD of the teacher's classifier gives are the same in every run
+    assert {name for name in first if name.startswith("word_") or "class_head" in name} <= differ
+    assert not any("encoders" in name or "projection.weight" in name for name in differ if not name.startswith("word_"))
+
+
+def test_how_the_semantic_term_is_left_out_says_nothing_while_it_is_in():
+    found = []
+    for off in ("as-released", "zero"):
+        settings = config(**{"losses.semantic": 0.5, "losses.semantic_off": off})
+        model, source, _ = setup(settings)
+        losses = TCN.losses(model, next(source.epoch(0, 1, CPU)), settings, torch.Generator().manual_seed(0))
+        found.append((losses.weights, {name: value.tolist() for name, value in losses.terms.items()}))
+    assert found[0] == found[1] and found[0][0]["semantic"] == 0.5
+
+
 def test_teacher_is_no_part_of_the_checkpoint_and_learns_nothing(tmp_path):
     model, history = train(tmp_path, config())
     assert not any("teacher" in key for key in model.state_dict())

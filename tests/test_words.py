@@ -7,8 +7,6 @@ import os
 import pickle
 import re
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -131,6 +129,11 @@ def test_lower_case_wins_wherever_it_stands(tmp_path: Path) -> None:
     (tmp_path / "g.txt").write_text("Cup 1 1\nCUP 2 2\ncup 3 3\nHot_Dog 4 4\nhotdog 5 5\n")
     np.testing.assert_array_equal(load_words(tmp_path / "g.txt", ["cup", "hot dog"], unit=False).vectors,
                                   [[3, 3], [5, 5]])
+
+
+def test_title_case_serves_before_capitals_as_a_name_and_as_a_word_of_one(tmp_path: Path) -> None:
+    (tmp_path / "g.txt").write_text("CUP 9 9\nCup 1 1\nHOT 2 3\nDOG 9 9\nDog 4 5\n")
+    np.testing.assert_array_equal(load_words(tmp_path / "g.txt", ["cup", "hot dog"], unit=False).vectors, [[1, 1], [3, 4]])
 
 
 def test_unit_length_scales_after_averaging(tmp_path: Path) -> None:
@@ -450,13 +453,12 @@ def test_pickles_are_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_pickled_dictionaries_become_tables(tmp_path: Path, protocol: int) -> None:
+def test_pickled_dictionaries_become_tables(tmp_path: Path, protocol: int, capsys, monkeypatch) -> None:
     content = {"palm_tree": np.array([[1, 2.5]], np.float32), "cup": np.array([3, 4.0]),
                "ant": [np.float32(5), 6]}
     (tmp_path / "old.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-    run = subprocess.run([sys.executable, "-m", "tcn.words", "old.pkl", "new.csv"], cwd=tmp_path,
-                         capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "new.csv: 3 rows\n", "")
+    monkeypatch.chdir(tmp_path)
+    assert words.main(["old.pkl", "new.csv"]) == 0 and tuple(capsys.readouterr()) == ("new.csv: 3 rows\n", "")
     got = load_words(tmp_path / "new.csv", ["cup", "palm tree", "ant"], unit=False)
     np.testing.assert_array_equal(got.vectors, [[3, 4], [1, 2.5], [5, 6]])
 
