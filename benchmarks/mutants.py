@@ -494,7 +494,6 @@ def run_all(folder: Path, only: Sequence[str], again: bool) -> int:
     from benchmarks.mutants_by_hand import EQUIVALENT
 
     folder.mkdir(parents=True, exist_ok=True)
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each child would load them anew
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in LIBRARIES:
