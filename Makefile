@@ -34,7 +34,7 @@ paper-on-a-laptop: setup
 	exit $$failed
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 speed: setup
 	$(BIN)/python benchmarks/speed/run.py $(ARGS)

@@ -50,6 +50,14 @@ def import_mlflow() -> Any:
     return mlflow
 
 
+def make_tables(store: Path) -> None:
+    """An SQLite file with MLflow's empty tables; takes some seconds."""
+    client = import_mlflow().MlflowClient(tracking_uri=address(store))
+    client.search_experiments(max_results=1)
+    with contextlib.suppress(AttributeError):  # its connections; none is in use
+        client._tracking_client.store.engine.dispose()
+
+
 class Mirror:
     """Result folders repeated in MLflow: an experiment per profile, a parent run per suite, a child per cell."""
 
@@ -91,10 +99,7 @@ class Mirror:
             return
         sweep(self.suite.output)
         partial = store.with_name(f"{STORE}.{os.getpid()}{PARTIAL}")
-        client = self.mlflow.MlflowClient(tracking_uri=address(partial))
-        client.search_experiments(max_results=1)
-        with contextlib.suppress(AttributeError):  # its connections; none is in use
-            client._tracking_client.store.engine.dispose()
+        make_tables(partial)
         os.replace(partial, store)
 
     def _experiment(self) -> str:

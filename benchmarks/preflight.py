@@ -212,6 +212,8 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
 def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: backbones.Backbone,
                      teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None) -> int:
     words, further = material.word_tensors(config)
+    if config.network.dim <= min(teacher[1].weight.shape):
+        config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
     ingredients = Ingredients(encoder, *teacher, words, len(material.split(cell.dataset, cell.split).seen), further)
     with torch.random.fork_rng(devices=[]):
         model = build_model(baselines.find(cell.variant).method, config, ingredients, device or torch.device("cpu"))

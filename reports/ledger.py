@@ -259,7 +259,7 @@ def _starts(suite: Suite, task: Task, metric: str) -> list[str]:
     starts = 0
     for cell in suite.cells_of(task, VARIANT):
         rows = _rows(suite, cell, "itq-start")
-        values = rows.loc[rows["arm"].str.startswith("start-") & (rows["metric"] == metric), "value"].dropna()
+        values = rows.loc[rows["arm"].astype(str).str.startswith("start-") & (rows["metric"] == metric), "value"].dropna()
         if len(values) > 1:
             spreads.append(float(values.std()))
             starts = len(values)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,23 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Call `run_all.py` in this process; returns status, standard output, standard error."""
-    from benchmarks import run_all
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store, as MLflow makes it: its tables take seconds, so tests copy them."""
+    from benchmarks.mirror import make_tables
 
+    store = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    make_tables(store)
+    return store
+
+
+@pytest.fixture
+def command(tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+            ) -> Callable[..., tuple[int, str, str]]:
+    """Call `run_all.py` in this process; returns status, standard output, standard error."""
+    from benchmarks import mirror, run_all
+
+    monkeypatch.setattr(mirror, "make_tables", lambda store: shutil.copyfile(tables, store))
     for name in ("TCN_DATA", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
 
@@ -48,6 +61,17 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return status, captured.out, captured.err
 
     return call
+
+
+_LONGEST = ("faults", "run_all", "digits", "reports", "launch", "preflight", "fuzz_results", "reproduce", "moved", "fuzz_folders",
+            "torture", "golden", "execution", "figures", "escaping")
+"""Test files that take longest, longest first: begun last, one of them would keep one process busy alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; everything else as it was."""
+    rank = {f"test_{name}": number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 # With several pytest-xdist workers each counts what it tried; the process that reports adds them up.
