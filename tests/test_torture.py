@@ -29,8 +29,8 @@ def test_the_undisturbed_suite_is_equal_to_itself_and_each_damage_is_found(grid,
     """The torture must be able to fail: what it calls lost is found where it is lost."""
     from benchmarks import run_all
 
-    assert run_all.main([*grid, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "a")]) == 0
-    assert run_all.main([*grid, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "b")]) == 0
+    assert run_all.main([*grid[:-1], "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "a")]) == 0
+    assert run_all.main([*grid[:-1], "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "b")]) == 0
     a, b = tmp_path / "a", tmp_path / "b"
     assert torture.compare(a, b) > 1000 and torture.count_runs(b) == 2
     torture.examine(b, {}, Count())

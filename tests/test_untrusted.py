@@ -375,7 +375,9 @@ CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subp
          "torch.hub.load", "torch.hub.load_state_dict_from_url", "pandas.read_pickle", "shutil.unpack_archive",
          "numpy.core.multiarray.fromstring", "code.interact", "runpy.run_path"}
 METHODS = {"get_state_dict", "extractall", "extract", "to_pickle", "read_pickle", "set_unsafe", "loads_pickle"}
-ALLOWED = {("tcn/words.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.words)"}
+ALLOWED = {("tcn/words.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.words)",
+           ("benchmarks/mutants.py", "compile"): "the project's own source with a fault in it",
+           ("benchmarks/mutants.py", "an address that everybody can reach"): "`::` between a test file and its test"}
 """What the scan may find, and why."""
 
 
