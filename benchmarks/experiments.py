@@ -33,7 +33,7 @@ class Cell:
     @property
     def task(self) -> str:
         """Data set and split, as the command line takes them: `sketchy/1`."""
-        return f"{self.dataset}/{self.split}"
+        return _names(self.dataset, self.split)[1]
 
     @property
     def trained(self) -> bool:

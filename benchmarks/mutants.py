@@ -23,7 +23,6 @@ import resource
 import select
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence

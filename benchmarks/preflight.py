@@ -122,7 +122,7 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
     for cell in cells:
         if not fetch and cell.dataset == "emoji" and not emoji.find_built(material.places.cache):
             continue
-        same_split = [one for one in cells if (one.dataset, one.split) == (cell.dataset, cell.split)]
+        same_split = [one for one in cells if one.task == cell.task]
         if checks.ask(lambda: material.split(cell.dataset, cell.split), same_split) is None:
             continue
         identity = checks.ask(lambda: material.identity(cell.config), [cell])
@@ -144,11 +144,13 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
     """
     cache, least, most = material.places.cache, 0, 0
     stores: dict[Path, tuple[pixels.Store, set[str]]] = {}
-    for cell in cells:
-        split = material.split(cell.dataset, cell.split)
-        store = pixels.store_of(split.data_digest, cell.config.data.stored_size, cache, cell.dataset)
+    # Lists of hundreds of thousands of files are gone through once, not for each cell.
+    for dataset, name, size, *reading in {(cell.dataset, cell.split, cell.config.data.stored_size, cell.config.data.transparent,
+                                           cell.config.data.exif): None for cell in cells}:
+        split = material.split(dataset, name)
+        store = pixels.store_of(split.data_digest, size, cache, dataset)
         wanted = stores.setdefault(store.folder, (store, set()))[1]
-        mark = pixels.Reading(cell.config.data.transparent, cell.config.data.exif).mark
+        mark = pixels.Reading(*reading).mark
         for files in split.lists().values():
             wanted.update(path + mark for path in files.paths)
     for store, wanted in stores.values():
@@ -181,7 +183,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
     def network(reader: Callable[..., Found], stopped: Sequence[Cell], *key: Any) -> Found | None:
         if (reader, *key) not in read:
             read[reader, *key] = checks.ask(lambda: reader(*key), stopped)
-        return copy.deepcopy(read[reader, *key])
+        return read[reader, *key]
 
     for cell in cells:
         net = cell.config.network
@@ -192,7 +194,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
         alike = [one for one in cells if one.config.network.backbone == net.backbone]
         teacher = network(backbones.build, alike, net.backbone, net.teacher_weights, places.teacher_weights)
         if (net.weights, places.weights) == (net.teacher_weights, places.teacher_weights):
-            encoder = copy.deepcopy(teacher and teacher[0])
+            encoder = teacher and teacher[0]
         else:
             encoder = network(backbones.encoder, alike, net.backbone, net.weights, places.weights)
         if encoder is None or teacher is None or cell.name not in known:
@@ -202,7 +204,9 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
         config = change(cell.config, {"seed": 0})
         key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
         if key not in built:
-            built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, encoder, teacher, device),
+            # A model takes over what it is built from.
+            built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, copy.deepcopy(encoder),
+                                                             copy.deepcopy(teacher), device),
                                     [one for one in cells if one.variant == cell.variant])
         if built[key] is not None:
             sizes[cell.name] = built[key]

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, Sequence
 
-
 EPILOG = """
 what runs
   Without a data root the laptop profile runs: real drawings by seven publishers (data set `emoji`), small network,
@@ -225,8 +224,8 @@ def _sync(options: argparse.Namespace) -> int:
     from tcn.config import InputError
 
     leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
-               "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads",
-               "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
+              "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads",
+              "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = (options.profile or "laptop") + ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
@@ -253,7 +252,6 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from benchmarks import preflight, prepared, provenance, reproduce
     from benchmarks.launch import duration
     from benchmarks.runner import Material, limit_threads
-    from tcn.config import InputError
     from tcn.files import writable
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides",

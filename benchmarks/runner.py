@@ -5,10 +5,10 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import threadpoolctl
@@ -44,6 +44,7 @@ from tcn.pixels import Pixels, Reading, decode, pack
 from tcn.seeding import numpy_stream
 from tcn.words import Words, load_words
 
+Made = TypeVar("Made")
 HEADLINE = ("released", "standard")
 """Rules that head the tables; the other four are recorded where all queries meet the whole gallery."""
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
@@ -83,21 +84,29 @@ class Material:
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        self._splits: dict[tuple[str, str], Split] = {}
+        self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, int, Reading], Pixels] = {}
-        self._words: dict[tuple[str, str, bool], Words] = {}
         self._listings: dict[str, datasets.Listings] = {}
-        self._imagenet_words: Words | None = None
+
+    def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once under `key`. An InputError is kept too and raised again, since finding it anew for every
+        cell may mean a download, or gigabytes to read."""
+        if key not in self._kept:
+            try:
+                self._kept[key] = make()
+            except InputError as error:
+                self._kept[key] = error
+        kept = self._kept[key]
+        if isinstance(kept, InputError):
+            raise InputError(str(kept)) from kept
+        return kept
 
     def split(self, dataset: str, name: str) -> Split:
         """The split's file lists; InputError saying precisely what is missing."""
-        key = dataset, name
-        if key not in self._splits:
-            p = self.places
-            self._splits[key] = datasets.load(dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress,
-                                              emoji_tarballs=p.emoji_tarballs, lists=p.lists,
-                                              listings=self._listings.setdefault(dataset, {}))
-        return self._splits[key]
+        p = self.places
+        return self._once(("split", dataset, name), lambda: datasets.load(
+            dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress, emoji_tarballs=p.emoji_tarballs,
+            lists=p.lists, listings=self._listings.setdefault(dataset, {})))
 
     def pixels(self, config: Config, role: str) -> Pixels:
         """Decoded images of one of the split's lists."""
@@ -113,21 +122,17 @@ class Material:
     def words(self, config: Config) -> Words:
         """Word vectors of the seen classes."""
         data = config.data
-        key = data.dataset, data.split, data.unit_words
-        if key not in self._words:
-            source = self.places.words or (EMOJI_WORDS if data.dataset == "emoji" else None)
-            if source is None:
-                raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
-                                 f"GloVe text, or a table made with benchmarks/make_words.py)")
-            self._words[key] = load_words(source, self.split(data.dataset, data.split).seen, unit=data.unit_words)
-        return self._words[key]
+        source = self.places.words or (EMOJI_WORDS if data.dataset == "emoji" else None)
+        if source is None:
+            raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
+                             f"GloVe text, or a table made with benchmarks/make_words.py)")
+        return self._once(("words", data.dataset, data.split, data.unit_words), lambda: load_words(
+            source, self.split(data.dataset, data.split).seen, unit=data.unit_words))
 
     def imagenet_words(self, config: Config) -> Words:
         """Word vectors of ImageNet's 1,000 classes, from the source that gave the seen classes'."""
-        if self._imagenet_words is None:
-            source = self.places.words or IMAGENET_WORDS
-            self._imagenet_words = load_words(source, backbones.imagenet_names(), unit=True)
-        return self._imagenet_words
+        return self._once("ImageNet's words", lambda: load_words(self.places.words or IMAGENET_WORDS, backbones.imagenet_names(),
+                                                                 unit=True))
 
     def words_digest(self, config: Config) -> str | None:
         """Digest of all word vectors that a run reads; None where it reads none."""

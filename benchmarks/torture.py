@@ -105,7 +105,7 @@ def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = Non
         os.dup2(out, 2)
         # Whoever calls this may have put something of their own in their place.
         sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-        from benchmarks import prepared, run_all
+        from benchmarks import prepared, run_all  # noqa: F401 - what run_all imports as it runs is there before writes are counted
 
         if at is not None or counter is not None:
             _count_writes(at, after, counter)
@@ -405,9 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--" in given:
         grid, given = given[given.index("--") + 1:], given[:given.index("--")]
     options = parser.parse_args(given)
-    from benchmarks import provenance
-
-    from benchmarks import prepared, run_all
+    from benchmarks import prepared, provenance, run_all
     from tcn.config import InputError
     from tcn.files import writable
 

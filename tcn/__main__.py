@@ -387,6 +387,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         result = _scored(arrays, args)
     except InputError as error:
         raise InputError(f"{args.features}: {_as_options(str(error))}") from error
+    # Of what the file holds: codes that --itq makes of it fall together without being one photo.
     copies = 0 if "gallery_group" in arrays else metrics.identical_rows(arrays["gallery"])
     if args.json and copies:
         _tell(f"note: {args.features}: {_identical(copies)}")

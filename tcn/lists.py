@@ -174,14 +174,6 @@ def _label(written: str, where: str, place: str) -> int:
     return int(written)
 
 
-def _label(text: str, where: str, place: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{where}: label '{_short(text)}'{place} is no number")
-    if len(text) > _LABEL_DIGITS:
-        raise InputError(f"{where}: label {_short(text)} is too large; labels count classes from 0")
-    return int(text)
-
-
 def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -140,12 +140,6 @@ def _chained(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def _chained(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
-    yield head
-    while block := stream.read(_BLOCK):
-        yield block
-
-
 def _read_text(blocks: Iterator[bytes], end: bytes, source: Path, wanted: Wanted, width: int, count: int | None) -> int:
     number = words = 0
     for lines in text.lines(blocks, end, source):

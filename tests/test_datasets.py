@@ -20,6 +20,7 @@ from trees import (
     SKETCHY_ORIGINALS,
     SKETCHY_SKETCHES,
     make_emoji,
+    make_listed,
     make_lists,
     make_tree,
 )
@@ -505,10 +506,7 @@ def test_a_missing_list_is_named(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """TU-Berlin (three sketches, two photos a class) and its lists beside it, in `checkout`; read only."""
-    root = tmp_path_factory.mktemp("listed") / "data"
-    base = make_tree(root, "tuberlin", sketches=3, photos=2, size=2)
-    make_lists(base, "tuberlin", where=root.parent / "checkout" / "dataset" / "TUBerlin" / "zeroshot")
-    return root
+    return make_listed(tmp_path_factory.mktemp("listed"), "tuberlin", "dataset")
 
 
 def _copy(small: Path, to: Path) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trees import SKETCHY_EXTENDED, SKETCHY_SKETCHES, make_lists, make_tree, split_table
+from trees import SKETCHY_EXTENDED, SKETCHY_SKETCHES, make_listed, make_lists, make_tree, split_table
 
 from tcn import datasets, doctor
 from tcn import lists as list_files
@@ -90,10 +90,7 @@ QUICKDRAW = {"sketch_train.txt": "sketch_filelist_train.txt", "sketch_test.txt":
 @pytest.fixture(scope="module")
 def quickdraw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """QuickDraw (three sketches, two photos a class), and its lists beside it in `checkout/datasets`; read only."""
-    root = tmp_path_factory.mktemp("quickdraw") / "data"
-    base = make_tree(root, "quickdraw", sketches=3, photos=2, size=2)
-    make_lists(base, "quickdraw", where=root.parent / "checkout" / "datasets" / "QuickDraw" / "zeroshot")
-    return root
+    return make_listed(tmp_path_factory.mktemp("quickdraw"), "quickdraw", "datasets")
 
 
 @pytest.fixture(scope="module")

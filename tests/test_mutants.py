@@ -1,7 +1,6 @@
 """The mutation run: faults by hand stand where they say, operators plant what they say, and a run tells killed from survived."""
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys

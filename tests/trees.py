@@ -107,6 +107,14 @@ def make_lists(base: Path, dataset: str, split: str = "1", where: Path | None = 
     return out
 
 
+def make_listed(root: Path, dataset: str, datasets_folder: str) -> Path:
+    """`dataset` (three sketches and two photos a class) in `root`/data, which is returned, and its lists beside it, in a
+    checkout that keeps its data sets in `datasets_folder`."""
+    base = make_tree(root / "data", dataset, sketches=3, photos=2, size=2)
+    make_lists(base, dataset, where=root / "checkout" / datasets_folder / FOLDER[dataset] / "zeroshot")
+    return root / "data"
+
+
 DRAWINGS = ("emojione-monotone", "fluent", "openmoji")
 PICTURES = ("emojione-v1", "fxemoji", "noto", "noto-v1", "twemoji")
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from benchmarks.speed.reference_training import norms_one_by_one
