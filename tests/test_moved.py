@@ -13,7 +13,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from small_suite import ONE, light
+from small_suite import ONE, common
 
 from benchmarks import moved, run_all
 from tcn.config import InputError
@@ -27,7 +27,7 @@ RECORDED = {"suite.json": {"command"}, "provenance.json": {"command"}}
 def made(place):
     """An output folder with a floor, in a folder whose name has a space and per cent signs."""
     output = place / "first place" / "50%41 of it"
-    assert run_all.main([*light(place), *ONE, "--variants", "floor-svd", "--output", str(output)]) == 0
+    assert run_all.main([*common(place), *ONE, "--variants", "floor-svd", "--output", str(output)]) == 0
     return output
 
 
@@ -103,7 +103,7 @@ def test_a_sync_or_another_call_mends_it_too(made, sent, place, tmp_path, comman
     again = sent.with_name("again")
     sent.rename(again)
     forget()
-    status, out, _ = command(*light(place), *ONE, "--variants", "floor-svd", "--output", str(again))
+    status, out, _ = command(*common(place), *ONE, "--variants", "floor-svd", "--output", str(again))
     assert status == 0 and "1 already finished" in out
     assert artifacts(again, tmp_path).keys() >= before.keys()
     assert not sent.exists() and not made.exists(), "nothing was written where it was"

@@ -101,7 +101,7 @@ def test_mlflow_holds_the_same(finished):
     assert all(r.info.status == "FINISHED" for r in runs)
     tcn = next(r for r in children if r.data.tags["variant"] == "tcn")
     folder = cells(finished)["quickdraw-1__tcn__seed3"]
-    assert tcn.data.params["losses.sharing"] == "1000.0" and tcn.data.params["network.backbone"] == "resnet18"
+    assert tcn.data.params["losses.sharing"] == "1000.0" and tcn.data.params["network.backbone"] == "test_resnet"
     steps = list(csv.DictReader(open(folder / "steps.csv")))
     history = client.get_metric_history(tcn.info.run_id, "step/class_sketch")
     assert [m.step for m in history] == [int(r["step"]) for r in steps]

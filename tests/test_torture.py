@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_suite import LIGHT, ONE, places
+from small_suite import ONE, SMALL, places
 
 from benchmarks import torture
 from benchmarks.torture import Count, Lost
@@ -13,7 +13,7 @@ from benchmarks.torture import Count, Lost
 
 @pytest.fixture(scope="module")
 def grid(place) -> list[str]:
-    return [*places(place, False), "--quick", "--threads", "1", *ONE, "--variants", "floor-svd", "tcn", *LIGHT,
+    return [*places(place), "--quick", "--threads", "1", *ONE, "--variants", "floor-svd", "tcn", *SMALL,
             "training.epochs=3"]
 
 
