@@ -10,7 +10,7 @@ from typing import Any
 
 from baselines import controls, metric_learning, sake
 from tcn.config import PARTS, InputError
-from tcn.method import TCN, Method
+from tcn.train.method import TCN, Method
 
 
 @dataclass(frozen=True)

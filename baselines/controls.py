@@ -11,9 +11,9 @@ import functools
 from torch import Tensor, nn
 
 from tcn.config import Config
-from tcn.coupling import BATCH_NORMS
-from tcn.losses import sharing_norms
-from tcn.method import Ingredients, Method, TcnModel, tcn_losses
+from tcn.model.coupling import BATCH_NORMS
+from tcn.train.losses import sharing_norms
+from tcn.train.method import Ingredients, Method, TcnModel, tcn_losses
 
 
 def frozen_convolutions(config: Config, ingredients: Ingredients) -> TcnModel:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tcn.config import InputError, Range, Rate, Side, Weight, check_fields
-from tcn.losses import sharing_norms
 from tcn.seeding import borrowed, stream_seed
+from tcn.train.losses import sharing_norms
 
 DIGITS = 10
 METHODS = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",

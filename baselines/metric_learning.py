@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tcn.batches import PairBatch
 from tcn.config import Config, InputError, Modality
-from tcn.losses import anchor_distances, classification
-from tcn.method import LossTerms, Method, TcnModel
+from tcn.data.pairs import PairBatch
+from tcn.train.losses import anchor_distances, classification
+from tcn.train.method import LossTerms, Method, TcnModel
 
 SIAMESE_MARGIN = 1.0
 """Distance of unit vectors from which a pair of different classes costs nothing, where `losses.margin` says nothing."""

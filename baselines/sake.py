@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tcn.backbones import Backbone
-from tcn.batches import PairBatch
 from tcn.config import Config, InputError, Modality, wholly_shared
-from tcn.features import evaluating
-from tcn.losses import classification, distillation
-from tcn.method import Ingredients, LossTerms, Method, TcnModel
+from tcn.data.pairs import PairBatch
+from tcn.model.backbones import Backbone
+from tcn.scoring.features import evaluating
 from tcn.seeding import borrowed, stream_seed
+from tcn.train.losses import classification, distillation
+from tcn.train.method import Ingredients, LossTerms, Method, TcnModel
 
 SIMILARITY_WEIGHT = 0.3
 """Weight of the similarity beside the teacher's logits (released code)."""

@@ -1,0 +1,20 @@
+"""Experiments with the method: what runs, where, what stays of it, and how fast it is.
+
+In the order of a run's life; each file imports only files and rooms listed above it.
+
+experiments  profiles and variants -> the cells of a plan
+interrupts   Ctrl-C and the signals that end a call in order
+provenance   which code, packages and machine a number comes from
+store        a cell's folder: whole files, checksums, states
+moved        results folders that lie elsewhere than they were made
+mirror       the same results in MLflow (the only import of mlflow)
+runner       the life of a cell: material, training, scoring, artefacts
+preflight    what a plan needs, checked before anything runs
+prepared     command line -> checked plan
+reproduce    one recorded run again, compared number by number
+launch       where cells run: worker processes, Ray, their cost
+extension    domain adaptation on digits
+run_all      the command
+tools        makers of committed data, searches, fault injection
+speed        every hot path beside a plain reference
+"""

@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.moved import STORE, address, artifact_root, set_addresses
 from benchmarks.store import LOCK, CellFolder, Suite, count, read_json, read_rows, word, write_json
 from tcn.config import InputError, flatten, to_dict
-from tcn.files import PARTIAL, Held, holder, sweep
+from tcn.files.atomic import PARTIAL, sweep
+from tcn.files.locks import Held, holder
 
 # Set before mlflow is imported. No usage data leaves the machine; and a server that is gone must not hold up training: the
 # defaults would try for minutes at every call.

@@ -22,10 +22,11 @@ import baselines
 from benchmarks.experiments import Cell
 from benchmarks.runner import Material, build_model, lacks_ledger
 from benchmarks.store import CellFolder
-from tcn import backbones, emoji, pixels
 from tcn.config import Config, InputError, change
-from tcn.files import amount, complain, existing_parent, writable
-from tcn.method import Ingredients
+from tcn.data import emoji, pixels
+from tcn.files.atomic import amount, complain, existing_parent, writable
+from tcn.model import backbones
+from tcn.train.method import Ingredients
 
 Found = TypeVar("Found")
 TRACKING = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")

@@ -18,8 +18,9 @@ from benchmarks import experiments, preflight, provenance
 from benchmarks.experiments import Cell
 from benchmarks.runner import Material, Places, limit_threads
 from benchmarks.store import CellFolder, Suite
-from tcn import backbones, datasets
 from tcn.config import InputError
+from tcn.data import datasets
+from tcn.model import backbones
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tcn.config import InputError
-from tcn.files import write_bytes
+from tcn.files.atomic import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mlflow", "pillow", "resvg-py",
@@ -25,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "
 
 def check_checkout(script: Path) -> None:
     """InputError where a script lies in another checkout than the package that Python imports: its code would not run."""
-    here = script.resolve().parent.parent
+    here = next(folder.parent for folder in script.resolve().parents if folder.name == "benchmarks")
     if here != ROOT:
         raise InputError(f"{script.name} lies in {here}, but Python imports the project from {ROOT} (an installation of that "
                          f"checkout); use the environment of this one (make setup), or set PYTHONPATH={here}")

@@ -19,11 +19,11 @@ import torch
 from baselines import VARIANTS
 from benchmarks import provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import Material, run_cell
 from benchmarks.mirror import Mirror
+from benchmarks.runner import Material, run_cell
 from benchmarks.store import CellFolder, Suite, damaged, read_config, read_json, read_rows, write_json
-from tcn import checkpoints
 from tcn.config import InputError
+from tcn.train import checkpoints
 
 FOLDER = "reproductions"
 ELSEWHERE = 0.04

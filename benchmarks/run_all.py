@@ -141,7 +141,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     from benchmarks import provenance
     from tcn.config import InputError
-    from tcn.execution import keep_memory, same_products
+    from tcn.model.execution import keep_memory, same_products
 
     keep_memory()
     same_products()
@@ -156,7 +156,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from benchmarks import prepared, provenance
-    from benchmarks.launch import run_cells
+    from benchmarks.launch.driver import run_cells
     from benchmarks.mirror import Mirror
     from benchmarks.store import Suite
 
@@ -175,8 +175,8 @@ def _run(options: argparse.Namespace) -> int:
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(device)}, results in {output}")
 
-    from reports.reading import ReportError
-    from reports.render import headline_text
+    from reports.read.files import ReportError
+    from reports.render.command import headline_text
 
     if launched:
         threads = launched.share.threads
@@ -250,9 +250,9 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     import torch
 
     from benchmarks import preflight, prepared, provenance, reproduce
-    from benchmarks.launch import duration
+    from benchmarks.launch.driver import duration
     from benchmarks.runner import Material, limit_threads
-    from tcn.files import writable
+    from tcn.files.atomic import writable
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides",
                        "quick", "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell",
@@ -276,7 +276,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     print(f"{result.text()}\n  took {duration(time.perf_counter() - started)}; written to "
           f"{original.suite / reproduce.FOLDER / (original.folder.name + '.json')}")
     if not options.no_report:
-        from reports.render import render
+        from reports.render.command import render
 
         print(f"report: {render(original.suite, original.suite / 'report')}")
     return 0 if result.agrees else 1
@@ -286,9 +286,9 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
     """Render the report; a failure there is one of the call's failures, and costs no result."""
     import traceback
 
-    from benchmarks.launch import duration
-    from reports.reading import ReportError
-    from reports.render import render
+    from benchmarks.launch.driver import duration
+    from reports.read.files import ReportError
+    from reports.render.command import render
 
     started = time.perf_counter()
     try:
@@ -312,7 +312,7 @@ def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, 
     Cells that another call works on are left to it, and looked at again when the others are done.
     """
     from benchmarks import interrupts
-    from benchmarks.launch import duration
+    from benchmarks.launch.driver import duration
     from benchmarks.runner import lacks_ledger
 
     trained = skipped = 0
@@ -365,17 +365,17 @@ def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
     """The workers asked for; InputError where they can't be had."""
     import torch
 
-    from benchmarks import launch
+    from benchmarks.launch import driver
 
     wishes = {name: getattr(options, name) for name in ("workers", "threads", "cells_per_gpu", "cpus_per_cell")}
     if options.launcher == "ray":
-        from benchmarks.launch_ray import RayLauncher
+        from benchmarks.launch.cluster import RayLauncher
 
         return RayLauncher(options.device, options.ray_address, **wishes)
     every = device.type == "cuda" and device.index is None
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
-    share = launch.share(launch.cores(), len(devices) if device.type == "cuda" else 0, **wishes)
-    return launch.Processes(devices, share, output / "workers")
+    share = driver.share(driver.cores(), len(devices) if device.type == "cuda" else 0, **wishes)
+    return driver.Processes(devices, share, output / "workers")
 
 
 def _cells(number: int) -> str:
@@ -384,12 +384,12 @@ def _cells(number: int) -> str:
 
 def _dry_run(call: Any, force: bool) -> None:
     """Print what each cell feeds and costs, and what disk and memory all of it needs."""
-    from benchmarks import launch_cost
-    from benchmarks.calibration import Calibration
+    from benchmarks.launch import cost
+    from benchmarks.launch.calibration import Calibration
 
     calibration = Calibration(call.material.places.cache, call.device, force,
                               lambda line: print(line, file=sys.stderr, flush=True))
-    result = launch_cost.estimate(call.cells, call.output, call.material, calibration, call.missing)
+    result = cost.estimate(call.cells, call.output, call.material, calibration, call.missing)
     print(result.table().to_string(index=False, justify="left", max_colwidth=90))
     print("\n" + "\n".join(result.lines))
 

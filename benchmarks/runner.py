@@ -31,18 +31,22 @@ from benchmarks.store import (
     write_json,
     write_table,
 )
-from tcn import backbones, checkpoints, codes, datasets, doctor, metrics, training
-from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change, identity
-from tcn.datasets import Files, Split
-from tcn.distances import Distances
-from tcn.execution import place
-from tcn.files import Held, StorageError, complain, write_bytes
-from tcn.features import Components, Standardiser, extract, singular_values, unit
-from tcn.method import Ingredients, Method
-from tcn.pixels import Pixels, Reading, decode, pack
+from tcn.data import datasets, doctor
+from tcn.data.datasets import Files, Split
+from tcn.data.pairs import PairSource
+from tcn.data.pixels import Pixels, Reading, decode, pack
+from tcn.data.words import Words, load_words
+from tcn.files.atomic import StorageError, complain, write_bytes
+from tcn.files.locks import Held
+from tcn.model import backbones
+from tcn.model.execution import place
+from tcn.scoring import codes, metrics
+from tcn.scoring.features import Components, Standardiser, extract, singular_values, unit
 from tcn.seeding import numpy_stream
-from tcn.words import Words, load_words
+from tcn.train import checkpoints, loop
+from tcn.train.distances import Distances
+from tcn.train.method import Ingredients, Method
 
 Made = TypeVar("Made")
 HEADLINE = ("released", "standard")
@@ -250,7 +254,7 @@ def _attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror 
     except Exception as error:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what a failed cell held is the next one's
-        return Failure(_reason(error, device), isinstance(error, (InputError, training.Diverged)))
+        return Failure(_reason(error, device), isinstance(error, (InputError, loop.Diverged)))
     return None
 
 
@@ -304,7 +308,7 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
             folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
                              max(folder.epochs_done, checkpoints.epochs(folder.path)))
             return
-        if isinstance(error, training.Diverged):
+        if isinstance(error, loop.Diverged):
             _write_history(folder, error.history)
             write_json(folder.path / "diverged.json", {
                 "reason": str(error), "epoch": error.epoch, "step": error.step,
@@ -319,7 +323,7 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
 
 def _reason(error: BaseException, device: torch.device) -> str:
     """What to tell the user about an error."""
-    if isinstance(error, (InputError, training.Diverged)):
+    if isinstance(error, (InputError, loop.Diverged)):
         return str(error)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
@@ -353,7 +357,7 @@ def _earlier(folder: CellFolder) -> float:
         return 0.0
 
 
-def _write_history(folder: CellFolder, history: training.History) -> None:
+def _write_history(folder: CellFolder, history: loop.History) -> None:
     write_table(folder.path / "history.csv", history.epochs, EPOCH_TERMS)
     write_table(folder.path / "steps.csv", history.steps, STEP_TERMS)
 
@@ -379,7 +383,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
         distances = Distances(model.encoders, config.training.epochs * source.steps)
 
-        def note(history: training.History) -> None:
+        def note(history: loop.History) -> None:
             _write_history(folder, history)
             _write_arrays(folder.path / "distances.npz", distances.arrays())
             folder.set_state("running", None, int(history.epochs[-1]["epoch"]), history.best_epoch)
@@ -387,7 +391,7 @@ def _train_and_score(cell: Cell, folder: CellFolder, material: Material, device:
             view.history(history.epochs, history.steps)
             interrupts.check()
 
-        history = training.fit(method, model, source, validation_data(material, config), config, folder.path, device, label,
+        history = loop.fit(method, model, source, validation_data(material, config), config, folder.path, device, label,
                                material.places.progress, note, distances)
         best_epoch = history.best_epoch
         record |= {"selected_by": {"validation_map": "validation mAP@all", "seen_accuracy": "seen-class accuracy"}[
@@ -411,14 +415,14 @@ def _weights_note(config: Config, name: str) -> str:
     return backbones.SOURCES[config.network.backbone].origin if setting == "imagenet" else setting
 
 
-def validation_data(material: Material, config: Config) -> training.ValidationData:
+def validation_data(material: Material, config: Config) -> loop.ValidationData:
     """What settings and epochs may be chosen by: held-out sketches of seen classes, and validation classes."""
     split = material.split(config.data.dataset, config.data.split)
 
     def some(role: str) -> Pixels | None:
         return material.pixels(config, role) if len(getattr(split, role).paths) else None
 
-    return training.ValidationData(some("heldout_sketches"), some("validation_sketches"), some("validation_photos"))
+    return loop.ValidationData(some("heldout_sketches"), some("validation_sketches"), some("validation_photos"))
 
 
 def score_cell(config: Config, split: Split, model: torch.nn.Module, material: Material, device: torch.device,

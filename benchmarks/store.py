@@ -20,9 +20,10 @@ import numpy as np
 
 from baselines import ledger, method_named
 from benchmarks.experiments import Cell
-from tcn import checkpoints
 from tcn.config import InputError, from_dict, to_dict
-from tcn.files import Held, complain, holder, lock, sweep, writable, write_bytes
+from tcn.files.atomic import complain, sweep, writable, write_bytes
+from tcn.files.locks import Held, holder, lock
+from tcn.train import checkpoints
 
 STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total")
 EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo", "distillation", "sharing",
@@ -176,7 +177,7 @@ class CellFolder:
 
     @contextlib.contextmanager
     def claim(self, about: str, seconds: float = 0.5) -> Iterator[None]:
-        """Be the only one who works on this cell. Raises tcn.files.Held, which says who does, after waiting so long (half a
+        """Be the only one who works on this cell. Raises tcn.files.locks.Held, which says who does, after waiting so long (half a
         second: somebody may only have looked)."""
         with lock(self.path / LOCK, about, seconds):
             for folder in (self.path, self.path / "examples"):

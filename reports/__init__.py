@@ -1,10 +1,14 @@
 """From result folders to a report: tables, figures, one self-contained HTML file, Markdown and LaTeX.
 
-In reading order: `escaping` (text fit to show), `reading` (files -> checked contents), `results` (folders -> checked cells),
-`paper` (names, published facts, what each table needs), `verdicts` (sentences that follow from the numbers), `uncertainty`
-(intervals and tests on arrays), `tables`, `ablations`, `protocols`, `ledger`, `extension` (tables by subject), `claims` (the
-paper's claims, judged), `figure_kinds`, `figure_data`, `feature_data` (tidy frames), `figure_style`, `figures`,
-`feature_figures` (frames -> drawings), `provenance`, `lint`, `story` (what is told, in which order), `page` (HTML), `documents`
-and `latex` (Markdown, LaTeX), `writing` (whole files or none), `render` (the command). Nothing here imports torch, MLflow or
-the method itself.
+In reading order; each file and room imports only those listed above it. Nothing here imports torch, MLflow or the method.
+
+read          files -> checked contents -> the cells of a suite
+writing       whole files or none
+paper         names, published facts, and what each of the paper's tables needs
+lint          published numbers that contradict their own rules
+figure_kinds  names and order of the figures
+stats         intervals, tests, and sentences that follow from the numbers
+tables        tables by subject; the paper's claims, judged
+figures       tidy frames and their drawings
+render        what is told in which order, and the files it is written to
 """

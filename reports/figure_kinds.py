@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from reports import paper
-from reports.escaping import visible
-from reports.results import Score, Suite, Task
+from reports.read.escaping import visible
+from reports.read.suite import Score, Suite, Task
 
 KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
          "class_precision", "dimensions", "sharing_weight", "coupling", "ledger_bars", "publishers", "intervals")

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports import paper
-from reports.escaping import shortened
 from reports.paper import Published
-from reports.results import ReportError
+from reports.read.escaping import shortened
+from reports.read.suite import ReportError
 
 KINDS = {"proof": "Proofs: not every number of these rows can be right as labelled",
          "hint": "Hints: unusual or incomplete, worth a look at the source"}
@@ -63,7 +63,7 @@ GALLERIES = {
     ("tuberlin", "220/30"): Gallery(401, "trombone", 2922, 401),
     ("quickdraw", "80/30"): Gallery(1304, "campfire", 2726, 1304),
 }
-"""(data set, split) -> sizes, counted in the released image lists, as tcn/splits/*.yaml keeps them by class."""
+"""(data set, split) -> sizes, counted in the released image lists, as tcn/data/splits/*.yaml keeps them by class."""
 KNOWN = {**dict.fromkeys(GALLERIES, re.compile(r"(mAP|Prec)@(all|[1-9]\d*)")),
          ("mnist->mnist-m", ""): re.compile("accuracy on the target")}
 """(data set, split) -> metrics known for it."""

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from reports.escaping import shortened
-from reports.results import ReportError, Suite, Task, setting
+from reports.read.escaping import shortened
+from reports.read.suite import ReportError, Suite, Task, setting
 
 PUBLISHED_FILE = Path(__file__).with_name("published.csv")
 PUBLISHED_COLUMNS = ("method", "dimension", "features", "dataset", "split", "metric", "value", "source")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from reports.reading import ReportError
+from reports.read.files import ReportError
 
 try:
     import fcntl

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.speed.reference_training import batch_hard, distilled, mixed, norms_one_by_one
-from tcn.backbones import Backbone, Classifier
 from tcn.config import PARTS, Config
+from tcn.model.backbones import Backbone, Classifier
 
 WIDTHS, KERNELS, STRIDES = (5, 6, 6, 8), (3, 3, 3, 5), (2, 2, 2, 1)
 FEATURES = 7

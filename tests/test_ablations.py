@@ -19,9 +19,12 @@ from result_folders import (
 )
 
 import baselines
-from reports import ablations, paper, story, tables, verdicts
-from reports.results import Score, Suite, Task, read_suite
-from reports.tables import Row, Table
+from reports import paper
+from reports.read.suite import Score, Suite, Task, read_suite
+from reports.render import story
+from reports.stats import verdicts
+from reports.tables import ablations, comparison
+from reports.tables.comparison import Row, Table
 
 EMOJI = Task("emoji", "fixed")
 
@@ -165,7 +168,7 @@ def test_dimensions_hold_real_and_binary_under_both_rules(suite):
                 for metric in ("mAP@all", "Prec@R"):
                     assert found.entries[at(table, f"{metric}, {rule}")].value == pytest.approx(
                         made_up(f"tcn-dim-{dimension}", 0, metric, rule, kind))
-    names = [r.entries[0].text for r in tables.comparison(suite, EMOJI).rows]
+    names = [r.entries[0].text for r in comparison.comparison(suite, EMOJI).rows]
     assert names.count("TCN, 512 dimensions") == 2 and not any("256" in name for name in names)
 
 
@@ -213,7 +216,7 @@ def test_tables_of_a_paper_data_set_say_what_is_missing_and_how_to_get_it(tmp_pa
     assert row(ablations.dimensions(suite, task), "512 dimensions").entries[1].text == "not measured"
     rows = {r.entries[0].text: r.entries[3].text for r in ablations.not_measured(suite, task).rows}
     assert "Dimensions" not in rows and "--profile paper --datasets sketchy --variants coupling" in rows["What is coupled"]
-    wide = row(tables.comparison(suite, task), "TCN, 512 dimensions", "Real-valued features")
+    wide = row(comparison.comparison(suite, task), "TCN, 512 dimensions", "Real-valued features")
     assert wide.entries[2].text == "not measured"
 
 
@@ -244,4 +247,4 @@ def test_time_adds_up_what_the_runs_say(suite):
     assert main.entries[runs].value == 9 and main.entries[training].value == 9 * 754.0
     assert main.entries[at(table, "Seeds")].text == "s0–2"
     assert sum(r.entries[runs].value for r in table.rows if r.kind == "data") == len(suite.cells)
-    assert tables.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)
+    assert comparison.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)

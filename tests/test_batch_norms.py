@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from tcn import backbones
-from tcn.batch_norms import TwoPassBatchNorm2d, TwoPassBatchNormAct2d, sum_in_two_passes
 from tcn.config import REFERENCE, Execution
-from tcn.execution import place
-from tcn.images import to_network
+from tcn.data.augment import to_network
+from tcn.model import backbones
+from tcn.model.batch_norms import TwoPassBatchNorm2d, TwoPassBatchNormAct2d, sum_in_two_passes
+from tcn.model.execution import place
 
 
 def drawings(number: int, size: int) -> torch.Tensor:

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import calibration, experiments, launch_cost, provenance, run_all, runner
-from benchmarks.calibration import Calibration, Rate, ScoringShape, scoring_shape, training_shape
-from benchmarks.launch_cost import Sizes
+from benchmarks import experiments, provenance, run_all, runner
+from benchmarks.launch import calibration
+from benchmarks.launch import cost as launch_cost
+from benchmarks.launch.calibration import Calibration, Rate, ScoringShape, scoring_shape, training_shape
+from benchmarks.launch.cost import Sizes
 from benchmarks.store import CellFolder, write_json, write_table
 from tcn.config import to_dict
-from tcn.pixels import decode
+from tcn.data.pixels import decode
 
 SMALL = {"network.backbone": "resnet18", "network.dim": 8, "data.image_size": 32, "data.stored_size": 32,
          "losses.semantic": 0.0}

@@ -9,11 +9,12 @@ import pytest
 import torch
 from test_training import config, setup, strip, train
 
-from tcn import checkpoints, files, training
-from tcn.batches import PairSource
-from tcn.checkpoints import Damaged, host_copy, keep, last, load, save
 from tcn.config import InputError
-from tcn.files import StorageError
+from tcn.data.pairs import PairSource
+from tcn.files import atomic
+from tcn.files.atomic import StorageError
+from tcn.train import checkpoints, loop
+from tcn.train.checkpoints import Damaged, host_copy, keep, last, load, save
 
 STATE = {"epoch": 1, "model": {"a": torch.arange(6.0).view(2, 3)}, "history": {"best": 0.25}}
 
@@ -145,7 +146,7 @@ def test_missing_checkpoint_is_named(tmp_path):
 
 
 def test_no_room_is_said_before_the_first_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StorageError, match="no room for this run's checkpoints: .* MB are needed"):
         train(tmp_path, config())
     assert not list(tmp_path.glob("epoch-*"))
@@ -172,8 +173,8 @@ def test_where_a_third_file_has_no_room_the_oldest_goes_first(tmp_path, monkeypa
 
 def test_a_full_disk_is_no_traceback_of_torch_s(tmp_path):
     """A limit on file size stands for the full disk; torch hides what the system said behind an error of its own."""
-    code = ("import resource, signal, sys, torch; from pathlib import Path; from tcn.checkpoints import save\n"
-            "from tcn.files import StorageError\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code = ("import resource, signal, sys, torch; from pathlib import Path; from tcn.train.checkpoints import save\n"
+            "from tcn.files.atomic import StorageError\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
             "try:\n    save({'a': torch.zeros(1_000_000)}, Path(sys.argv[1]))\n"
             "except StorageError as error:\n    print(error)")
@@ -183,7 +184,7 @@ def test_a_full_disk_is_no_traceback_of_torch_s(tmp_path):
 
 
 def test_history_reaches_to_the_step_before_a_divergence(tmp_path):
-    with pytest.raises(training.Diverged) as stopped:
+    with pytest.raises(loop.Diverged) as stopped:
         train(tmp_path, config(**{"training.encoder_rate": 1e30, "training.head_rate": 1e30}))
     steps = stopped.value.history.steps
     assert [row["step"] for row in steps] == list(range(1, stopped.value.step)) and stopped.value.values

@@ -14,8 +14,10 @@ import result_folders
 import scipy.stats
 from result_folders import made_up, write_cell, write_suite
 
-from reports import claims, extension, paper, uncertainty
-from reports.results import Score, Task, read_suite
+from reports import paper
+from reports.read.suite import Score, Task, read_suite
+from reports.stats import uncertainty
+from reports.tables import claims, extension
 
 EMOJI = Task("emoji", "fixed")
 SKETCHY = Task("sketchy", "1")

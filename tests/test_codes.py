@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes, polar
 from scipy.stats import ortho_group
 
-from tcn import codes
-from tcn.codes import binary_codes, itq
 from tcn.config import InputError
+from tcn.scoring import codes
+from tcn.scoring.codes import binary_codes, itq
 
 WIDTH = 12
 

@@ -12,8 +12,10 @@ import yaml
 from packaging.requirements import Requirement
 
 from benchmarks import experiments
-from tcn import backbones, codes, datasets, metrics, pixels
 from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
+from tcn.data import datasets, pixels
+from tcn.model import backbones
+from tcn.scoring import codes, metrics
 from tcn.seeding import numpy_stream, stream_seed, torch_stream
 
 ROOT = Path(__file__).parent.parent

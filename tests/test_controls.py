@@ -10,11 +10,11 @@ from torch import nn
 
 import baselines
 from baselines import controls
-from tcn import training
 from tcn.config import PARTS, Coupling, InputError
-from tcn.coupling import CoupledEncoders
-from tcn.distances import FIRST_STEPS, READINGS, Distances
-from tcn.training import ValidationData
+from tcn.model.coupling import CoupledEncoders
+from tcn.train import loop
+from tcn.train.distances import FIRST_STEPS, READINGS, Distances
+from tcn.train.loop import ValidationData
 
 
 def train(tmp_path, name: str, epochs: int = 2, **settings):
@@ -26,7 +26,7 @@ def train(tmp_path, name: str, epochs: int = 2, **settings):
     start = {key: value.clone() for key, value in model.encoders.state_dict().items()}
     distances = Distances(model.encoders, epochs * source.steps)
     tmp_path.mkdir(parents=True, exist_ok=True)
-    history = training.fit(variant.method, model, source, validation, resolved, tmp_path, CPU, progress=False,
+    history = loop.fit(variant.method, model, source, validation, resolved, tmp_path, CPU, progress=False,
                            distances=distances)
     return model, start, history, distances
 
@@ -144,11 +144,11 @@ def test_distances_of_a_resumed_run_equal_those_of_a_straight_one(tmp_path):
         raise Stop
 
     with pytest.raises(Stop):
-        training.fit(variant.method, first, source, validation, resolved, tmp_path / "parts", CPU, progress=False, on_epoch=stop,
+        loop.fit(variant.method, first, source, validation, resolved, tmp_path / "parts", CPU, progress=False, on_epoch=stop,
                      distances=Distances(first.encoders, 3 * source.steps))
     model = variant.method.build(resolved, ingredients())
     again = Distances(model.encoders, 3 * source.steps)
-    training.fit(variant.method, model, source, validation, resolved, tmp_path / "parts", CPU, progress=False, distances=again)
+    loop.fit(variant.method, model, source, validation, resolved, tmp_path / "parts", CPU, progress=False, distances=again)
     for key, value in straight.arrays().items():
         assert np.array_equal(value, again.arrays()[key]), key
 
@@ -165,6 +165,6 @@ def test_validation_data_may_be_absent(tmp_path):
     resolved = config(**{**variant.delta, "training.epochs": 1})
     _, source, validation = setup(resolved)
     model = variant.method.build(resolved, ingredients())
-    history = training.fit(variant.method, model, source, ValidationData(validation.heldout, None, None), resolved, tmp_path,
+    history = loop.fit(variant.method, model, source, ValidationData(validation.heldout, None, None), resolved, tmp_path,
                            CPU, progress=False)
     assert history.best_epoch == 1

@@ -25,9 +25,9 @@ from trees import (
     make_tree,
 )
 
-from tcn import datasets
 from tcn.config import InputError
-from tcn.datasets import SPECS, available, load, read_list, read_plan
+from tcn.data import datasets
+from tcn.data.datasets import SPECS, available, load, read_list, read_plan
 
 UNSEEN = {
     ("sketchy", "1"): "airplane, bell, butterfly, camel, chicken, cup, deer, harp, horse, parrot, pineapple, "

@@ -25,11 +25,12 @@ from mounts import resize, small_disk
 from PIL import Image
 
 from baselines import domain_adversarial as da
-from benchmarks import digits
+from benchmarks.extension import digits
 from benchmarks.store import Suite
-from reports import extension
+from reports.figures import digits as digits_figure
+from reports.tables import extension
 from tcn.config import InputError
-from tcn.files import lock
+from tcn.files.locks import lock
 from tcn.seeding import numpy_stream
 
 ROOT = Path(__file__).parent.parent
@@ -279,16 +280,16 @@ def test_broken_and_foreign_runs_are_named_and_left_out(finished, tmp_path):
     assert {name.rsplit("/", 1)[1] for name, _ in found.left_out} == {"dann-coupled__seed0", "dann-coupled__seed1",
                                                                       "source-only__seed0"}
     assert "dann-coupled__seed1" in " ".join(extension.table(tmp_path).notes)
-    assert extension.table(tmp_path / "nowhere") is None and extension.figure(tmp_path / "nowhere") is None
+    assert extension.table(tmp_path / "nowhere") is None and digits_figure.figure(tmp_path / "nowhere") is None
 
 
 def test_figure_draws_a_curve_for_each_method_and_domain(finished):
     root, _ = finished
-    figure = extension.digits(extension.figure(root).frame)
+    figure = digits_figure.draw(digits_figure.figure(root).frame)
     _, target, source = figure.axes
     assert target.get_title(loc="left") == "Target digits" and source.get_title(loc="left") == "Source digits"
     assert [line.get_label() for line in target.lines] == ["Source only", "DANN + coupled network"]
-    frame = extension.figure(root).frame
+    frame = digits_figure.figure(root).frame
     part = frame[(frame["method"] == "dann-coupled") & (frame["set"] == "target")]
     assert target.lines[1].get_ydata() == pytest.approx(part.groupby("step")["accuracy"].mean().to_numpy())
 
@@ -298,10 +299,10 @@ def test_a_broken_picture_or_history_costs_itself_alone(finished, tmp_path):
     shutil.copytree(root / "extension", tmp_path / "extension")
     (tmp_path / "extension" / "examples.png").write_bytes(b"no picture")
     (tmp_path / "extension" / "runs" / "dann-coupled__seed0" / "history.csv").write_text("step\n1\n")
-    data = extension.figure(tmp_path)
+    data = digits_figure.figure(tmp_path)
     assert "examples.png can't be read" in data.caption
     assert "Without curves: dann-coupled__seed0 (history.csv lacks" in data.caption
-    assert "Left:" not in data.caption and len(extension.digits(data.frame).axes) == 2
+    assert "Left:" not in data.caption and len(digits_figure.draw(data.frame).axes) == 2
     assert set(data.frame.loc[data.frame["method"] == "dann-coupled", "seed"]) == {1}
     assert len(extension.read(tmp_path).runs) == 4
 

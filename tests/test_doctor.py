@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 from trees import SKETCHY_EXTENDED, SKETCHY_ORIGINALS, make_emoji, make_lists, make_tree
 
-from tcn import datasets, doctor
 from tcn.__main__ import main
 from tcn.config import InputError
-from tcn.contents import read_contents
-from tcn.datasets import SPECS, load, read_plan
+from tcn.data import datasets, doctor
+from tcn.data.contents import read_contents
+from tcn.data.datasets import SPECS, load, read_plan
 
 SPLITS = [("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1")]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from result_folders import LEDGER_VARIANTS, made_up, write_cell, write_suite
 
-from reports import paper, render
-from reports.latex import Layout, latex, layout
-from reports.results import Task
-from reports.tables import Column, Entry, Row, Table
+from reports import paper
+from reports.read.suite import Task
+from reports.render import command
+from reports.tables.comparison import Column, Entry, Row, Table
+from reports.tables.latex import Layout, latex, layout
 
 EMOJI = Task("emoji", "fixed")
 NAMES = ("fire_hydrant & co", "50% #1 {x} ~ ^ \\", "猫 [cat]", "Żółw ✓", "a$b", "*starred", *(f"thing {i}" for i in range(6)))
@@ -33,7 +34,7 @@ def report(tmp_path_factory) -> Path:
     write_suite(root, ("tcn",), dataset="sketchy", split="1")
     broken = write_cell(root, "sake", 0)
     (broken / "metrics.csv").write_text("no_table & %\n")
-    render.render(root, root / "report")
+    command.render(root, root / "report")
     return root / "report"
 
 

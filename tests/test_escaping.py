@@ -21,9 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from result_folders import write_cell, write_suite
 
-from reports import escaping, figures, render, tables
-from reports.latex import latex
-from reports.results import Task, read_suite
+from reports.figures import draw
+from reports.read import escaping
+from reports.read.suite import Task, read_suite
+from reports.render import command
+from reports.tables import comparison
+from reports.tables.latex import latex
 
 HOSTILE = ("<script>alert(1)</script>", "\" onmouseover=\"alert(1)", "' autofocus onfocus='alert(1)", "a&b &amp; &#60;", "50% of $x_1$",
            "\\input{/etc/passwd}", "\\end{document}", "^^41 ~ # {", "}{", "line\nbreak\r\n\ttab", "abc\u202edcba\u2066x",
@@ -116,9 +119,9 @@ def test_tasks_whose_names_differ_in_signs_alone_have_files_of_their_own():
 
 
 def test_numbers_in_a_table_stay_numbers_and_formulas_do_not(tmp_path):
-    table = tables.Table("t", "T", (tables.Column("=x"), tables.Column("n", numeric=True)),
-                         (tables.Row((tables.Entry("=cmd|x"), tables.Entry("-0.5", -0.5))),
-                          tables.Row((tables.Entry("+a"), tables.Entry("−0.5")))))
+    table = comparison.Table("t", "T", (comparison.Column("=x"), comparison.Column("n", numeric=True)),
+                         (comparison.Row((comparison.Entry("=cmd|x"), comparison.Entry("-0.5", -0.5))),
+                          comparison.Row((comparison.Entry("+a"), comparison.Entry("−0.5")))))
     rows = list(csv.reader(io.StringIO(table.to_csv())))
     assert rows == [["section", "'=x", "n"], ["", "'=cmd|x", "-0.5"], ["", "'+a", "−0.5"]]
     frame = escaping.csv_frame(pd.DataFrame({"class": ["=1", "b"], "value": [-0.5, 1.0]}))
@@ -157,7 +160,7 @@ def hostile(tmp_path_factory) -> Path:
     for entry, name in zip(head["ledger"], HOSTILE):
         entry |= dict.fromkeys(("title", "consequence", "setting", "released", "corrected", "note"), name)
     (root / "suite.json").write_text(json.dumps(head))
-    render.render(root, root / "report")
+    command.render(root, root / "report")
     return root
 
 
@@ -225,7 +228,7 @@ def test_the_document_compiles_with_hostile_names(hostile):
 
 
 def test_messages_command_no_terminal(hostile, tmp_path, capsys):
-    assert render.main(["--results", str(hostile), "--out", str(tmp_path / "again")]) == 0
+    assert command.main(["--results", str(hostile), "--out", str(tmp_path / "again")]) == 0
     said = capsys.readouterr()
     assert not set("\x00\x07\x1b\u202e\r") & set(said.err + said.out)
     assert len(said.out.splitlines()) == 1
@@ -238,7 +241,7 @@ def test_messages_command_no_terminal(hostile, tmp_path, capsys):
 def test_class_names_in_pictures_are_text(tmp_path):
     frame = pd.DataFrame({"variant": "tcn", "seed": 0, "class": [escaping.visible(name) for name in HOSTILE], "value": 0.5,
                           "hardness": range(len(HOSTILE)), "metric": "AP"})
-    figure = figures.class_precision(frame)
+    figure = draw.class_precision(frame)
     labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert labels[0].startswith("<script>") and all(len(label) <= 28 and label.isprintable() for label in labels)
     figure.savefig(io.BytesIO(), format="svg")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcn import codes, metrics
 from tcn.__main__ import main
+from tcn.scoring import codes, metrics
 
 KS = (2, 5)
 

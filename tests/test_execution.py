@@ -13,14 +13,22 @@ import torch
 from test_training import CPU, config, ingredients, pixels, setup
 from torch import nn
 
-from tcn import backbones, losses
-from tcn.batches import PairBatch
 from tcn.config import REFERENCE, Execution, InputError, Modality, change, identity
-from tcn.execution import (CroppedConv2d, crop_convolutions, fold_batch_norms, keep_memory, place, scoring_mode,
-                           training_mode)
-from tcn.features import extract
-from tcn.method import TCN, Ingredients
-from tcn.training import adam, train_step
+from tcn.data.pairs import PairBatch
+from tcn.model import backbones
+from tcn.model.execution import (
+    CroppedConv2d,
+    crop_convolutions,
+    fold_batch_norms,
+    keep_memory,
+    place,
+    scoring_mode,
+    training_mode,
+)
+from tcn.scoring.features import extract
+from tcn.train import losses
+from tcn.train.loop import adam, train_step
+from tcn.train.method import TCN, Ingredients
 
 FAST = {"memory_format": "channels-last", "batch_norm": "two-pass", "optimizer": "fused", "sharing": "fused", "teacher": "folded",
         "convolutions": "cropped"}

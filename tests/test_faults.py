@@ -19,11 +19,12 @@ import torch
 from mounts import read_only, small_disk
 from small_suite import ONE, SMALL, cells, common, places
 
-from benchmarks import runner, torture
+from benchmarks import runner
 from benchmarks.mirror import Mirror
 from benchmarks.store import CellFolder, Suite
-from tcn import checkpoints, training
+from benchmarks.tools import torture
 from tcn.config import InputError
+from tcn.train import checkpoints, loop
 
 ROOT = Path(__file__).parent.parent
 TCN = "quickdraw-1__tcn__seed3"
@@ -141,7 +142,7 @@ def test_a_held_cell_is_named_with_its_holder_and_taken_over_when_the_holder_die
     code, _, _ = run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))
     folder = cells(tmp_path / "out")[FLOOR]
     (folder / "status.json").unlink()
-    hold = subprocess.Popen([sys.executable, "-c", "import sys, time; from pathlib import Path; from tcn.files import lock\n"
+    hold = subprocess.Popen([sys.executable, "-c", "import sys, time; from pathlib import Path; from tcn.files.atomic import lock\n"
                              "with lock(Path(sys.argv[1]), 'another call'):\n    print('held', flush=True)\n    time.sleep(4)\n"
                              "    import os; os.kill(os.getpid(), 9)", str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
     assert hold.stdout.readline() == "held\n"
@@ -367,7 +368,7 @@ def test_out_of_memory_comes_with_advice_and_may_be_tried_again(place, run, tmp_
     def step(*arguments):
         raise error
 
-    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(loop, "train_step", step)
     code, _, err = run(*ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out"))
     assert code == 1 and "out of memory on this machine" in err and "--cells-per-gpu" in err and "data.batch_pairs" in err
     assert runner.Failure(runner._reason(error, torch.device("cpu")), False).final is False

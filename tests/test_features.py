@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from tcn.config import InputError, Modality
-from tcn.datasets import Files
-from tcn.features import Components, Standardiser, extract, singular_values, unit
-from tcn.images import IMAGENET_MEAN, IMAGENET_STD
-from tcn.pixels import Pixels
+from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from tcn.data.datasets import Files
+from tcn.data.pixels import Pixels
+from tcn.scoring.features import Components, Standardiser, extract, singular_values, unit
 
 
 class Recorder(nn.Module):

@@ -25,9 +25,9 @@ from result_folders import (
     write_suite,
 )
 
-from reports import feature_data, figure_data, figures
 from reports.figure_kinds import KINDS, with_common_seeds
-from reports.results import Suite, Task, read_suite
+from reports.figures import draw, feature_frames, frames
+from reports.read.suite import Suite, Task, read_suite
 
 EMOJI = Task("emoji", "fixed")
 ONE_SEED = dict.fromkeys((*DIMENSION_VARIANTS, *WEIGHT_VARIANTS, *COUPLING_VARIANTS, *METHOD_VARIANTS, *CONTROL_VARIANTS,
@@ -52,12 +52,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def every(suite, cache):
-    return figure_data.every(suite, EMOJI, cache)
+    return frames.every(suite, EMOJI, cache)
 
 
 @pytest.fixture(scope="module")
 def drawn(every):
-    return [(data, figures.draw(data)) for data in every]
+    return [(data, draw.draw(data)) for data in every]
 
 
 def panels_of(figure):
@@ -75,7 +75,7 @@ def lines_by_label(panel):
 
 def test_every_kind_is_there_once_and_in_order(every):
     assert [data.kind for data in every] == list(KINDS)
-    assert set(figures.DRAWINGS) == set(KINDS)
+    assert set(draw.DRAWINGS) == set(KINDS)
     assert len({data.name for data in every}) == len(every)
 
 
@@ -91,7 +91,7 @@ def test_every_figure_is_drawn_at_a_journals_width_with_readable_text(drawn):
 
 def test_no_text_is_cut_off_and_no_axis_labels_overlap(drawn):
     for data, figure in drawn:
-        with figures.style():
+        with draw.style():
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             renderer = canvas.get_renderer()
@@ -122,13 +122,13 @@ def test_captions_say_the_seeds(every):
 
 
 def test_motivation_draws_raw_and_smoothed_losses_and_the_epochs(suite):
-    data = figure_data.motivation(suite, EMOJI)
-    figure = figures.motivation(data.frame)
+    data = frames.motivation(suite, EMOJI)
+    figure = draw.motivation(data.frame)
     assert [(a.get_xlabel(), a.get_ylabel()) for a in figure.axes] == [
         ("Iteration", "Cross-entropy"), ("Iteration", "Cross-entropy"), ("Epoch", "Class accuracy"), ("Epoch", "mAP@all")]
     cell = suite.cells_of(EMOJI, "hws")[0]
     stored = pd.read_csv(cell.folder / "steps.csv")["class_photo"].to_numpy()
-    raw, smooth = (line for line in figure.axes[1].lines if line.get_color() == figures.look("hws")[0])
+    raw, smooth = (line for line in figure.axes[1].lines if line.get_color() == draw.look("hws")[0])
     assert raw.get_ydata() == pytest.approx(stored)
     # the window is said in the caption; away from the ends it is a plain centred mean
     assert "over 5 iterations" in data.caption
@@ -140,13 +140,13 @@ def test_motivation_draws_raw_and_smoothed_losses_and_the_epochs(suite):
 
 def test_a_long_raw_curve_keeps_its_extremes():
     values = np.sin(np.arange(20_000) / 7) + np.where(np.arange(20_000) == 12_345, 5.0, 0.0)
-    thin = figures._envelope(pd.DataFrame({"at": np.arange(20_000), "value": values}))
-    assert len(thin) <= 2 * figures.RAW_BINS and thin["value"].max() == values.max() and thin["value"].min() == values.min()
+    thin = draw._envelope(pd.DataFrame({"at": np.arange(20_000), "value": values}))
+    assert len(thin) <= 2 * draw.RAW_BINS and thin["value"].max() == values.max() and thin["value"].min() == values.min()
     assert thin["at"].is_monotonic_increasing
 
 
 def test_singular_values_have_the_papers_panels_by_weight(suite):
-    figure = figures.singular_values(figure_data.singular_values(suite, EMOJI).frame)
+    figure = draw.singular_values(frames.singular_values(suite, EMOJI).frame)
     shown = panels_of(figure)
     # TCN's own weight is 10 here, so it is the paper's panel of that weight
     assert [a.get_title(loc="left") for a in shown] == ["Without (NWS)", "Hard (HWS)", "Soft, weight 10 (TCN)",
@@ -165,7 +165,7 @@ def test_a_weight_of_its_own_gets_a_fifth_panel(tmp_path):
     config = json.loads(path.read_text())
     config["losses"]["sharing"] = 1.0
     path.write_text(json.dumps(config))
-    figure = figures.singular_values(figure_data.singular_values(read_suite(tmp_path), EMOJI).frame)
+    figure = draw.singular_values(frames.singular_values(read_suite(tmp_path), EMOJI).frame)
     assert [a.get_title(loc="left") for a in panels_of(figure)][2:] == ["Soft, weight 1 (TCN)", "Soft, weight 10",
                                                                         "Soft, weight 1000"]
     assert len([a for a in figure.axes if a.get_legend()]) == 1
@@ -176,7 +176,7 @@ def test_tsne_stands_above_two_examples_with_and_without_sharing(every, suite):
     assert list(dict.fromkeys(data.frame["variant"])) == ["nws", "tcn", "tcn-no-semantic"]
     assert data.examples["block"].nunique() == 2 and set(data.examples["kind"]) == {"fixed"}
     assert set(data.examples["variant"]) == {"nws", "tcn"}
-    figure = figures.draw(data)
+    figure = draw.draw(data)
     assert [a.get_title(loc="left") for a in panels_of(figure)] == [
         "Without sharing (NWS)", "With sharing and metric (TCN)", "Without semantic metric"]
     words = texts_of(figure)
@@ -187,23 +187,23 @@ def test_tsne_stands_above_two_examples_with_and_without_sharing(every, suite):
 
 
 def test_the_same_class_has_the_same_colour_in_every_tsne_panel(every):
-    figure = figures.draw(next(d for d in every if d.kind == "tsne"))
+    figure = draw.draw(next(d for d in every if d.kind == "tsne"))
     numbers = [{text.get_text(): text.get_color() for text in panel.texts} for panel in panels_of(figure)]
     assert numbers[0] == numbers[1] == numbers[2] and len(numbers[0]) == 8 == len(set(numbers[0].values()))
 
 
 def test_retrieval_marks_right_and_wrong_by_colour_line_and_glyph(every):
     data = next(d for d in every if d.kind == "retrieval")
-    panel, = figures.draw(data).axes
+    panel, = draw.draw(data).axes
     marks = {color: {p.get_linestyle() for p in panel.patches if p.get_edgecolor() == to_rgba(color)}
-             for color in (figures.RIGHT, figures.WRONG)}
-    assert marks[figures.RIGHT] == {"-"} and "-" not in marks[figures.WRONG]
-    assert sum(p.get_edgecolor() == to_rgba(figures.RIGHT) for p in panel.patches) == data.frame["correct"].sum()
+             for color in (draw.RIGHT, draw.WRONG)}
+    assert marks[draw.RIGHT] == {"-"} and "-" not in marks[draw.WRONG]
+    assert sum(p.get_edgecolor() == to_rgba(draw.RIGHT) for p in panel.patches) == data.frame["correct"].sum()
     assert any(text.get_text().startswith("Failure: ") for text in panel.texts)
 
 
 def test_layer_distances_are_the_stored_ones_as_shares_of_the_start(suite):
-    data = figure_data.layer_distances(suite, EMOJI)
+    data = frames.layer_distances(suite, EMOJI)
     arrays = made_up_distances("nws", epochs=6)
     convolutions = np.flatnonzero(arrays["kinds"] == "convolution")
     frame = data.frame[(data.frame["variant"] == "nws") & (data.frame["step"] == 72)]
@@ -226,7 +226,7 @@ def test_parts_and_wholes_are_norms_of_their_layers_taken_together():
     arrays = {"steps": np.array([0, 1, 5]), "layers": np.array(list("abcd")), "kinds": kinds, "start_norm": rng.random(4) + 1,
               "parts": np.array(["stem", "stem", "stage1", "stage1"]),
               **{name: rng.random((3, 4)) for name in ("between", "sketch", "photo")}}
-    frame = feature_data._distance_rows(arrays, one_by_one=True).set_index(["level", "kind", "part", "step"])
+    frame = feature_frames._distance_rows(arrays, one_by_one=True).set_index(["level", "kind", "part", "step"])
     norm = arrays["start_norm"]
     apart = math.sqrt(arrays["between"][2, 2] ** 2 + arrays["between"][2, 3] ** 2) / math.hypot(norm[2], norm[3])
     assert frame.loc[("part", "convolution", "stage1", 5), "between"] == pytest.approx(apart, rel=1e-6)
@@ -235,8 +235,8 @@ def test_parts_and_wholes_are_norms_of_their_layers_taken_together():
 
 
 def test_layer_distances_show_maps_curves_and_parts(suite):
-    data = figure_data.layer_distances(suite, EMOJI)
-    figure = figures.layer_distances(data.frame)
+    data = frames.layer_distances(suite, EMOJI)
+    figure = draw.layer_distances(data.frame)
     maps = [a for a in figure.axes if a.images]
     assert [a.get_title(loc="left") for a in maps] == ["NWS", "TCN, weight 10", "TCN, weight 1000"]
     assert [t.get_text() for t in maps[0].get_yticklabels()] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4"]
@@ -254,7 +254,7 @@ def test_layer_distances_show_maps_curves_and_parts(suite):
 
 
 def test_precision_recall_draws_the_mean_over_seeds(suite):
-    panel, = figures.precision_recall(figure_data.precision_recall(suite, EMOJI).frame).axes
+    panel, = draw.precision_recall(frames.precision_recall(suite, EMOJI).frame).axes
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("Recall", "Precision")
     lines = lines_by_label(panel)
     assert list(lines) == ["TCN", "HWS", "NWS", "ImageNet floor, per modality", "chance"]
@@ -264,20 +264,20 @@ def test_precision_recall_draws_the_mean_over_seeds(suite):
 
 
 def test_class_precision_names_the_hardest_classes(suite):
-    data = figure_data.class_precision(suite, EMOJI)
-    left, right = figures.class_precision(data.frame).axes
+    data = frames.class_precision(suite, EMOJI)
+    left, right = draw.class_precision(data.frame).axes
     shares = class_shares(12, SPREAD)
     expected = np.mean([made_up("tcn", seed, "mAP@all") for seed in (0, 1)]) * shares
     assert lines_by_label(left)["TCN"].get_ydata() == pytest.approx(np.sort(expected))
     assert [t.get_text() for t in right.get_yticklabels()] == [f"thing {i:02d}" for i in range(12)]
     marks = {line.get_color(): line.get_xdata() for line in right.lines}
-    assert marks[figures.look("tcn")[0]] == pytest.approx(expected)
+    assert marks[draw.look("tcn")[0]] == pytest.approx(expected)
     assert left.get_ylabel() == right.get_xlabel() == "AP@all"
 
 
 def test_dimensions_compare_the_seed_that_all_lengths_have(suite):
-    data = figure_data.dimensions(suite, EMOJI)
-    panel, = figures.dimensions(data.frame).axes
+    data = frames.dimensions(suite, EMOJI)
+    panel, = draw.dimensions(data.frame).axes
     assert [t.get_text() for t in panel.get_xticklabels()] == ["8", "32", "128", "256", "512"]
     variants = ("tcn", *DIMENSION_VARIANTS)
     for label, features in (("real-valued, D numbers", "real"), ("binary, D bits", "binary")):
@@ -289,8 +289,8 @@ def test_dimensions_compare_the_seed_that_all_lengths_have(suite):
 
 
 def test_sharing_weights_fall_back_on_tcn_at_its_own_weight(suite):
-    data = figure_data.sharing_weight(suite, EMOJI)
-    panel, = figures.sharing_weight(data.frame).axes
+    data = frames.sharing_weight(suite, EMOJI)
+    panel, = draw.sharing_weight(data.frame).axes
     assert [t.get_text() for t in panel.get_xticklabels()] == ["0.1", "1", "10", "100", "1,000", "10,000"]
     order = ("tcn-weight-0.1", "tcn-weight-1", "tcn", "tcn-weight-100", "tcn-weight-1000", "tcn-weight-10000")
     expected = [made_up(v, 0, "mAP@all", classes="validation") for v in order]
@@ -299,8 +299,8 @@ def test_sharing_weights_fall_back_on_tcn_at_its_own_weight(suite):
 
 
 def test_coupling_runs_from_nothing_to_everything(suite):
-    data = figure_data.coupling(suite, EMOJI)
-    unseen, _ = figures.coupling(data.frame).axes
+    data = frames.coupling(suite, EMOJI)
+    unseen, _ = draw.coupling(data.frame).axes
     names = [t.get_text() for t in unseen.get_yticklabels()]
     assert names[0] == "nothing (NWS)" and names[-2:] == ["all one, hard: one call (HWS)", "as TCN, embedding not shared"]
     assert len(names) == len(COUPLING_VARIANTS)
@@ -313,7 +313,7 @@ def test_coupling_runs_from_nothing_to_everything(suite):
 
 def test_coupling_names_what_is_missing(tmp_path):
     write_suite(tmp_path, ("nws", "couple-stage2", "tcn"))
-    data = figure_data.coupling(read_suite(tmp_path), EMOJI)
+    data = frames.coupling(read_suite(tmp_path), EMOJI)
     assert "“stem”" in data.caption.split("Not measured")[1] and data.frame["variant"].nunique() == 3
 
 
@@ -324,11 +324,11 @@ def test_points_without_a_common_seed_say_so():
 
 
 def test_intervals_draw_each_difference_with_its_ends(suite):
-    from reports import claims
+    from reports.tables import claims
 
     frame = claims.interval_frame(suite, EMOJI)
-    data = figure_data.intervals(suite, EMOJI)
-    panel, = figures.intervals(data.frame).axes
+    data = frames.intervals(suite, EMOJI)
+    panel, = draw.intervals(data.frame).axes
     assert panel.get_xlabel() == "Difference in mAP@all, first minus second"
     names = [t.get_text().replace("\n", " ") for t in panel.get_yticklabels()]
     assert [n for n in names if n not in set(frame["group"])] == frame["label"].tolist()
@@ -348,11 +348,11 @@ def test_intervals_draw_each_difference_with_its_ends(suite):
                      "class_precision"})])
 def test_partial_results_give_the_rest(tmp_path, cache, variants, kinds):
     write_suite(tmp_path, variants)
-    made = figure_data.every(read_suite(tmp_path), EMOJI, cache)
+    made = frames.every(read_suite(tmp_path), EMOJI, cache)
     assert kinds <= {data.kind for data in made}
     assert not {"dimensions", "sharing_weight", "coupling"} & {data.kind for data in made}
     for data in made:
-        figures.draw(data)
+        draw.draw(data)
         assert "2 seeds" not in data.caption
 
 
@@ -363,7 +363,7 @@ def test_missing_files_cost_their_figures_alone(tmp_path, cache):
             (folders[variant, 0] / name).unlink()
     (folders["tcn", 0] / "per_query.npz").unlink()
     suite = read_suite(tmp_path)
-    made = {data.kind: data for data in figure_data.every(suite, EMOJI, cache)}
+    made = {data.kind: data for data in frames.every(suite, EMOJI, cache)}
     assert not {"layer_distances", "precision_recall"} & set(made)
     assert set(made["class_precision"].frame["variant"]) == {"hws", "nws"}
     # older runs lack the two new files: no complaint about those
@@ -373,7 +373,7 @@ def test_missing_files_cost_their_figures_alone(tmp_path, cache):
 def test_nothing_measured_gives_no_figure(tmp_path, cache):
     folders = write_suite(tmp_path, ("tcn",))
     (folders["tcn", 0] / "status.json").write_text(json.dumps({"state": "failed", "reason": "made up", "epochs": 6}))
-    assert figure_data.every(read_suite(tmp_path), EMOJI, cache) == []
+    assert frames.every(read_suite(tmp_path), EMOJI, cache) == []
 
 
 def test_frames_are_saved_without_this_machines_paths(every, suite):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import interrupts
-from tcn import files
-from tcn.files import Held, StorageError, holder, lock, sweep, write_bytes, writing
+from tcn.files import locks
+from tcn.files.atomic import StorageError, sweep, write_bytes, writing
+from tcn.files.locks import Held, holder, lock
 
 HOLD = """
 import sys, time
@@ -46,7 +47,7 @@ def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_reader_meets_the_old_or_the_new_file_never_half(tmp_path):
     """A writer in another process, killed while it writes; whatever is there is one of its whole contents."""
-    code = ("import sys; from pathlib import Path; from tcn.files import write_bytes\n"
+    code = ("import sys; from pathlib import Path; from tcn.files.atomic import write_bytes\n"
             "n = 0\nwhile True:\n    n += 1\n    write_bytes(Path(sys.argv[1]), bytes([n % 256]) * 300_000)")
     for pause in (0.05, 0.1, 0.15):
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "f")])
@@ -104,7 +105,7 @@ def test_a_file_system_without_locks_is_said_and_works(tmp_path, monkeypatch):
     def none(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", none)
+    monkeypatch.setattr(locks.fcntl, "flock", none)
     with pytest.warns(UserWarning, match="no locks"), lock(tmp_path / "lock"):
         pass
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_fuzz_inputs import JSON, damage
 
-from benchmarks import experiments, launch_cost, reproduce, runner
+from benchmarks import experiments, reproduce, runner
+from benchmarks.launch import cost
 from benchmarks.mirror import Mirror
 from benchmarks.store import CellFolder, Suite, damaged, write_json, write_table
 from tcn.config import InputError
@@ -86,7 +87,7 @@ def test_the_whole_folder_is_read(whole):
     assert [f.path for f in suite.folders()] == [whole.path] and whole.state == "finished" and whole.epochs_done == 2
     assert damaged(whole.path) == [] and whole.whole() and runner._earlier(whole) == 2.5
     assert reproduce.read(whole.path).cell == whole.cell
-    assert list(launch_cost.kept_rates(suite.output, "a processor", 1).values()) == [[40.0] * 3]
+    assert list(cost.kept_rates(suite.output, "a processor", 1).values()) == [[40.0] * 3]
 
 
 @fuzz("result folders, by the harness", 300)
@@ -105,8 +106,8 @@ def test_a_damaged_file_is_named_or_its_cell_set_aside(whole, data):
         assert folder.state in ("finished", "interrupted", "new") or name == "status.json"
         assert runner._earlier(folder) >= 0 or name == "spent.json"
         assert set(damaged(folder.path)) <= {name, "SHA256SUMS"} or name == "SHA256SUMS"
-        launch_cost.kept_rates(output, "a processor", 1)
-        launch_cost._result_bytes(output)
+        cost.kept_rates(output, "a processor", 1)
+        cost._result_bytes(output)
         with named(name, "--reproduce", *(["not as it was written"] if name == "SHA256SUMS" else [])):
             reproduce.read(reproduce.find(folder.path.name, output, output))
         if not folder.whole() and name not in ("status.json", "config.json", "mlflow.json"):

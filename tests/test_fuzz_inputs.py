@@ -18,11 +18,12 @@ from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcn.__main__ import main, read_arrays
+from tcn.__main__ import main
+from tcn.cli.feature_files import read_arrays
 from tcn.config import Config, InputError, change, flatten, from_dict, to_dict
-from tcn.doctor import manifest_for
-from tcn.lists import read_list, read_names
-from tcn.words import load_words
+from tcn.data.doctor import manifest_for
+from tcn.data.lists import read_list, read_names
+from tcn.data.words import load_words
 
 NAMES = ("cat", "teddy bear", "axe")
 WORD = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=8)

@@ -27,8 +27,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from result_folders import write_reproduction, write_suite
 
-from reports import figure_data, figures, lint, paper, provenance, reading, render
-from reports.results import ReportError, Score, Suite, Task, read_suite
+from reports import lint, paper
+from reports.figures import draw, frames
+from reports.read import files
+from reports.read.suite import ReportError, Score, Suite, Task, read_suite
+from reports.render import command, provenance
 
 EMOJI = Task("emoji", "fixed")
 VARIANTS = ("tcn", "hws", "nws")
@@ -73,8 +76,8 @@ def expected(whole) -> dict[str, dict[Score, float]]:
 def text_only() -> Iterator[None]:
     """Figures are drawn by the tests that are about them: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "_figures", lambda suite, task, cache: [])
-        patch.setattr(render.extension, "figure", lambda root: None)
+        patch.setattr(command, "_figures", lambda suite, task, cache: [])
+        patch.setattr(command.extension, "figure", lambda root: None)
         yield
 
 
@@ -111,7 +114,7 @@ class Copy:
 
 def holds(copy: Copy, file: str, expected: dict[str, dict[Score, float]]) -> Suite:
     """The oracle: the page is there, other runs' numbers are theirs, and what is wrong with `file` is named."""
-    page = render.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
+    page = command.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
     suite = read_suite(copy.root)
     checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
     for cell in suite.cells:
@@ -217,7 +220,7 @@ def test_tables_of_other_columns_and_numbers_are_named(whole, expected, data):
         if with_digest:
             holds(copy, file, expected)
         else:
-            render.render(copy.root, copy.root / "report")
+            command.render(copy.root, copy.root / "report")
             others = {n: v for n, v in numbers(suite).items() if n != copy.cell.name}
             assert others == {n: v for n, v in expected.items() if n != copy.cell.name}
         if not data.draw(st.integers(0, 3)):
@@ -291,7 +294,7 @@ def test_arrays_of_other_kinds_are_named(whole, expected, data):
 
 
 def figure_data_arrays() -> tuple[str, ...]:
-    from reports.results import DISTANCE_ARRAYS, FEATURE_ARRAYS
+    from reports.read.suite import DISTANCE_ARRAYS, FEATURE_ARRAYS
     return (*DISTANCE_ARRAYS, *FEATURE_ARRAYS)
 
 
@@ -299,9 +302,9 @@ def draw_all(copy: Copy, file: str) -> None:
     """Every figure that is made of a file, without the net that the report spans below it."""
     suite = read_suite(copy.root)
     for kind in KINDS.get(file, ()):
-        found = getattr(figure_data, kind)(suite, EMOJI)
+        found = getattr(frames, kind)(suite, EMOJI)
         if found is not None:
-            figure = figures.draw(found)
+            figure = draw.draw(found)
             assert isinstance(figure, Figure)
             figure.savefig(io.BytesIO(), dpi=20, format="png")
             found.saved(copy.root)
@@ -331,7 +334,7 @@ def test_a_damaged_plan_costs_no_number(whole, expected, data):
         copy.put("suite.json", bytes(content))
         if how == "gone":
             (copy.root / "suite.json").unlink()
-        page = render.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
+        page = command.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
         suite = read_suite(copy.root)
         assert numbers(suite) == expected and "<script>alert" not in page
         if how in ("cut", "gone", "outside"):
@@ -359,7 +362,7 @@ def test_a_damaged_reproduction_or_extension_costs_itself(whole, expected, data)
         path.write_text(json.dumps(found))
         (run / "result.json").write_text(json.dumps(result))
         (run / "history.csv").write_text("\n".join(",".join(row) for row in history))
-        page = render.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
+        page = command.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
         assert numbers(read_suite(copy.root)) == expected and "<script>alert" not in page
 
 
@@ -401,24 +404,24 @@ def test_tsne_takes_whatever_numbers_pass_the_checks(whole, tmp_path, how):
             (cell / "features.npz").unlink()
             np.savez(cell / "features.npz", **arrays)
         suite = read_suite(copy.root)
-        found = figure_data.tsne(suite, EMOJI, tmp_path)
+        found = frames.tsne(suite, EMOJI, tmp_path)
         if found is None:
             assert how == "two points" or how in ("equal", "tiny") and len(suite.left_out) == 3
             return
         assert np.isfinite(found.frame[["x", "y"]].to_numpy()).all()
-        figures.draw(found).savefig(io.BytesIO(), dpi=20)
+        draw.draw(found).savefig(io.BytesIO(), dpi=20)
 
 
 def test_an_array_that_unpacks_to_far_more_than_its_file_is_refused_before_it_takes_memory(tmp_path):
     path = tmp_path / "features.npz"
-    size = reading.FREE_BYTES + 4
+    size = files.FREE_BYTES + 4
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out, out.open("query.npy", "w") as stream:
         stream.write(header(f"({size // 4},)"))
         for start in range(0, size, 1 << 20):
             stream.write(bytes(min(1 << 20, size - start)))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(ReportError, match=r"features.npz, array query: would take 0.1 GB out of 0.1 MB; not unpacked"):
-        reading.read_arrays(path)
+        files.read_arrays(path)
 
 
 def test_a_picture_that_is_too_large_is_named_by_its_header(whole, expected):
@@ -440,7 +443,7 @@ def test_links_out_of_a_run_show_nothing_of_this_machine(whole, tmp_path):
         (copy.cell / "diff.patch").symlink_to(secret)
         (copy.cell / "examples" / "0-query.png").unlink()
         (copy.cell / "examples" / "0-query.png").symlink_to(secret)
-        page = render.render(copy.root, copy.root / "report").read_text()
+        page = command.render(copy.root, copy.root / "report").read_text()
         suite = read_suite(copy.root)
         assert "do not show" not in page and suite.examples(next(c for c in suite.cells if c.variant == BROKEN)) is None
 

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from baselines import domain_adversarial, sake
-from benchmarks import digits, interrupts
-from tcn import execution, training
+from benchmarks import interrupts
+from benchmarks.extension import digits
 from tcn.config import Execution, Modality
-from tcn.embedding import Embedding
-from tcn.execution import scoring_mode, training_mode
-from tcn.features import evaluating, extract
+from tcn.model import execution
+from tcn.model.embedding import Embedding
+from tcn.model.execution import scoring_mode, training_mode
+from tcn.scoring.features import evaluating, extract
 from tcn.seeding import borrowed
+from tcn.train import loop
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -71,7 +73,7 @@ def kernels() -> tuple:
 @pytest.mark.parametrize("breaks, run", [
     ("encode", lambda model: extract(model, Pictures(), Modality.PHOTO, 4, CPU, batch=4)),
     ("encode", lambda model: extract(model, Pictures(), Modality.SKETCH, 4, CPU, "backbone", batch=2)),
-    ("classify", lambda model: training.class_accuracy(model, Pictures(), 4, CPU)),
+    ("classify", lambda model: loop.class_accuracy(model, Pictures(), 4, CPU)),
     ("classify", lambda model: digits.accuracy(model, digits.Domain(np.zeros((6, 3, 4, 4), np.uint8), Pictures.labels),
                                                "source", CPU))])
 def test_every_module_goes_back_to_its_own_mode_after_an_exception(breaks, run):
@@ -156,9 +158,9 @@ def test_signals_go_back_where_the_second_can_t_be_caught(monkeypatch):
 
 
 def test_modes_and_torch_s_global_stream_are_changed_in_the_named_places_only():
-    allowed = {"tcn/features.py": {"model.eval()"},  # evaluating
-               "tcn/execution.py": {"fused = fuse_conv_bn_eval(last.eval(), child.eval())"},  # in place, by its contract
-               "tcn/training.py": {'torch.manual_seed(stream_seed(config.seed, "dropout", epoch))'}}  # inside fork_rng
+    allowed = {"tcn/scoring/features.py": {"model.eval()"},  # evaluating
+               "tcn/model/execution.py": {"fused = fuse_conv_bn_eval(last.eval(), child.eval())"},  # in place, by its contract
+               "tcn/train/loop.py": {'torch.manual_seed(stream_seed(config.seed, "dropout", epoch))'}}  # inside fork_rng
     found: dict[str, set[str]] = {}
     for folder in ("tcn", "baselines", "benchmarks"):
         for path in sorted((ROOT / folder).glob("*.py")):

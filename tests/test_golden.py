@@ -16,14 +16,14 @@ import torch
 from golden_oracle import FEATURES, Oracle, backbone, drawn_alpha, epoch_batches, rate, released_map, seed_of
 from torch import Tensor, nn
 
-from tcn import training
-from tcn.backbones import Classifier
-from tcn.batches import PairBatch, PairSource
 from tcn.config import PARTS, REFERENCE, Config, Modality, change
-from tcn.datasets import Files
-from tcn.method import TCN, Ingredients, LossTerms, Method
-from tcn.pixels import Pixels
-from tcn.training import ValidationData
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairBatch, PairSource
+from tcn.data.pixels import Pixels
+from tcn.model.backbones import Classifier
+from tcn.train import loop
+from tcn.train.loop import ValidationData
+from tcn.train.method import TCN, Ingredients, LossTerms, Method
 
 CPU = torch.device("cpu")
 SEEN, WORDS, TEACHER_CLASSES, DIM = 4, 3, 11, 5
@@ -135,13 +135,13 @@ class Run:
 
     model: nn.Module
     source: Recorded
-    history: training.History
+    history: loop.History
     rates: list[dict[str, float]]
     states: list[dict[str, Tensor]]
 
 
 def fitted(config: Config, folder: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Run:
-    rates, states, make = [], [], training.adam
+    rates, states, make = [], [], loop.adam
 
     def watched(*arguments: Any) -> torch.optim.Adam:
         optimizer = make(*arguments)
@@ -150,10 +150,10 @@ def fitted(config: Config, folder: Path, model: nn.Module, monkeypatch: pytest.M
         optimizer.register_step_post_hook(lambda *_: states.append(tensors(model)))
         return optimizer
 
-    monkeypatch.setattr(training, "adam", watched)
+    monkeypatch.setattr(loop, "adam", watched)
     source = Recorded(config.data)
     validation = ValidationData(HELDOUT, *VALIDATION)
-    history = training.fit(TCN, model, source, validation, config, folder, CPU, progress=False)
+    history = loop.fit(TCN, model, source, validation, config, folder, CPU, progress=False)
     return Run(model, source, history, rates, states)
 
 
@@ -259,7 +259,7 @@ def test_what_is_drawn_differs_by_seed_epoch_step_and_role_and_by_nothing_else(t
             return LossTerms({"nothing": 0 * sum(p.sum() for p in model.parameters())}, {"nothing": 1.0})
 
         (tmp_path / folder).mkdir()
-        training.fit(Method("notes", TCN.build, losses), built(config), Recorded(config.data, *alike),
+        loop.fit(Method("notes", TCN.build, losses), built(config), Recorded(config.data, *alike),
                      ValidationData(HELDOUT, None, None), config, tmp_path / folder, CPU, progress=False)
         return noted
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from test_training import CPU, config, ingredients, setup
 
-from tcn import metrics
 from tcn.config import REFERENCE, Execution
-from tcn.execution import place, same_products, training_mode
-from tcn.images import resize
-from tcn.losses import semantic_metric, sharing_norms, soft_sharing
-from tcn.method import TCN
-from tcn.training import adam, fit, train_step
+from tcn.data.augment import resize
+from tcn.model.execution import place, same_products, training_mode
+from tcn.scoring import metrics
+from tcn.train.loop import adam, fit, train_step
+from tcn.train.losses import semantic_metric, sharing_norms, soft_sharing
+from tcn.train.method import TCN
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")

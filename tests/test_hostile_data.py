@@ -23,10 +23,10 @@ from PIL import Image
 from test_hostile_images import numbers
 from trees import class_names
 
-from tcn import datasets, doctor
 from tcn.config import InputError
-from tcn.datasets import load, read_plan, shown
-from tcn.pixels import pack
+from tcn.data import datasets, doctor
+from tcn.data.datasets import load, read_plan, shown
+from tcn.data.pixels import pack
 
 SKETCHES, PHOTOS = "png_ready", "ImageResized_ready"
 WHOLE = read_plan("tuberlin")

@@ -30,9 +30,9 @@ from PIL import Image
 from test_images import listing
 from test_pixels import SIZE, named, pictures, store_of
 
-from tcn import pixels
 from tcn.config import InputError
-from tcn.pixels import decode, pack
+from tcn.data import pixels
+from tcn.data.pixels import decode, pack
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

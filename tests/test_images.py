@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from tcn import images
-from tcn.batches import PairSource
 from tcn.config import Config, InputError, Modality, change
-from tcn.datasets import Files
-from tcn.features import extract
-from tcn.images import Geometry, augment, augment_as_released, draw_geometry, resize, to_network
-from tcn.pixels import Pixels
+from tcn.data import augment as images
+from tcn.data.augment import Geometry, augment, augment_as_released, draw_geometry, resize, to_network
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairSource
+from tcn.data.pixels import Pixels
+from tcn.scoring.features import extract
 
 
 def write(path: Path, array: np.ndarray) -> None:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 from torch import nn
 
-from tcn import losses, metrics
 from tcn.config import InputError, Modality
-from tcn.embedding import ModalityBatchNorm, svd_start
-from tcn.metrics import ALL, PROTOCOLS, Scores, score
-from tcn.training import learning_rate
+from tcn.model.embedding import ModalityBatchNorm, svd_start
+from tcn.scoring import metrics
+from tcn.scoring.metrics import ALL, PROTOCOLS, Scores, score
+from tcn.train import losses
+from tcn.train.loop import learning_rate
 
 SEEDS = st.integers(0, 10**6)
 KS = (1, 4, 11)

@@ -15,14 +15,15 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from small_suite import ONE, cells, common
+from small_suite import ONE, cells, common, places
 
-from benchmarks import launch, preflight, prepared, run_all, runner
-from benchmarks.launch import Board, Ended, Failure, Job, Progress, seconds_left, share
+from benchmarks import preflight, prepared, run_all, runner
+from benchmarks.launch import driver
+from benchmarks.launch.driver import Board, Ended, Failure, Job, Progress, seconds_left, share
 from benchmarks.mirror import NoMirror
 from benchmarks.store import CellFolder, write_table
-from tcn import checkpoints
 from tcn.config import InputError
+from tcn.train import checkpoints
 
 VARIANTS = ("--variants", "floor-svd", "tcn", "--no-report", "--threads", "1")
 ONE_EPOCH_MORE = ("--set", "training.epochs=2")
@@ -74,8 +75,8 @@ def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
 def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, monkeypatch, capsys):
     """Two worker processes; the one that trains is killed after an epoch: nothing but that epoch's successor is lost."""
     made = []
-    original = launch.Processes.__init__
-    monkeypatch.setattr(launch.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
+    original = driver.Processes.__init__
+    monkeypatch.setattr(driver.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
     output = place / "two"
     watcher = kill_after_first_epoch(output, lambda: next((i for n, i in made[0].process_ids().items() if "__tcn__" in n), None))
     status = run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(output), "--launcher", "processes",
@@ -180,7 +181,7 @@ def folders(place, tmp_path):
 
 def drive(folders, launcher) -> tuple[dict[str, str], Remembered, str, tuple[int, int]]:
     failures, mirror, out = {}, Remembered(), io.StringIO()
-    counts = launch.run_cells(folders[0], folders[1], mirror, launcher, failures, out)
+    counts = driver.run_cells(folders[0], folders[1], mirror, launcher, failures, out)
     return failures, mirror, out.getvalue(), counts
 
 
@@ -210,7 +211,7 @@ def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
     script = Scripted(tcn=["interrupt"])
     mirror = Remembered()
     with pytest.raises(KeyboardInterrupt):
-        launch.run_cells(*folders, mirror, script, {}, io.StringIO())
+        driver.run_cells(*folders, mirror, script, {}, io.StringIO())
     tcn = next(f for f in folders[0] if f.cell.variant == "tcn")
     assert script.stopped and script.closed and tcn.state == "interrupted" and tcn.epochs_done == 1
     assert mirror.settled == [("tcn", "interrupted")]
@@ -220,9 +221,9 @@ def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
 def test_a_worker_that_sees_other_data_says_so(folders):
     folder = folders[0][1]
     job = Job(folder.cell, folder.path.parent.parent, folder.identity, folders[1].places, "cpu", torch.get_num_threads(), "x")
-    failure = launch.work(job)
+    failure = driver.work(job)
     assert failure.final and "other data" in failure.reason and "00000000" in failure.reason and folder.state == "new"
-    failure = launch.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
+    failure = driver.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
     assert failure.final and "/none/at/all" in failure.reason
 
 

@@ -5,11 +5,11 @@ import ast
 import re
 from pathlib import Path
 
-import tcn
+import pytest
 
 ROOT = Path(__file__).parent.parent
-ORDER = re.findall(r"^(\w+)  +\S", tcn.__doc__, flags=re.M)
-OURS = {"tcn", "baselines", "benchmarks", "reports"}
+OURS = ("tcn", "baselines", "benchmarks", "reports")
+ROOMS = [path.parent for top in ("tcn", "benchmarks", "reports") for path in sorted((ROOT / top).rglob("__init__.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -24,26 +24,46 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def modules_of_tcn(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("tcn.") and name.split(".")[1] in ORDER}
+def listed(room: Path) -> list[str]:
+    """What a folder's docstring lists, in its order."""
+    return re.findall(r"^(\w+)  +\S", ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or "", flags=re.M)
+
+
+def is_other_name(path: Path) -> bool:
+    """Whether a file only gives another one a shorter or an older name."""
+    return path.read_text(encoding="utf-8").startswith(('"""The command of ', '"""Public names of '))
 
 
 def python_files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def test_docstring_of_tcn_lists_every_file_once():
-    files = {p.stem for p in (ROOT / "tcn").glob("*.py")} - {"__init__", "__main__"}
-    assert sorted(ORDER) == sorted(files)
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_each_folder_lists_its_files_and_folders_once(room):
+    there = {path.stem for path in room.glob("*.py") if path.stem not in ("__init__", "__main__") and not is_other_name(path)}
+    there |= {path.parent.name for path in room.glob("*/__init__.py")}
+    if room.name != "speed":  # a list of subjects, not a journey
+        assert sorted(listed(room)) == sorted(there)
 
 
-def test_tcn_imports_only_earlier_files_of_its_own():
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_each_file_and_folder_imports_only_what_is_listed_above_it(room):
+    """At every level: `tcn.model.network` may import `tcn.data`, listed above `tcn.model`, and `tcn.model.coupling`."""
+    order, dotted = listed(room), ".".join(room.relative_to(ROOT).parts) + "."
+    for path in python_files(room):
+        own = path.relative_to(room).with_suffix("").parts[0]
+        if own not in order or is_other_name(path):
+            continue
+        names = {name.removeprefix(dotted).split(".")[0] for name in imports(path) if name.startswith(dotted)}
+        later = names & set(order[order.index(own) + 1:])
+        assert not later, f"{path} imports {later}"
+        if path.parent == room:
+            assert own not in names, f"{path} imports itself"
+
+
+def test_tcn_imports_none_of_the_others():
     for path in python_files("tcn"):
-        names = imports(path)
-        assert not {n.split(".")[0] for n in names} & (OURS - {"tcn"} | {"mlflow", "matplotlib", "seaborn", "openTSNE"}), path
-        if path.stem in ORDER:
-            later = set(ORDER[ORDER.index(path.stem):])
-            assert not modules_of_tcn(names) & later, f"{path} imports {modules_of_tcn(names) & later}"
+        assert not {n.split(".")[0] for n in imports(path)} & (set(OURS) - {"tcn"} | {"mlflow", "matplotlib", "seaborn", "openTSNE"}), path
 
 
 def test_baselines_see_only_tcn_and_reports_see_only_result_folders():

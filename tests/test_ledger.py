@@ -16,17 +16,18 @@ from baselines import ledger
 from baselines.ledger import TRAPS
 from benchmarks.experiments import PROFILES, plan
 from benchmarks.runner import LEDGER_METRICS, score_ledger
-from tcn import features, metrics, training
-from tcn.batches import PairSource
-from tcn.codes import binary_codes
 from tcn.config import Config, Modality, change, flatten, identity, to_dict
-from tcn.datasets import Files
-from tcn.images import to_network
-from tcn.pixels import Pixels
-from tcn.method import TCN
-from tcn.training import ValidationData
+from tcn.data.augment import to_network
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairSource
+from tcn.data.pixels import Pixels
+from tcn.scoring import features, metrics
+from tcn.scoring.codes import binary_codes
+from tcn.train import loop
+from tcn.train.loop import ValidationData
+from tcn.train.method import TCN
 
-SPLITS = Path(baselines.__file__).parent.parent / "tcn" / "splits"
+SPLITS = Path(baselines.__file__).parent.parent / "tcn" / "data" / "splits"
 SWITCHES = [trap for trap in TRAPS if trap.setting and trap.kind in ("training", "scoring", "pictures")]
 
 
@@ -222,7 +223,7 @@ def test_a_last_batch_of_one_to_three_pairs_on_two_devices_is_trained_on(tmp_pat
     assert [len(batch) for batch in source.epoch(0, 1, CPU)] == [8, 8, last][:3 if last > 1 else 2]
     model = TCN.build(settings, ingredients())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    history = training.fit(TCN, model, source, ValidationData(pixels(labels[:4], 3), None, None), settings, tmp_path, CPU,
+    history = loop.fit(TCN, model, source, ValidationData(pixels(labels[:4], 3), None, None), settings, tmp_path, CPU,
                            progress=False)
     assert len(history.steps) == 2 + (last > 1) and all(np.isfinite(row["total"]) for row in history.steps)
     assert all(value.isfinite().all() for value in model.state_dict().values())
@@ -232,11 +233,11 @@ def test_a_last_batch_of_one_to_three_pairs_on_two_devices_is_trained_on(tmp_pat
 def test_an_accuracy_of_0_in_every_epoch_still_keeps_a_model(tmp_path, monkeypatch):
     """The released code saves a model only where the accuracy rises above 0, so the test finds no checkpoint."""
     states = []
-    monkeypatch.setattr(training, "class_accuracy", lambda model, *_: states.append(
+    monkeypatch.setattr(loop, "class_accuracy", lambda model, *_: states.append(
         {name: value.clone() for name, value in model.state_dict().items()}) or 0.0)
     settings = config(**{"training.select_by": "seen_accuracy"})
     model, source, validation = setup(settings)
-    history = training.fit(TCN, model, source, validation, settings, tmp_path, CPU, progress=False)
+    history = loop.fit(TCN, model, source, validation, settings, tmp_path, CPU, progress=False)
     assert history.best_epoch == 1 and history.best_value == 0.0 and len(states) == 1 + settings.training.epochs
     assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
     assert any(not torch.equal(value, states[2][name]) for name, value in model.state_dict().items())
@@ -248,7 +249,7 @@ def test_validation_resizes_as_the_setting_says(monkeypatch):
     for how in ("float", "rounded"):
         settings = config(**{"data.resize": how})
         model, _, validation = setup(settings)
-        training.validate(model, validation, 10, CPU, how)
+        loop.validate(model, validation, 10, CPU, how)
         assert set(used) == {how} and len(used) == 3
         used.clear()
 

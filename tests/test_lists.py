@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from trees import SKETCHY_EXTENDED, SKETCHY_SKETCHES, make_listed, make_lists, make_tree, split_table
 
-from tcn import datasets, doctor
-from tcn import lists as list_files
 from tcn.config import InputError
-from tcn.datasets import SPECS, Listings, Split, load, read_list, read_plan
+from tcn.data import datasets, doctor
+from tcn.data import lists as list_files
+from tcn.data.datasets import SPECS, Listings, Split, load, read_list, read_plan
 
 SKETCHY_LINES = [("png_ready/hot air balloon/1.png", 7), ("png_ready/ant/a b  c.png", 0), ("png_ready/bee/3.png", 12)]
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tcn import losses
 from tcn.config import InputError
+from tcn.train import losses
 
 
 def _naive_metric(features, anchors, labels, classify, margin):

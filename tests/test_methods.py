@@ -13,11 +13,11 @@ from torch.nn import functional as F
 import baselines
 from baselines import metric_learning, sake
 from benchmarks import experiments
-from tcn import metrics
-from tcn.backbones import imagenet_names
-from tcn.batches import PairBatch
 from tcn.config import InputError, Modality, flatten, to_dict
-from tcn.features import Components
+from tcn.data.pairs import PairBatch
+from tcn.model.backbones import imagenet_names
+from tcn.scoring import metrics
+from tcn.scoring.features import Components
 
 
 def draw(rows: int = 9, dims: int = 5, classes: int = 3, seed: int = 0):
@@ -161,7 +161,7 @@ def test_sake_refuses_what_it_cannot_be(settings, message):
 
 def test_imagenet_names_have_a_committed_vector_each():
     from benchmarks.runner import IMAGENET_WORDS
-    from tcn.words import load_words
+    from tcn.data.words import load_words
 
     names = imagenet_names()
     words = load_words(IMAGENET_WORDS, names)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from tcn import metrics, rankings
 from tcn.config import InputError
-from tcn.metrics import ALL, PROTOCOLS, evaluate, rank, score
-from tcn.rankings import Gallery
+from tcn.scoring import metrics, rankings
+from tcn.scoring.metrics import ALL, PROTOCOLS, evaluate, rank, score
+from tcn.scoring.rankings import Gallery
 
 KS = (1, 3, 7, 200)
 EXACT_UNDER_TIES = {"released": ("Prec",), "zse": ("Prec",), "cvpr19": ("Prec",),

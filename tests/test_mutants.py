@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from benchmarks import mutants
-from benchmarks.mutants import PLAN, ROOT, Mutant, by_hand, compiles, generated, plan, sample
-from benchmarks.mutants_by_hand import EQUIVALENT, FAULTS
+from benchmarks.tools import mutants
+from benchmarks.tools.mutants import PLAN, ROOT, Mutant, by_hand, compiles, generated, plan, sample
+from benchmarks.tools.mutants_by_hand import EQUIVALENT, FAULTS
 
 SOURCE = b'''"""A docstring with 1 < 2."""
 import torch

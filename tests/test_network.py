@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torchvision import models
 
-from tcn import backbones
-from tcn.backbones import Backbone, Classifier, Teacher
 from tcn.config import PARTS, Config, Coupling, InputError, Modality, change
-from tcn.coupling import BATCH_NORMS, CoupledEncoders
-from tcn.embedding import Embedding, ModalityBatchNorm, svd_start
-from tcn.network import CoupledNetwork
+from tcn.model import backbones
+from tcn.model.backbones import Backbone, Classifier, Teacher
+from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
+from tcn.model.embedding import Embedding, ModalityBatchNorm, svd_start
+from tcn.model.network import CoupledNetwork
 
 
 class TinyTrunk(nn.Module):

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from tcn.batches import PairBatch, PairSource
 from tcn.config import Config, InputError, change
-from tcn.datasets import Files
-from tcn.images import IMAGENET_MEAN, IMAGENET_STD, draw_geometry, to_network
-from tcn.pixels import Pixels
+from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD, draw_geometry, to_network
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairBatch, PairSource
+from tcn.data.pixels import Pixels
 from tcn.seeding import numpy_stream
 
 CPU = torch.device("cpu")

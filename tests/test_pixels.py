@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from test_images import _source, listing, write
 
-from tcn import pixels
 from tcn.config import InputError
-from tcn.images import augment, draw_geometry, to_network
-from tcn.pixels import Pixels, Reading, ahead, decode, orientation, pack, to_float
+from tcn.data import pixels
+from tcn.data.augment import augment, draw_geometry, to_network
+from tcn.data.pixels import Pixels, Reading, ahead, decode, orientation, pack, to_float
 
 SIZE = 8
 

@@ -11,7 +11,7 @@ from result_folders import write_suite
 import baselines
 from benchmarks.experiments import PROFILES, held_by_variants, plan
 from benchmarks.store import CellFolder, read_config
-from reports.results import read_suite
+from reports.read.suite import read_suite
 from tcn.config import InputError, flatten, to_dict
 
 

@@ -8,9 +8,10 @@ import pytest
 from small_suite import ONE, TINY, cells, common, make_place, places
 from trees import make_tree
 
-from benchmarks import preflight, prepared, run_all, runner, search_settings, torture
-from tcn import backbones
+from benchmarks import preflight, prepared, run_all, runner
+from benchmarks.tools import search_settings, torture
 from tcn.config import InputError
+from tcn.model import backbones
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def run(place, command, tmp_path, monkeypatch):
 @pytest.fixture
 def words(place, tmp_path):
     """A copy of the word table without one seen class of QuickDraw; its path, and the class."""
-    from tcn.datasets import read_plan
+    from tcn.data.datasets import read_plan
 
     lost = read_plan("quickdraw").of("seen")[3]
     with open(place / "words.csv", newline="") as source, open(tmp_path / "fewer.csv", "w", newline="") as out:
@@ -44,7 +45,7 @@ def test_words_that_lack_a_class_are_said_once_before_any_floor_runs(run, words,
 
 
 def test_a_plan_is_shown_and_its_reasons_are_told(run, words, tmp_path, monkeypatch):
-    from benchmarks import calibration
+    from benchmarks.launch import calibration
 
     monkeypatch.setattr(calibration, "SHAPE_SECONDS", 0.05)
     monkeypatch.setattr(calibration, "TIMED_SECONDS", 0.01)

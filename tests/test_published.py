@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import lint, paper
-from reports.results import ReportError
+from reports.read.suite import ReportError
 
 HEADER = "table,method,dimension,features,dataset,split,metric,value,source,note"
 CITED = "https://example.org/paper"
@@ -132,7 +132,7 @@ def test_the_committed_files_findings():
     (("sketchy", "100/25"), "sketchy-1", 100), (("sketchy", "104/21"), "sketchy-2", 100),
     (("tuberlin", "220/30"), "tuberlin", 0), (("quickdraw", "80/30"), "quickdraw", 0)])
 def test_gallery_sizes_are_those_of_the_committed_lists(where, plan, repeated):
-    splits = Path(lint.__file__).parent.parent / "tcn" / "splits"
+    splits = Path(lint.__file__).parent.parent / "tcn" / "data" / "splits"
     classes = yaml.safe_load((splits / f"{plan}.yaml").read_text(encoding="utf-8"))["classes"]
     unseen = {name: entry for name, entry in classes.items() if entry["role"] == "unseen"}
     photos = {name: entry["photos"] for name, entry in unseen.items()}

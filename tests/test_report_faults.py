@@ -18,8 +18,10 @@ import pytest
 from mounts import read_only, resize, small_disk
 from result_folders import write_suite
 
-from reports import feature_data, figure_data, render, writing
-from reports.results import ReportError, Task, read_suite
+from reports import writing
+from reports.figures import feature_frames, frames
+from reports.read.suite import ReportError, Task, read_suite
+from reports.render import command
 
 EMOJI = Task("emoji", "fixed")
 ROUNDS = int(os.environ.get("TCN_KILLS", "5"))
@@ -29,13 +31,13 @@ ROUNDS = int(os.environ.get("TCN_KILLS", "5"))
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """The whole chain without figures: each takes a second."""
-    monkeypatch.setattr(render, "_figures", lambda suite, task, cache: [])
+    monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [])
 
 
 @pytest.fixture
 def one_figure(monkeypatch, no_figures):
     """One figure, for tests of how pictures are written."""
-    monkeypatch.setattr(render, "_figures", lambda suite, task, cache: [figure_data.overview(suite, task)])
+    monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [frames.overview(suite, task)])
 
 
 @pytest.fixture
@@ -72,38 +74,38 @@ def child(work: Callable[[], object], wait: bool = True) -> int:
 
 def test_a_full_disk_leaves_the_earlier_report_and_says_so(results, tmp_path, capfd, one_figure):
     with small_disk(tmp_path / "disk", "20m") as disk:
-        render.render(results / "old", disk / "report")
+        command.render(results / "old", disk / "report")
         before = contents(disk)
         size = sum(len(content) for content in before.values())
         resize(disk, f"{size // 1024 + 150}k")
         with pytest.raises(ReportError, match=r"writing .*disk.* failed \(no space left on device, 0\..* MB are free\); free some"):
-            render.render(results / "new", disk / "report")
+            command.render(results / "new", disk / "report")
         assert contents(disk) == before
         resize(disk, "20m")
-        page = render.render(results / "new", disk / "report").read_text()
+        page = command.render(results / "new", disk / "report").read_text()
         assert "made as new" in page and len(contents(disk)) > len(before) - 1
 
 
 @pytest.mark.parametrize("limit", [300, 30_000, 100_000])
 def test_files_that_may_not_grow_leave_the_earlier_report(results, limit, capfd, one_figure):
     out = results / "report"
-    render.render(results / "old", out)
+    command.render(results / "old", out)
     before = contents(out)
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        render.render(results / "new", out)
+        command.render(results / "new", out)
 
     assert child(limited) == 2
     assert "file too large" in capfd.readouterr().out and contents(out) == before
 
 
 def test_no_room_for_the_cache_is_the_same_error(results, monkeypatch, capfd):
-    monkeypatch.setattr(render, "_figures", lambda suite, task, cache: [figure_data.tsne(suite, task, cache)])
+    monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [frames.tsne(suite, task, cache)])
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        render.render(results / "new", results / "report")
+        command.render(results / "new", results / "report")
 
     assert child(limited) == 2
     assert "tsne-" in capfd.readouterr().out and contents(results / "report") == {}
@@ -112,10 +114,10 @@ def test_no_room_for_the_cache_is_the_same_error(results, monkeypatch, capfd):
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(results, capsys):
     out = results / "report"
-    render.render(results / "old", out)
+    command.render(results / "old", out)
     before = contents(out)
     with read_only(out):
-        assert render.main(["--results", str(results / "new"), "--out", str(out)]) == 2
+        assert command.main(["--results", str(results / "new"), "--out", str(out)]) == 2
         said = capsys.readouterr().err
         assert said.startswith("error: writing ") and str(out) in said and "read-only" in said and "--out" in said
     assert contents(out) == before
@@ -124,16 +126,16 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(results, caps
 def test_a_report_in_place_of_a_file_is_refused(results, capsys):
     (results / "file").write_text("mine")
     for out in (results / "file", results / "file" / "below"):
-        assert render.main(["--results", str(results / "new"), "--out", str(out)]) == 2
+        assert command.main(["--results", str(results / "new"), "--out", str(out)]) == 2
         assert "another one with --out" in capsys.readouterr().err
     assert (results / "file").read_text() == "mine"
 
 
 def test_results_that_cannot_be_written_are_reported_on_elsewhere(results, capsys):
     with read_only(results / "new"):
-        assert render.main(["--results", str(results / "new")]) == 2
+        assert command.main(["--results", str(results / "new")]) == 2
         assert "name another" in capsys.readouterr().err
-        assert render.main(["--results", str(results / "new"), "--out", str(results / "elsewhere")]) == 0
+        assert command.main(["--results", str(results / "new"), "--out", str(results / "elsewhere")]) == 0
     assert "made as new" in (results / "elsewhere" / "index.html").read_text()
 
 
@@ -141,19 +143,19 @@ def test_killed_at_any_moment_every_file_is_an_old_or_a_new_one(results, one_fig
     out, whole, lasts = results / "report", {}, float("inf")
     for name in ("new", "old"):
         started = time.monotonic()
-        render.render(results / name, out)
+        command.render(results / name, out)
         whole[name], lasts = contents(out), min(lasts, time.monotonic() - started)
     rng, killed = random.Random(0), 0
     for number in range(ROUNDS):
         name = ("new", "old")[number % 2]
-        process = child(lambda name=name: render.render(results / name, out), wait=False)
+        process = child(lambda name=name: command.render(results / name, out), wait=False)
         time.sleep(rng.random() * lasts)
         os.kill(process, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
         for path, content in contents(out).items():
             if not path.startswith(writing.STAGED):
                 assert content in (whole["old"].get(path), whole["new"].get(path)), path
-        render.render(results / name, out)
+        command.render(results / name, out)
         assert contents(out) == whole[name]  # nothing of the killed call is left either
     assert killed  # on a machine with other work, moments say little
 
@@ -161,7 +163,7 @@ def test_killed_at_any_moment_every_file_is_an_old_or_a_new_one(results, one_fig
 def test_killed_while_files_are_put_in_place_the_next_call_puts_all_of_them(results):
     out, whole = results / "report", {}
     for name in ("new", "old"):
-        render.render(results / name, out)
+        command.render(results / name, out)
         whole[name] = contents(out)
     for after in (0, 1, 5, 20):
         replace, done = os.replace, 0
@@ -176,21 +178,21 @@ def test_killed_while_files_are_put_in_place_the_next_call_puts_all_of_them(resu
 
         def killed() -> None:
             os.replace = counted
-            render.render(results / "new", out)
+            command.render(results / "new", out)
 
         assert child(killed) == -signal.SIGKILL
         found = {name: content for name, content in contents(out).items() if not name.startswith(writing.STAGED)}
         assert all(content in (whole["old"].get(name), whole["new"].get(name)) for name, content in found.items())
         assert found["index.html"] == whole["old"]["index.html"]
-        render.render(results / "new", out)
+        command.render(results / "new", out)
         assert contents(out) == whole["new"]
-        render.render(results / "old", out)
+        command.render(results / "old", out)
 
 
 def test_an_interrupted_picture_is_not_there(results, monkeypatch, one_figure):
     from matplotlib.figure import Figure
     out = results / "report"
-    render.render(results / "old", out)
+    command.render(results / "old", out)
     before = contents(out)
 
     def half(self, path, **_):
@@ -198,7 +200,7 @@ def test_an_interrupted_picture_is_not_there(results, monkeypatch, one_figure):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Figure, "savefig", half)
-    assert render.main(["--results", str(results / "new"), "--out", str(out)]) == 130
+    assert command.main(["--results", str(results / "new"), "--out", str(out)]) == 130
     assert contents(out) == before
 
 
@@ -206,11 +208,11 @@ def test_two_calls_at_once_leave_one_whole_report(results):
     out = results / "report"
     whole = {}
     for name in ("old", "new"):
-        render.render(results / name, out)
+        command.render(results / name, out)
         whole[name] = contents(out)
     assert set(whole["old"]) == set(whole["new"]) and whole["old"] != whole["new"]
     for _ in range(4):
-        processes = [child(lambda name=name: render.render(results / name, out), wait=False) for name in ("old", "new", "old")]
+        processes = [child(lambda name=name: command.render(results / name, out), wait=False) for name in ("old", "new", "old")]
         assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes] == [0, 0, 0]
         assert contents(out) in (whole["old"], whole["new"])
 
@@ -220,23 +222,23 @@ def test_a_call_that_does_not_end_is_named(results, monkeypatch):
     out = results / "report"
     out.mkdir()
     with writing._locked(out), pytest.raises(ReportError, match="another call writes a report to .* and does not end; stop it"):
-        render.render(results / "new", out)
-    assert "made as new" in render.render(results / "new", out).read_text()
+        command.render(results / "new", out)
+    assert "made as new" in command.render(results / "new", out).read_text()
 
 
 def test_only_own_files_are_removed_whatever_a_list_says(results):
     out = results / "report"
-    render.render(results / "old", out)
+    command.render(results / "old", out)
     (out / "mine.md").write_text("kept")
     (results / "outside.md").write_text("kept")
     listing = (out / "files.txt").read_text()
     odd = ["mine.md", "../outside.md", "tables/../mine.md", "/etc/x.md", "tables/../../outside.md", "", "tables", "\x00"]
     (out / "tables" / "gone.csv").write_text("of an earlier call")
     (out / "files.txt").write_text(listing + "\n".join([*odd, "tables/gone.csv"]) + "\n")
-    render.render(results / "old", out)
+    command.render(results / "old", out)
     assert (out / "mine.md").exists() and (results / "outside.md").exists() and not (out / "tables" / "gone.csv").exists()
     (out / "files.txt").write_bytes(b"\xff\xfe\x00")
-    render.render(results / "old", out)
+    command.render(results / "old", out)
     assert (out / "files.txt").read_text() == listing
 
 
@@ -244,10 +246,10 @@ def test_only_own_files_are_removed_whatever_a_list_says(results):
                                     lambda c: c[:200] + bytes([c[200] ^ 1]) + c[201:]])
 def test_a_damaged_embedding_is_worked_out_again(results, tmp_path, damage):
     suite = read_suite(results / "new")
-    first = feature_data.tsne(suite, EMOJI, tmp_path / "cache").frame
+    first = feature_frames.tsne(suite, EMOJI, tmp_path / "cache").frame
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(damage(path.read_bytes()))
     kept = {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
-    again = feature_data.tsne(suite, EMOJI, tmp_path / "cache").frame
+    again = feature_frames.tsne(suite, EMOJI, tmp_path / "cache").frame
     assert (first[["x", "y"]].to_numpy() == again[["x", "y"]].to_numpy()).all()
     assert all((tmp_path / "cache" / name).read_bytes() != content for name, content in kept.items())

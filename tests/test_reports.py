@@ -28,8 +28,12 @@ from result_folders import (
     write_suite,
 )
 
-from reports import ablations, figure_data, figures, ledger, paper, protocols, provenance, render, tables, verdicts
-from reports.results import Measured, NoResults, Score, Task, paired, read_suite
+from reports import paper
+from reports.figures import draw, frames
+from reports.read.suite import Measured, NoResults, Score, Task, paired, read_suite
+from reports.render import command, provenance
+from reports.stats import verdicts
+from reports.tables import ablations, comparison, ledger, protocols
 
 EMOJI = Task("emoji", "fixed")
 
@@ -41,14 +45,14 @@ def rendered(tmp_path_factory) -> Path:
     folders = write_suite(root, (*EMOJI_VARIANTS, *LEDGER_VARIANTS[1:]), seeds=(0, 1, 2), ledger=True)
     write_reproduction(root, folders["tcn", 1], "differs", largest_difference=0.25, where="unseen/real/zse/mAP@200",
                        differences=["not equal: metrics.csv"])
-    render.render(root, root / "report")
+    command.render(root, root / "report")
     return root
 
 
 @pytest.fixture
 def text_only(monkeypatch):
     """Leave the figures out, for tests of what tables and page say."""
-    monkeypatch.setattr(render, "_figures", lambda suite, task, cache: [])
+    monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [])
 
 
 def row_of(text: str, name: str) -> list[str]:
@@ -80,7 +84,7 @@ def test_latex_has_balanced_rows_and_escapes(rendered):
     for path in (rendered / "report" / "tables").glob("*.tex"):
         text = path.read_text()
         assert text.count("\\begin{") == text.count("\\end{") and "\\toprule" in text
-    assert tables.latex("a_b & 50% #1 {x} ~ ^ \\") == (
+    assert comparison.latex("a_b & 50% #1 {x} ~ ^ \\") == (
         r"a\_b \& 50\% \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}")
 
 
@@ -96,7 +100,7 @@ def test_laptop_report_holds_no_published_number(rendered):
 
 def test_published_numbers_stand_beside_measured_ones_on_the_papers_data_sets(tmp_path, text_only):
     write_suite(tmp_path, ("tcn", "hws", "nws"), dataset="sketchy", split="1")
-    render.render(tmp_path, tmp_path / "report")
+    command.render(tmp_path, tmp_path / "report")
     text = (tmp_path / "report" / "tables" / "paper-comparison.md").read_text()
     facts = {(p.method, p.dimension, p.dataset, p.metric): p.value for p in paper.published() if p.table == "comparison"}
     # GN-Triplet's row of the paper's Table 2, read off published.csv by hand.
@@ -109,7 +113,7 @@ def test_missing_seeds_and_variants_are_said(tmp_path):
     head = json.loads((tmp_path / "suite.json").read_text())
     head["cells"].append({"dataset": "emoji", "split": "fixed", "variant": "tcn", "seed": 2, "folder": "gone", "identity": "x"})
     (tmp_path / "suite.json").write_text(json.dumps(head))
-    text = tables.comparison(read_suite(tmp_path), EMOJI).to_markdown()
+    text = comparison.comparison(read_suite(tmp_path), EMOJI).to_markdown()
     assert row_of(text, paper.label("tcn"))[-1] == "2/3"
     assert "not measured" in row_of(text, paper.label("nws"))
 
@@ -117,7 +121,7 @@ def test_missing_seeds_and_variants_are_said(tmp_path):
 def test_one_seed_says_so(tmp_path):
     write_suite(tmp_path)
     suite = read_suite(tmp_path)
-    assert row_of(tables.comparison(suite, EMOJI).to_markdown(), paper.label("tcn"))[-1] == "1 seed"
+    assert row_of(comparison.comparison(suite, EMOJI).to_markdown(), paper.label("tcn"))[-1] == "1 seed"
     assert "one seed" in verdicts.sharing_order(suite, EMOJI).answer.lower()
 
 
@@ -142,7 +146,7 @@ def test_verdicts_follow_the_numbers(rendered, tmp_path):
 
 def test_publisher_table_has_a_view_without_emojiones_pictures(rendered):
     suite = read_suite(rendered)
-    views = tables.publisher_views(suite, EMOJI)
+    views = comparison.publisher_views(suite, EMOJI)
     assert {s for s, _ in views} == {"all", *SOURCES} and any("without" in g for _, g in views)
 
 
@@ -150,8 +154,8 @@ def test_publisher_table_has_a_view_without_emojiones_pictures(rendered):
     ("motivation", 4, {"Iteration", "Epoch"}), ("singular_values", 3, {"Singular value"}), ("publishers", 1, {"mAP@all"})])
 def test_figures_have_their_panels_axes_and_legends(rendered, name, panels, labels):
     suite = read_suite(rendered)
-    data = getattr(figure_data, name)(suite, EMOJI)
-    figure = getattr(figures, data.kind)(data.frame)
+    data = getattr(frames, name)(suite, EMOJI)
+    figure = getattr(draw, data.kind)(data.frame)
     axes = [a for a in figure.axes if a.get_visible() and a.axison]
     assert len(axes) == panels
     texts = " ".join(a.get_xlabel() + " " + a.get_ylabel() for a in axes)
@@ -161,8 +165,8 @@ def test_figures_have_their_panels_axes_and_legends(rendered, name, panels, labe
 
 
 def test_singular_value_curves_start_at_one(rendered):
-    data = figure_data.singular_values(read_suite(rendered), EMOJI)
-    figure = figures.singular_values(data.frame)
+    data = frames.singular_values(read_suite(rendered), EMOJI)
+    figure = draw.singular_values(data.frame)
     curves = [line.get_ydata() for panel in figure.axes for line in panel.lines if len(line.get_ydata()) >= 8]
     plt.close(figure)
     # Three panels of training and unseen, photo and sketch, each divided by its own maximum.
@@ -170,7 +174,7 @@ def test_singular_value_curves_start_at_one(rendered):
 
 
 def test_tsne_colours_eight_classes_and_marks_both_modalities(rendered, tmp_path):
-    frame = figure_data.tsne(read_suite(rendered), EMOJI, tmp_path).frame
+    frame = frames.tsne(read_suite(rendered), EMOJI, tmp_path).frame
     shown = frame[frame["shown"]]
     assert shown["class"].nunique() == 8 and set(shown["modality"]) == {"sketch", "photo"}
     assert frame[["x", "y"]].notna().all().all()
@@ -179,7 +183,7 @@ def test_tsne_colours_eight_classes_and_marks_both_modalities(rendered, tmp_path
 
 def test_retrieval_page_shows_a_failure_and_true_marks(rendered):
     suite = read_suite(rendered)
-    frame = figure_data.retrieval(suite, EMOJI).frame
+    frame = frames.retrieval(suite, EMOJI).frame
     assert "failure" in set(frame["kind"]) and frame["rank"].max() == 13
     cell = suite.cells_of(EMOJI, "tcn")[0]
     example = next(e for e in suite.examples(cell) if e["kind"] == "failure")
@@ -212,7 +216,7 @@ def test_smoke_runs_missing_data_sets_and_failures_are_told(tmp_path, text_only)
     folders = write_suite(tmp_path, ("tcn", "hws"), smoke=True, missing={"tuberlin": "no folder png_ready <here>"})
     (folders["hws", 0] / "status.json").write_text(json.dumps(
         {"state": "failed", "reason": "loss is not finite", "epochs_done": 1, "epochs": 6, "best_epoch": None}))
-    page = render.render(tmp_path, tmp_path / "report").read_text()
+    page = command.render(tmp_path, tmp_path / "report").read_text()
     assert "Smoke run" in page and "no folder png_ready &lt;here&gt;" in page and "loss is not finite" in page
 
 
@@ -221,7 +225,7 @@ def test_names_from_results_are_escaped(tmp_path):
     folder = write_cell(tmp_path, "tcn", 0, class_names=names)
     provenance = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps({**provenance, "device": "<b>evil</b> & co"}))
-    page = render.render(tmp_path, tmp_path / "report").read_text()
+    page = command.render(tmp_path, tmp_path / "report").read_text()
     assert "<script>" not in page and "<b>evil" not in page and "&lt;b&gt;evil" in page
 
 
@@ -229,7 +233,7 @@ def test_broken_folders_are_named_and_the_rest_renders(tmp_path, text_only):
     folders = write_suite(tmp_path, ("tcn", "hws", "nws"))
     (folders["nws", 0] / "metrics.csv").write_text("no,table\n")
     (folders["hws", 0] / "config.json").write_text("{")
-    page = render.render(tmp_path, tmp_path / "report").read_text()
+    page = command.render(tmp_path, tmp_path / "report").read_text()
     assert folders["nws", 0].name in page and folders["hws", 0].name in page
     suite = read_suite(tmp_path)
     assert suite.measure(EMOJI, "tcn", Score("mAP@all")).n == 1 and suite.measure(EMOJI, "nws", Score("mAP@all")).n == 0
@@ -237,8 +241,8 @@ def test_broken_folders_are_named_and_the_rest_renders(tmp_path, text_only):
 
 def test_no_results_is_one_message_and_status_2(tmp_path, capsys):
     with pytest.raises(NoResults):
-        render.render(tmp_path / "none", tmp_path / "out")
-    assert render.main(["--results", str(tmp_path / "none")]) == 2
+        command.render(tmp_path / "none", tmp_path / "out")
+    assert command.main(["--results", str(tmp_path / "none")]) == 2
     assert "run_all.py" in capsys.readouterr().err
 
 
@@ -247,7 +251,7 @@ def test_default_is_the_suite_written_last(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "suite.json").write_text("{}")
     os.utime(tmp_path / "paper" / "suite.json", (1, 1))
-    assert render.latest(tmp_path) == tmp_path / "laptop"
+    assert command.latest(tmp_path) == tmp_path / "laptop"
 
 
 def test_prec_at_100_stands_beside_its_ceiling(rendered):
@@ -283,8 +287,8 @@ def test_broken_optional_files_cost_the_figure_and_not_the_table(tmp_path):
     examples["examples"][0]["query"]["file"] = "../../../suite.json"
     (folders["nws", 0] / "examples.json").write_text(json.dumps(examples))
     suite = read_suite(tmp_path)
-    assert set(figure_data.tsne(suite, EMOJI, tmp_path / "cache").frame["variant"]) == {"tcn"}
-    assert set(figure_data.retrieval(suite, EMOJI).frame["variant"]) == {"tcn"}
+    assert set(frames.tsne(suite, EMOJI, tmp_path / "cache").frame["variant"]) == {"tcn"}
+    assert set(frames.retrieval(suite, EMOJI).frame["variant"]) == {"tcn"}
     assert suite.measure(EMOJI, "nws", Score("mAP@all")).n == 1
     named = dict(suite.left_out)
     assert f"{folders['nws', 0].name}/features.npz" in named
@@ -307,7 +311,7 @@ def test_weight_grid_names_the_validation_choice_and_the_papers_weight(tmp_path)
     text = ablations.sharing_weights(suite, EMOJI).to_markdown()
     assert "highest on validation" in row_of(text, "10 ")[-1] and "used by TCN" in row_of(text, "10 ")[-1]
     assert row_of(text, "1000 ")[3] == "not measured" and "the paper's" in row_of(text, "1000 ")[-1]
-    figure = figures.sharing_weight(figure_data.sharing_weight(suite, EMOJI).frame)
+    figure = draw.sharing_weight(frames.sharing_weight(suite, EMOJI).frame)
     panel, = figure.axes
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["1", "10", "100"]
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["validation classes", "unseen classes"]
@@ -327,12 +331,12 @@ def test_ablation_of_a_paper_data_set_has_its_13_rows_and_numbers(tmp_path):
 
 
 def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
-    text = tables.contradictions().to_markdown()
+    text = comparison.contradictions().to_markdown()
     for method, value in (("Doodle2Search", "0.460"), ("BDA-SketRet", "0.556")):
         row = row_of(text, method)
         assert value in row and "map-above-prec" in row
     write_suite(tmp_path, ("tcn",), dataset="sketchy", split="2")
-    table = tables.paper_comparison(read_suite(tmp_path))
+    table = comparison.paper_comparison(read_suite(tmp_path))
     marked = {(row.entries[0].text, e.text) for row in table.rows for e in row.entries if "†" in e.text}
     assert {("Doodle2Search", "0.460†"), ("BDA-SketRet", "0.556†"), ("TCN", "0.231†")} <= marked
     # a published number never stands in a row that says measured
@@ -343,13 +347,13 @@ def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
 
 def test_every_tsne_panel_has_the_same_colours_and_is_cached(rendered, tmp_path, monkeypatch):
     suite = read_suite(rendered)
-    first = figure_data.tsne(suite, EMOJI, tmp_path)
+    first = frames.tsne(suite, EMOJI, tmp_path)
     assert len(list(tmp_path.glob("tsne-*.npy"))) == 3
     import openTSNE
     monkeypatch.setattr(openTSNE, "TSNE", None)  # a second call must not need it
-    again = figure_data.tsne(suite, EMOJI, tmp_path)
+    again = frames.tsne(suite, EMOJI, tmp_path)
     assert again.frame.equals(first.frame)
-    figure = figures.tsne(first.frame)
+    figure = draw.tsne(first.frame)
     panels = [a for a in figure.axes if a.get_title(loc="left")]
     assert len(panels) == first.frame["variant"].nunique() > 1
     colours = [[tuple(c.get_facecolor()[0]) for c in a.collections if len(c.get_offsets())] for a in panels]
@@ -359,19 +363,19 @@ def test_every_tsne_panel_has_the_same_colours_and_is_cached(rendered, tmp_path,
 
 
 def test_retrieval_page_marks_right_and_wrong_by_glyph_and_line(rendered):
-    frame = figure_data.retrieval(read_suite(rendered), EMOJI).frame
-    panel, = figures.retrieval(frame).axes
+    frame = frames.retrieval(read_suite(rendered), EMOJI).frame
+    panel, = draw.retrieval(frame).axes
     glyphs = [text.get_text() for text in panel.texts]
     assert glyphs.count("✓") == frame["correct"].sum() and glyphs.count("✗") == (~frame["correct"]).sum()
     lines = {patch.get_edgecolor(): patch.get_linestyle() for patch in panel.patches}
     from matplotlib.colors import to_rgba
-    assert lines[to_rgba(figures.RIGHT)] != lines[to_rgba(figures.WRONG)]
+    assert lines[to_rgba(draw.RIGHT)] != lines[to_rgba(draw.WRONG)]
     assert sum("Failure" in text for text in glyphs) >= 1
 
 
 def test_publisher_bars_are_the_means_of_the_cells(rendered):
-    frame = figure_data.publishers(read_suite(rendered), EMOJI).frame
-    panel, = figures.publishers(frame).axes
+    frame = frames.publishers(read_suite(rendered), EMOJI).frame
+    panel, = draw.publishers(frame).axes
     heights = sorted(bar.get_height() for bar in panel.patches)
     views = [("all", "all"), *((s, "all") for s in SOURCES), (SOURCES[1], "without emojione-v1")]
     expected = [statistics.fmean(made_up(v, s, "mAP@all", source=source, gallery=gallery) for s in (0, 1, 2))
@@ -380,17 +384,17 @@ def test_publisher_bars_are_the_means_of_the_cells(rendered):
 
 
 def test_text_is_escaped_in_every_format():
-    table = tables.Table("odd", "a|b & <c>", (tables.Column("x_y"),), (tables.Row((tables.Entry("50% <i>|$"),)),))
+    table = comparison.Table("odd", "a|b & <c>", (comparison.Column("x_y"),), (comparison.Row((comparison.Entry("50% <i>|$"),)),))
     assert "a\\|b & \\<c\\>" in table.to_markdown() and "50% \\<i\\>\\|$" in table.to_markdown()
     assert r"50\% \textless{}i\textgreater{}\textbar{}\$" in table.to_latex() and r"x\_y" in table.to_latex()
     assert "50% &lt;i&gt;|$" in table.to_html() and "<i>" not in table.to_html()
 
 
 def test_a_dollar_in_a_class_name_is_no_formula(rendered, tmp_path):
-    frame = figure_data.tsne(read_suite(rendered), EMOJI, tmp_path).frame
+    frame = frames.tsne(read_suite(rendered), EMOJI, tmp_path).frame
     frame["class"] = frame["class"] + " $x_"
-    with figures.style():
-        figures.tsne(frame).savefig(tmp_path / "x.png")
+    with draw.style():
+        draw.tsne(frame).savefig(tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
@@ -398,10 +402,10 @@ def test_an_earlier_calls_files_go_and_foreign_ones_stay(tmp_path, text_only):
     out = tmp_path / "report"
     write_suite(tmp_path / "a", ("floor-svd",))
     write_suite(tmp_path / "b", ("floor-svd",), dataset="tuberlin", split="1")
-    render.render(tmp_path / "a", out)
+    command.render(tmp_path / "a", out)
     (out / "tables" / "mine.md").write_text("kept")
     assert (out / "tables" / "emoji-fixed-comparison.md").exists()
-    render.render(tmp_path / "b", out)
+    command.render(tmp_path / "b", out)
     assert not list(out.glob("*/emoji-*")) and (out / "tables" / "mine.md").exists()
     assert (out / "tables" / "tuberlin-1-comparison.md").exists()
 
@@ -413,7 +417,7 @@ def test_the_command_needs_neither_torch_nor_mlflow_nor_the_method(tmp_path):
                "except SystemExit as end:\n    assert end.code == 0, end.code\n"
                "print(sorted({'torch', 'mlflow', 'tcn', 'timm', 'benchmarks'} & {m.split('.')[0] for m in sys.modules}))")
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True,
-                          cwd=Path(render.__file__).parent.parent, check=True)
+                          cwd=Path(command.__file__).parents[2], check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert str(tmp_path / "report" / "index.html") in done.stdout
 
@@ -475,7 +479,7 @@ def test_results_without_a_ledger_or_six_rules_still_render(tmp_path, text_only)
     suite = read_suite(tmp_path)
     assert suite.measure(EMOJI, "tcn", Score("mAP@all")).values == {0: made_up("tcn", 0, "mAP@all")}
     assert ledger.table(suite, EMOJI) is None and protocols.table(suite, EMOJI) is None and not suite.left_out
-    page = render.render(tmp_path, tmp_path / "report").read_text()
+    page = command.render(tmp_path, tmp_path / "report").read_text()
     assert "per_query.csv" in page and not list((tmp_path / "report" / "tables").glob("*ledger*"))
 
 
@@ -513,13 +517,13 @@ def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered)
     assert protocols.duplicates(read_suite(rendered), EMOJI) is None
 
 
-def every_table(suite) -> list[tables.Table]:
-    found = [tables.provenance(suite), ledger.reproductions(suite), tables.paper_comparison(suite)]
+def every_table(suite) -> list[comparison.Table]:
+    found = [comparison.provenance(suite), ledger.reproductions(suite), comparison.paper_comparison(suite)]
     for task in suite.tasks():
-        found += [tables.comparison(suite, task), tables.comparison(suite, task, "validation"), ablations.ablation(suite, task),
+        found += [comparison.comparison(suite, task), comparison.comparison(suite, task, "validation"), ablations.ablation(suite, task),
                   ablations.sharing_weights(suite, task), ablations.coupling(suite, task), ablations.dimensions(suite, task),
-                  ablations.methods(suite, task), ablations.further(suite, task), tables.per_publisher(suite, task),
-                  tables.cutoffs(suite, task),
+                  ablations.methods(suite, task), ablations.further(suite, task), comparison.per_publisher(suite, task),
+                  comparison.cutoffs(suite, task),
                   ledger.table(suite, task), ledger.ties(suite, task), protocols.table(suite, task),
                   protocols.duplicates(suite, task)]
     return [table for table in found if table is not None]
@@ -605,7 +609,7 @@ def test_uncommitted_changes_are_shown_where_short_and_linked_where_long(tmp_pat
         path.write_text(json.dumps({**json.loads(path.read_text()), "dirty": True, "diff_sha256": "ab" * 32}))
         if variant != "nws":
             (folder / "diff.patch").write_text("+<script>x</script>\n" * (3 if variant == "tcn" else 500))
-    page = render.render(tmp_path, tmp_path / "report").read_text()
+    page = command.render(tmp_path, tmp_path / "report").read_text()
     assert page.count("+&lt;script&gt;x") == 3 and "<script>" not in page
     assert f'../cells/{folders["hws", 0].name}/diff.patch' in page and "(500 lines)" in page and "yes, not kept" in page
 
@@ -627,8 +631,8 @@ def test_broken_ledger_parts_are_named(tmp_path):
 
 
 def test_ledger_bars_are_the_mean_differences_in_points(rendered):
-    frame = figure_data.ledger_bars(read_suite(rendered), EMOJI).frame
-    figure = figures.ledger_bars(frame)
+    frame = frames.ledger_bars(read_suite(rendered), EMOJI).frame
+    figure = draw.ledger_bars(frame)
     panel, = figure.axes
     widths = [bar.get_width() for bar in panel.patches]
     hatches = [bar.get_hatch() for bar in panel.patches]
@@ -643,7 +647,7 @@ def test_ledger_bars_are_the_mean_differences_in_points(rendered):
 def test_ledger_variants_stay_out_of_the_ablation(rendered):
     suite = read_suite(rendered)
     assert ablations.ablation(suite, EMOJI) is None and ablations.further(suite, EMOJI) is None
-    text = ablations.not_measured(suite, EMOJI).to_markdown() + tables.comparison(suite, EMOJI).to_markdown()
+    text = ablations.not_measured(suite, EMOJI).to_markdown() + comparison.comparison(suite, EMOJI).to_markdown()
     assert paper.label("ledger-augmentation") not in text and paper.label("tcn-as-released") not in text
     assert paper.label("ledger-of-the-future") == "ledger-of-the-future"
 
@@ -660,9 +664,9 @@ def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):
 
 def test_page_says_where_released_behaviour_is_turned_on_outside_the_ledger(tmp_path, text_only):
     write_suite(tmp_path, ("tcn", "ledger-augmentation"), ledger=True)
-    plain = render.render(tmp_path, tmp_path / "report").read_text()
+    plain = command.render(tmp_path, tmp_path / "report").read_text()
     assert "turned on in runs outside the ledger" not in plain
     trap = next(t for t in read_suite(tmp_path).traps if t.setting and t.kind == "scoring")
     write_cell(tmp_path, "hws", 0, **{trap.setting.replace(".", "__"): trap.released})
-    page = render.render(tmp_path, tmp_path / "report").read_text()
+    page = command.render(tmp_path, tmp_path / "report").read_text()
     assert "turned on in runs outside the ledger" in page and f"{trap.title} (1 of 3 runs)" in page

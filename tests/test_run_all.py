@@ -13,10 +13,11 @@ import pytest
 from small_suite import ONE, cells, common
 from trees import make_tree
 
-from benchmarks import calibration, provenance, run_all, runner
+from benchmarks import provenance, run_all, runner
+from benchmarks.launch import calibration
 from benchmarks.store import damaged
-from tcn import checkpoints, training
 from tcn.config import InputError
+from tcn.train import checkpoints, loop
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_finished_cell_without_the_ledger_gets_it_from_its_checkpoint(keep, mo
     whole = (folder / "ledger.csv").read_bytes()
     _without_ledger(folder, keep)
     before = {p: p.read_bytes() for p in (output / "cells").rglob("*") if p.is_file()}
-    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(loop, "fit", None)
     arguments = [*ONE, "--variants", "hws", "tcn", "--output", str(output), "--no-report", *more]
     status, out, _ = run(*arguments)
     assert status == 0 and "1 cell run, 1 already finished" in out

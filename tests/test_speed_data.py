@@ -8,8 +8,8 @@ from PIL import Image
 from test_images import listing
 
 from benchmarks.speed.reference_data import batch_from_disk, warp_bytes, warp_floats
-from tcn.images import augment, draw_geometry, to_network
-from tcn.pixels import pack, to_float
+from tcn.data.augment import augment, draw_geometry, to_network
+from tcn.data.pixels import pack, to_float
 
 
 @pytest.mark.parametrize("warp, levels", [(warp_floats, 2), (warp_bytes, 3)])

@@ -7,7 +7,7 @@ import pytest
 from trees import make_lists, make_tree
 
 from benchmarks.speed.reference_indexing import list_classes, read_list
-from tcn import datasets
+from tcn.data import datasets
 
 
 @pytest.fixture(scope="module")

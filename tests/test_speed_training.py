@@ -8,9 +8,9 @@ from test_golden import PLAIN, SETTINGS, Recorded, built
 from benchmarks.speed import bench_report, run
 from benchmarks.speed.reference_training import plain_step
 from tcn.config import Config, change
-from tcn.method import TCN
 from tcn.seeding import torch_stream
-from tcn.training import adam, train_step
+from tcn.train.loop import adam, train_step
+from tcn.train.method import TCN
 
 
 def test_the_reference_s_steps_are_ours():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from reports import uncertainty
-from reports.uncertainty import best_p, compare, holm, interval, seeds_needed, sign_flip
+from reports.stats import uncertainty
+from reports.stats.uncertainty import best_p, compare, holm, interval, seeds_needed, sign_flip
 
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 """Differences in height of 15 pairs of maize plants in eighths of an inch (Darwin 1876), the example of Fisher (1935)."""

@@ -5,8 +5,8 @@ import codecs
 
 import pytest
 
-from tcn import text
 from tcn.config import InputError
+from tcn.files import text
 
 LINES = ["name,v0", "café,1", "", "hot dog\t2", "end"]
 

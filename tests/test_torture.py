@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from small_suite import ONE, SMALL, places
 
-from benchmarks import torture
-from benchmarks.torture import Count, Lost
+from benchmarks.tools import torture
+from benchmarks.tools.torture import Count, Lost
 
 
 @pytest.fixture(scope="module")

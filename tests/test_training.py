@@ -11,14 +11,14 @@ from test_network import tiny_backbone
 from torch import nn
 
 import baselines
-from tcn import training
-from tcn.backbones import Classifier
-from tcn.batches import PairSource
 from tcn.config import PARTS, Config, InputError, change
-from tcn.datasets import Files
-from tcn.pixels import Pixels
-from tcn.method import TCN, Ingredients
-from tcn.training import Diverged, History, ValidationData
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairSource
+from tcn.data.pixels import Pixels
+from tcn.model.backbones import Classifier
+from tcn.train import loop
+from tcn.train.loop import Diverged, History, ValidationData
+from tcn.train.method import TCN, Ingredients
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -54,7 +54,7 @@ def setup(settings: Config):
 def train(folder: Path, settings: Config, **options) -> tuple[nn.Module, History]:
     folder.mkdir(parents=True, exist_ok=True)
     model, source, validation = setup(settings)
-    history = training.fit(TCN, model, source, validation, settings, folder, CPU, progress=False, **options)
+    history = loop.fit(TCN, model, source, validation, settings, folder, CPU, progress=False, **options)
     return model, history
 
 
@@ -107,7 +107,7 @@ def test_selection_without_its_data_is_refused(tmp_path):
     settings = config(**{"training.select_by": "validation_map"})
     model, source, validation = setup(settings)
     with pytest.raises(InputError, match="select_by"):
-        training.fit(TCN, model, source, ValidationData(validation.heldout, None, None), settings, tmp_path, CPU, progress=False)
+        loop.fit(TCN, model, source, ValidationData(validation.heldout, None, None), settings, tmp_path, CPU, progress=False)
 
 
 def test_class_accuracy_is_a_mean_over_classes():
@@ -119,7 +119,7 @@ def test_class_accuracy_is_a_mean_over_classes():
             return torch.tensor([[0.0, 1.0, 0.0]]).expand(len(features), 3)
 
     # Class 1 right twice, class 0 wrong once: 1/2 over classes, though 2/3 over images.
-    assert training.class_accuracy(Fixed(), pixels([1, 1, 0], 0), 12, CPU) == 0.5
+    assert loop.class_accuracy(Fixed(), pixels([1, 1, 0], 0), 12, CPU) == 0.5
 
 
 def test_divergence_is_reported_with_its_place(tmp_path):
@@ -129,7 +129,7 @@ def test_divergence_is_reported_with_its_place(tmp_path):
 
 
 def test_an_exploding_loss_is_stopped_before_it_stops_being_a_number():
-    readings = training._Readings(History(), epoch=1, steps=5, every=1)
+    readings = loop._Readings(History(), epoch=1, steps=5, every=1)
     readings.add({"sharing": torch.tensor(169.0), "total": torch.tensor(4e5)}, 4)  # the largest of 84 runs
     with pytest.raises(Diverged, match=r"loss exploded at epoch 1, step 1 \(semantic=2e\+06\)") as stopped:
         readings.add({"semantic": torch.tensor(2e6), "total": torch.tensor(2e6)}, 4)
@@ -180,7 +180,7 @@ def test_teacher_is_no_part_of_the_checkpoint_and_learns_nothing(tmp_path):
 def test_a_loss_that_stops_being_a_number_is_named_by_its_step_however_late_it_is_read():
     for every in (1, 3, 16):
         history = History()
-        readings = training._Readings(history, epoch=2, steps=5, every=every)
+        readings = loop._Readings(history, epoch=2, steps=5, every=every)
         with pytest.raises(Diverged, match=r"epoch 2, step 3 \(semantic=nan, total=nan\)"):
             for step in range(5):
                 value = torch.tensor(math.nan if step == 3 else 1.0 + step)

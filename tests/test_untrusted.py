@@ -26,9 +26,11 @@ import pytest
 import torch
 from test_emoji import packages, tarball
 
-import tcn.__main__ as command
-from tcn import backbones, checkpoints, emoji, words
+from tcn.cli import feature_files
 from tcn.config import InputError
+from tcn.data import emoji, words
+from tcn.model import backbones
+from tcn.train import checkpoints
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("tcn", "baselines", "benchmarks", "reports")
@@ -78,7 +80,7 @@ TRUSTING: dict[str, Callable[[Path], object]] = {
     "npy": lambda path: np.load(path, allow_pickle=True)}
 READERS: dict[str, Callable[[Path], object]] = {
     "weights": lambda path: backbones.build("resnet18", backbones.weights_setting(path), path),
-    "checkpoint": checkpoints.load, "features": command.read_arrays,
+    "checkpoint": checkpoints.load, "features": feature_files.read_arrays,
     "word vectors": lambda path: words.load_words(path, ["cat"]),
     "pickled vectors": lambda path: words.convert_pickle(path, path.with_suffix(".csv"))}
 
@@ -183,7 +185,7 @@ class ForgedType:
 def test_a_pickle_with_a_forged_array_type_is_refused_before_an_address_is_read(tmp_path):
     """In a process of its own: numpy's own loader dies of it."""
     (tmp_path / "forged.pkl").write_bytes(pickle.dumps({"cat": Forged(), "dog": Forged()}, protocol=2))
-    done = subprocess.run([sys.executable, "-m", "tcn.words", str(tmp_path / "forged.pkl"), str(tmp_path / "new.csv")], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "tcn.data.words", str(tmp_path / "forged.pkl"), str(tmp_path / "new.csv")], cwd=ROOT,
                           capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (1, "") and "forged.pkl is not converted: it holds values of type 'O'" in done.stderr
 
@@ -375,7 +377,7 @@ CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subp
          "torch.hub.load", "torch.hub.load_state_dict_from_url", "pandas.read_pickle", "shutil.unpack_archive",
          "numpy.core.multiarray.fromstring", "code.interact", "runpy.run_path"}
 METHODS = {"get_state_dict", "extractall", "extract", "to_pickle", "read_pickle", "set_unsafe", "loads_pickle"}
-ALLOWED = {("tcn/words.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.words)",
+ALLOWED = {("tcn/data/words.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
            ("benchmarks/mutants.py", "compile"): "the project's own source with a fault in it",
            ("benchmarks/mutants.py", "an address that everybody can reach"): "`::` between a test file and its test"}
 """What the scan may find, and why."""

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from tcn import backbones, weight_files
 from tcn.config import InputError
+from tcn.model import backbones, weight_files
 
 State = dict[str, torch.Tensor]
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from tcn import word_files, words
 from tcn.config import InputError
-from tcn.words import convert_pickle, load_words, normal_form, write_table
+from tcn.data import word_files, words
+from tcn.data.words import convert_pickle, load_words, normal_form, write_table
 
 WIDTH = 5
 VOCABULARY = {

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-SPLITS = Path(__file__).parents[1] / "tcn" / "splits"
+SPLITS = Path(__file__).parents[1] / "tcn" / "data" / "splits"
 SKETCHY_SKETCHES = "256x256/sketch/tx_000000000000_ready"
 SKETCHY_ORIGINALS = "256x256/photo/tx_000000000000_ready"
 SKETCHY_EXTENDED = "EXTEND_image_sketchy_ready"

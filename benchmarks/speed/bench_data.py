@@ -16,12 +16,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.speed.reference_data import Warp, batch_from_disk, warp_bytes, warp_floats
-from tcn.batches import PairSource
 from tcn.config import Config, change
-from tcn.datasets import Files
-from tcn.execution import keep_memory
-from tcn.images import draw_geometry
-from tcn.pixels import decode, pack
+from tcn.data.augment import draw_geometry
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairSource
+from tcn.data.pixels import decode, pack
+from tcn.model.execution import keep_memory
 
 STORED, SIZE, BATCH, PICTURES, CLASSES = 256, 224, 32, 256, 8
 CUDA = torch.cuda.is_available()

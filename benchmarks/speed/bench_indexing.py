@@ -1,6 +1,6 @@
 """Listing a tree of Sketchy's size: 160,983 files of one byte under the published classes, with the published counts.
 
-Ours: `tcn.datasets.load` of one split (checked folders, classes and counts, all seven lists, both digests) and of both
+Ours: `tcn.data.datasets.load` of one split (checked folders, classes and counts, all seven lists, both digests) and of both
 splits as a run loads them, by the folders alone and by list files as published; and `data check --fast`. Reference: the
 plain lists of the same files, unchecked; by list files it lists no folder at all, where ours also lists and measures
 them for the digest and for files that no list names. Ceiling: naming and measuring every file, nothing else. The system
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed.reference_indexing import list_classes, read_list
-from tcn import datasets, doctor, lists
+from tcn.data import datasets, doctor, lists
 
 SPEC = datasets.SPECS["sketchy"]
 FILES = 160_983

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks.provenance import ROOT
-from reports.render import render
+from reports.render.command import render
 
 SEEDS = range(14)
 """Of seven variants each: 98 runs."""

@@ -16,9 +16,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.scoring_size import DIMENSIONS, labels_of
 from benchmarks.speed.reference_scoring import each_query
-from tcn import metrics
+from benchmarks.tools.scoring_size import DIMENSIONS, labels_of
+from tcn.scoring import metrics
 
 FULL = os.environ.get("TCN_SPEED_FULL") == "1"
 #: Queries that the reference scores: at some milliseconds each, all of them would take minutes.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from benchmarks.speed.reference_training import norms_one_by_one
-from tcn.execution import keep_memory
-from tcn.losses import sharing_norms
+from tcn.model.execution import keep_memory
+from tcn.train.losses import sharing_norms
 
 
 @lru_cache(maxsize=1)

@@ -19,16 +19,16 @@ import torch
 
 from benchmarks import experiments
 from benchmarks.speed.reference_training import plain_step
-from tcn import backbones
-from tcn.backbones import Backbone, Classifier
-from tcn.batches import PairBatch, PairSource
 from tcn.config import REFERENCE, Config, Execution, change
-from tcn.datasets import Files
-from tcn.execution import keep_memory, place, training_mode
-from tcn.pixels import Pixels
-from tcn.method import TCN, Ingredients, TcnModel
+from tcn.data.datasets import Files
+from tcn.data.pairs import PairBatch, PairSource
+from tcn.data.pixels import Pixels
+from tcn.model import backbones
+from tcn.model.backbones import Backbone, Classifier
+from tcn.model.execution import keep_memory, place, training_mode
 from tcn.seeding import torch_stream
-from tcn.training import adam, train_step
+from tcn.train.loop import adam, train_step
+from tcn.train.method import TCN, Ingredients, TcnModel
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CLASSES, WORDS = 100, 300

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import torch
 
-    from tcn.execution import same_products
+    from tcn.model.execution import same_products
 
     same_products()  # before CUDA is used: one of the rows asks for deterministic algorithms
     if not torch.cuda.is_available():

@@ -2,7 +2,7 @@
 
 What a loader's worker does for each pair, every epoch anew, with Pillow and torchvision. The released augmentation warps
 float images and truncates them to 8 bits; here SciPy warps (`warp_floats`). `warp_bytes` is Pillow's quicker way, which
-rounds to 8 bits. The geometry is drawn as `tcn.images.draw_geometry` draws it.
+rounds to 8 bits. The geometry is drawn as `tcn.data.augment.draw_geometry` draws it.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms import functional as T
 
-from tcn.images import IMAGENET_MEAN, IMAGENET_STD, Geometry, affine
+from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD, Geometry, affine
 
 Warp = Callable[[Image.Image, np.ndarray, int], Image.Image]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tcn.batches import PairBatch
 from tcn.config import Config, Modality
-from tcn.method import TcnModel
+from tcn.data.pairs import PairBatch
+from tcn.train.method import TcnModel
 
 Head = Callable[[Tensor], Tensor]
 

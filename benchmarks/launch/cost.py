@@ -1,0 +1,305 @@
+"""What cells cost before they run: hours on this device, disk and memory, from measured rates and the lists' sizes.
+
+In: cells, a Calibration, results that are already there. Out: a table, totals, and which rates they stand on.
+"""
+from __future__ import annotations
+
+import contextlib
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+
+import baselines
+from benchmarks import provenance
+from benchmarks.experiments import FEEDS, Cell
+from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
+from benchmarks.launch.driver import cores
+from benchmarks.runner import Material
+from benchmarks.store import CellFolder, read_config, read_json, read_rows
+from tcn.config import InputError
+from tcn.data import datasets, emoji
+from tcn.data.datasets import Split
+from tcn.files.atomic import amount, existing_parent
+
+LEDGER_PASSES = 13
+"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (runner.score_ledger)."""
+SCORES_PER_QUERY = 2 * 29
+"""Arrays in per_query.npz: features and codes, by every metric and protocol."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Pictures in each list of a split."""
+
+    train_sketches: int
+    train_photos: int
+    heldout_sketches: int
+    validation_sketches: int
+    validation_photos: int
+    query: int
+    gallery: int
+
+    @property
+    def sketches(self) -> int:
+        """Drawings in the image cache."""
+        return self.train_sketches + self.heldout_sketches + self.validation_sketches + self.query
+
+    @property
+    def photos(self) -> int:
+        """Photos in the image cache."""
+        return self.train_photos + self.validation_photos + self.gallery
+
+    @property
+    def validation(self) -> int:
+        """Images whose features each epoch's validation takes."""
+        return self.heldout_sketches + self.validation_sketches + self.validation_photos
+
+    @property
+    def scored(self) -> int:
+        """Images whose features the scoring of a trained cell takes."""
+        return (self.train_sketches + self.train_photos + self.validation_sketches + self.validation_photos + self.query
+                + self.gallery)
+
+
+def sizes_of(split: Split) -> Sizes:
+    """Of a split on disk."""
+    return Sizes(**{name: len(files) for name, files in split.lists().items()})
+
+
+def published_sizes(dataset: str, split: str) -> Sizes | None:
+    """By the published lists; what they leave out follows from the published totals. None where neither tells."""
+    plan = datasets.read_plan(dataset, split)
+    known = plan.expected()
+    if not {"query", "gallery"} <= known.keys() or not plan.totals:
+        return None
+    heldout = known.get("heldout_sketches", plan.held_out_per_class * len(plan.of("seen")))
+    return Sizes(known.get("train_sketches", plan.totals["sketches"] - known["query"] - heldout),
+                 known.get("train_photos", plan.totals["photos"] - known["gallery"]), heldout,
+                 known.get("validation_sketches", 0), known.get("validation_photos", 0), known["query"], known["gallery"])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is left of one cell: seconds by part, and why it can't run yet, if so."""
+
+    cell: Cell
+    state: str
+    sizes: Sizes | None
+    """None where they are not known; nothing is added up for such a cell."""
+    epochs: int = 0
+    pairs: int = 0
+    train: float = 0.0
+    extract: float = 0.0
+    score: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.train + self.extract + self.score
+
+
+@dataclass
+class Estimate:
+    """Costs of all cells and what they stand on."""
+
+    costs: list[Cost] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    """Totals, sources of the rates, disk, memory: as printed below the table."""
+
+    def table(self) -> pd.DataFrame:
+        """One row a cell, as printed."""
+        rows = []
+        for c in self.costs:
+            parts = [_hours(seconds) if seconds else "" for seconds in (c.train, c.extract, c.score)]
+            rows.append((c.cell.dataset, c.cell.split, c.cell.variant, c.cell.seed, c.state, c.epochs or "",
+                         f"{c.pairs:,}" if c.pairs else "", *(parts if c.sizes else [""] * 3),
+                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.cell.variant, "")))
+        return pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "epochs left", "pairs left",
+                                           "train h", "extract h", "score h", "hours", "feeds"])
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return "0" if not hours else f"{hours:.3f}" if hours < 0.1 else f"{hours:.2f}" if hours < 10 else f"{hours:,.0f}"
+
+
+def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, list[float]]:
+    """Training pairs per second of cells already run in `output` on this device with as many threads, by shape."""
+    found: dict[TrainingShape, list[float]] = {}
+    for path in sorted(output.glob("cells/*/history.csv")):
+        try:
+            record, rows = read_json(path.parent / "provenance.json"), read_rows(path)
+            config = read_config(path.parent)[0].config
+            rates = [float(row["pairs_per_second"]) for row in rows if row.get("pairs_per_second")]
+        except (InputError, ValueError):
+            continue  # of another version of the code, or damaged: no rate of this one
+        if (record.get("device"), record.get("threads")) == (device, threads):
+            found.setdefault(training_shape(config), []).extend(rates)
+    return {shape: rates for shape, rates in found.items() if rates}
+
+
+class Estimator:
+    """Costs cells one by one; rates are read or measured as they are needed."""
+
+    def __init__(self, output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]) -> None:
+        """`missing`: data sets that are not here, and why; they are costed by the published counts."""
+        self.output, self.material, self.calibration, self.missing = output, material, calibration, missing
+        device = calibration.device
+        self.device = provenance.device_name(device)
+        self.unit = "GPU-hours" if device.type == "cuda" else "CPU-hours"
+        self.kept = kept_rates(output, self.device, torch.get_num_threads())
+        self.measured: dict[str, Rate] = {}
+        self.from_cells: dict[str, float] = {}
+
+    def cost(self, cell: Cell) -> Cost:
+        """What is left of a cell."""
+        sizes, state, done = self._find(cell)
+        if state == "finished" or state.startswith("finished,"):
+            return Cost(cell, state, sizes)
+        config = cell.config
+        epochs = config.training.epochs - done
+        if sizes is None:
+            return Cost(cell, state, None, epochs)
+        images = self._keep(f"features, {config.network.backbone}", self.calibration.extraction(cell))
+        train = 0.0
+        pairs = sizes.train_photos * epochs
+        if cell.trained and epochs:
+            train = pairs / self._training_rate(cell) + epochs * sizes.validation / images.per_second
+        ledger = baselines.find(cell.variant).ledger
+        extract = (sizes.scored + sizes.gallery * ledger) / images.per_second
+        scoring = self._keep(f"scoring, {cell.dataset} {cell.split}, {scoring_shape(config, sizes.gallery).dim}-d",
+                             self.calibration.scoring(cell, sizes.query, sizes.gallery))
+        score = sizes.query / scoring.per_second * (1 + LEDGER_PASSES * ledger)
+        return Cost(cell, state, sizes, epochs, pairs, train, extract, score)
+
+    def _training_rate(self, cell: Cell) -> float:
+        shape = training_shape(cell.config)
+        if shape in self.kept:
+            rate = statistics.median(self.kept[shape])
+            self.from_cells[f"training, {cell.variant}"] = rate
+            return rate
+        return self._keep(f"training, {cell.variant}", self.calibration.training(cell)).per_second
+
+    def _keep(self, what: str, rate: Rate) -> Rate:
+        self.measured[what] = rate
+        return rate
+
+    def _find(self, cell: Cell) -> tuple[Sizes | None, str, int]:
+        """Sizes of a cell's lists, its state in words, epochs done."""
+        if cell.dataset in self.missing:
+            return published_sizes(cell.dataset, cell.split), "not here", 0
+        if cell.dataset == "emoji" and not emoji.find_built(self.material.places.cache):
+            # A plan fetches nothing: what has to be built first is shown as to do.
+            return None, "to do (data set not built yet)", 0
+        try:
+            sizes = sizes_of(self.material.split(cell.dataset, cell.split))
+        except InputError as error:
+            return published_sizes(cell.dataset, cell.split), f"can't run: {error}", 0
+        try:
+            folder = CellFolder(self.output, cell, self.material.identity(cell.config))
+        except InputError as error:
+            return sizes, f"can't run: {error}", 0
+        if folder.state == "new":
+            return sizes, "to do", 0
+        epochs = f", {folder.epochs_done}/{cell.config.training.epochs} epochs" if cell.trained else ""
+        return sizes, folder.state + epochs, folder.epochs_done
+
+    def rates(self) -> list[str]:
+        """Which rates the costs stand on, one line each."""
+        units = {"training": "pairs/s", "features": "images/s", "scoring": "queries/s"}
+        lines = [f"  {what}: {rate:,.0f} pairs/s, median of the epochs run here" for what, rate in self.from_cells.items()]
+        for what, rate in self.measured.items():
+            rough = f" (rough: {rate.steps} step{'' if rate.steps == 1 else 's'} of up to {rate.units} pairs)"
+            rough = rough if what.startswith("training") and rate.steps < FEW_STEPS else ""
+            lines.append(f"  {what}: {rate.per_second:,.{0 if rate.per_second >= 100 else 1}f} {units[what.partition(',')[0]]}, "
+                         f"calibration of {rate.measured[:10]}{rough}")
+        return lines
+
+
+def estimate(cells: Sequence[Cell], output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]
+             ) -> Estimate:
+    """Costs of all cells; what is not known is measured first (Calibration), so this may take a minute."""
+    estimator = Estimator(output, material, calibration, missing)
+    result = Estimate([estimator.cost(cell) for cell in cells])
+    total = sum(cost.seconds for cost in result.costs)
+    unknown = sum(cost.sizes is None for cost in result.costs)
+    elsewhere = sum(cost.seconds for cost in result.costs if cost.cell.dataset in missing)
+    threads = torch.get_num_threads()
+    result.lines.append(f"{len(cells)} cells; {_hours(total)} {estimator.unit} left on {estimator.device}, {threads} "
+                        f"thread{'' if threads == 1 else 's'}, one cell at a time"
+                        + (f"; {_hours(elsewhere)} of them for data sets that are not here, by the published counts" if elsewhere
+                           else "") + (f"; {unknown} cells of unknown length" if unknown else ""))
+    rates = estimator.rates()
+    result.lines += ["rates:", *rates] if rates else []
+    result.lines += _disk(result.costs, estimator, calibration) + _memory(estimator)
+    return result
+
+
+def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration) -> list[str]:
+    """Room for the image cache and for results, against what is free; and how long filling the cache takes."""
+    needs: dict[tuple[str, int], Sizes] = {}
+    results, working, own = 0.0, 0.0, _result_bytes(estimator.output)
+    for cost in costs:
+        sizes = cost.sizes
+        if sizes is None or cost.state.startswith("finished"):
+            continue
+        data = cost.cell.config.data
+        # Both splits of a data set hold the same pictures.
+        known = needs.get((data.dataset, data.stored_size))
+        if known is None or sizes.sketches + 3 * sizes.photos > known.sketches + 3 * known.photos:
+            needs[data.dataset, data.stored_size] = sizes
+        rate = estimator.measured.get(f"training, {cost.cell.variant}")
+        model = rate.model_bytes if rate else 0
+        results += own.get(cost.cell.trained) or (model + 4 * (sizes.query + sizes.gallery) * cost.cell.config.network.dim
+                                                  + 8 * sizes.query * SCORES_PER_QUERY)
+        # While it trains: the best epoch, the last one, and Adam's two averages.
+        working = max(working, 4.0 * model)
+    images = {key: (s.sketches + 3 * s.photos) * key[1] ** 2 for key, s in needs.items()}
+    there = sum(path.stat().st_size for path in (calibration.cache / "pixels").rglob("*") if path.is_file())
+    lines = []
+    if images:
+        each = ", ".join(f"{name} {amount(size)}" for (name, _), size in images.items())
+        lines.append(f"disk: image cache {amount(sum(images.values()))} in all ({each}), {amount(there)} there; "
+                     f"{_free(calibration.cache)}")
+        seconds = sum((s.sketches + s.photos) / calibration.decoding(key[1]).per_second for key, s in needs.items()) / cores()
+        lines.append(f"decoding it once: about {_hours(seconds)} h on {cores()} cores, the disk's own speed apart")
+    if results:
+        source = "as large as those here" if own else "estimated"
+        lines.append(f"disk: results {amount(results)} ({source}), and {amount(working)} for each cell while it trains; "
+                     f"{_free(estimator.output)}")
+    return lines
+
+
+def _memory(estimator: Estimator) -> list[str]:
+    rates = list(estimator.measured.values())
+    host, device = max((r.host_bytes for r in rates), default=0), max((r.device_bytes for r in rates), default=0)
+    lines = []
+    if host:
+        lines.append(f"memory: {amount(host)} for a cell at its peak in the calibration; "
+                     f"{amount(psutil.virtual_memory().available)} free (the image cache is mapped, not loaded)")
+    if device:
+        free, _ = torch.cuda.mem_get_info(estimator.calibration.device)
+        lines.append(f"GPU memory: {amount(device)} for a cell at its peak in the calibration; {amount(free)} free")
+    return lines
+
+
+def _result_bytes(output: Path) -> dict[bool, float]:
+    """Mean size of finished cells here, by whether they were trained."""
+    sizes: dict[bool, list[int]] = {}
+    for folder in output.glob("cells/*"):
+        with contextlib.suppress(InputError):  # a damaged one is named when it is run
+            if read_json(folder / "status.json").get("state") == "finished":
+                sizes.setdefault((folder / "checkpoint.pt").exists(), []).append(
+                    sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    return {trained: statistics.mean(values) for trained, values in sizes.items()}
+
+
+def _free(path: Path) -> str:
+    return f"{amount(shutil.disk_usage(existing_parent(path)).free)} free at {path}"
+

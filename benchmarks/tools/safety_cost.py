@@ -1,0 +1,130 @@
+"""What safety costs: the share of a run's time that goes into checkpoints, checksums, locks, tables and MLflow.
+
+`python benchmarks/safety_cost.py` trains TCN on the emoji drawings for a few epochs through the whole command, with a stop-watch
+around everything that exists for the sake of not losing anything, and prints its share of the training time: both taken in the
+same run, so that a busy machine changes neither much.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ARGUMENTS = ("--profile", "laptop", "--variants", "tcn", "--no-report")
+
+
+class StopWatch:
+    """Seconds by name; what runs inside another watched call counts for the outer one alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._running = False
+
+    def watch(self, owner: Any, attribute: str, name: str) -> None:
+        """Time every call of `owner.attribute` from now on."""
+        call = getattr(owner, attribute)
+
+        @functools.wraps(call)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._running:
+                return call(*arguments, **options)
+            self._running, started = True, time.perf_counter()
+            try:
+                return call(*arguments, **options)
+            finally:
+                self.seconds[name] += time.perf_counter() - started
+                self._running = False
+
+        setattr(owner, attribute, timed)
+
+    def watch_entry(self, owner: Any, attribute: str, name: str) -> None:
+        """The same for a context manager: entering and leaving it, not what it holds."""
+        make: Callable[..., Any] = getattr(owner, attribute)
+
+        @contextlib.contextmanager
+        def timed(*arguments: Any, **options: Any) -> Iterator[Any]:
+            started = time.perf_counter()
+            with make(*arguments, **options) as value:
+                self.seconds[name] += time.perf_counter() - started
+                try:
+                    yield value
+                finally:
+                    started = time.perf_counter()
+            self.seconds[name] += time.perf_counter() - started
+
+        setattr(owner, attribute, timed)
+
+
+def measure(epochs: int, threads: int, output: Path, more: Sequence[str] = ()) -> tuple[dict[str, float], float, int]:
+    """Seconds by kind of safety, seconds of training (epochs with their validation), and optimiser steps of one run."""
+    from benchmarks import run_all, runner, store
+    from benchmarks.mirror import CellMirror
+    from tcn.train import checkpoints
+    from tcn.train import loop as training
+
+    watch = StopWatch()
+    watch.watch(checkpoints, "keep", "checkpoint: written, flushed, older one removed")
+    watch.watch(checkpoints, "host_copy", "checkpoint: copy of the model")
+    watch.watch(checkpoints, "last", "checkpoint: looked for at the start")
+    watch.watch(training, "room", "room on the disk, looked at before")
+    watch.watch(runner, "_write_history", "history.csv, steps.csv after each epoch")
+    watch.watch(store.CellFolder, "set_state", "status.json")
+    watch.watch(store.CellFolder, "seal", "SHA256SUMS of the finished cell")
+    watch.watch_entry(store.CellFolder, "claim", "the cell's lock")
+    watch.watch(CellMirror, "history", "MLflow: losses of each step and epoch")
+    epoch = StopWatch()
+    epoch.watch(training, "_epoch", "train")
+    epoch.watch(training, "validate", "validate")
+    status = run_all.main([*ARGUMENTS, "--threads", str(threads), "--output", str(output), *more, "--set",
+                           f"training.epochs={epochs}"])
+    if status:
+        raise SystemExit(status)
+    folder = next((output / "cells").iterdir())
+    steps = len((folder / "steps.csv").read_text().splitlines()) - 1
+    return dict(watch.seconds), sum(epoch.seconds.values()), steps
+
+
+def to_markdown(parts: dict[str, float], training: float, title: str) -> str:
+    """A table of seconds and shares."""
+    total = sum(parts.values())
+    rows = [f"| {name} | {seconds:.3f} | {100 * seconds / training:.2f} % |"
+            for name, seconds in sorted(parts.items(), key=lambda item: -item[1])]
+    return "\n".join([title, "", "| what | seconds | of training |", "|---|---:|---:|", *rows,
+                      f"| **all of it** | **{total:.3f}** | **{100 * total / training:.2f} %** |",
+                      f"| training and validation | {training:.1f} | 100 % |"]) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/safety_cost.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="a new folder for the run (default: a temporary one)")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="also write the table there")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    more = given[given.index("--") + 1:] if "--" in given else []
+    options = parser.parse_args(given[:given.index("--")] if "--" in given else given)
+    with tempfile.TemporaryDirectory() as temporary:
+        parts, training, steps = measure(options.epochs, options.threads, options.output or Path(temporary) / "out", more)
+    import torch
+
+    from benchmarks import provenance
+
+    record = provenance.collect(torch.device("cpu"))
+    table = to_markdown(parts, training, f"`{provenance.command()}`\n\n{record['device']}, {options.threads} threads, torch "
+                                         f"{record['versions']['torch']}, {steps} steps, commit {str(record['commit'])[:10]}")
+    print(table)
+    if options.table:
+        options.table.write_text(table, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

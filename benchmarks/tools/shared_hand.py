@@ -1,0 +1,72 @@
+"""What EmojiOne's monotone drawings (v2) still share with its v1 pictures, measured against the other publishers.
+
+`python benchmarks/tools/shared_hand.py` prints, for each drawing publisher, how well its silhouettes overlap those of each
+picture publisher of the same class (intersection over union, at 64 pixels), and how often each picture is the closest.
+"""
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import binary_fill_holes
+
+from benchmarks.provenance import ROOT
+from tcn.config import Modality
+from tcn.data import emoji
+
+INK = 245
+"""Grey levels below this count as drawn."""
+
+
+def silhouette(path) -> np.ndarray:
+    """What a drawing's outline encloses, cropped to its bounding box and stretched to 64 x 64, so that size, place and
+    the choice between lines and filled areas don't matter."""
+    grey = np.asarray(Image.open(path).convert("L"))
+    rows, columns = (np.flatnonzero((grey < INK).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros((64, 64), bool)
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    ink = np.asarray(Image.open(path).convert("L").resize((64, 64), Image.Resampling.BILINEAR, box=box)) < INK
+    return binary_fill_holes(ink)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks; 1 where both are empty.
+
+    >>> overlap(np.array([True, True, False]), np.array([True, False, False]))
+    0.5
+    """
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0
+
+
+def measure(folder) -> pd.DataFrame:
+    """One row per drawing and picture of the same class: class, drawing, picture, overlap."""
+    by_side = {m: [s.publisher for s in emoji.SOURCES if s.modality is m] for m in Modality}
+    rows = []
+    for name in emoji.read_manifest(folder)["classes"]:
+        masks = {(m, p): silhouette(path) for m in Modality for p in by_side[m]
+                 if (path := folder / m.value / name / f"{p}.png").exists()}
+        rows += [(name, d, p, overlap(masks[m, d], masks[n, p])) for m, d in masks for n, p in masks
+                 if m is Modality.SKETCH and n is Modality.PHOTO]
+    return pd.DataFrame(rows, columns=["class", "drawing", "picture", "overlap"])
+
+
+def main() -> int:
+    """Print the two tables."""
+    rows = measure(emoji.build(ROOT / ".cache"))
+    print("median overlap of silhouettes (rows: drawings, columns: pictures)")
+    print(rows.pivot_table(index="drawing", columns="picture", values="overlap", aggfunc="median").round(3).to_string())
+    print("\nshare of classes where the overlap is above 0.9")
+    print(rows.assign(high=rows["overlap"] > 0.9).pivot_table(index="drawing", columns="picture", values="high")
+          .round(3).to_string())
+    closest = rows.loc[rows.groupby(["class", "drawing"])["overlap"].idxmax()]
+    print("\nshare of drawings whose closest picture is by ...")
+    print(pd.crosstab(closest["drawing"], closest["picture"], normalize="index").round(3).to_string())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

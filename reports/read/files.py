@@ -1,0 +1,240 @@
+"""Files of runs -> checked contents: settings, tables, arrays and pictures that are what they claim to be.
+
+In: paths below a folder of results, whoever wrote them. Out: plain values, or a ReportError that names the file and the field,
+column or array. No file runs code, and none takes more memory than its own size justifies.
+"""
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from reports.read.escaping import visible
+
+FREE_BYTES, MOST_RATIO = 64 << 20, 100
+"""Up to so many bytes an array may take whatever the size of its file; beyond, so many times what it takes in the file."""
+MOST_SIDE = 4096
+"""Pixels of the longer side of an example; a run writes 96."""
+MOST_DEPTH = 30
+"""Groups within groups in a JSON file."""
+MOST_COUNT = 1 << 53
+"""Counts and seeds below this are exact as float64 too, and no run counts further."""
+MOST_NUMBER = 1e30
+"""Numbers in tables; a loss beyond it says nothing more, and axes could not hold it."""
+
+
+class ReportError(ValueError):
+    """Result folders that can't be used: the message names the folder or file and says what to do."""
+
+
+def is_number(value: object) -> bool:
+    """A finite number within MOST_NUMBER, and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
+
+
+def is_count(value: object) -> bool:
+    """A whole number from 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_COUNT
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str), "a name": lambda value: isinstance(value, str) and bool(value.strip()),
+    "a whole number from 0": is_count, "a number": is_number,
+    "a number from 0": lambda value: is_number(value) and value >= 0,
+    "a number from 0 to 1": lambda value: is_number(value) and 0 <= value <= 1,
+    "true or false": lambda value: isinstance(value, bool), "a group of settings": lambda value: isinstance(value, dict),
+    "a list": lambda value: isinstance(value, list),
+}
+
+
+def check_fields(found: Mapping[str, Any], fields: Mapping[str, str], file: str, required: Iterable[str] = ()) -> None:
+    """ReportError naming the first field that is there and not of its kind, or that is required and not there.
+
+    fields: dotted name -> one of KINDS. None counts as not there.
+    """
+    for dotted, kind in fields.items():
+        node: Any = found
+        for key in dotted.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if node is None:
+            if dotted in required:
+                raise ReportError(f"{file} names no {dotted}")
+        elif not KINDS[kind](node):
+            raise ReportError(f"{file}, {dotted}: expected {kind}, found {shown(node)}")
+
+
+def shown(value: object, letters: int = 60) -> str:
+    """A value in a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = f"a {type(value).__name__} too long to show"
+    return text if len(text) <= letters else text[:letters] + "…"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises ReportError where it is missing, unreadable or holds something else."""
+    try:
+        text = _file(path).read_text(encoding="utf-8-sig")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{path.name} holds no settings, but a {type(value).__name__}")
+    if _deeper(value, MOST_DEPTH):
+        raise ReportError(f"{path.name} can't be read (nested more than {MOST_DEPTH} times)")
+    return _whole_letters(value) if re.search(r"\\u[dD][89a-fA-F]", text) else value
+
+
+def _whole_letters(value: Any) -> Any:
+    """Halves of pairs, which JSON can spell and no file can hold, as their code points."""
+    if isinstance(value, dict):
+        return {visible(key): _whole_letters(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_whole_letters, value))
+    return visible(value) if isinstance(value, str) and not value.isascii() else value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(item, levels - 1) for item in inside)
+
+
+def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV file with the named columns checked; number columns become float, empty ones NaN.
+
+    Raises ReportError where the file is missing, unreadable, empty, lacks a column or holds a word or an infinity for a number.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a line of too many fields would be cut
+            frame = pd.read_csv(_file(path), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8")
+    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        raise _unreadable(path, error) from None
+    missing = [name for name in (*text, *numbers) if name not in frame.columns]
+    if missing:
+        raise ReportError(f"{path.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    if frame.empty:
+        raise ReportError(f"{path.name} has no rows")
+    if frame.isna().any(axis=None):
+        line = int(np.flatnonzero(frame.isna().any(axis=1))[0]) + 2
+        raise ReportError(f"{path.name}, line {line}: fewer fields than the header has columns")
+    for name in numbers:
+        try:
+            values = pd.to_numeric(frame[name].mask(frame[name].isin(("", "nan")))).astype(float)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ReportError(f"{path.name}, column {name}: {error}") from None
+        if (values.abs() > MOST_NUMBER).any():
+            line = int(np.flatnonzero(values.abs() > MOST_NUMBER)[0])
+            raise ReportError(f"{path.name}, line {line + 2}, column {name}: {shown(frame[name].iloc[line])} is no number to "
+                              "reckon with")
+        frame[name] = values
+    return frame
+
+
+def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The named arrays of an npz file (all for None), those that it lacks left away; every byte of them is checked.
+
+    Raises ReportError where it can't be read, an array holds Python objects, or it declares more than the file justifies.
+    """
+    wanted = None if names is None else set(names)
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(_file(path)) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if wanted is None or name in wanted:
+                    try:
+                        arrays[name] = _array(archive, entry)
+                    except ReportError as error:
+                        raise ReportError(f"{path.name}, array {name}: {error}") from None
+    except ReportError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
+        raise _unreadable(path, error) from None
+    return arrays
+
+
+def array_shape(path: Path, name: str) -> tuple[int, ...] | None:
+    """Shape of one array from its header alone; None where the file can't tell."""
+    try:
+        with zipfile.ZipFile(_file(path)) as archive, archive.open(f"{name}.npy") as stream:
+            return _header(stream)[0]
+    except Exception:  # the reader of the array names what is wrong
+        return None
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(entry) as stream:
+        shape, fortran, dtype = _header(stream)
+        if dtype.hasobject:
+            raise ReportError("holds Python objects, which are not read; write plain numbers or text")
+        size = math.prod(shape) * dtype.itemsize
+        if size + stream.tell() != entry.file_size:
+            raise ReportError(f"declares {dtype} values of shape {shown(shape)}, {size:,} bytes, where "
+                              f"{entry.file_size - stream.tell():,} follow")
+        if size > max(FREE_BYTES, MOST_RATIO * entry.compress_size):
+            raise ReportError(f"would take {size / 1e9:,.1f} GB out of {entry.compress_size / 1e6:,.1f} MB; not unpacked")
+        content = stream.read()
+        if stream.read(1) or len(content) != size:
+            raise ReportError("is cut short")
+    if dtype.itemsize == 0:  # text of no letters: there are no bytes to tell how many
+        return np.zeros(shape, dtype) if math.prod(shape) < FREE_BYTES else _refuse(shape)
+    array = np.frombuffer(content, dtype).reshape(shape[::-1]).T if fortran else np.frombuffer(content, dtype).reshape(shape)
+    if dtype.kind == "U":
+        points = np.frombuffer(content, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if ((points > 0x10FFFF) | (points >= 0xD800) & (points < 0xE000)).any():
+            raise ReportError("holds text with letters that don't exist")
+    return array.copy()
+
+
+def _refuse(shape: tuple[int, ...]) -> np.ndarray:
+    raise ReportError(f"declares the shape {shown(shape)} without holding anything")
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if any(isinstance(side, bool) or side < 0 for side in shape):
+        raise ReportError(f"declares the shape {shown(shape)}")
+    return shape, fortran, dtype
+
+
+def check_picture(path: Path) -> None:
+    """ReportError where a file is no PNG or JPEG that can be shown, or larger than MOST_SIDE, which its header tells."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at below
+            with Image.open(_file(path), formats=("PNG", "JPEG")) as image:
+                if max(image.size) > MOST_SIDE:
+                    raise ReportError(f"{path.name} has {image.width} × {image.height} pixels; an example has at most "
+                                      f"{MOST_SIDE} a side")
+                image.convert("RGBA")
+    except ReportError:
+        raise
+    except Exception as error:  # a damaged picture fails in as many ways as there are decoders
+        raise _unreadable(path, error) from None
+
+
+def _file(path: Path) -> Path:
+    """The path, where a plain file is there: a pipe or a device would be read for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file" + (", but a folder" if path.is_dir() else ""))
+    return path
+
+
+def _unreadable(path: Path, error: BaseException) -> ReportError:
+    if isinstance(error, FileNotFoundError):
+        return ReportError(f"{path.name} is missing")
+    text = getattr(error, "strerror", None) or str(error)
+    return ReportError(f"{path.name} can't be read ({type(error).__name__}: {text if len(text) < 200 else text[:200] + '…'})")

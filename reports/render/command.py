@@ -1,0 +1,162 @@
+"""`python reports/render.py`: every table, figure and the report, from result folders alone.
+
+In: an output folder of run_all.py. Out: index.html, report.md, latex/report.tex, tables/*.md .tex .csv .runs.csv and
+figures/*.png .pdf .csv; a figure's CSV holds the data it shows.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports import lint, paper, writing
+from reports.figures import digits, draw, frames
+from reports.figures.frames import FigureData
+from reports.read.escaping import csv_frame, visible
+from reports.read.files import ReportError, shown
+from reports.read.suite import Suite, Task, read_suite
+from reports.render import documents, page, provenance, story
+from reports.tables import comparison
+
+DPI = 200
+TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
+FIGURE_FILES = (".png", ".pdf", ".csv")
+OWN_FILE = re.compile(r"report\.md|(latex|tables|figures)/[\w.-]+\.(md|tex|csv|png|pdf)", re.ASCII)
+"""What a list of an earlier call's files may name: nothing else is ever removed."""
+
+
+def render(results: Path, out: Path) -> Path:
+    """Render everything of the suite in `results` into `out`; returns the HTML page.
+
+    Raises ReportError where there is nothing to report on, or `out` can't be written: then an earlier report in it is as it
+    was. A broken cell is named on the page and left out.
+    """
+    return _render(read_suite(results), results, out)
+
+
+def headline_text(results: Path) -> str:
+    """The headline tables of all tasks as Markdown, for a terminal; raises as `render`."""
+    suite = read_suite(results)
+    return "\n".join(comparison.comparison(suite, task).to_markdown() for task in suite.tasks())
+
+
+def _render(suite: Suite, results: Path, out: Path) -> Path:
+    with writing.staged(out) as new:
+        files = _write_report(suite, results, out, new.folder)
+        new.publish(files, ["index.html"], lambda: _forget_older(out, files))
+    return out / "index.html"
+
+
+def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str]:
+    """Write all files to `new`, as they will stand in `out`; returns their names but for the page's."""
+    findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
+    pictures: dict[Task, list[FigureData]] = {}
+    widths: dict[str, float] = {}
+    for task in suite.tasks():
+        pictures[task] = []
+        for data in _figures(suite, task, out / "cache"):
+            if _drawn(data, suite, widths, new / "figures", results):
+                pictures[task].append(data)
+    beyond = digits.figure(suite.root)
+    if beyond is not None and not _drawn(beyond, suite, widths, new / "figures", results):
+        beyond = None
+    checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
+    shown = story.sections(suite, pictures, checked, findings, beyond)
+    # what all runs share is said once where people read, and in every row where programs do
+    whole = {"provenance": comparison.provenance(suite)}
+    written = story.tables_of(shown)
+    for table in written:
+        full = whole.get(table.name, table)
+        for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), full.to_csv(), full.to_runs_csv())):
+            writing.write_text(new / "tables" / f"{table.name}{ending}", text)
+    writing.write_text(new / "report.md", documents.to_markdown(suite, shown))
+    writing.write_text(new / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
+    writing.write_text(new / "index.html", page.page(suite, shown, out, checked, new / "figures"))
+    return ["report.md", "latex/report.tex", *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
+            *(f"figures/{f.name}{e}" for f in story.figures_of(shown) for e in FIGURE_FILES)]
+
+
+def _forget_older(out: Path, files: list[str]) -> None:
+    """Remove what an earlier call wrote here and this one did not; nothing but files that it listed itself."""
+    listing = out / "files.txt"
+    try:
+        older = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    except (OSError, ValueError):  # damaged: better to leave a file too many
+        older = []
+    for name in set(older) - set(files):
+        if OWN_FILE.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (out / name).unlink(missing_ok=True)
+    writing.write_text(listing, "\n".join(files) + "\n")
+
+
+def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
+    return frames.every(suite, task, cache)
+
+
+def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], folder: Path, results: Path) -> bool:
+    """Whether the figure could be written; if not, it is named among what was left out, and the report does without it."""
+    try:
+        widths[data.name] = _save_figure(data, folder, results)
+    except ReportError:  # the folder can't be written
+        raise
+    except Exception as error:  # numbers that pass every check and that no axis can hold
+        suite.left_out.append((f"figure {data.name}", f"can't be drawn ({type(error).__name__}: {shown(str(error), 200)})"))
+        return False
+    return True
+
+
+def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
+    """Write a figure and its data; returns its width in inches."""
+    with draw.style():
+        figure = digits.draw(data.frame) if data.kind == "digits" else draw.draw(data)
+        # without dates in the files, the same results give the same bytes
+        with writing.writing(folder / f"{data.name}.png") as path:
+            figure.savefig(path, dpi=DPI, format="png")
+        figure.set_layout_engine("none")  # laid out by now: once is enough, and both files look the same
+        with writing.writing(folder / f"{data.name}.pdf") as path:
+            figure.savefig(path, format="pdf", metadata={"CreationDate": None})
+    writing.write_text(folder / f"{data.name}.csv", csv_frame(data.saved(results)).to_csv(index=False))
+    return float(figure.get_figwidth())
+
+
+def latest(root: Path) -> Path:
+    """The suite written last among `root` and its folders; `root` itself where there is none."""
+    found = [path for path in (root / "suite.json", *root.glob("*/suite.json")) if path.exists()]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 2 where there is nothing to report on or nowhere to write it, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="python reports/render.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, metavar="DIR",
+                        help="an output folder of run_all.py (default: the one written last below results/)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: report/ in that folder")
+    options = parser.parse_args(arguments)
+    results = options.results or latest(Path(__file__).resolve().parents[2] / "results")
+    try:
+        suite = read_suite(results)
+        print(_line(_render(suite, results, options.out or results / "report")))
+        for name, reason in suite.left_out:
+            print(_line(f"left out: {name}: {reason}"), file=sys.stderr)
+        for cell in suite.unfinished:
+            print(_line(f"without numbers: {cell.name}: {cell.state}: {cell.reason}"), file=sys.stderr)
+    except ReportError as error:
+        print(_line(f"error: {error}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; an earlier report is as it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _line(text: object) -> str:
+    """One line for a terminal, which names from results must not command."""
+    return visible(text).replace("\r", " ").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

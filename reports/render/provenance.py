@@ -1,0 +1,275 @@
+"""From a number on the page to what it was made of: one entry per run, down to its per-query values.
+
+In: checked cells. Out: HTML of each run's entry (settings, code, data, environment, files, how to run it again), and the
+outcome of working its means out again from the per-query values that the run kept.
+"""
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from reports import paper
+from reports.read.escaping import html as _e
+from reports.read.files import ReportError, check_fields, read_arrays, read_json
+from reports.read.suite import Cell, Reproduction, Score, Suite, setting
+from reports.tables.comparison import duration
+
+EQUAL = 1e-9
+"""Two means of the same values differ by less: they are only added up in another order."""
+SHORT_DIFF = 200
+"""Most lines of a diff that the page shows in full; a longer one is linked."""
+LONG_DIFF = 1 << 20
+"""Bytes of a diff that are read at most."""
+MACRO = {"released"}
+"""Rules that average over classes first; the others average over queries."""
+FILES = ("config.json", "provenance.json", "status.json", "metrics.csv", "per_query.npz", "per_query.csv", "ledger.csv",
+         "history.csv", "steps.csv", "features.npz", "singular_values.csv", "diff.patch", "checkpoint.pt")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number of metrics.csv beside the mean of the run's own per-query values."""
+
+    name: str
+    """`features/rule/metric`."""
+    values: int
+    recomputed: float
+    stated: float
+
+    @property
+    def equal(self) -> bool:
+        return abs(self.recomputed - self.stated) <= EQUAL
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """All checks of one run; `problem` says why there are none."""
+
+    file: str
+    checks: tuple[Check, ...] = ()
+    problem: str = ""
+
+    @property
+    def differing(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if not check.equal)
+
+    def sentence(self) -> str:
+        """`recomputed from 270 per-query values: equal`, or what is not."""
+        if self.problem:
+            return self.problem
+        counts = sorted({check.values for check in self.checks})
+        values = " or ".join(f"{n:,}" for n in counts)
+        head = f"{len(self.checks)} numbers, each recomputed from {values} per-query values ({self.file})"
+        if not self.differing:
+            return f"{head}: equal"
+        worst = "; ".join(f"{c.name} {c.recomputed:.6f} against {c.stated:.6f}" for c in self.differing[:3])
+        return f"{head}: {len(self.differing)} DIFFER{'S' * (len(self.differing) == 1)} ({worst})"
+
+
+def recompute(cell: Cell, suite: Suite) -> Recomputed:
+    """Work out every mean over all queries and the whole gallery again from per-query values, as each rule averages."""
+    try:
+        file, classes, arrays = _per_query(cell.folder)
+        unseen = _classes_without_photos(cell)
+    except FileNotFoundError:
+        return Recomputed("", problem="this run kept no per-query values")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        note = (f"{cell.name}/per-query values", f"can't be read ({error}); its means could not be worked out again")
+        if not isinstance(error, ReportError):
+            note = (note[0], f"can't be read ({type(error).__name__}: {error}); its means could not be worked out again")
+        if note not in suite.left_out:
+            suite.left_out.append(note)
+        return Recomputed("", problem=f"per-query values {note[1]}")
+    checks = []
+    for name, values in arrays.items():
+        features, rule, metric = name.split("/", 2)
+        stated = suite.value(cell, Score(metric, rule, features))
+        if stated is None:
+            continue
+        counted = ~np.isin(classes[name], unseen) if metric.startswith("mAP") else np.ones(len(values), bool)
+        checks.append(Check(name, int(counted.sum()), _mean(values[counted], classes[name][counted], rule), stated))
+    if not checks:
+        return Recomputed(file, problem=f"{file} holds no number of metrics.csv")
+    return Recomputed(file, tuple(checks))
+
+
+def summary(found: Mapping[str, Recomputed]) -> str:
+    """One sentence over all runs."""
+    checked = [r for r in found.values() if r.checks]
+    numbers = sum(len(r.checks) for r in checked)
+    differ = sum(len(r.differing) for r in checked)
+    without = len(found) - len(checked)
+    text = f"When this page was made, {numbers:,} means of {len(checked)} runs were worked out again from the per-query values " \
+           f"that the runs kept: {'all equal' if not differ else f'{differ} DIFFER'}."
+    return text + (f" {without} run{'s' * (without != 1)} kept none that could be read." if without else "")
+
+
+def runs(suite: Suite, page_folder: Path, found: Mapping[str, Recomputed]) -> list[str]:
+    """HTML: for every task and variant a heading with an anchor, below it one entry per run."""
+    parts: list[str] = []
+    group = ""
+    again: dict[str, list[Reproduction]] = {}
+    for reproduction in suite.reproductions:
+        again.setdefault(reproduction.run, []).append(reproduction)
+    for cell in suite.cells:
+        if cell.group_anchor != group:
+            group = cell.group_anchor
+            parts.append(f'<h4 id="{_e(group)}">{_e(paper.task_title(cell.task))}: {_e(paper.label(cell.variant))}</h4>')
+        parts.append(_run(cell, page_folder, found[cell.name], again.get(cell.name, [])))
+    return parts
+
+
+def _run(cell: Cell, page_folder: Path, checked: Recomputed, again: list[Reproduction]) -> str:
+    p = cell.provenance
+    manifest = p.get("manifest")
+    facts: dict[str, Any] = {
+        "folder": _link(cell.folder, page_folder, cell.name + "/"),
+        "run again": f"<code>python benchmarks/run_all.py --reproduce {_e(cell.name)}</code>",
+        "was run again": "; ".join(f"{_e(r.date[:10])}: {_e(r.verdict)}" for r in again),
+        "per-query values": _checks(checked),
+        "MLflow run": _mlflow(cell.folder),
+        "files": ", ".join(_link(cell.folder / name, page_folder, name) for name in FILES if (cell.folder / name).is_file()),
+        "settings": _details(f"all settings ({len(_flat(cell.config))})",
+                             f'<pre>{_e(chr(10).join(f"{k} = {v}" for k, v in _flat(cell.config).items()))}</pre>'),
+        "identity": _e(p.get("identity", "")), "seed": _e(p.get("seed", cell.seed)), "command": _code(p.get("command")),
+        "commit": _e(p.get("commit") or "not a checkout"), "uncommitted changes": _diff(cell, page_folder),
+        "device": _e(p.get("device", "")), "threads": _e(p.get("threads", "")), "platform": _e(p.get("platform", "")),
+        "versions": _e(", ".join([f"Python {p.get('python', '?')}",
+                                  *(f"{k} {v}" for k, v in (p.get("versions") or {}).items())])),
+        "data digest": _e(p.get("data_digest", "")), "split digest": _e(p.get("split_digest", "")),
+        "content digest": _e(_manifest(manifest)) if "manifest" in p else "",
+        "words digest": _e(p.get("words_digest") or ""), "word vectors": _e(p.get("words", "")),
+        "weights": _e(p.get("weights", "")), "epoch chosen by": _e(p.get("selected_by", "")),
+        "best epoch": _e("" if cell.status.get("best_epoch") is None else cell.status["best_epoch"]),
+        "optimiser steps": _e(p.get("optimizer_steps", "")), "started": _e(p.get("started", "")),
+        "finished": _e(p.get("finished", "")), "training": _e(duration(p.get("train_seconds"))),
+        "in all": _e(duration(p.get("total_seconds"))), "notes": _e("; ".join(map(str, p.get("notes") or []))),
+    }
+    rows = "".join(f"<dt>{_e(name)}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+    mark = " · per-query values DIFFER" if checked.differing else ""
+    return (f'<details id="{_e(cell.anchor)}"><summary>seed {cell.seed}: {_e(cell.name)}{mark}</summary>'
+            f"<dl>{rows}</dl></details>")
+
+
+def _checks(checked: Recomputed) -> str:
+    text = _e(checked.sentence())
+    if not checked.checks:
+        return text
+    rows = "".join(f"<tr><td>{_e(c.name)}</td><td>{c.values:,}</td><td>{c.recomputed:.6f}</td><td>{c.stated:.6f}</td>"
+                   f"<td>{'equal' if c.equal else '<strong>DIFFERS</strong>'}</td></tr>" for c in checked.checks)
+    head = "".join(f"<th>{name}</th>" for name in ("features/rule/metric", "values", "recomputed", "metrics.csv", ""))
+    return text + _details("each number", f'<table class="checks"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>')
+
+
+def _per_query(folder: Path) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """File name, class of each value, values [queries] by `features/rule/metric`; older runs kept a CSV of three columns."""
+    path = folder / "per_query.npz"
+    if path.exists():
+        arrays = read_arrays(path)
+        classes = arrays.get("class")
+        if classes is None or classes.ndim != 1 or classes.dtype.kind != "U":
+            raise ReportError(f"{path.name} lacks the array class, or it holds no names")
+        arrays = {name: values for name, values in arrays.items() if name.count("/") == 2}
+        for name, values in arrays.items():
+            if values.shape != classes.shape or values.dtype.kind not in "fiu":
+                raise ReportError(f"{path.name}, {name} has {values.dtype} {values.shape} for {classes.shape} queries")
+        return path.name, dict.fromkeys(arrays, classes), arrays
+    found: dict[str, list[float]] = {}
+    of: dict[str, list[str]] = {}
+    with (folder / "per_query.csv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            for column, names in (("AP_released", ("released/mAP@all",)), ("AP_standard", ("standard/mAP@all",)),
+                                  ("Prec@R", ("released/Prec@R", "standard/Prec@R"))):
+                for name in (f"{row['features']}/{rest}" for rest in names):
+                    found.setdefault(name, []).append(float(row[column]))
+                    of.setdefault(name, []).append(row["class"])
+    return ("per_query.csv", {name: np.array(names) for name, names in of.items()},
+            {name: np.array(values) for name, values in found.items()})
+
+
+def _classes_without_photos(cell: Cell) -> np.ndarray:
+    """Classes that the released rule skips in mAP: only where the run was told to skip them."""
+    if setting(cell.config, "evaluation.missing_classes") != "as-released":
+        return np.array([], dtype=str)
+    arrays = read_arrays(cell.folder / "features.npz", ("query_labels", "gallery_labels"))
+    if len(arrays) < 2:
+        raise ReportError("features.npz lacks the labels that say which classes have no photos")
+    return np.setdiff1d(arrays["query_labels"], arrays["gallery_labels"])
+
+
+def _mean(values: np.ndarray, classes: np.ndarray, rule: str) -> float:
+    if not len(values):
+        return 0.0
+    if rule in MACRO:
+        return float(np.mean([values[classes == name].mean() for name in np.unique(classes)]))
+    return float(values.mean())
+
+
+def _manifest(manifest: Any) -> str:
+    if not isinstance(manifest, Mapping):
+        return "the files' contents were not checked before this run (python -m tcn data check does)"
+    rest = "; ".join(f"{key}: {value}" for key, value in manifest.items() if key != "content_digest")
+    return f"{manifest.get('content_digest', '?')}" + (f" ({rest})" if rest else "")
+
+
+def _mlflow(folder: Path) -> str:
+    if not (folder / "mlflow.json").exists():
+        return ""
+    try:
+        found = read_json(folder / "mlflow.json")
+        check_fields(found, dict.fromkeys(("run_id", "uri"), "text"), "mlflow.json", ("run_id", "uri"))
+    except ReportError as error:
+        return _e(error)
+    return f"{_e(found['run_id'])} in {_e(found['uri'].rstrip('/').rsplit('/', 1)[-1])}"
+
+
+def _diff(cell: Cell, page_folder: Path) -> str:
+    if not cell.provenance.get("dirty"):
+        return "none"
+    digest = f"SHA-256 {_e(cell.provenance.get('diff_sha256') or 'unknown')}"
+    path = cell.folder / "diff.patch"
+    if not path.is_file() or not path.resolve().is_relative_to(cell.folder.resolve()):
+        return f"yes, not kept; {digest}"  # a link that leads elsewhere could show any file of this machine
+    if path.stat().st_size > LONG_DIFF:
+        return f"{_link(path, page_folder, 'diff.patch')}, {digest}, {path.stat().st_size / 1e6:,.1f} MB"
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.count("\n")
+    shown = _details(f"{lines} lines", f"<pre>{_e(text)}</pre>") if lines <= SHORT_DIFF else f" ({lines:,} lines)"
+    return f"{_link(path, page_folder, 'diff.patch')}, {digest}{shown}"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name.
+
+    >>> _flat({"data": {"split": "1"}, "seed": 0})
+    {'data.split': '1', 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _link(path: Path, page_folder: Path, text: str) -> str:
+    """A link relative to the page: results may be moved as a whole."""
+    try:
+        target = Path(os.path.relpath(path, page_folder)).as_posix()
+    except ValueError:  # another drive: no relative path leads there
+        return _e(text)
+    address = quote(os.fsencode(target + "/" * text.endswith("/")))
+    return f'<a href="{_e(address)}">{_e(text)}</a>'
+
+
+def _details(title: str, inside: str) -> str:
+    return f"<details><summary>{_e(title)}</summary>{inside}</details>"
+
+
+def _code(text: object) -> str:
+    return f"<code>{_e(text)}</code>" if text else ""

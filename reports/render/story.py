@@ -1,0 +1,287 @@
+"""What the report tells and in which order: sections of sentences, verdicts, tables and figures, from the question to the runs.
+
+In: a checked suite. Out: sections that `page` sets in HTML and `documents` in Markdown and LaTeX; nothing is formatted here.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from reports import paper
+from reports.figures.frames import FigureData
+from reports.lint import Finding
+from reports.read.suite import Suite, Task, setting
+from reports.render import provenance
+from reports.render.provenance import Recomputed
+from reports.stats import verdicts
+from reports.stats.verdicts import Verdict
+from reports.tables import ablations, claims, comparison, extension, ledger, protocols
+from reports.tables.comparison import NOT_MEASURED, Table, duration
+
+TITLE = "Does the published number hold?"
+PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets"}
+CHAIN = ("Every measured number links to the runs it was measured in, s0, s1, ... to single seeds. A run's entry holds its "
+         "folder, all settings, code, data and environment, the values per query that its means are made of, and the command "
+         "that runs it again and compares every number. The tables' .runs.csv files hold the same links as text.")
+RULES = ("Two rules stand beside each other, computed from one ranking. released: what the paper's code computes "
+         "(interpolated precision, mean over classes). standard: plain average precision, mean over queries.")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph that stands out: `lead`, `soft`, `smoke` (a warning) or `command`."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list."""
+
+    items: tuple[str, ...]
+
+
+Block = str | Text | Points | Verdict | Table | FigureData
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of the report: heading, anchor, what it holds, and its parts below it."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+    parts: tuple[Section, ...] = ()
+    short: str = ""
+    """Its name in the bar of contents; none: it is not there."""
+
+    def every(self) -> list[Block]:
+        """Its blocks and those of its parts, in order."""
+        return [*self.blocks, *(block for part in self.parts for block in part.every())]
+
+
+def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
+             findings: Sequence[Finding], beyond: FigureData | None = None) -> list[Section]:
+    """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
+    `beyond`: the extension's figure."""
+    tasks = [_task(suite, task, pictures[task]) for task in suite.tasks()]
+    published = [table for table in (comparison.paper_comparison(suite),) if table is not None]
+    found = [Section("answers", "The question, and the answers", tuple(_answers(suite)), short="Answers"),
+             Section("claims", "The paper's claims, one by one", tuple(_some(
+                 "Each claim of the paper beside what was measured. A verdict on the paper comes only from its own data sets; "
+                 "what the laptop says stands in a column of its own, which names its optimiser steps.",
+                 claims.table(suite))), short="Claims")]
+    if published:
+        found.append(Section("published", "Beside the published numbers", (*published, comparison.contradictions()),
+                             short="Published numbers"))
+    found += tasks
+    if further := _some(extension.table(suite.root), beyond):
+        found.append(Section("extension", "Beyond retrieval: the coupled idea in domain adaptation", tuple(further),
+                             short="Extension"))
+    time = ablations.time_taken(suite)
+    if time is not None:
+        found.append(Section("time", "The time it took", (ablations.time_sentence(suite), time), short="Time"))
+    suite.left_out += [note for note in extension.read(suite.root).left_out if note not in suite.left_out]
+    if gaps := _some(comparison.unfinished(suite), comparison.left_out(suite)):
+        found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))
+    proofs = sum(f.kind == "proof" for f in findings)
+    where = "in the table of contradictions." if published else "`python reports/lint.py` prints them."
+    blocks = _some(CHAIN, provenance.summary(checked) if suite.cells else None, ledger.reproductions(suite),
+                   comparison.provenance(suite, compact=True),
+                   Text(f"The list of published numbers was checked too: {proofs} contradictions by proof, "
+                        f"{len(findings) - proofs} hints; {where}", "soft"))
+    return [*found, Section("runs", "Where every number comes from", tuple(blocks), short="Provenance")]
+
+
+def opening(suite: Suite) -> list[Block]:
+    """What stands below the title: warnings, the question, what was run."""
+    blocks: list[Block] = []
+    if suite.smoke or any(cell.smoke for cell in suite.cells):
+        blocks.append(Text("Smoke run: trained for an epoch or so, to check that the chain works. These numbers say nothing "
+                           "about the method.", "smoke"))
+    active = _released_behaviour(suite)
+    if active:
+        blocks += [Text("Behaviour of the released code is turned on in runs outside the ledger, so their numbers are not the "
+                        "corrected ones:", "smoke"),
+                   Points(tuple(f"{title} ({runs} of {len(suite.cells)} runs)" for title, runs in active.items()))]
+    blocks.append(Text("The Transferable Coupled Network (TCN) finds photos of classes it never saw, given a sketch. Its two "
+                       "encoders, one for sketches and one for photos, have softly tied convolutions and batch norms of their "
+                       "own. "
+                       "The paper says that this soft sharing beats one encoder for both (HWS), which beats two untied ones "
+                       "(NWS). "
+                       "This page shows what was measured here, how sure it is, and where each number comes from.", "lead"))
+    counts = [f"{len(suite.unfinished)} without numbers"] if suite.unfinished else []
+    counts += [f"{len(suite.left_out)} found and not used"] if suite.left_out else []
+    started = f", started {str(suite.created)[:16].replace('T', ' ')}" if suite.created else ""
+    others = f"Of other runs, {', '.join(counts)}. " if counts else ""
+    blocks.append(Text(f"{ablations.time_sentence(suite) or 'No finished run.'} {others}Profile {suite.profile}{started}.", "soft"))
+    if suite.command:
+        blocks.append(Text(suite.command, "command"))
+    if suite.missing_datasets:
+        blocks += ["Data sets that were asked for and not there:",
+                   Points(tuple(f"{name}: {reason}" for name, reason in suite.missing_datasets.items()))]
+    if not any(paper.is_paper(task) for task in suite.tasks()):
+        blocks.append(Text("The paper's own data sets (Sketchy, TU-Berlin, QuickDraw) were not measured in these results, so no "
+                           "measured number stands beside a published one here.", "soft"))
+    return blocks
+
+
+def _answers(suite: Suite) -> list[Block]:
+    blocks: list[Block] = []
+    for task in suite.tasks():
+        if len(suite.tasks()) > 1:
+            blocks.append(f"{paper.task_title(task)}:")
+        blocks += [Verdict(v.question, v.state, v.answer) for v in _verdicts(suite, task)]
+    return blocks
+
+
+def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
+    """All that is shown of a task, the comparison first; a part without anything to show is left out."""
+    left = {figure.kind: [f for f in pictures if f.kind == figure.kind] for figure in pictures}
+
+    def drawn(*kinds: str) -> list[FigureData]:
+        return [figure for kind in kinds for figure in left.pop(kind, [])]
+
+    validation = any(score.classes == "validation" for score in suite.scores(task))
+    overview = drawn("overview")
+    parts = [
+        ("comparison", "The comparison: who finds the right photos", "Comparison",
+         [RULES, comparison.comparison(suite, task), protocols.duplicates(suite, task), *overview, *_verdicts(suite, task),
+          *drawn("precision_recall")]),
+        ("parts", "What each part of the method is worth", "Ablation",
+         [ablations.ablation(suite, task), ablations.further(suite, task)]),
+        ("criterion", "What is coupled: from nothing to everything", "Coupling",
+         [ablations.coupling(suite, task), *drawn("coupling")]),
+        ("weights", "How hard the tie pulls", "Sharing weight",
+         [ablations.sharing_weights(suite, task), *drawn("sharing_weight")]),
+        ("lengths", "How many dimensions it takes", "Dimensions", [ablations.dimensions(suite, task), *drawn("dimensions")]),
+        ("others", "Other methods under the same harness", "Other methods", [ablations.methods(suite, task)]),
+        ("why", "Why it works: controls the paper lacks", "Why it works",
+         _under("A tie can do other things than couple: hold both encoders at their ImageNet start, or leave all the learning to "
+                "the batch norms. These runs and distances tell such readings apart.",
+                [claims.controls(suite, task), *drawn("layer_distances", "motivation")])),
+        ("look", "A look at the features and the retrieved photos", "Features, photos",
+         drawn("retrieval", "tsne", "singular_values")),
+        ("sure", "How sure it is", "How sure",
+         _under("Queries of one class are not independent, so intervals resample classes and seeds; comparisons pair the same "
+                "seeds and classes.", [*drawn("intervals"), _measured_rows(claims.comparisons(suite, task)),
+                                 _points(claims.paper_gaps(suite, task)), *drawn("class_precision")])),
+        ("ledger", "Where paper, released code and good practice part", "Ledger",
+         _under("The paper's code departs in places from what the paper says or from good practice. Each such trap is a setting "
+                "here, and this is what it is worth.",
+                [ledger.table(suite, task), *drawn("ledger_bars"), ledger.ties(suite, task)])),
+        ("rules", "One ranking, six numbers", "Six rules",
+         _under("Papers on this task print mAP and precision by at least six rules under the same names. Here all of them count "
+                "the same rankings.", [protocols.table(suite, task)])),
+        ("views", "Other classes, sources and cut-offs", "Other views",
+         [comparison.comparison(suite, task, "validation") if validation else None, comparison.per_publisher(suite, task),
+          *drawn("publishers"), comparison.cutoffs(suite, task)]),
+    ]
+    parts += [("more", "Further figures", "", [figure for figures in left.values() for figure in figures])]
+    parts += [("missing", "What was not measured here", "Not measured", [ablations.not_measured(suite, task)])]
+    sections_of_task = [Section(f"{task.slug}-{name}", title, tuple(_some(*blocks)), short=short)
+                        for name, title, short, blocks in parts if _some(*blocks)]
+    caveats = _caveats(suite, task)
+    if caveats:
+        sections_of_task.append(Section(f"{task.slug}-caveats", "To keep in mind", (Points(tuple(caveats)),)))
+    return Section(task.slug, paper.task_title(task), tuple(_setting(suite, task)), tuple(sections_of_task),
+                   paper.task_title(task).replace(" Extended", ""))
+
+
+def _some(*blocks: Block | None) -> list[Block]:
+    return [block for block in blocks if block is not None and block != ""]
+
+
+def _under(lead: str, blocks: Iterable[Block | None]) -> list[Block | None]:
+    """The blocks below a sentence of introduction; nothing where there are none."""
+    found = _some(*blocks)
+    return [lead, *found] if found else []
+
+
+def _measured_rows(table: Table | None) -> Table | None:
+    """The table with its rows that were not measured named in one note, so that they don't bury the others."""
+    if table is None:
+        return None
+    missing = [row for row in table.rows if row.kind == "data" and any(e.text == NOT_MEASURED for e in row.entries)]
+    kept = [row for row in table.rows if row not in missing]
+    kept = [row for i, row in enumerate(kept) if row.kind != "section" or i + 1 < len(kept) and kept[i + 1].kind != "section"]
+    names = "; ".join(dict.fromkeys(row.entries[0].text for row in missing))
+    note = (f"Not measured: {names}.",) if missing else ()
+    return replace(table, rows=tuple(kept), notes=(*table.notes, *note))
+
+
+def _points(sentences: Sequence[str]) -> Points | None:
+    return Points(tuple(sentences)) if sentences else None
+
+
+def _released_behaviour(suite: Suite) -> dict[str, int]:
+    """Trap -> in how many runs it is turned on, leaving aside the ledger's own variants, which are there to show it."""
+    found: dict[str, int] = {}
+    for trap in suite.traps:
+        if trap.setting and trap.kind in ("training", "scoring"):
+            runs = sum(not paper.is_ledger(suite, cell.variant) and trap.released == str(setting(cell.config, trap.setting))
+                       for cell in suite.cells)
+            if runs:
+                found[trap.title] = runs
+    return found
+
+
+def _verdicts(suite: Suite, task: Task) -> list[Verdict]:
+    if suite.smoke:
+        return [Verdict("What do these numbers say?", "open", "Nothing: this is a smoke run.")]
+    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), claims.why(suite, task)
+    return [verdict for verdict in found if verdict is not None]
+
+
+def _setting(suite: Suite, task: Task) -> list[Block]:
+    """One paragraph: how the main trained rows were trained; what is not the same for all follows as a list."""
+    trained = [c for v in paper.TRAINED for c in suite.cells_of(task, v) if c.trained]
+    blocks: list[Block] = []
+    if trained:
+        def of(key: str) -> str:
+            return " or ".join(sorted({str(setting(c.config, key, "?")) for c in trained}))
+        chosen = " or ".join(sorted({str(c.provenance.get("selected_by", "?")) for c in trained}))
+        steps = verdicts.optimiser_steps(suite, task)
+        seconds = [float(c.provenance["train_seconds"]) for c in trained if c.provenance.get("train_seconds")]
+        time = f", {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
+        backbone = " or ".join(paper.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
+        blocks.append(f'{backbone} at {of("data.image_size")} pixels, {of("network.dim")} dimensions, batches of '
+                      f'{of("data.batch_pairs")} pairs, {of("training.epochs")} epochs ({steps or "an unknown number of"} '
+                      f"optimiser steps{time}). The epoch that is scored was chosen by {chosen}.")
+    if sentences := verdicts.unequal_training(suite, task):
+        blocks.append(Points(tuple(sentences)))
+    return blocks
+
+
+def _caveats(suite: Suite, task: Task) -> list[str]:
+    if paper.is_paper(task):
+        return [("Gallery photos may be among those the ImageNet weights were trained on; of Sketchy's two splits only the "
+                "second keeps clear of ImageNet's 1,000 classes.")]
+    steps = verdicts.optimiser_steps(suite, task)
+    caveats = ["Laptop numbers are not comparable to published ones: other data, another network"
+               + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
+               + ". They never share a table with published numbers."]
+    if task.dataset == "emoji":
+        caveats += [
+            "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
+            ("EmojiOne's monotone drawings visibly repeat its v1 pictures for some concepts, so EmojiOne queries are also "
+            "scored with the v1 pictures left out."),
+            "A class has 4 or 5 photos, so Prec@100 can't exceed 0.05; mAP@all and Prec@R head the tables.",
+        ]
+    return caveats
+
+
+def profile_name(suite: Suite) -> str:
+    """Profile for people."""
+    return PROFILES.get(suite.profile, suite.profile)
+
+
+def figures_of(shown: Iterable[Section]) -> list[FigureData]:
+    """Every figure of the report, in order."""
+    return [block for section in shown for block in section.every() if isinstance(block, FigureData)]
+
+
+def tables_of(shown: Iterable[Section]) -> list[Table]:
+    """Every table of the report, in order."""
+    return [block for section in shown for block in section.every() if isinstance(block, Table)]

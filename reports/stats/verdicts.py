@@ -1,0 +1,162 @@
+"""Sentences that follow from the numbers: does training beat the floors, and which sharing wins.
+
+A verdict never says more than its seeds can: one seed gives an order, not a finding.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+from reports import paper
+from reports.read.suite import Cell, Measured, Score, Suite, Task, setting
+
+SIGN_TEST_SEEDS = 6
+"""Fewest seeds at which a two-sided sign test over seeds can fall below 0.05 (2 / 2^6 = 0.031)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer to one question."""
+
+    question: str
+    state: str
+    """`yes`, `no`, `open` (can't be told) or `missing` (not measured)."""
+    answer: str
+    details: tuple[str, ...] = ()
+
+
+def beats_floor(suite: Suite, task: Task) -> Verdict:
+    """Whether a trained variant beats the best floor of the same feature length on the validation classes."""
+    question = "Does training beat the best untrained floor of the same dimension, on the validation classes?"
+    score = Score(paper.retrieval_metric(task), classes="validation")
+    # the weight grid and the ablations stay out: a best of many would flatter training
+    rows = dict.fromkeys([*paper.main_variants(suite, task), *paper.UNTRAINED])
+    measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
+    floors = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("floor-")}
+    trained = {v: m for v, m in measured.items() if v not in floors}
+    if not any(score.classes == "validation" for score in suite.scores(task)) and suite.scores(task):
+        return Verdict(question, "open", "It can't be told: these results hold no validation classes. On unseen classes the "
+                                         "table shows trained variants and floors side by side.")
+    if not trained:
+        return Verdict(question, "missing", "Not measured: no trained variant has a finished run scored on "
+                                            "validation classes.")
+    details, wins, compared = [], [], []
+    for variant in sorted(trained, key=lambda v: -trained[v].mean):
+        m, dim = trained[variant], suite.dim(task, variant)
+        rivals = {v: f for v, f in floors.items() if suite.dim(task, v) == dim is not None}
+        name = f"{paper.short_label(variant)} ({dim or '?'}-d)"
+        if not rivals:
+            details.append(f"{name}: {_number(m)}; no floor of this dimension was measured, so this can't be told.")
+            continue
+        best = max(rivals, key=lambda v: rivals[v].mean)
+        gap = m.mean - rivals[best].mean
+        compared.append(variant)
+        if gap > 0:
+            wins.append(variant)
+        above = sum(value > rivals[best].mean for value in m.values.values())
+        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{paper.short_label(best)}”: "
+                       f"{'above' if gap > 0 else 'not above'} ({gap:+.3f}; {above} of {m.n} "
+                       f"seed{'s' * (m.n > 1)} above the floor).")
+    if floors:
+        top = max(floors, key=lambda v: floors[v].mean)
+        details.append(f"Best floor of any dimension: “{paper.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
+                       f"{_number(floors[top])}.")
+    if not compared:
+        return Verdict(question, "open", "It can't be told: no floor of the same dimension was measured.",
+                       tuple(details))
+    if not wins:
+        return Verdict(question, "no", "No. No trained variant beats the best floor of the same dimension on the "
+                                       f"validation classes ({score.metric}).", tuple(details))
+    best = max(wins, key=lambda v: trained[v].mean)
+    names = _join([paper.short_label(v) for v in wins])
+    short = [paper.short_label(v) for v in compared if v not in wins]
+    rest = f" {_join(short)} {'do' if len(short) > 1 else 'does'} not." if short else ""
+    seed = " One seed each can't tell how sure that is." if max(trained[v].n for v in wins) == 1 else ""
+    return Verdict(question, "yes", f"Yes: {names} {'do' if len(wins) > 1 else 'does'}, "
+                                    f"{paper.short_label(best)} by most ({trained[best].mean:.3f}, "
+                                    f"{score.metric}).{rest}{seed}", tuple(details))
+
+
+def sharing_order(suite: Suite, task: Task) -> Verdict:
+    """The measured order of soft, hard and no sharing on unseen classes beside the paper's."""
+    question = "Which weight sharing retrieves unseen classes best? (The paper: soft > hard > none.)"
+    score = Score(paper.retrieval_metric(task))
+    all_three = {v: suite.measure(task, v, score) for v in paper.PAPER_ORDER}
+    measured = {v: m for v, m in all_three.items() if m.n}
+    details = [f"{paper.short_label(v)}: {_number(m) if m.n else 'not measured'}" for v, m in all_three.items()]
+    if len(measured) < 3:
+        absent = _join([paper.short_label(v) for v in all_three if v not in measured])
+        return Verdict(question, "missing", f"Not measured: {absent} {'have' if 3 - len(measured) > 1 else 'has'} "
+                                            "no finished run.", tuple(details))
+    order = sorted(measured, key=lambda v: -measured[v].mean)
+    shown = " > ".join(f"{paper.short_label(v)} {measured[v].mean:.3f}" for v in order)
+    same = tuple(order) == paper.PAPER_ORDER
+    common = sorted(set.intersection(*(set(m.values) for m in measured.values())))
+    for first, second in combinations(order, 2):
+        wins = sum(measured[first].values[s] > measured[second].values[s] for s in common)
+        details.append(f"{paper.short_label(first)} above {paper.short_label(second)} in {wins} of {len(common)} "
+                       f"common seed{'s' * (len(common) != 1)}, by {measured[first].mean - measured[second].mean:.3f} "
+                       "on average.")
+    agreement = "the paper's order" if same else "not the paper's order"
+    if len(common) < 2:
+        seeds = "Measured with one seed" if common and max(m.n for m in measured.values()) == 1 else \
+            f"Measured with {'only one seed' if common else 'no seed'} common to the three"
+        return Verdict(question, "open", f"{seeds}: {shown}; {agreement}. One seed can't tell an order from chance.",
+                       tuple(details))
+    steady = sum(sorted(measured, key=lambda v: -measured[v].values[s]) == order for s in common)
+    caution = "" if len(common) >= SIGN_TEST_SEEDS else \
+        f" With {len(common)} seeds no two-sided sign test can fall below p = 0.05, so this describes these runs."
+    return Verdict(question, "yes" if same else "no",
+                   f"Measured: {shown}: {agreement}; the same order in {steady} of {len(common)} seeds.{caution}",
+                   tuple(details))
+
+
+def optimiser_steps(suite: Suite, task: Task) -> str:
+    """`408` or `390 to 408`: optimiser steps of the main trained rows, empty where none is known."""
+    steps = {int(cell.provenance["optimizer_steps"]) for v in paper.main_variants(suite, task)
+             for cell in suite.cells_of(task, v) if cell.trained and cell.provenance.get("optimizer_steps")}
+    if not steps:
+        return ""
+    return f"{min(steps):,}" if len(steps) == 1 else f"{min(steps):,} to {max(steps):,}"
+
+
+def unequal_training(suite: Suite, task: Task) -> list[str]:
+    """Sentences naming what differs between rows that one would compare: data, budget, encoder, selection."""
+    cells = [cell for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)]
+    sentences = []
+    for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):
+        if len({str(cell.provenance.get(key)) for cell in cells}) > 1:
+            sentences.append(f"Not all rows of this task are of the same {name}: "
+                             f"{_by_value(cells, lambda c, key=key: str(c.provenance.get(key))[:8])}.")
+    trained = [cell for cell in cells if cell.trained]
+    for key in ("training.epochs", "training.encoder_rate", "training.head_rate", "training.select_by",
+                "data.image_size", "data.batch_pairs", "network.backbone"):
+        if len({str(setting(cell.config, key)) for cell in trained}) > 1:
+            sentences.append(f"Not all trained rows have the same {key}: "
+                             f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
+    dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.get("dirty")})
+    if dirty:
+        sentences.append(f"Run from a working tree with uncommitted changes: {_join(dirty)}.")
+    return sentences
+
+
+def _by_value(cells: list[Cell], key: Callable[[Cell], str]) -> str:
+    groups: dict[str, set[str]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), set()).add(paper.short_label(cell.variant))
+    return "; ".join(f"{value}: {', '.join(sorted(names))}" for value, names in groups.items())
+
+
+def _number(measured: Measured) -> str:
+    seeds = measured.seeds if measured.seeds.endswith("seed") else f"{measured.seeds} seeds"
+    return f"{measured.text()} ({seeds})"
+
+
+def _join(names: list[str]) -> str:
+    """`a, b and c`.
+
+    >>> _join(["a", "b", "c"]), _join(["a"])
+    ('a, b and c', 'a')
+    """
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else ""

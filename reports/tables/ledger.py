@@ -1,0 +1,277 @@
+"""The ledger: what each trap of the released code is worth here, tie orders, and runs that were run again.
+
+In: a checked suite whose suite.json names the traps. Out: tables; the numbers come from paired runs (training traps) or
+from one trained network scored twice (scoring traps).
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports import paper
+from reports.read.suite import Cell, Measured, Score, Suite, Task, Trap, paired
+from reports.tables.comparison import NOT_MEASURED, Column, Entry, Row, Table, measured_entry, seeds_entry, signed_entry
+
+SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",
+            "data": "Data", "fixed": "Mended, nothing to switch", "remaining": "Not as released, even with --as-released"}
+ALL = "all"
+"""Trap id of the entry for all of them at once."""
+VARIANT = "tcn"
+"""Whose trained networks the scoring traps are measured on."""
+TIE_ORDERS = {
+    "expected": "expected over random order (what the tables here hold)",
+    "best": "best order: relevant photos first", "worst": "worst order: relevant photos last",
+    "gallery-order": "order of the gallery's list", "scikit-learn": "scikit-learn: ties share one threshold",
+    "released": "unstable sort, as the released code (here: this processor's)",
+}
+"""Arm of the `ties` trap -> what it is, in the table's order."""
+TIE_METRICS = ("mAP@all", "mAP@200", "Prec@100", "Prec@200", "Prec@R")
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one trap was measured to be worth on one task, for one kind of features and one metric."""
+
+    corrected: Measured
+    released: Measured
+    gap: Measured
+    """released - corrected, seed by seed."""
+
+    def reading(self, same_network: bool) -> str:
+        """Whether the difference stands out from the seeds' spread, in words.
+
+        The yardstick for one network scored twice is the spread of the differences; for paired runs the larger of that and
+        the spread of the corrected runs, since two runs part for many reasons.
+        """
+        gap = self.gap
+        if not gap.n:
+            return ""
+        if not any(gap.values.values()):
+            return "exactly none"
+        if gap.n == 1:
+            return "one seed: no spread known"
+        spread = gap.sd if same_network else max(gap.sd, self.corrected.sd)
+        return "within the seeds' spread" if abs(gap.mean) <= spread else "beyond the seeds' spread"
+
+
+def measure_arm(suite: Suite, task: Task, trap: str, arm: str, features: str, metric: str) -> Measured:
+    """One number of ledger.csv over the seeds of TCN."""
+    values: dict[int, float] = {}
+    runs: list[Cell] = []
+    for cell in suite.cells_of(task, VARIANT):
+        rows = _rows(suite, cell, trap)
+        rows = rows[(rows["arm"] == arm) & (rows["features"] == features) & (rows["protocol"] == "released")
+                    & (rows["metric"] == metric) & rows["value"].notna()]
+        if len(rows):
+            values[cell.seed] = float(rows["value"].iloc[0])
+            runs.append(cell)
+    return Measured(values, tuple(sorted(suite.planned.get((task, VARIANT), ()))), runs=tuple(runs))
+
+
+def worth(suite: Suite, task: Task, trap: Trap, metric: str) -> tuple[Worth, str]:
+    """What a trap is worth, and on which features: real, or binary where only codes show it."""
+    if trap.kind == "training":
+        arms = [suite.measure(task, variant, Score(metric)) if (variant := trap.arms.get(arm)) else Measured({}, ())
+                for arm in ("corrected", "released")]
+        return _worth(*arms), "real"
+    if trap.kind == "scoring":
+        for features in ("real", "binary"):
+            found = _worth(*(measure_arm(suite, task, trap.trap, arm, features, metric) for arm in ("corrected", "released")))
+            if any(found.gap.values.values()):
+                return found, features
+        # without a difference anywhere: the first kind that was measured
+        for features in ("real", "binary"):
+            found = _worth(*(measure_arm(suite, task, trap.trap, arm, features, metric) for arm in ("corrected", "released")))
+            if found.gap.n:
+                return found, features
+    return _worth(Measured({}, ()), Measured({}, ())), ""
+
+
+def table(suite: Suite, task: Task) -> Table | None:
+    """One row per trap, by kind, all at once last; None where the results know no ledger."""
+    if not suite.traps:
+        return None
+    first, second = paper.headline(task)[:2]
+    columns = (Column("The released code", wrap=True, wide=True), Column("Setting: released → corrected", wrap=True),
+               Column("How measured", wrap=True), Column("corrected", first, True), Column("released", first, True),
+               Column("difference", first, True), Column("above 0", first), Column("difference", second, True),
+               Column("Reading", wrap=True), Column("Seeds"))
+    rows: list[Row] = []
+    for kind, heading in SECTIONS.items():
+        block = [_row(suite, task, trap, first, second) for trap in suite.traps if trap.kind == kind and trap.trap != ALL]
+        if block:
+            rows += [Row((Entry(heading),), "section"), *block]
+    whole = [_row(suite, task, trap, first, second) for trap in suite.traps if trap.trap == ALL]
+    if whole:
+        rows += [Row((Entry("All at once"),), "section"), *whole]
+    notes = [(f"Difference: released minus corrected {first} on unseen classes, released rule, paired by seed, mean ± standard "
+              "deviation over seeds; “above 0” counts the seeds in which the trap raises the number."),
+             ("Training traps: two runs with the same seeds and one setting changed. A difference within the seeds' spread "
+              "(the larger of its own and that of the corrected runs) can't be told from chance. Scoring traps: the same trained "
+              "network scored twice, so that its own spread is the yardstick. Real-valued features; binary codes where said, "
+              "since only they show that trap.")]
+    if not paper.is_paper(task):
+        notes.append("Laptop numbers: they say what a trap does to this small task, not what it did to the published numbers.")
+    error = _sampling_error(suite, task)
+    if error > 0:
+        notes.append(f"Where ties make a number a mean over sampled orders, its standard error is at most {error:.2g}.")
+    notes += _starts(suite, task, first)
+    notes += [f"{trap.title[:1].upper()}{trap.title[1:]}: {trap.note}" for trap in suite.traps if trap.note]
+    return Table(f"{task.slug}-ledger", f"{paper.task_title(task)}: what each trap of the released code is worth (measured)",
+                 columns, tuple(rows), tuple(notes))
+
+
+def ties(suite: Suite, task: Task) -> Table | None:
+    """Binary codes under every order of equal Hamming distances; None where that was not measured."""
+    grid = {arm: [measure_arm(suite, task, "ties", arm, "binary", metric) for metric in TIE_METRICS] for arm in TIE_ORDERS}
+    if not any(m.n for m in grid["expected"]):
+        # the corrected arm is the same computation
+        grid["expected"] = [measure_arm(suite, task, "ties", "corrected", "binary", metric) for metric in TIE_METRICS]
+    grid = {arm: line for arm, line in grid.items() if any(m.n for m in line)}
+    if not grid:
+        return None
+    used = [i for i in range(len(TIE_METRICS)) if any(line[i].n for line in grid.values())]
+    columns = [Column("Order of photos at equal distance", wrap=True)]
+    for i in used:
+        columns += [Column("value", TIE_METRICS[i], True), Column("to expected", TIE_METRICS[i], True)]
+    rows = []
+    for arm, line in grid.items():
+        entries: list[Entry] = []
+        for i in used:
+            gap = signed_entry(paired(line[i], grid["expected"][i])) if arm != "expected" and "expected" in grid else Entry("–")
+            entries += [measured_entry(line[i]), gap]
+        rows.append(Row((Entry(TIE_ORDERS[arm]), *entries, seeds_entry(max(line, key=lambda m: m.n)))))
+    return Table(f"{task.slug}-ties", f"{paper.task_title(task)}: {paper.label(VARIANT)}, binary codes, by tie order (measured)",
+                 (*columns, Column("Seeds")), tuple(rows),
+                 (("The same codes and the same Hamming distances in every row: many photos share a distance, and the order "
+                   "among them is nobody's choice. Released rule, unseen classes, mean ± standard deviation over seeds."),))
+
+
+def reproductions(suite: Suite) -> Table | None:
+    """Runs that were run again with `--reproduce`, and how far the numbers moved; None where there are none."""
+    by_name = {cell.name: cell for cell in suite.cells}
+    rows = []
+    for r in suite.reproductions:
+        cell = by_name.get(r.run)
+        runs = (cell,) if cell else ()
+        task = Task(r.dataset, r.split)
+        largest = Entry("–") if math.isnan(r.largest_difference) else Entry(
+            f"{r.largest_difference:.2g}", r.largest_difference, runs=runs)
+        tolerance = Entry("–") if math.isnan(r.tolerance) else Entry(f"{r.tolerance:.2g}", r.tolerance)
+        rows.append(Row((Entry(f"{paper.task_title(task)}: {paper.short_label(r.variant)}", runs=runs),
+                         Entry(str(r.seed), r.seed), Entry(r.verdict, strong=r.verdict in ("differs", "failed")),
+                         Entry(str(r.compared), r.compared), largest, tolerance, Entry(r.where or "–"),
+                         Entry("same" if r.same_environment else "not the same"), Entry("; ".join(r.differences) or "–"),
+                         Entry(r.date[:10]))))
+    columns = (Column("Run"), Column("Seed", numeric=True), Column("Verdict"), Column("Compared", numeric=True),
+               Column("Largest difference", numeric=True), Column("Tolerance", numeric=True), Column("Where", wrap=True),
+               Column("Environment"), Column("What differs", wrap=True), Column("Date"))
+    return Table("reproductions", "Runs that were run again", columns, tuple(rows),
+                 (("`python benchmarks/run_all.py --reproduce FOLDER`: a run is trained and scored again from its recorded "
+                   "settings, and every number is compared with the recorded one. Bit for bit is promised only in the same "
+                   "environment, threads included."),)) if rows else None
+
+
+def measured_traps(suite: Suite, task: Task) -> list[tuple[Trap, Worth, str]]:
+    """(trap, worth by the headline mAP, features) of every trap with a measured difference, all at once last."""
+    metric = paper.retrieval_metric(task)
+    order = sorted(suite.traps, key=lambda t: (t.trap == ALL, list(SECTIONS).index(t.kind)))
+    found = [(trap, *worth(suite, task, trap, metric)) for trap in order]
+    return [(trap, w, features) for trap, w, features in found if w.gap.n]
+
+
+def _row(suite: Suite, task: Task, trap: Trap, first: str, second: str) -> Row:
+    found, features = worth(suite, task, trap, first)
+    other = _on(suite, task, trap, second, features)
+    same_network = trap.kind == "scoring"
+    n = found.gap.n
+    positive = Entry(f"{sum(v > 0 for v in found.gap.values.values())} of {n}") if n else Entry("–")
+    what = trap.title[:1].upper() + trap.title[1:] + (f": {trap.consequence}" if trap.consequence else "")
+    setting = f"{trap.setting}: " if trap.setting else ""
+    if trap.released or trap.corrected:
+        setting += f"{trap.released or '–'} → {trap.corrected or '–'}"
+    common = [Entry(what), Entry(setting.removesuffix(": ") or "–"), Entry(_how(suite, task, trap, found, features))]
+    if not n:
+        reading = "" if _applies(trap, task) else f"the released code does so on {_names(trap.datasets)} only"
+        return Row((*common, *(Entry("–") for _ in range(5)), Entry(reading), Entry("–")))
+    reading = found.reading(same_network)
+    if not _applies(trap, task):
+        reading += f"; the released code does so on {_names(trap.datasets)} only"
+    return Row((*common, measured_entry(_over(found.corrected, found.gap)),
+                measured_entry(_over(found.released, found.gap)), signed_entry(found.gap), positive, signed_entry(other.gap),
+                Entry(reading), Entry(found.gap.seeds, runs=_over(found.released, found.gap).runs)))
+
+
+def _on(suite: Suite, task: Task, trap: Trap, metric: str, features: str) -> Worth:
+    """`worth` of another metric, on features that are already chosen."""
+    if trap.kind == "scoring" and features:
+        return _worth(*(measure_arm(suite, task, trap.trap, arm, features, metric) for arm in ("corrected", "released")))
+    return worth(suite, task, trap, metric)[0]
+
+
+def _how(suite: Suite, task: Task, trap: Trap, found: Worth, features: str) -> str:
+    seeds = f"{found.gap.n} seed{'s' * (found.gap.n != 1)}" + (", binary codes" if features == "binary" else "")
+    if found.gap.n:
+        if trap.kind == "scoring":
+            return f"same network, {seeds}"
+        against = str(trap.arms["corrected"])
+        return f"paired runs, {seeds}" + (f", against “{paper.short_label(against)}”" if against != VARIANT else "")
+    if trap.kind == "scoring":
+        reasons = dict.fromkeys(note for cell in suite.cells_of(task, VARIANT) for note in _rows(suite, cell, trap.trap)["note"]
+                                if note)
+        if reasons:
+            return f"not on this data set: {'; '.join(reasons)}"
+    other = {"data": "nothing to measure", "pictures": "hangs on the files: data check counts them", "fixed": "mended",
+             "remaining": "nothing to switch"}
+    return other.get(trap.kind, NOT_MEASURED)
+
+
+def _applies(trap: Trap, task: Task) -> bool:
+    return not trap.datasets or task.dataset in trap.datasets
+
+
+def _names(datasets: tuple[str, ...]) -> str:
+    return " and ".join(paper.TITLES.get(name, name).removesuffix(" Extended") for name in datasets)
+
+
+def _worth(corrected: Measured, released: Measured) -> Worth:
+    return Worth(corrected, released, paired(released, corrected))
+
+
+def _over(measured: Measured, gap: Measured) -> Measured:
+    """The same number over the seeds of the difference alone: then the columns add up."""
+    return Measured({seed: measured.values[seed] for seed in gap.values}, gap.expected,
+                    runs=tuple(cell for cell in measured.runs if cell.seed in gap.values))
+
+
+def _rows(suite: Suite, cell: Cell, trap: str) -> pd.DataFrame:
+    frame = suite.ledger(cell)
+    if frame is None:
+        return pd.DataFrame({name: [] for name in ("trap", "arm", "features", "protocol", "metric", "note", "value")})
+    return frame[frame["trap"] == trap]
+
+
+def _starts(suite: Suite, task: Task, metric: str) -> list[str]:
+    """How far the start of ITQ alone moves a number, in a sentence; none where that was not measured."""
+    spreads: list[float] = []
+    starts = 0
+    for cell in suite.cells_of(task, VARIANT):
+        rows = _rows(suite, cell, "itq-start")
+        values = rows.loc[rows["arm"].astype(str).str.startswith("start-") & (rows["metric"] == metric), "value"].dropna()
+        if len(values) > 1:
+            spreads.append(float(values.std()))
+            starts = len(values)
+    if not spreads:
+        return []
+    between = f"{min(spreads):.4f}" + (f" to {max(spreads):.4f}" if len(spreads) > 1 else "")
+    return [f"ITQ from {starts} starts on the same features: the start alone moves {metric} of the binary codes by a standard "
+            f"deviation of {between} ({len(spreads)} run{'s' * (len(spreads) != 1)}). Compare binary codes over several starts."]
+
+
+def _sampling_error(suite: Suite, task: Task) -> float:
+    """Largest standard error, under the released rule, of any number of the ledger's runs."""
+    variants = {VARIANT, *(v for trap in suite.traps for v in trap.arms.values() if v)}
+    frames = [cell.metrics for v in sorted(variants) for cell in suite.cells_of(task, v)]
+    return max((float(f.loc[f["protocol"] == "released", "standard_error"].max()) for f in frames), default=0.0)

@@ -1,0 +1,53 @@
+"""`python -m tcn data check`: compare the data sets on disk with what was published (`tcn.data.doctor`).
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tcn.data import datasets, doctor
+
+CHECK = """\
+Is what lies on disk what was published? Counts against the published lists, duplicates, unreadable images, pictures
+shared by training and test, unseen classes inside ImageNet. Reads the data root, downloads nothing, and writes only a
+manifest per split into the cache, which later runs cite.
+"""
+CHECK_EPILOG = """\
+where data sets and list files may lie, and how to get them: docs/data.md
+
+exit status
+  0 all that was asked for is whole; 1 problems, or a data set named with --datasets (or every one) is missing;
+  2 bad usage; 130 interrupted.
+"""
+
+
+def add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="examine the data sets on disk", allow_abbrev=False,
+                               description="Examine the data sets on disk.")
+    p = data.add_subparsers(title="command", metavar="check", dest="task", required=True).add_parser(
+        "check", help="compare them with what was published", description=CHECK, epilog=CHECK_EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.set_defaults(run=check_data)
+    p.add_argument("--data-root", type=Path, metavar="DIR",
+                   help=f"folder that holds the data sets (default: ${datasets.DATA_ROOT_VARIABLE})")
+    p.add_argument("--datasets", nargs="+", choices=tuple(datasets.SPECS), metavar="NAME",
+                   help=f"some of {', '.join(datasets.SPECS)} (default: all; emoji only where it is built)")
+    p.add_argument("--cache", type=Path, metavar="DIR",
+                   help="where emoji is built and manifests go (default: $TCN_CACHE, else .cache here)")
+    p.add_argument("--lists", default="auto", metavar="DIR|none",
+                   help="list files: a directory such as zeroshot1, a folder or checkout that holds such, or none "
+                        "(default: those found in the data sets' folders)")
+    p.add_argument("--fast", action="store_true", help="names and sizes only: no file is read")
+    p.add_argument("--json", action="store_true", help="only one JSON object on standard output, no text")
+
+
+def check_data(args: argparse.Namespace) -> int:
+    cache = args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")
+    reports, status = doctor.check_all(args.datasets, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
+                                       fast=args.fast)
+    print(doctor.as_json(reports, status) if args.json else "\n".join(doctor.render(reports)))
+    sys.stdout.flush()
+    return status

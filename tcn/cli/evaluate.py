@@ -1,0 +1,135 @@
+"""`python -m tcn evaluate`: score the features or codes of an .npz file by every protocol.
+
+Out go a table on standard output (or, with --json, one JSON object and nothing else) and notes, warnings and errors on standard
+error. The numbers are those of `tcn.scoring.metrics` (paper, section 4).
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tcn.cli.evaluate_options import TIE_DRAWS
+from tcn.cli.evaluate_table import Result, identical, report, write_csv
+from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
+from tcn.config import InputError
+from tcn.files.atomic import complain
+from tcn.scoring import codes, metrics
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    names = _metric_names(args.protocols, args.ks)
+    _check_options(args, names)
+    arrays, ignored = read_arrays(args.features)
+    if ignored:
+        complain(f"note: {args.features}: not used: {', '.join(ignored)}")
+    several: dict[str, list[str]] = {}
+    try:
+        labels = arrays["query_labels"], arrays["gallery_labels"]
+        if args.spellings == "merge" and all(names.ndim == 1 for names in labels):
+            several = metrics.spellings_of(*labels)
+            arrays |= {name: metrics.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
+        result = _scored(arrays, args)
+    except InputError as error:
+        raise InputError(f"{args.features}: {_as_options(str(error))}") from error
+    # Of what the file holds: codes that --itq makes of it fall together without being one photo.
+    copies = 0 if "gallery_group" in arrays else metrics.identical_rows(arrays["gallery"])
+    if args.json and copies:
+        complain(f"note: {args.features}: {identical(copies)}")
+    if args.json:
+        print(json.dumps(result.scores[0].summary(), indent=2, allow_nan=False))
+    else:
+        print("\n".join(report(args, arrays, result, names, several, copies)))
+    sys.stdout.flush()
+    if args.csv:
+        try:
+            write_csv(args, result, names)
+        except OSError as error:
+            complain(f"error: {args.csv}: cannot be written: {error.strerror or error}")
+            return 1
+    return 0
+
+
+def _metric_names(protocols: Sequence[str], ks: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """What each protocol has a value for, from the score of a single point: known before a long run."""
+    point, label = np.ones((1, 1)), np.zeros(1, dtype=int)
+    scores = metrics.score(point, point, label, label, protocols, ks=ks)
+    return {name: scores.metrics(name) for name in scores.protocols}
+
+
+def _check_options(args: argparse.Namespace, names: Mapping[str, Sequence[str]]) -> None:
+    if args.itq is None and (args.itq_fit or args.itq_rule):
+        raise InputError("--itq-fit and --itq-rule say how codes are made; they need --itq")
+    if args.itq is not None and args.metric not in (None, "hamming"):
+        raise InputError(f"--itq makes codes, which are compared by hamming, not by --metric {args.metric}")
+    if args.csv and args.csv.resolve() == args.features.resolve():
+        raise InputError(f"--csv {args.csv} would replace the features")
+    if args.per_class and not any(args.per_class in found for found in names.values()):
+        known = dict.fromkeys(name for found in names.values() for name in found)
+        raise InputError(f"--per-class {args.per_class}: no such metric here; there are {', '.join(known)}")
+    if args.json and args.per_class and not args.csv:
+        raise InputError("with --json the numbers by class go to --csv only; add --csv FILE, or leave out --per-class or --json")
+    if args.tie_draws is not None and args.ties != "expected":
+        raise InputError(f"--tie-draws are orders of which --ties expected takes the mean; --ties {args.ties} draws none")
+    args.tie_draws = args.tie_draws or TIE_DRAWS
+
+
+def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
+    if "gallery_group" in arrays:
+        check_groups(arrays)
+    if args.itq is None:
+        metric, made = distance(arrays, args.metric), ""
+    else:
+        arrays, made = quantised(arrays, args)
+        metric = "hamming"
+    rows_wanted = not args.json or args.csv is not None
+    rules: Sequence[str] = (args.duplicates or "as-published",)
+    if args.duplicates is None and "gallery_group" in arrays and rows_wanted:
+        rules = metrics.DUPLICATES
+    if "distinct" in rules and (mixed := groups_of_several_classes(arrays)):
+        complain(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
+              "distinct keeps the first entry of each class")
+    scores = [
+        metrics.score(
+            arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
+            args.protocols, metric, args.ks, missing_classes=args.missing_classes, ties=args.ties,
+            tie_draws=args.tie_draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),
+            duplicates=rule, spellings=args.spellings, block=args.block, device=args.device)
+        for rule in rules]
+    return Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made)
+
+
+def _as_options(message: str) -> str:
+    """The library names its arguments; on a command line these are options."""
+    return re.sub(r"\b(metric|missing_classes|duplicates|spellings)='([\w-]+)'",
+                  lambda hit: f"--{hit[1].replace('_', '-')} {hit[2]}", message)
+
+
+def quantised(
+    arrays: Mapping[str, np.ndarray], args: argparse.Namespace
+) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays with codes for features, and how the codes were made."""
+    rule, fit = args.itq_rule or "textbook", args.itq_fit or "seen"
+    if fit == "seen" and "train" not in arrays:
+        raise InputError("no array train: --itq is fitted on features of seen classes, train [Nt, D]; add "
+                         "them, or fit on the queries with --itq-fit as-released, which uses test data")
+    names = ("query", "gallery", "train") if fit == "seen" else ("query", "gallery")
+    unit = {name: unit_length(name, arrays[name]) for name in names}
+    dimensions = unit["query"].shape[1]
+    for name in names[1:]:
+        if unit[name].shape[1] != dimensions:
+            raise InputError(f"query has {dimensions} dimensions and {name} {unit[name].shape[1]}; "
+                             "they must agree")
+    query, gallery = codes.binary_codes(unit.get("train"), unit["query"], unit["gallery"], rule=rule, fit=fit,
+                                        bits=args.itq or None, seed=args.seed)
+    if fit == "as-released":
+        complain("warning: ITQ is fitted on the queries themselves (--itq-fit as-released). This is\n"
+              "TRANSDUCTIVE: test data shape the codes, and queries and gallery are each centred on their\n"
+              "own mean. Compare these numbers only with others made so.")
+    on = f"the {len(arrays['train'])} rows of train" if fit == "seen" else "the queries (TRANSDUCTIVE)"
+    made = f"{query.shape[1]} bits by ITQ, {rule} rule, fitted on {on}"
+    return {**arrays, "query": query, "gallery": gallery}, made

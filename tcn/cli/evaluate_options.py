@@ -1,0 +1,135 @@
+"""The options of `python -m tcn evaluate`, and its help text.
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tcn.scoring import codes, metrics
+
+TIE_DRAWS = 32
+_OWN_TIES = {"order": "NumPy's sort", "shared": "scikit-learn"}
+
+EVALUATE = """\
+Scores the retrieval of gallery photos by query sketches: every protocol from one ranking, each number with
+its chance level and its ceiling.
+"""
+EVALUATE_EPILOG = """\
+the file: an .npz as np.savez writes it, with the arrays
+  query           [Nq, D]  features of the sketches: real numbers, or codes as bool or uint8 of 0 and 1
+  gallery         [Ng, D]  the same for the photos
+  query_labels    [Nq]     classes: integers (any) or strings, such as np.array(names, dtype=str)
+  gallery_labels  [Ng]     classes of the photos
+  gallery_group   [Ng]     optional, integers or strings: equal values mark one photo listed several times
+  train           [Nt, D]  optional, real numbers: features of seen classes, on which --itq is fitted
+Other arrays are left aside with a note. Object arrays are refused: reading them can run code.
+
+protocols
+{protocols}
+  raw: precisions at the hits; voc: the largest precision at the hit's rank or later. micro: mean over
+  queries; macro: mean over classes of the class means. R: photos of the query's class; mAP@all divides by R.
+  At a cut-off K only the first K photos count; a query without any hit there scores 0.
+  ties: how the protocol's own code orders equal distances (--ties as-released). Prec: NumPy's default sort in all.
+
+duplicates
+  With gallery_group every number is given twice: `as-published`, all entries counted, and `distinct`, only
+  the first entry of each group (of each class in it). --json then gives as-published; with --duplicates
+  distinct, the other.
+
+output
+  A table; with --json one object and nothing else on standard output:
+    {{"PROTOCOL": {{"mAP@all": .., "mAP@100": .., "Prec@100": .., ...}}, ...}}
+  The table also has Prec@5 and Prec@R for `released` and `standard`. --csv writes one row for each number,
+  with its standard error, chance level and ceiling.
+
+examples (the file first: options that take several values would swallow it)
+  python -m tcn evaluate features.npz
+  python -m tcn evaluate features.npz --protocols released standard --ks 50 --json
+  python -m tcn evaluate features.npz --itq 64 --per-class mAP@all --csv scores.csv
+  python -m tcn evaluate codes.npz --ties worst
+
+exit status
+  0 scored; 1 scored, but --csv could not be written, or memory ran out; 2 bad file or usage; 130 interrupted.
+"""
+
+
+def add_evaluate(commands: Any, run: Callable[[argparse.Namespace], int]) -> None:
+    """Add the subcommand `evaluate`, carried out by `run`, to argparse's subcommands."""
+    rules = "\n".join(
+        f"  {rule.name:<9} {rule.average_precision} AP, AP@K over {rule.divisor}, {rule.average}; "
+        f"Prec@K: {rule.precision}; ties in AP: {_OWN_TIES[rule.ap_ties]}\n"
+        + textwrap.indent(textwrap.fill(rule.source, 96), " " * 12)
+        for rule in metrics.PROTOCOLS.values())
+    p = commands.add_parser("evaluate", help="score your own features or codes", description=EVALUATE,
+                            epilog=EVALUATE_EPILOG.format(protocols=rules), allow_abbrev=False,
+                            formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.set_defaults(run=run)
+    p.add_argument("features", type=Path, metavar="FEATURES.npz", help="features and labels; see below")
+    p.add_argument("--protocols", nargs="+", choices=metrics.ALL, default=metrics.ALL, metavar="NAME",
+                   help=f"some of {', '.join(metrics.ALL)} (default: all)")
+    p.add_argument("--ks", nargs="+", type=_whole, default=(100, 200), metavar="K",
+                   help="cut-offs (default: 100 200)")
+    p.add_argument("--metric", choices=metrics.METRICS,
+                   help="distance (default: euclidean on features scaled to unit length; hamming for codes)")
+    p.add_argument("--itq", nargs="?", type=_whole, const=0, metavar="BITS",
+                   help="turn real-valued features (scaled to unit length) into codes by iterative "
+                        "quantisation, and score those; BITS: principal axes to keep (default: all "
+                        "dimensions as they are)")
+    p.add_argument("--itq-fit", choices=codes.FITS,
+                   help="what ITQ is fitted on: `seen`, the array `train` (default), or `as-released`, the "
+                        "queries themselves, as TCN's released code does: it uses test data")
+    p.add_argument("--itq-rule", choices=codes.RULES,
+                   help="update of ITQ's rotation: `textbook` (default), or that of TCN's released code, "
+                        "which is not the minimiser")
+    p.add_argument("--missing-classes", choices=metrics.MISSING_CLASSES, default="error",
+                   help="a class with queries but no photos: an error (default), a score of zero, or "
+                        "as-released: left out of mAP and 0 in Prec")
+    p.add_argument("--spellings", choices=metrics.SPELLINGS, default="error",
+                   help="class names that differ only in case, blanks, hyphens, underscores, leading zeros or Unicode form "
+                        "(palm tree, palm_tree): an error (default), one class, or different classes")
+    p.add_argument("--ties", choices=metrics.TIES, default="expected",
+                   help="photos at equal distance: the mean over all orders (default), the bounds, a fixed "
+                        "order, or as-released: that of each protocol's own code")
+    p.add_argument("--tie-draws", type=_whole, metavar="N",
+                   help=f"random orders where that mean has no closed form (default: {TIE_DRAWS})")
+    p.add_argument("--duplicates", choices=metrics.DUPLICATES,
+                   help="only one of the two (default: both in the table, as-published in --json)")
+    p.add_argument("--per-class", nargs="?", const="mAP@all", metavar="METRIC",
+                   help="one more table: a metric's mean for each class (default: mAP@all)")
+    p.add_argument("--json", action="store_true", help="only one JSON object on standard output, no table")
+    p.add_argument("--csv", type=Path, metavar="FILE",
+                   help="write the numbers to FILE, one a row; FILE is replaced if it exists")
+    p.add_argument("--seed", type=_seed, default=0, metavar="N",
+                   help="of the random tie orders and of ITQ's first rotation (default: 0)")
+    p.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    p.add_argument("--block", type=_whole, metavar="N",
+                   help="queries handled at once (default: by memory); changes no number beyond rounding")
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 to 999999999")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed; give a whole number from 0 to 999999999")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    try:
+        if torch.device(text).type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("no device to compute on")
+        torch.zeros(1, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be used here: {reason}") from None
+    return text

@@ -1,0 +1,6 @@
+"""Files on disk, for the package, the harness and the report alike. Nothing here imports torch.
+
+text        text files as people save them: byte-order marks, line ends, encodings
+atomic      a file appears under its name only when it is complete and on the disk
+locks       one process at a time, and who it is
+"""

@@ -1,0 +1,119 @@
+"""Write files atomically: a file appears under its name only when it is complete and on the disk.
+
+In: paths and bytes. Out: whole files, or a StorageError that names the file and the cure. Everything that a later start
+reads is written here.
+"""
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tcn.config import InputError
+
+PARTIAL = ".partial"
+"""Ending of a file that is being written."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StorageError(InputError):
+    """A file can't be written: no room, no permission, a broken disk. The message names the file and the way out."""
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """What to tell the user about a file that can't be written."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _NO_ROOM:
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f", {shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free"
+        return StorageError(f"writing {path} failed ({reason}{free}); free some space and give the same command again: what was "
+                            f"finished is kept")
+    return StorageError(f"writing {path} failed ({reason}); make its folder writable, or choose another one, and give the same "
+                        f"command again: what was finished is kept")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write to: it takes the place of `path` when the block ends, flushed to disk before, and is removed
+    where the block raises. A process killed in it leaves a neighbour ending in `.partial`, which nobody reads.
+
+    Raises StorageError where it can't be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The new name itself must outlive a power cut; where folders can't be flushed, the file's own flush has to do.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A whole file in one go; StorageError where it can't be written."""
+    with writing(path) as out:
+        out.write(content)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written directly in `folder`; only where no other process writes there."""
+    for partial in folder.glob(f"*{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def existing_parent(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+
+
+def writable(folder: Path, what: str, option: str) -> None:
+    """InputError where `folder`, called `what`, is a file, or neither it nor the nearest folder above it can be written."""
+    try:
+        there = existing_parent(folder)
+        if not there.is_dir():
+            raise NotADirectoryError(20, f"{there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(13, f"{there} can't be written")
+    except OSError as error:  # also a name too long, a closed folder above
+        raise InputError(f"{what} {folder} can't be used ({error.strerror}); pass another {option}") from error
+
+
+def amount(size: float) -> str:
+    """Bytes as people read them: "1.2 GB", "34 MB"."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+def room(folder: Path, needed: int, what: str) -> None:
+    """StorageError, said before hours are spent, where `folder` has no room for so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(f"no room for {what}: {needed / 1e6:,.0f} MB are needed in {folder}, {free / 1e6:,.0f} MB are free; "
+                           f"free some space and give the same command again")
+
+
+def complain(line: str) -> None:
+    """A line to standard error, so that what had to be done differently is not done silently."""
+    print(line, file=sys.stderr, flush=True)

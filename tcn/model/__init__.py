@@ -1,0 +1,10 @@
+"""From ImageNet networks to two coupled encoders with one embedding.
+
+batch_norms   batch statistics of channels-last images on the CPU, summed without loss
+execution     precision, memory order and kernels: how a model is carried out
+weight_files  files of weights, matched to an architecture by name
+backbones     ImageNet networks and where their weights come from
+coupling      which parts are hard-shared, softly tied, independent
+embedding     projection, batch norm by modality, heads, SVD start
+network       encoders + embedding -> CoupledOutput
+"""

@@ -1,0 +1,97 @@
+"""Which parts of the two encoders are one set of tensors, softly tied, or independent.
+
+In: two encoders of one architecture and a `Coupling`. Out: a `CoupledEncoders` that encodes either modality,
+and the list of tensor pairs the sharing loss speaks of. Paper: coupled network, weight sharing.
+"""
+from __future__ import annotations
+
+import copy
+from typing import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from tcn.config import PARTS, Coupling, Modality, wholly_shared
+from tcn.model.backbones import Backbone
+
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Every parameter of `module` with the submodule that owns it and its name there, in definition order."""
+    for sub in module.modules():
+        for name, parameter in sub.named_parameters(recurse=False):
+            yield sub, name, parameter
+
+
+class CoupledEncoders(nn.Module):
+    """Two encoders of one architecture, from the same start, coupled as asked.
+
+    `encode(images [B, 3, H, W], modality) -> [B, d]`. Hard-shared tensors are the same object in both encoders.
+    """
+
+    def __init__(self, encoder: Backbone, coupling: Coupling) -> None:
+        super().__init__()
+        self.coupling = coupling
+        self.sketch = encoder
+        self.photo = encoder if wholly_shared(coupling) else copy.deepcopy(encoder)
+        self._tie()
+
+    @property
+    def features(self) -> int:
+        """Size d of the features."""
+        return self.sketch.features
+
+    @property
+    def joint(self) -> bool:
+        """True where a step's sketches and photos go through in one concatenated batch."""
+        return self.coupling.call == "joint"
+
+    def encode(self, images: Tensor, modality: Modality) -> Tensor:
+        """Features [B, d] of images of one modality."""
+        return (self.sketch if modality is Modality.SKETCH else self.photo)(images)
+
+    def encode_pair(self, sketches: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of a training step's sketches and photos, in one call where the coupling is joint."""
+        if not self.joint:
+            return self.encode(sketches, Modality.SKETCH), self.encode(photos, Modality.PHOTO)
+        both = self.sketch(torch.cat([sketches, photos]))
+        return both[:len(sketches)], both[len(sketches):]
+
+    def soft_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The (sketch, photo) tensor pairs the sharing loss ties, in definition order."""
+        return [(sub_s._parameters[name], sub_p._parameters[name])
+                for part, sub_s, sub_p, name in self._walk() if self._mode(part, sub_s) == "soft"]
+
+    def tensors(self) -> Iterator[tuple[str, nn.Module, Tensor, Tensor]]:
+        """Every parameter as (part, the module that owns it, the sketch encoder's, the photo encoder's), in definition order."""
+        for part, sub_s, sub_p, name in self._walk():
+            yield part, sub_s, sub_s._parameters[name], sub_p._parameters[name]
+
+    def _mode(self, part: str, module: nn.Module) -> str:
+        is_norm = isinstance(module, BATCH_NORMS)
+        return self.coupling.batch_norm_affine if is_norm else getattr(self.coupling, part)
+
+    def _walk(self) -> Iterator[tuple[str, nn.Module, nn.Module, str]]:
+        parts_s, parts_p = self.sketch.parts(), self.photo.parts()
+        for part in PARTS:
+            for module_s, module_p in zip(parts_s[part], parts_p[part]):
+                for (sub_s, name, _), (sub_p, _, _) in zip(own_tensors(module_s), own_tensors(module_p)):
+                    yield part, sub_s, sub_p, name
+
+    def _tie(self) -> None:
+        if self.photo is self.sketch:
+            return
+        for part, sub_s, sub_p, name in self._walk():
+            if self._mode(part, sub_s) == "hard":
+                sub_p._parameters[name] = sub_s._parameters[name]
+        if self.coupling.batch_norm_statistics == "hard":
+            for sub_s, sub_p in zip(self.sketch.modules(), self.photo.modules()):
+                if isinstance(sub_s, BATCH_NORMS):
+                    sub_p._buffers.update(sub_s._buffers)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CoupledEncoders":
+        # Moving a module makes new buffers, which would quietly untie shared statistics.
+        super()._apply(fn, recurse)
+        self._tie()
+        return self

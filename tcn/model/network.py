@@ -1,0 +1,108 @@
+"""Encoders and embedding composed: images of a modality in, retrieval features and logits out.
+
+Paper: figure of the framework. Every output has a name, so that nobody scores photos with the sketches' side.
+"""
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from tcn.config import Config, Modality
+from tcn.model.backbones import Backbone, Classifier
+from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
+from tcn.model.embedding import Embedding
+from tcn.model.execution import crop_convolutions, ordered, reduced
+from tcn.seeding import stream_seed
+
+
+@dataclass(frozen=True)
+class CoupledOutput:
+    """A training step's outputs. Features [B, D], class logits [B, C], distillation logits of photos [B, 1000]."""
+
+    sketch_features: Tensor
+    photo_features: Tensor
+    sketch_logits: Tensor
+    photo_logits: Tensor
+    photo_distillation: Tensor
+
+
+class CoupledNetwork(nn.Module):
+    """Two encoders coupled as the config asks, and the feature-embedding network on top."""
+
+    def __init__(self, encoder: Backbone, classifier: Classifier, classes: int, config: Config) -> None:
+        super().__init__()
+        if config.execution.convolutions == "cropped":
+            crop_convolutions(encoder)
+        self.encoders = CoupledEncoders(encoder, config.coupling)
+        net = config.network
+        embedding = Embedding(encoder.features, net.dim, classes, net.embedding_norm, net.dropout,
+                              classifier if net.start == "svd" else None, len(classifier.bias),
+                              stream_seed(config.seed, "embedding"))
+        shared = config.coupling.embedding == "hard"
+        self.embeddings = nn.ModuleDict({Modality.SKETCH.value: embedding,
+                                         Modality.PHOTO.value: embedding if shared else copy.deepcopy(embedding)})
+        self._embedding_tied = config.coupling.embedding == "soft"
+        self._split = net.batch_norm_split
+        self._execution = config.execution
+
+    def embedding(self, modality: Modality) -> Embedding:
+        """The embedding network that serves a modality (the same one where it is hard-shared)."""
+        return self.embeddings[modality.value]
+
+    def soft_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Tensor pairs under the sharing loss, those of a softly tied embedding included."""
+        pairs = self.encoders.soft_pairs()
+        if self._embedding_tied:
+            sketch, photo = (self.embedding(m).projection for m in Modality)
+            pairs += list(zip(sketch.parameters(), photo.parameters()))
+        return pairs
+
+    def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
+        """Retrieval features [B, D], not yet L2-normalised, of images of one modality.
+
+        `side`: whose output of the embedding is read, the images' own if None. The released code reads the
+        sketches' side for photos at test time.
+        """
+        side = side or modality
+        return self.embedding(side)(self.encoders.encode(images, modality), side)
+
+    def forward(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
+        """A training step: sketches and photos [B, 3, H, W] of the same B pairs.
+
+        With a batch-norm split in n parts, each part of at least 2 pairs is normalised alone, as on n GPUs.
+        """
+        parts = min(self._split, len(sketches) // 2) if self.training else 1
+        if parts <= 1:
+            return self._step(sketches, photos)
+        first, *others = zip(sketches.tensor_split(parts), photos.tensor_split(parts))
+        outputs = [self._step(*first)]
+        with _untracked(self):
+            outputs += [self._step(*part) for part in others]
+        return CoupledOutput(*(torch.cat([getattr(out, f.name) for out in outputs]) for f in fields(CoupledOutput)))
+
+    def _step(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
+        with reduced(self._execution, sketches.device):
+            pair = self.encoders.encode_pair(*(ordered(images, self._execution) for images in (sketches, photos)))
+        raw_sketch, raw_photo = (features.to(sketches.dtype) for features in pair)
+        on_sketch, on_photo = self.embedding(Modality.SKETCH), self.embedding(Modality.PHOTO)
+        sketch, photo = on_sketch(raw_sketch, Modality.SKETCH), on_photo(raw_photo, Modality.PHOTO)
+        return CoupledOutput(sketch, photo, on_sketch.class_head(sketch), on_photo.class_head(photo),
+                             on_photo.distillation_head(photo))
+
+
+@contextmanager
+def _untracked(module: nn.Module) -> Iterator[None]:
+    """Batch norms inside normalise by their batch and leave the running statistics alone."""
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

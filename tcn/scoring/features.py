@@ -1,0 +1,105 @@
+"""Trained network -> features of any list of images; standardisation per modality; principal components.
+
+In: a model with `encode(images, modality)`, decoded images. Out: float32 arrays, rows in the list's order.
+Paper: retrieval on the embedding's features.
+"""
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+from tcn.config import InputError, Modality
+from tcn.data.augment import to_network
+from tcn.data.pixels import Pixels, ahead, ahead_for, to_float
+from tcn.model.execution import scoring_mode
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """`model` in evaluation mode; every module inside is given back in the mode it was found in, on an exception too."""
+    found = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in found:
+            module.training = mode
+
+
+@torch.no_grad()
+def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
+            layer: str = "embedding", batch: int = 64, side: Modality | None = None, resize: str = "float") -> np.ndarray:
+    """Features float32 [N, D] in evaluation mode, without augmentation; float32 throughout, whatever training used.
+
+    layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
+    read, the images' own if None (the released code reads the sketches' for photos). resize: see `tcn.data.augment.resize`. The
+    model's mode is given back as found (`evaluating`).
+    """
+    if layer == "backbone":
+        encode = model.encode_backbone
+    else:
+        encode = model.encode if side is None else functools.partial(model.encode, side=side)
+    device = torch.device(device)
+    parts = (np.arange(start, min(start + batch, len(pixels))) for start in range(0, len(pixels), batch))
+    reading = ahead(parts, lambda own: pixels.gather(own, device), ahead_for(device))
+    with evaluating(model), scoring_mode(), contextlib.closing(reading) as blocks:
+        # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
+        rows = [encode(to_network(to_float(block, device), image_size, resize), modality).float() for block in blocks]
+        return torch.cat(rows).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Mean and standard deviation [D] of one modality's features on seen training images."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray) -> "Standardiser":
+        """Per-dimension statistics of features [N, D]; a constant dimension gets deviation 1 (it carries nothing)."""
+        deviation = features.std(0)
+        return cls(features.mean(0), np.where(deviation > 1e-12, deviation, 1).astype(np.float32))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return ((features - self.mean) / self.deviation).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Mean [d] and principal components [D, d] of features of seen training images, both modalities together."""
+
+    mean: np.ndarray
+    components: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray, dim: int) -> "Components":
+        """The `dim` directions of largest variance of features [N, d]. InputError where D exceeds min(N, d)."""
+        if not 0 < dim <= min(features.shape):
+            raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
+                             f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
+        # An exact solver, so that the same features give the same components on every call.
+        found = PCA(dim, svd_solver="covariance_eigh").fit(features.astype(np.float64))
+        return cls(found.mean_, found.components_)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return ((features - self.mean) @ self.components.T).astype(np.float32)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows of features [N, D] at length 1; a row of zeros stays one."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def singular_values(features: np.ndarray, top: int = 30) -> np.ndarray:
+    """The `top` largest singular values of L2-normalised features [N, D], descending (paper: singular-value figure).
+
+    Shorter where min(N, D) is below `top`.
+    """
+    return np.linalg.svd(unit(features).astype(np.float64), compute_uv=False)[:top]

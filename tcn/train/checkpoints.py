@@ -1,0 +1,154 @@
+"""Checkpoints: whole, checked, the last two kept, a damaged one passed over and named.
+
+In: the state of a run at the end of an epoch. Out: `epoch-0003.pt` and the one before it in the run's folder, and the
+newest of them that is undamaged. A run's random streams need no place in a checkpoint: each is derived from seed, role,
+epoch and step (tcn/seeding.py), and so is the learning rate.
+"""
+from __future__ import annotations
+
+import contextlib
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tcn.config import InputError
+from tcn.files.atomic import StorageError, writing
+
+KEPT = 2
+_NAME = re.compile(r"epoch-(\d{4,})\.pt")
+EARLIER = ("resume.pt", "best.pt")
+"""What versions of this project before these checkpoints wrote; they lack the kept epoch's distances and are not taken up."""
+
+
+class Damaged(InputError):
+    """A checkpoint that is there but not as it was written."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What to go on from: a run's last whole state, or None; and what had to be passed over, a sentence each."""
+
+    state: dict[str, Any] | None
+    notes: tuple[str, ...] = ()
+
+
+def save(value: Any, path: Path) -> None:
+    """Write `value` (tensors in plain containers), whole or not at all. Equal values give equal bytes.
+
+    Raises StorageError where there is no room.
+    """
+    with writing(path) as out:
+        try:
+            # To an open file: given a path, torch writes the path's name into the file.
+            torch.save(value, out)
+        except RuntimeError as error:
+            # torch hides what the system said of a failed write behind an error of its own.
+            while error is not None and not isinstance(error, OSError):
+                error = error.__context__
+            if error is None:
+                raise
+            raise error from None
+
+
+def load(path: Path) -> Any:
+    """A checkpoint's contents on the CPU, every byte checked, without running code.
+
+    Raises InputError where there is none; Damaged where it is cut short, altered or no checkpoint.
+    """
+    if not path.exists():
+        raise InputError(f"no checkpoint at {path}; the run has to be trained first")
+    try:
+        # torch writes a CRC-32 of each record and does not look at it when it reads.
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise Damaged(f"checkpoint {path} is damaged (the checksum of {wrong} does not fit)")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged:
+        raise
+    except Exception as error:  # zipfile and torch raise many kinds for a damaged file
+        raise Damaged(f"checkpoint {path} can't be read ({type(error).__name__})") from error
+
+
+def keep(state: dict[str, Any], folder: Path) -> None:
+    """Save `state` as the checkpoint of its `epoch`; the one before stays, older ones go.
+
+    Where there is no room for a third file, the older of two goes first. Raises StorageError where that does not help.
+    """
+    path = folder / f"epoch-{state['epoch']:04d}.pt"
+    try:
+        save(state, path)
+    except StorageError:
+        older = _found(folder)[KEPT - 1:]
+        if not older:
+            raise
+        _remove(older)
+        save(state, path)
+    others = [p for p in _found(folder) if p != path]
+    # A later epoch's can only be one that was passed over as damaged.
+    before = [p for p in others if _epoch(p) < state["epoch"]]
+    _remove([p for p in others if p not in before[:KEPT - 1]])
+
+
+def last(folder: Path) -> Resumed:
+    """The newest undamaged checkpoint of a folder; damaged ones are named and left in place until a newer one is whole."""
+    notes = []
+    for path in _found(folder):
+        try:
+            return Resumed(load(path), tuple(notes))
+        except Damaged as error:
+            notes.append(f"{error}; passed over")
+    earlier = [name for name in EARLIER if (folder / name).exists()]
+    if earlier:
+        notes.append(f"{folder / earlier[0]} is of an earlier version of this project and can't be taken up")
+    if notes:
+        notes.append("training starts anew")
+    return Resumed(None, tuple(notes))
+
+
+def epochs(folder: Path) -> int:
+    """How far the checkpoints of a folder go, by their names; 0 where there is none."""
+    return max(map(_epoch, _found(folder)), default=0)
+
+
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of a folder: the run is finished."""
+    _remove([*_found(folder), *(folder / name for name in EARLIER)])
+
+
+def host_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of a state dict in the host's memory; entries that are one tensor stay one."""
+    copies: dict[tuple[Any, ...], Tensor] = {}
+    found = {}
+    for name, tensor in state.items():
+        key = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+        if tensor.numel() == 0 or key not in copies:
+            copies[key] = tensor.detach().to("cpu", copy=True)
+        found[name] = copies[key]
+    return found
+
+
+def room_needed(state_bytes: int) -> int:
+    """Bytes of disk that a run needs at its worst moment: two checkpoints and the one being written. `state_bytes`: the
+    model's; Adam keeps two more of each, and the kept epoch's model is a fourth."""
+    return (KEPT + 1) * 4 * state_bytes
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints, newest first."""
+    return sorted((path for path in folder.glob("epoch-*.pt") if _NAME.fullmatch(path.name)), key=_epoch, reverse=True)
+
+
+def _epoch(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,258 @@
+"""The loop: schedule, epochs, validation, choice of the epoch, checkpoint and resume.
+
+In: a Method and its model, training pairs, validation images of seen or never-trained classes. Out: the model
+at its chosen epoch, a history per epoch and per step. Unseen classes never enter. Paper: implementation details.
+"""
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from tcn.config import Config, InputError, Modality
+from tcn.data.pairs import PairBatch, PairSource
+from tcn.data.pixels import Pixels
+from tcn.files.atomic import complain, room
+from tcn.model.execution import training_mode
+from tcn.scoring import metrics
+from tcn.scoring.features import evaluating, extract
+from tcn.seeding import stream_seed, torch_stream
+from tcn.train import checkpoints
+from tcn.train.distances import Distances
+from tcn.train.method import Method
+
+READ_EVERY = 16
+"""Steps after which loss values are fetched from a device other than the CPU: each fetch makes it wait for the next step."""
+
+
+EXPLODED = 1e6
+"""A mean loss term, before its weight, above which a run is stopped: 6,000 times the largest one in 84 runs on emoji (169, the
+sharing loss at weight 0.1)."""
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a number or exploded; the message names epoch, step and term.
+
+    `epoch`, `step` (both from 1, the step within the run) and `values`: the loss terms of that step.
+    """
+
+    def __init__(self, message: str, epoch: int, step: int, values: dict[str, float]) -> None:
+        super().__init__(message)
+        self.epoch, self.step, self.values = epoch, step, values
+        self.history: History | None = None
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """What a checkpoint may be chosen by: held-out sketches of seen classes; sketches and photos of validation
+    classes (None where a data set has none). Never an unseen class."""
+
+    heldout: Pixels | None
+    sketches: Pixels | None
+    photos: Pixels | None
+
+
+@dataclass
+class History:
+    """Rows per epoch (0 = before training) and per step, and the epoch that was kept."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    steps: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float = -math.inf
+
+
+def learning_rate(epoch: int, epochs: int, base: float) -> float:
+    """base * 0.001 ** (epoch / (2 * epochs)); epoch counts from 0 (released schedule). InputError where epochs < 1.
+
+    >>> learning_rate(0, 10, 1e-4), round(learning_rate(10, 10, 1e-4), 9)
+    (0.0001, 3.162e-06)
+    """
+    if epochs < 1:
+        raise InputError(f"epochs is {epochs}; a schedule needs at least 1")
+    return base * 0.001 ** (epoch / (2 * epochs))
+
+
+def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: int, device: torch.device, resize: str
+              ) -> np.ndarray:
+    features = extract(model, images, modality, image_size, device, resize=resize)
+    # Losses are read before the update they lead to: an epoch's last update is judged here.
+    if not np.isfinite(features).all():
+        raise Diverged("features of validation images are not finite after the epoch; lower training.encoder_rate or "
+                       "training.head_rate", 0, 0, {})
+    return features
+
+
+def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device, resize: str = "float") -> float:
+    """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
+    features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device, resize)).to(device)
+    with evaluating(model), torch.no_grad():
+        right = (model.classify(features, Modality.SKETCH).argmax(1).cpu().numpy() == sketches.labels)
+    return float(np.mean([right[sketches.labels == c].mean() for c in np.unique(sketches.labels)]))
+
+
+def validate(model: nn.Module, data: ValidationData, image_size: int, device: torch.device, resize: str = "float"
+             ) -> dict[str, float]:
+    """`seen_accuracy` and `validation_map` (mAP@all, `released` rules, validation classes), NaN where there is no data."""
+    result = {"seen_accuracy": math.nan, "validation_map": math.nan}
+    if data.heldout is not None and len(data.heldout):
+        result["seen_accuracy"] = class_accuracy(model, data.heldout, image_size, device, resize)
+    if data.sketches is not None and len(data.sketches) and data.photos is not None:
+        query = _features(model, data.sketches, Modality.SKETCH, image_size, device, resize)
+        gallery = _features(model, data.photos, Modality.PHOTO, image_size, device, resize)
+        result["validation_map"] = metrics.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
+                                                    protocols=("released",))["released"]["mAP@all"]
+    return result
+
+
+def base_rates(config: Config) -> dict[str, float]:
+    """Base learning rate of each group of parameters."""
+    return {"encoder": config.training.encoder_rate, "head": config.training.head_rate}
+
+
+def adam(model: nn.Module, config: Config) -> torch.optim.Adam:
+    """The optimizer of a run: one group of parameters for each learning rate, named `encoder` and `head`."""
+    groups, rates = model.groups(), base_rates(config)
+    fused = config.execution.optimizer == "fused"
+    return torch.optim.Adam([{"params": [p for p in groups[name] if p.requires_grad], "name": name, "lr": rates[name]}
+                             for name in rates if any(p.requires_grad for p in groups[name])],
+                            weight_decay=config.training.weight_decay, fused=fused, foreach=None if fused else False)
+
+
+def fit(method: Method, model: nn.Module, source: PairSource, validation: ValidationData, config: Config,
+        folder: Path, device: torch.device, label: str = "", progress: bool = True,
+        on_epoch: Callable[[History], None] | None = None, distances: Distances | None = None) -> History:
+    """Train `model` in place and leave it at its chosen epoch.
+
+    Goes on from the newest whole checkpoint in `folder` and leaves one at the end of every epoch: model, optimizer, history,
+    distances, and the model of the epoch that would be kept. Straight and resumed give the same bits. `on_epoch` is called
+    after each epoch, and once before the first where an earlier call's epochs are taken over. `distances`, made from the
+    model at its start, are read at the steps it asks for.
+    Raises Diverged where a loss is not finite or explodes, its `history` reaching to the step before;
+    StorageError where the disk has no room for checkpoints.
+    """
+    settings = config.training
+    optimizer = adam(model, config)
+    history, done, best = History(), 0, None
+    resumed = checkpoints.last(folder)
+    for note in resumed.notes:
+        complain(f"{label}: {note}".removeprefix(": "))
+    if resumed.state is not None:
+        state = resumed.state
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history, done, best = History(**state["history"]), state["epoch"], state["best"]
+        if distances is not None and state["distances"] is not None:
+            distances.restore(state["distances"])
+        if on_epoch:  # the process may have died between its checkpoint and this
+            on_epoch(history)
+    else:
+        # Said now, not after an epoch of hours.
+        state = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
+        room(folder, checkpoints.room_needed(sum(state.values())), "this run's checkpoints")
+        history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device, config.data.resize)})
+    bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
+               smoothing=0.1, dynamic_ncols=True)
+    with bar:
+        for epoch in range(done + 1, settings.epochs + 1):
+            bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
+            try:
+                row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, distances)
+                row.update(validate(model, validation, config.data.image_size, device, config.data.resize))
+            except Diverged as error:
+                error.epoch, error.step, error.history = epoch, error.step or epoch * source.steps, history
+                raise
+            history.epochs.append(row)
+            value = row[settings.select_by]
+            if math.isnan(value):
+                raise InputError(f"training.select_by is '{settings.select_by}', but the data set has nothing to "
+                                 f"measure it on; choose the other")
+            now = checkpoints.host_copy(model.state_dict())
+            if value > history.best_value:
+                history.best_value, history.best_epoch, best = value, epoch, now
+            checkpoints.keep({"epoch": epoch, "model": now, "best": best, "optimizer": optimizer.state_dict(),
+                              "history": vars(history), "distances": distances.state() if distances else None}, folder)
+            bar.set_postfix_str(f"{settings.select_by} {value:.3f}")
+            if on_epoch:
+                on_epoch(history)
+    if history.best_epoch:
+        model.load_state_dict(best)
+    return history
+
+
+def train_step(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config,
+               generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """One update of `model` in place. Returns the mean of each loss term and the `total`, scalars on the device: reading
+    one makes the device wait, so the caller chooses when."""
+    losses = method.losses(model, batch, config, generator)
+    total = losses.total()
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+    return {**losses.means(), "total": total}
+
+
+class _Readings:
+    """Loss values of one epoch's steps: they wait on the device, and reach the history `every` so many steps."""
+
+    def __init__(self, history: History, epoch: int, steps: int, every: int) -> None:
+        self.sums: dict[str, float] = {}
+        self._history, self._epoch, self._first, self._every = history, epoch, (epoch - 1) * steps, every
+        self._done = 0
+        self._waiting: list[tuple[dict[str, torch.Tensor], int]] = []
+
+    def add(self, values: dict[str, torch.Tensor], pairs: int) -> None:
+        """A step's mean loss terms over so many pairs. Raises Diverged as `fetch` does."""
+        self._waiting.append((values, pairs))
+        if len(self._waiting) >= self._every:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """All that waits, in one copy. Raises Diverged, naming the step, where a total is not finite."""
+        if not self._waiting:
+            return
+        rows = torch.stack([torch.stack(list(values.values())) for values, _ in self._waiting]).detach().tolist()
+        for row, (values, pairs) in zip(rows, self._waiting):
+            named = dict(zip(values, row))
+            if bad := {k: v for k, v in named.items() if not math.isfinite(v) or (k != "total" and abs(v) > EXPLODED)}:
+                what = "exploded" if all(map(math.isfinite, bad.values())) else "is not finite"
+                shown = ", ".join(f"{k}={v:g}" for k, v in bad.items())
+                raise Diverged(f"loss {what} at epoch {self._epoch}, step {self._done} ({shown}); lower training.encoder_rate "
+                               f"or training.head_rate", self._epoch, self._first + self._done + 1, named)
+            self._done += 1
+            self._history.steps.append({"step": self._first + self._done, "epoch": self._epoch, **named})
+            for name, value in named.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value * pairs
+        self._waiting.clear()
+
+
+def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
+           epoch: int, device: torch.device, bar: tqdm, history: History, distances: Distances | None) -> dict[str, float]:
+    model.train()
+    current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in base_rates(config).items()}
+    for group in optimizer.param_groups:
+        group["lr"] = current[group["name"]]
+    started = time.perf_counter()
+    readings = _Readings(history, epoch, source.steps, 1 if device.type == "cpu" else READ_EVERY)
+    # Dropout draws from torch's global stream: seeded per epoch, and given back as it was.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training_mode(config.execution, device):
+        torch.manual_seed(stream_seed(config.seed, "dropout", epoch))
+        for step, batch in enumerate(source.epoch(config.seed, epoch, device)):
+            generator = torch_stream(config.seed, "alpha", epoch, step)
+            readings.add(train_step(method, model, optimizer, batch, config, generator), len(batch))
+            done = (epoch - 1) * source.steps + step + 1
+            if distances is not None and distances.due(done):
+                distances.read(done)
+            bar.update(len(batch))
+        readings.fetch()
+    seconds = time.perf_counter() - started
+    return {"epoch": epoch, "encoder_rate": current["encoder"], "head_rate": current["head"],
+            **{name: value / source.pairs for name, value in readings.sums.items()},
+            "seconds": seconds, "pairs_per_second": source.pairs / seconds}
