@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from small_suite import ONE, cells, common
+from small_suite import ONE, cells, common, places
 
 from benchmarks import launch, preflight, prepared, run_all, runner
 from benchmarks.launch import Board, Ended, Failure, Job, Progress, seconds_left, share
