@@ -329,7 +329,7 @@ def test_a_disk_that_fills_up_while_training_costs_an_epoch_at_the_most(run, tmp
 
 
 def test_too_small_a_disk_is_said_before_training(run, tmp_path):
-    with small_disk(tmp_path / "disk", "60m") as disk:
+    with small_disk(tmp_path / "disk", "20m") as disk:
         code, _, err = run(*ONE, "--variants", "tcn", "--no-report", "--output", str(disk / "out"))
         assert code == 1 and "no room for this run's checkpoints" in err
 
