@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from small_suite import ONE, cells, common
+from small_suite import ONE, SMALL, cells, common, places
 
 from benchmarks import preflight, prepared, run_all, runner
 from benchmarks.launch import driver
@@ -324,7 +324,7 @@ def test_the_board_tells_every_cell_in_lines_or_repaints_a_terminal(folders):
     (["--reproduce", "x", "--workers", "2"], "set, --workers"),
     (["--reproduce", "x", "--launcher", "ray"], "set, --launcher")])
 def test_options_that_do_not_go_together_are_named(place, capsys, arguments, words):
-    status = run_all.main([*common(place), *ONE, "--variants", "floor-svd", "--output",
+    status = run_all.main([*places(place), *SMALL, *ONE, "--variants", "floor-svd", "--output",
                            str(place / "bad"), *arguments])
     err = capsys.readouterr().err
     assert status == 2 and words in err and not (place / "bad").exists()
