@@ -7,12 +7,14 @@ PAPER ?= results/paper-on-a-laptop
 # Test files at once; each takes up to 3 GB of memory.
 JOBS ?= 2
 
-.PHONY: bench paper-on-a-laptop test speed torture ui setup lock clean help
+.PHONY: bench paper-on-a-laptop test lint docs speed torture ui setup lock clean help
 
 help:
 	@echo "make bench   set up, then python benchmarks/run_all.py (laptop profile: about a quarter of an hour on 2 cores)"
 	@echo "make paper-on-a-laptop   every table and figure of the paper on the laptop data set: 2 to 3 hours on 2 cores, resumable"
 	@echo "make test    set up, then the test suite"
+	@echo "make lint    set up, then ruff and mypy"
+	@echo "make docs    set up, then the documentation as a folder of pages, results/docs/index.html"
 	@echo "make speed   set up, then every hot path beside a plain reference, as ratios (ARGS=\"sharing scoring\" for some)"
 	@echo "make torture set up, then kill -9 a small grid 100 times at random moments and look whether anything was lost: half an hour"
 	@echo "make ui      the MLflow UI over $(RESULTS), on 127.0.0.1:5000"
@@ -35,6 +37,13 @@ paper-on-a-laptop: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet --site-dir results/docs
 
 speed: setup
 	$(BIN)/python benchmarks/speed/run.py $(ARGS)
@@ -62,7 +71,7 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-annotate --no-header \
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra lint --extra docs --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra test --extra ray --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links -c requirements.lock --output-file requirements-ray.lock

@@ -15,4 +15,4 @@ from tcn.scoring.metrics import (
     spellings_of,
 )
 
-__all__ = ["ALL", "evaluate", "identical_rows", "merged", "METRICS", "precision_recall", "Protocol", "PROTOCOLS", "rank", "score", "Scores", "spellings_of", "TIES"]
+__all__ = ["evaluate", "score", "Scores", "PROTOCOLS", "Protocol", "ALL", "METRICS", "TIES", "rank", "precision_recall", "spellings_of", "merged", "identical_rows"]
