@@ -3,6 +3,7 @@
 make_words        a table of word vectors from a sentence model
 make_emoji_split  the committed split of the laptop data set
 search_settings   settings chosen on validation classes
+structure         sizes, imports, complexity and repetition of the code
 scoring_size      scoring at the paper's sizes
 shared_hand       emoji of several publishers that are one drawing
 safety_cost       what crash safety costs in time
