@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_suite import make_place
 
     return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def whole_fonts() -> Iterator[None]:
+    """PDF figures take whole fonts: choosing the glyphs of each figure takes a quarter of a report's time. Tests that call the
+    command in a new process have the fonts as users have them."""
+    from fontTools.ttLib import TTFont
+    from matplotlib.backends import _backend_pdf_ps as fonts
+
+    def whole(file: Any, glyphs: set[int]) -> Any:
+        return fonts.SubsetResults(TTFont(file, lazy=True), {glyph: glyph for glyph in glyphs})._as_cm()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fonts, "get_glyphs_subset", whole)
+        yield
 
 
 @pytest.fixture(scope="session")
