@@ -32,10 +32,10 @@ from benchmarks.store import (
     write_table,
 )
 from tcn.config import Config, InputError, Modality, change, identity
-from tcn.data import datasets, doctor
-from tcn.data.datasets import Files, Split
+from tcn.data import doctor, scan, specs, splits
 from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels, Reading, decode, pack
+from tcn.data.splits import Files, Split
 from tcn.data.words import Words, load_words
 from tcn.files.atomic import StorageError, complain, write_bytes
 from tcn.files.locks import Held
@@ -52,7 +52,7 @@ Made = TypeVar("Made")
 HEADLINE = ("released", "standard")
 """Rules that head the tables; the other four are recorded where all queries meet the whole gallery."""
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
-_SPLITS = Path(datasets.__file__).parent / "splits"
+_SPLITS = specs.SPLITS_FOLDER
 EMOJI_WORDS, IMAGENET_WORDS = _SPLITS / "emoji_words.csv", _SPLITS / "imagenet_words.csv"
 """The same sentence model's vectors of the laptop's classes and of ImageNet's (benchmarks/make_words.py)."""
 SHOWN = 13
@@ -90,7 +90,7 @@ class Material:
         self.places = places
         self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, int, Reading], Pixels] = {}
-        self._listings: dict[str, datasets.Listings] = {}
+        self._listings: dict[str, scan.Listings] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` gives, made once under `key`. An InputError is kept too and raised again, since finding it anew for every
@@ -108,7 +108,7 @@ class Material:
     def split(self, dataset: str, name: str) -> Split:
         """The split's file lists; InputError saying precisely what is missing."""
         p = self.places
-        return self._once(("split", dataset, name), lambda: datasets.load(
+        return self._once(("split", dataset, name), lambda: splits.load(
             dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress, emoji_tarballs=p.emoji_tarballs,
             lists=p.lists, listings=self._listings.setdefault(dataset, {})))
 

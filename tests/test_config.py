@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from benchmarks import experiments
 from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
-from tcn.data import datasets, pixels
+from tcn.data import pixels, specs
 from tcn.model import backbones
 from tcn.scoring import codes, metrics
 from tcn.seeding import numpy_stream, stream_seed, torch_stream
@@ -136,7 +136,7 @@ def test_every_field_refuses_what_it_does_not_take(key):
 
 def test_choices_are_those_of_the_parts_that_read_them():
     assert set(TAKES["network.backbone"][0]) == set(backbones.SOURCES)
-    assert {name: spec.splits for name, spec in datasets.SPECS.items()} == SPLITS
+    assert {name: spec.splits for name, spec in specs.SPECS.items()} == SPLITS
     assert set(TAKES["data.dataset"][0]) == set(SPLITS)
     assert set(TAKES["data.split"][0]) == {name for splits in SPLITS.values() for name in splits}
     assert TAKES["evaluation.ties"][0] == metrics.TIES

@@ -28,7 +28,7 @@ from benchmarks.experiments import Cell
 from benchmarks.runner import build_model
 from benchmarks.store import read_json, write_json
 from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels, decode, pack
 from tcn.files.atomic import complain

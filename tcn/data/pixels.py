@@ -33,8 +33,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tcn.config import InputError
-from tcn.data.datasets import Files, shown
+from tcn.data.splits import Files
 from tcn.files import atomic, locks
+from tcn.files.text import shown
 
 FORMAT = "rgb-bilinear-3"
 """Enters a store's name: what `decode` makes of a file, and how a store is laid out."""
