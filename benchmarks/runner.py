@@ -34,7 +34,9 @@ from benchmarks.store import (
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.data import doctor, scan, specs, splits
 from tcn.data.pairs import PairSource
-from tcn.data.pixels import Pixels, Reading, decode, pack
+from tcn.data.decode import Reading, decode
+from tcn.data.pixels import Pixels
+from tcn.data.store import pack
 from tcn.data.splits import Files, Split
 from tcn.data.words import Words, load_words
 from tcn.files.atomic import StorageError, complain, write_bytes

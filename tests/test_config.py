@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from benchmarks import experiments
 from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
-from tcn.data import pixels, specs
+from tcn.data import decode, specs
 from tcn.model import backbones
 from tcn.scoring import codes, metrics
 from tcn.seeding import numpy_stream, stream_seed, torch_stream
@@ -142,7 +142,7 @@ def test_choices_are_those_of_the_parts_that_read_them():
     assert TAKES["evaluation.ties"][0] == metrics.TIES
     assert set(TAKES["evaluation.itq_rule"][0]) == set(codes.RULES) and set(TAKES["evaluation.itq_fit"][0]) == set(codes.FITS)
     assert set(TAKES["evaluation.itq_start"][0]) == set(codes.STARTS)
-    assert {(r.transparent, r.exif) for r in pixels.READINGS} == {
+    assert {(r.transparent, r.exif) for r in decode.READINGS} == {
         (transparent, exif) for transparent in TAKES["data.transparent"][0] for exif in TAKES["data.exif"][0]}
 
 

@@ -25,9 +25,9 @@ from trees import class_names
 
 from tcn.config import InputError
 from tcn.data import doctor, locate, scan, splits
-from tcn.data.pixels import pack
 from tcn.data.specs import read_plan
 from tcn.data.splits import load
+from tcn.data.store import pack
 from tcn.data.words import normal_form
 from tcn.files.text import shown
 

@@ -30,7 +30,7 @@ from benchmarks.launch.driver import duration
 from benchmarks.runner import check_threads
 from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
 from tcn.config import InputError
-from tcn.data.pixels import opened
+from tcn.data.decode import opened
 from tcn.files.atomic import complain, sweep, write_bytes
 from tcn.files.locks import Held, lock
 from tcn.scoring.features import evaluating

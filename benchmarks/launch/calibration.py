@@ -30,7 +30,9 @@ from benchmarks.store import read_json, write_json
 from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
 from tcn.data.splits import Files
 from tcn.data.pairs import PairSource
-from tcn.data.pixels import Pixels, decode, pack
+from tcn.data.decode import decode
+from tcn.data.pixels import Pixels
+from tcn.data.store import pack
 from tcn.files.atomic import complain
 from tcn.model import backbones
 from tcn.scoring import metrics

@@ -9,7 +9,10 @@ locate      the folders of a data set, and its list directories
 scan        folders of class folders -> classes, image files, problems
 matching    lines of lists -> files on disk
 splits      folders and lists -> Split of Files, with digests
-pixels      Files -> decoded once in a shared store -> Pixels
+decode      one image file -> pixels
+prefetch    work done in threads ahead of its use; batches to the device
+pixels      the decoded images of one list: a view of the store
+store       Files -> decoded once in a shared store -> Pixels
 contents    bytes of picture files, and what readers treat differently
 doctor      is on disk what was published? report and manifest
 augment     batched paired augmentation on the device

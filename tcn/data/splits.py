@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcn.config import InputError
 from tcn.data import lists as list_files
@@ -37,7 +36,7 @@ class Files:
     paths: tuple[str, ...]
     """Relative to `root`, with forward slashes, ordered by class, then folder, then file name. Where a published list is used,
     ordered by class, then as listed."""
-    labels: NDArray[np.int64]
+    labels: np.ndarray
     """int64 [N], index into `Split.classes`."""
     sources: tuple[str, ...]
     """Publisher of each file where file names say it (`DatasetSpec.named_by_publisher`); empty strings elsewhere."""
