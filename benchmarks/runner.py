@@ -43,7 +43,8 @@ from tcn.files.atomic import StorageError, complain, write_bytes
 from tcn.files.locks import Held
 from tcn.model import backbones
 from tcn.model.execution import place
-from tcn.scoring import codes, metrics
+from tcn import metrics
+from tcn.scoring import codes
 from tcn.scoring.features import Components, Standardiser, extract, singular_values, unit
 from tcn.seeding import numpy_stream
 from tcn.train import checkpoints, loop

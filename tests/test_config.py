@@ -15,7 +15,8 @@ from benchmarks import experiments
 from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
 from tcn.data import decode, specs
 from tcn.model import backbones
-from tcn.scoring import codes, metrics
+from tcn import metrics
+from tcn.scoring import codes
 from tcn.seeding import numpy_stream, stream_seed, torch_stream
 
 ROOT = Path(__file__).parent.parent

@@ -35,7 +35,7 @@ from tcn.data.pixels import Pixels
 from tcn.data.store import pack
 from tcn.files.atomic import complain
 from tcn.model import backbones
-from tcn.scoring import metrics
+from tcn import metrics
 from tcn.scoring.features import extract
 from tcn.seeding import borrowed
 from tcn.train import loop

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.provenance import device_name
 from tcn.data import specs
-from tcn.scoring import metrics
+from tcn import metrics
 
 DIMENSIONS = 64
 

@@ -1,7 +1,7 @@
 """`python -m tcn evaluate`: score the features or codes of an .npz file by every protocol.
 
 Out go a table on standard output (or, with --json, one JSON object and nothing else) and notes, warnings and errors on standard
-error. The numbers are those of `tcn.scoring.metrics` (paper, section 4).
+error. The numbers are those of `tcn.scoring.scores` (paper, section 4).
 """
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tcn.cli.evaluate_table import Result, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
 from tcn.files.atomic import complain
-from tcn.scoring import codes, metrics
+from tcn.scoring import codes, inputs
+from tcn.scoring.scores import DUPLICATES, score
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -31,13 +32,13 @@ def evaluate(args: argparse.Namespace) -> int:
     try:
         labels = arrays["query_labels"], arrays["gallery_labels"]
         if args.spellings == "merge" and all(names.ndim == 1 for names in labels):
-            several = metrics.spellings_of(*labels)
-            arrays |= {name: metrics.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
+            several = inputs.spellings_of(*labels)
+            arrays |= {name: inputs.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
         result = _scored(arrays, args)
     except InputError as error:
         raise InputError(f"{args.features}: {_as_options(str(error))}") from error
     # Of what the file holds: codes that --itq makes of it fall together without being one photo.
-    copies = 0 if "gallery_group" in arrays else metrics.identical_rows(arrays["gallery"])
+    copies = 0 if "gallery_group" in arrays else inputs.identical_rows(arrays["gallery"])
     if args.json and copies:
         complain(f"note: {args.features}: {identical(copies)}")
     if args.json:
@@ -57,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def _metric_names(protocols: Sequence[str], ks: Sequence[int]) -> dict[str, tuple[str, ...]]:
     """What each protocol has a value for, from the score of a single point: known before a long run."""
     point, label = np.ones((1, 1)), np.zeros(1, dtype=int)
-    scores = metrics.score(point, point, label, label, protocols, ks=ks)
+    scores = score(point, point, label, label, protocols, ks=ks)
     return {name: scores.metrics(name) for name in scores.protocols}
 
 
@@ -89,12 +90,12 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
     rows_wanted = not args.json or args.csv is not None
     rules: Sequence[str] = (args.duplicates or "as-published",)
     if args.duplicates is None and "gallery_group" in arrays and rows_wanted:
-        rules = metrics.DUPLICATES
+        rules = DUPLICATES
     if "distinct" in rules and (mixed := groups_of_several_classes(arrays)):
         complain(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
               "distinct keeps the first entry of each class")
     scores = [
-        metrics.score(
+        score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
             args.protocols, metric, args.ks, missing_classes=args.missing_classes, ties=args.ties,
             tie_draws=args.tie_draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),

@@ -21,7 +21,7 @@ from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
 from tcn.files.atomic import complain, room
 from tcn.model.execution import training_mode
-from tcn.scoring import metrics
+from tcn.scoring import scores
 from tcn.scoring.features import evaluating, extract
 from tcn.seeding import stream_seed, torch_stream
 from tcn.train import checkpoints
@@ -107,7 +107,7 @@ def validate(model: nn.Module, data: ValidationData, image_size: int, device: to
     if data.sketches is not None and len(data.sketches) and data.photos is not None:
         query = _features(model, data.sketches, Modality.SKETCH, image_size, device, resize)
         gallery = _features(model, data.photos, Modality.PHOTO, image_size, device, resize)
-        result["validation_map"] = metrics.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
+        result["validation_map"] = scores.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
                                                     protocols=("released",))["released"]["mAP@all"]
     return result
 
