@@ -39,7 +39,7 @@ from tcn.data.pixels import Pixels
 from tcn.data.store import pack
 from tcn.data.splits import Files, Split
 from tcn.data.words import Words, load_words
-from tcn.files.atomic import StorageError, complain, write_bytes
+from tcn.files.atomic import StorageError, warn, write_bytes
 from tcn.files.locks import Held
 from tcn.model import backbones
 from tcn.model.execution import place
@@ -269,7 +269,7 @@ def lacks_ledger(folder: CellFolder) -> bool:
     scored = {trap.trap for trap in TRAPS if trap.kind == "scoring"}
     absent = scored - {row.get("trap") for row in read_rows(folder.path / "ledger.csv")}
     if absent and folder.cell.trained and not (folder.path / CHECKPOINT).exists():
-        complain(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
+        warn(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
                  f"move its folder away to run that cell again")
         return False
     return bool(absent)
@@ -321,7 +321,7 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
         folder.set_state("failed", _reason(error, device), folder.epochs_done)
     except StorageError as full:
         # The state stays `running`, which the next call reads as what it is: a cell whose process is gone.
-        complain(f"{folder.path.name}: {full}")
+        warn(f"{folder.path.name}: {full}")
 
 
 def _reason(error: BaseException, device: torch.device) -> str:

@@ -33,7 +33,7 @@ from tcn.data.pairs import PairSource
 from tcn.data.decode import decode
 from tcn.data.pixels import Pixels
 from tcn.data.store import pack
-from tcn.files.atomic import complain
+from tcn.files.atomic import warn
 from tcn.model import backbones
 from tcn import metrics
 from tcn.scoring.features import extract
@@ -159,7 +159,7 @@ class Calibration:
         try:
             return read_json(self.path, "its rates are measured anew")
         except InputError as error:
-            complain(str(error))
+            warn(str(error))
             return {}
 
     def training(self, cell: Cell) -> Rate:
@@ -190,7 +190,7 @@ class Calibration:
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         known = _rate_of(self._known.get(key))
         if key in self._known and known is None:
-            complain(f"{self.path}: the entry {key} is damaged; measured anew")
+            warn(f"{self.path}: the entry {key} is damaged; measured anew")
         if known is not None and not (self._force and key not in self._fresh):
             return known
         self._say(f"measuring once: {words}")

@@ -17,7 +17,7 @@ from tcn.cli.evaluate_options import TIE_DRAWS
 from tcn.cli.evaluate_table import Result, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
-from tcn.files.atomic import complain
+from tcn.files.atomic import warn
 from tcn.scoring import codes, inputs
 from tcn.scoring.scores import DUPLICATES, score
 
@@ -27,7 +27,7 @@ def evaluate(args: argparse.Namespace) -> int:
     _check_options(args, names)
     arrays, ignored = read_arrays(args.features)
     if ignored:
-        complain(f"note: {args.features}: not used: {', '.join(ignored)}")
+        warn(f"note: {args.features}: not used: {', '.join(ignored)}")
     several: dict[str, list[str]] = {}
     try:
         labels = arrays["query_labels"], arrays["gallery_labels"]
@@ -40,7 +40,7 @@ def evaluate(args: argparse.Namespace) -> int:
     # Of what the file holds: codes that --itq makes of it fall together without being one photo.
     copies = 0 if "gallery_group" in arrays else inputs.identical_rows(arrays["gallery"])
     if args.json and copies:
-        complain(f"note: {args.features}: {identical(copies)}")
+        warn(f"note: {args.features}: {identical(copies)}")
     if args.json:
         print(json.dumps(result.scores[0].summary(), indent=2, allow_nan=False))
     else:
@@ -50,7 +50,7 @@ def evaluate(args: argparse.Namespace) -> int:
         try:
             write_csv(args, result, names)
         except OSError as error:
-            complain(f"error: {args.csv}: cannot be written: {error.strerror or error}")
+            warn(f"error: {args.csv}: cannot be written: {error.strerror or error}")
             return 1
     return 0
 
@@ -92,7 +92,7 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
     if args.duplicates is None and "gallery_group" in arrays and rows_wanted:
         rules = DUPLICATES
     if "distinct" in rules and (mixed := groups_of_several_classes(arrays)):
-        complain(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
+        warn(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
               "distinct keeps the first entry of each class")
     scores = [
         score(
@@ -128,7 +128,7 @@ def quantised(
     query, gallery = codes.binary_codes(unit.get("train"), unit["query"], unit["gallery"], rule=rule, fit=fit,
                                         bits=args.itq or None, seed=args.seed)
     if fit == "as-released":
-        complain("warning: ITQ is fitted on the queries themselves (--itq-fit as-released). This is\n"
+        warn("warning: ITQ is fitted on the queries themselves (--itq-fit as-released). This is\n"
               "TRANSDUCTIVE: test data shape the codes, and queries and gallery are each centred on their\n"
               "own mean. Compare these numbers only with others made so.")
     on = f"the {len(arrays['train'])} rows of train" if fit == "seen" else "the queries (TRANSDUCTIVE)"

@@ -135,7 +135,7 @@ class Store:
             try:
                 stack.enter_context(locks.lock(self.folder / "lock", doing))
             except locks.Held as held:
-                atomic.complain(f"waiting for another process at the image cache {self.folder}: {held.holder}")
+                atomic.warn(f"waiting for another process at the image cache {self.folder}: {held.holder}")
                 stack.enter_context(locks.lock(self.folder / "lock", doing, seconds=None))
             yield
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tcn.config import Config, InputError, Modality
 from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
-from tcn.files.atomic import complain, room
+from tcn.files.atomic import room, warn
 from tcn.model.execution import training_mode
 from tcn.scoring import scores
 from tcn.scoring.features import evaluating, extract
@@ -143,7 +143,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     history, done, best = History(), 0, None
     resumed = checkpoints.last(folder)
     for note in resumed.notes:
-        complain(f"{label}: {note}".removeprefix(": "))
+        warn(f"{label}: {note}".removeprefix(": "))
     if resumed.state is not None:
         state = resumed.state
         model.load_state_dict(state["model"])
