@@ -23,8 +23,10 @@ from benchmarks.experiments import Cell
 from benchmarks.runner import Material, build_model, lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
-from tcn.data import emoji, pixels
-from tcn.files.atomic import amount, complain, existing_parent, writable
+from tcn.data import emoji
+from tcn.data.decode import Reading
+from tcn.data.store import Store, check_limit, store_of
+from tcn.files.atomic import amount, existing_parent, warn, writable
 from tcn.model import backbones
 from tcn.train.method import Ingredients
 
@@ -144,14 +146,14 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
     """Whether the image cache can take what is not in it: refused where not even grey pictures fit, warned where colour may not.
     """
     cache, least, most = material.places.cache, 0, 0
-    stores: dict[Path, tuple[pixels.Store, set[str]]] = {}
+    stores: dict[Path, tuple[Store, set[str]]] = {}
     # Lists of hundreds of thousands of files are gone through once, not for each cell.
     for dataset, name, size, *reading in {(cell.dataset, cell.split, cell.config.data.stored_size, cell.config.data.transparent,
                                            cell.config.data.exif): None for cell in cells}:
         split = material.split(dataset, name)
-        store = pixels.store_of(split.data_digest, size, cache, dataset)
+        store = store_of(split.data_digest, size, cache, dataset)
         wanted = stores.setdefault(store.folder, (store, set()))[1]
-        mark = pixels.Reading(*reading).mark
+        mark = Reading(*reading).mark
         for files in split.lists().values():
             wanted.update(path + mark for path in files.paths)
     for store, wanted in stores.values():
@@ -166,13 +168,13 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
         most += len(missing) * store.bytes_of("colour")
     if not most or checks.ask(lambda: writable(cache, "the image cache", "--cache") or True) is None:
         return
-    checks.ask(lambda: pixels.check_limit(cache / "pixels", least, "these cells"))
+    checks.ask(lambda: check_limit(cache / "pixels", least, "these cells"))
     free = shutil.disk_usage(existing_parent(cache)).free
     if least > free:
         checks.add(f"no room for the image cache in {cache}: these cells need {amount(least)} at the least, "
                    f"{amount(free)} are free; free some space or pass another --cache")
     elif most > free:
-        complain(f"warning: the image cache in {cache} may need up to {amount(most)}, {amount(free)} are free")
+        warn(f"warning: the image cache in {cache} may need up to {amount(most)}, {amount(free)} are free")
 
 
 def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Material, device: torch.device | None, fetch: bool
@@ -190,7 +192,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
         net = cell.config.network
         if not fetch and backbones.to_fetch(net.backbone) and "imagenet" in (net.weights, net.teacher_weights):
             if not checks.reasons:
-                complain(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
+                warn(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
             continue
         alike = [one for one in cells if one.config.network.backbone == net.backbone]
         teacher = network(backbones.build, alike, net.backbone, net.teacher_weights, places.teacher_weights)
@@ -233,12 +235,12 @@ def _memory(most: int, workers: int, device: torch.device | None) -> None:
     total = torch.cuda.get_device_properties(device).total_memory if gpu else psutil.virtual_memory().total
     needed = STATE_COPIES * most * (1 if gpu else workers)
     if needed > total:
-        complain(f"warning: {1 if gpu else workers} cell(s) at once need {amount(needed)} for parameters and their training "
+        warn(f"warning: {1 if gpu else workers} cell(s) at once need {amount(needed)} for parameters and their training "
                  f"alone, {'the GPU' if gpu else 'this machine'} has {amount(total)}; pass a smaller --workers")
 
 
 def _results(parameters: int, output: Path) -> None:
     free = shutil.disk_usage(existing_parent(output)).free
     if parameters > free:
-        complain(f"warning: checkpoints of these cells take about {amount(parameters)}, {amount(free)} are free at "
+        warn(f"warning: checkpoints of these cells take about {amount(parameters)}, {amount(free)} are free at "
                  f"{output}")

@@ -19,7 +19,7 @@ from benchmarks.experiments import Cell
 from benchmarks.runner import Material, Places, limit_threads
 from benchmarks.store import CellFolder, Suite
 from tcn.config import InputError
-from tcn.data import datasets
+from tcn.data import locate
 from tcn.model import backbones
 
 
@@ -63,7 +63,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if name == "paper" and options.data_root and not options.data_root.expanduser().is_dir():
         present = []  # said already
     elif name == "paper":
-        present, missing = checks.ask(lambda: datasets.available(options.data_root, sorted({cell.dataset for cell in cells}))
+        present, missing = checks.ask(lambda: locate.available(options.data_root, sorted({cell.dataset for cell in cells}))
                                       ) or ([], {})
         if options.datasets and missing and not options.dry_run:
             checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())

@@ -32,16 +32,19 @@ from benchmarks.store import (
     write_table,
 )
 from tcn.config import Config, InputError, Modality, change, identity
-from tcn.data import datasets, doctor
-from tcn.data.datasets import Files, Split
+from tcn.data import doctor, scan, specs, splits
 from tcn.data.pairs import PairSource
-from tcn.data.pixels import Pixels, Reading, decode, pack
+from tcn.data.decode import Reading, decode
+from tcn.data.pixels import Pixels
+from tcn.data.store import pack
+from tcn.data.splits import Files, Split
 from tcn.data.words import Words, load_words
-from tcn.files.atomic import StorageError, complain, write_bytes
+from tcn.files.atomic import StorageError, warn, write_bytes
 from tcn.files.locks import Held
 from tcn.model import backbones
 from tcn.model.execution import place
-from tcn.scoring import codes, metrics
+from tcn import metrics
+from tcn.scoring import codes
 from tcn.scoring.features import Components, Standardiser, extract, singular_values, unit
 from tcn.seeding import numpy_stream
 from tcn.train import checkpoints, loop
@@ -52,7 +55,7 @@ Made = TypeVar("Made")
 HEADLINE = ("released", "standard")
 """Rules that head the tables; the other four are recorded where all queries meet the whole gallery."""
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
-_SPLITS = Path(datasets.__file__).parent / "splits"
+_SPLITS = specs.SPLITS_FOLDER
 EMOJI_WORDS, IMAGENET_WORDS = _SPLITS / "emoji_words.csv", _SPLITS / "imagenet_words.csv"
 """The same sentence model's vectors of the laptop's classes and of ImageNet's (benchmarks/make_words.py)."""
 SHOWN = 13
@@ -90,7 +93,7 @@ class Material:
         self.places = places
         self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, int, Reading], Pixels] = {}
-        self._listings: dict[str, datasets.Listings] = {}
+        self._listings: dict[str, scan.Listings] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` gives, made once under `key`. An InputError is kept too and raised again, since finding it anew for every
@@ -108,7 +111,7 @@ class Material:
     def split(self, dataset: str, name: str) -> Split:
         """The split's file lists; InputError saying precisely what is missing."""
         p = self.places
-        return self._once(("split", dataset, name), lambda: datasets.load(
+        return self._once(("split", dataset, name), lambda: splits.load(
             dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress, emoji_tarballs=p.emoji_tarballs,
             lists=p.lists, listings=self._listings.setdefault(dataset, {})))
 
@@ -266,7 +269,7 @@ def lacks_ledger(folder: CellFolder) -> bool:
     scored = {trap.trap for trap in TRAPS if trap.kind == "scoring"}
     absent = scored - {row.get("trap") for row in read_rows(folder.path / "ledger.csv")}
     if absent and folder.cell.trained and not (folder.path / CHECKPOINT).exists():
-        complain(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
+        warn(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
                  f"move its folder away to run that cell again")
         return False
     return bool(absent)
@@ -318,7 +321,7 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
         folder.set_state("failed", _reason(error, device), folder.epochs_done)
     except StorageError as full:
         # The state stays `running`, which the next call reads as what it is: a cell whose process is gone.
-        complain(f"{folder.path.name}: {full}")
+        warn(f"{folder.path.name}: {full}")
 
 
 def _reason(error: BaseException, device: torch.device) -> str:

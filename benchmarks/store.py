@@ -21,7 +21,7 @@ import numpy as np
 from baselines import ledger, method_named
 from benchmarks.experiments import Cell
 from tcn.config import InputError, from_dict, to_dict
-from tcn.files.atomic import complain, sweep, writable, write_bytes
+from tcn.files.atomic import sweep, warn, writable, write_bytes
 from tcn.files.locks import Held, holder, lock
 from tcn.train import checkpoints
 
@@ -151,7 +151,7 @@ class CellFolder:
             return {**blank, "state": str(found["state"]), "reason": found["reason"], "epochs_done": int(found["epochs_done"]),
                     "best_epoch": found.get("best_epoch")}
         except (InputError, KeyError, TypeError, ValueError):
-            complain(f"{path} is damaged; the cell is taken up at its last checkpoint")
+            warn(f"{path} is damaged; the cell is taken up at its last checkpoint")
             return {**blank, "state": "interrupted", "reason": f"{path.name} is damaged"}
 
     @property
@@ -219,7 +219,7 @@ class CellFolder:
             checkpoints.forget(self.path)  # a process that died in the moment of finishing left them
             return True
         with contextlib.suppress(Held):  # another call is at it already
-            complain(f"{self.path.name}: not as it was written: {', '.join(bad)}; set aside as {self.set_aside()} and run again")
+            warn(f"{self.path.name}: not as it was written: {', '.join(bad)}; set aside as {self.set_aside()} and run again")
         return False
 
 
@@ -324,7 +324,7 @@ class Suite:
             try:
                 found.append(CellFolder.read(path))
             except InputError as error:
-                complain(f"left out: {error}")
+                warn(f"left out: {error}")
         return found
 
     def write(self, folders: Sequence[CellFolder], missing: Mapping[str, str], created: str, command: str) -> None:
@@ -352,7 +352,7 @@ class Suite:
                 try:
                     found.append(CellFolder.read(path.parent))
                 except InputError as error:
-                    complain(f"left out: {error}")
+                    warn(f"left out: {error}")
         return found
 
 

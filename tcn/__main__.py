@@ -12,7 +12,7 @@ from tcn.cli.data_check import add_data
 from tcn.cli.evaluate import evaluate
 from tcn.cli.evaluate_options import add_evaluate
 from tcn.config import InputError
-from tcn.files.atomic import complain
+from tcn.files.atomic import warn
 
 ABOUT = """\
 Zero-shot sketch-based image retrieval, scored by named rules.
@@ -53,19 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except InputError as error:
-        complain(f"error: {error}")
+        warn(f"error: {error}")
         return 2
     except (MemoryError, torch.OutOfMemoryError) as error:
-        complain(f"error: out of memory; try a smaller --block ({error})")
+        warn(f"error: out of memory; try a smaller --block ({error})")
         return 1
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # the reader of a pipe may leave when it has seen enough
-            complain(f"error: the result cannot be written: {error.strerror or error}")
+            warn(f"error: the result cannot be written: {error.strerror or error}")
         # what is left in the buffer must not be tried again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        complain("interrupted")
+        warn("interrupted")
         return 130
 
 

@@ -262,7 +262,7 @@ class Evaluation:
     """What ITQ is fitted on: `seen` training features, or `as-released`: the test sketches, queries and gallery each
     centred on their own mean (transductive: it uses test data)."""
     ties: Literal["expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort", "as-released"] = "expected"
-    """Order of photos at equal distance: `expected` over random orders, or one of tcn.scoring.metrics.TIES (released:
+    """Order of photos at equal distance: `expected` over random orders, or one of tcn.scoring.scores.TIES (released:
     `as-released`, each protocol as its own code has it)."""
     missing_classes: Literal["error", "zero", "as-released"] = "error"
     """A class with queries but no photos: `error`, `zero`, or `as-released` (skipped in mAP, 0 in Prec)."""

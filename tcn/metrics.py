@@ -1,18 +1,8 @@
-"""Public names of `tcn.scoring.metrics`, importable under this shorter name."""
-from tcn.scoring.metrics import (
-    ALL,
-    METRICS,
-    PROTOCOLS,
-    TIES,
-    Protocol,
-    Scores,
-    evaluate,
-    identical_rows,
-    merged,
-    precision_recall,
-    rank,
-    score,
-    spellings_of,
-)
+"""Public names of `tcn.scoring`, importable under this shorter name: protocols and scores."""
+from tcn.scoring.inputs import METRICS, identical_rows, merged, spellings_of
+from tcn.scoring.protocols import ALL, PROTOCOLS, Protocol
+from tcn.scoring.retrieve import RECALLS, precision_recall, rank
+from tcn.scoring.scores import TIES, Scores, evaluate, score
 
-__all__ = ["evaluate", "score", "Scores", "PROTOCOLS", "Protocol", "ALL", "METRICS", "TIES", "rank", "precision_recall", "spellings_of", "merged", "identical_rows"]
+__all__ = ["evaluate", "score", "Scores", "PROTOCOLS", "Protocol", "ALL", "METRICS", "TIES", "RECALLS", "rank", "precision_recall",
+           "spellings_of", "merged", "identical_rows"]

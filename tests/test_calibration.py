@@ -14,7 +14,7 @@ from benchmarks.launch.calibration import Calibration, Rate, ScoringShape, scori
 from benchmarks.launch.cost import Sizes
 from benchmarks.store import CellFolder, write_json, write_table
 from tcn.config import to_dict
-from tcn.data.pixels import decode
+from tcn.data.decode import decode
 
 SMALL = {"network.backbone": "resnet18", "network.dim": 8, "data.image_size": 32, "data.stored_size": 32,
          "losses.semantic": 0.0}

@@ -13,9 +13,10 @@ from packaging.requirements import Requirement
 
 from benchmarks import experiments
 from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
-from tcn.data import datasets, pixels
+from tcn.data import decode, specs
 from tcn.model import backbones
-from tcn.scoring import codes, metrics
+from tcn import metrics
+from tcn.scoring import codes
 from tcn.seeding import numpy_stream, stream_seed, torch_stream
 
 ROOT = Path(__file__).parent.parent
@@ -136,13 +137,13 @@ def test_every_field_refuses_what_it_does_not_take(key):
 
 def test_choices_are_those_of_the_parts_that_read_them():
     assert set(TAKES["network.backbone"][0]) == set(backbones.SOURCES)
-    assert {name: spec.splits for name, spec in datasets.SPECS.items()} == SPLITS
+    assert {name: spec.splits for name, spec in specs.SPECS.items()} == SPLITS
     assert set(TAKES["data.dataset"][0]) == set(SPLITS)
     assert set(TAKES["data.split"][0]) == {name for splits in SPLITS.values() for name in splits}
     assert TAKES["evaluation.ties"][0] == metrics.TIES
     assert set(TAKES["evaluation.itq_rule"][0]) == set(codes.RULES) and set(TAKES["evaluation.itq_fit"][0]) == set(codes.FITS)
     assert set(TAKES["evaluation.itq_start"][0]) == set(codes.STARTS)
-    assert {(r.transparent, r.exif) for r in pixels.READINGS} == {
+    assert {(r.transparent, r.exif) for r in decode.READINGS} == {
         (transparent, exif) for transparent in TAKES["data.transparent"][0] for exif in TAKES["data.exif"][0]}
 
 

@@ -26,8 +26,11 @@ from trees import (
 )
 
 from tcn.config import InputError
-from tcn.data import datasets
-from tcn.data.datasets import SPECS, available, load, read_list, read_plan
+from tcn.data import emoji, locate, scan, splits
+from tcn.data.lists import read_list
+from tcn.data.locate import available
+from tcn.data.specs import SPECS, SPLITS_FOLDER, read_plan
+from tcn.data.splits import load
 
 UNSEEN = {
     ("sketchy", "1"): "airplane, bell, butterfly, camel, chicken, cup, deer, harp, horse, parrot, pineapple, "
@@ -67,7 +70,7 @@ def tuberlin(tmp_path: Path) -> Path:
     return make_tree(tmp_path, "tuberlin", sketches=2, photos=1, size=2)
 
 
-def _load(root: Path, dataset: str, split: str | None = None, **options: object) -> datasets.Split:
+def _load(root: Path, dataset: str, split: str | None = None, **options: object) -> splits.Split:
     return load(dataset, split, data_root=root, cache=root / "no-cache", progress=False, **options)
 
 
@@ -166,16 +169,16 @@ def test_held_out_rule_by_hand() -> None:
     names = [f"{number}.png" for number in range(40)]
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"hot air balloon/{name}".encode()).hexdigest())
     for spelling in ("hot-air_balloon", "Hot air balloon", "hot_air_balloon"):
-        assert datasets.held_out(spelling, names[::-1], 5) == set(ranked[:5])
-    assert datasets.held_out("hot air balloon", names, 10) == set(ranked[:8]), "never more than a fifth"
-    assert datasets.held_out("cup", ["1.png", "2.png"], 50) <= {"1.png", "2.png"}
-    assert len(datasets.held_out("cup", ["1.png", "2.png"], 50)) == 1
-    assert datasets.held_out("cup", ["1.png"], 50) == set()
+        assert splits.held_out(spelling, names[::-1], 5) == set(ranked[:5])
+    assert splits.held_out("hot air balloon", names, 10) == set(ranked[:8]), "never more than a fifth"
+    assert splits.held_out("cup", ["1.png", "2.png"], 50) <= {"1.png", "2.png"}
+    assert len(splits.held_out("cup", ["1.png", "2.png"], 50)) == 1
+    assert splits.held_out("cup", ["1.png"], 50) == set()
 
 
 def test_full_size_classes_hold_out_exactly_as_many_as_released() -> None:
-    assert len(datasets.held_out("flower", [f"{n}.png" for n in range(518)], 50)) == 50
-    assert len(datasets.held_out("ant", [f"{n}.png" for n in range(80)], 10)) == 10
+    assert len(splits.held_out("flower", [f"{n}.png" for n in range(518)], 50)) == 50
+    assert len(splits.held_out("ant", [f"{n}.png" for n in range(80)], 10)) == 10
 
 
 def test_held_out_sketches_are_apart_from_training_and_stable(root: Path) -> None:
@@ -271,9 +274,9 @@ def test_expected_counts_met_leave_no_note(tuberlin: Path, monkeypatch: pytest.M
     small = dataclasses.replace(
         plan, counts={"sketches": dict.fromkeys(plan.roles, 2), "photos": dict.fromkeys(plan.roles, 1)},
         totals={"sketches": 500, "photos": 252}, totals_rounded=True, held_out_per_class=0)
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: small)
+    monkeypatch.setattr(splits, "read_plan", lambda *_: small)
     assert _load(tuberlin.parent, "tuberlin").notes == ()
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: dataclasses.replace(small, totals_rounded=False))
+    monkeypatch.setattr(splits, "read_plan", lambda *_: dataclasses.replace(small, totals_rounded=False))
     notes = _load(tuberlin.parent, "tuberlin").notes
     assert notes == ("ImageResized_ready: 250 photos in all, 252 expected",)
 
@@ -325,7 +328,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tuberlin: Path, monkeypatch: py
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(datasets.os, "scandir", refuse)
+    monkeypatch.setattr(scan.os, "scandir", refuse)
     with pytest.raises(InputError, match="png_ready/zebra can't be listed: Permission denied"):
         _load(tuberlin.parent, "tuberlin")
 
@@ -351,17 +354,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def emoji_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], datasets.Split]:
+def emoji_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], splits.Split]:
     """Loads emoji from a given build instead of making one."""
-    def load_from(folder: Path) -> datasets.Split:
-        monkeypatch.setattr(datasets.emoji, "build", lambda cache, tarballs, progress: folder)
+    def load_from(folder: Path) -> splits.Split:
+        monkeypatch.setattr(emoji, "build", lambda cache, tarballs, progress: folder)
         return load("emoji", data_root=None, cache=folder, progress=False)
     return load_from
 
 
-def test_emoji_roles_and_lists(built: Path, emoji_of: Callable[[Path], datasets.Split]) -> None:
+def test_emoji_roles_and_lists(built: Path, emoji_of: Callable[[Path], splits.Split]) -> None:
     found = emoji_of(built)
-    table = yaml.safe_load((Path(datasets.__file__).parent / "splits" / "emoji.yaml").read_text())
+    table = yaml.safe_load((SPLITS_FOLDER / "emoji.yaml").read_text())
     role = {name: entry["role"] for name, entry in table["classes"].items()}
     sides = {"train_sketches": "seen", "heldout_sketches": "seen", "train_photos": "seen", "query": "unseen",
              "validation_sketches": "validation", "validation_photos": "validation", "gallery": "unseen"}
@@ -387,7 +390,7 @@ def test_emoji_roles_and_lists(built: Path, emoji_of: Callable[[Path], datasets.
 
 
 def test_things_that_are_the_same_lie_on_one_side_and_count_once_among_the_unseen() -> None:
-    table = yaml.safe_load((Path(datasets.__file__).parent / "splits" / "emoji.yaml").read_text())
+    table = yaml.safe_load((SPLITS_FOLDER / "emoji.yaml").read_text())
     sides: dict[str, list[str]] = {}
     for entry in table["classes"].values():
         sides.setdefault(entry["group"], []).append(entry["role"])
@@ -398,7 +401,7 @@ def test_things_that_are_the_same_lie_on_one_side_and_count_once_among_the_unsee
 
 
 def test_a_damaged_emoji_build_is_named(
-        built: Path, tmp_path: Path, emoji_of: Callable[[Path], datasets.Split]) -> None:
+        built: Path, tmp_path: Path, emoji_of: Callable[[Path], splits.Split]) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(built, folder)
     (folder / "photo" / "ant" / "noto.png").unlink()
@@ -411,7 +414,7 @@ def test_a_damaged_emoji_build_is_named(
 
 
 def test_a_missing_held_out_drawing_is_named(
-        built: Path, tmp_path: Path, emoji_of: Callable[[Path], datasets.Split]) -> None:
+        built: Path, tmp_path: Path, emoji_of: Callable[[Path], splits.Split]) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(built, folder)
     (folder / "sketch" / "battery" / "openmoji.png").rename(folder / "sketch" / "battery" / "noto.png")
@@ -455,7 +458,7 @@ def test_what_one_split_listed_serves_the_next(root: Path, tmp_path: Path) -> No
     """Equal splits; and the second goes by what the first saw, not by the folders."""
     shutil.copytree(root / "Sketchy", tmp_path / "Sketchy")
     late = tmp_path / "Sketchy" / SKETCHY_SKETCHES / "bat" / "late.png"
-    listings: datasets.Listings = {}
+    listings: scan.Listings = {}
     _load(tmp_path, "sketchy", "1", listings=listings)
     assert len(listings) == 3 * 125
     shutil.copy(next(late.parent.iterdir()), late)
@@ -588,7 +591,7 @@ def test_a_list_that_names_a_path_twice_keeps_it_twice(small: Path, tmp_path: Pa
 def test_without_a_test_list_what_the_training_list_leaves_out_is_held_out(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = dataclasses.replace(read_plan("tuberlin"), held_out_per_class=2)
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: plan)
+    monkeypatch.setattr(splits, "read_plan", lambda *_: plan)
     base = make_tree(tmp_path, "tuberlin", sketches=5, photos=1, size=2)
     with_test = make_lists(base, "tuberlin", held=2)
     released = _load(tmp_path, "tuberlin")
@@ -600,7 +603,7 @@ def test_without_a_test_list_what_the_training_list_leaves_out_is_held_out(
 
     make_lists(base, "tuberlin", held=0, parts=("train", "zero", "photo_train", "photo_zero"))
     ours = _load(tmp_path, "tuberlin")
-    by_rule = {f"png_ready/{name}/{file}" for name in ours.seen for file in datasets.held_out(
+    by_rule = {f"png_ready/{name}/{file}" for name in ours.seen for file in splits.held_out(
         name, [path.name for path in (base / "png_ready" / name).iterdir()], 2)}
     assert set(ours.heldout_sketches.paths) == by_rule and len(by_rule) == 220
     assert not by_rule & set(ours.train_sketches.paths)
@@ -628,7 +631,7 @@ def test_lists_that_are_not_published_are_made_up_for_by_the_folders(tmp_path: P
         (empty / name).unlink()
     only_names = _load(tmp_path, "quickdraw")
     assert only_names.split_digest == plain.split_digest
-    assert any("zeroshot holds none of sketch_train.txt" in note and "but cname_cid.txt, cname_cid_zero.txt; the folders" in note
+    assert any("zeroshot holds none of sketch_train.txt" in note and "but cname_cid.txt, cname_cid_zero.txt; the split is made" in note
                for note in only_names.notes)
 
 
@@ -764,7 +767,7 @@ def test_a_common_folder_name_says_nothing_outside_a_folder_named_after_the_data
     (base / "ImageResized_ready").rename(base / "images")
     base.rename(tmp_path / "mine")
     assert available(tmp_path / "mine", ["tuberlin", "quickdraw"])[0] == []
-    assert datasets.folders_there("tuberlin", tmp_path / "mine") == ()
+    assert locate.folders_there("tuberlin", tmp_path / "mine") == ()
     (tmp_path / "mine").rename(tmp_path / "TU-Berlin")
     assert available(tmp_path / "TU-Berlin", ["tuberlin", "quickdraw"])[0] == ["tuberlin"]
     shutil.copytree(tmp_path / "TU-Berlin" / "sketches", tmp_path / "TU-Berlin" / "png")
@@ -793,7 +796,7 @@ def test_edit_distance_against_the_definition() -> None:
 
     for one in ("", "ant", "trom", "spida", "cup"):
         for other in ("ant", "tna", "tromo", "spide", "", "pup"):
-            assert datasets._edit_distance(one, other) == slow(one, other)
+            assert scan._edit_distance(one, other) == slow(one, other)
 
 
 # --- odd places ---------------------------------------------------------------------------------------------
@@ -821,7 +824,7 @@ def test_a_data_root_that_cannot_be_entered_is_named(tuberlin: Path, monkeypatch
     def refuse(path: Path) -> Iterator[os.DirEntry[str]]:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(datasets.os, "scandir", refuse)
+    monkeypatch.setattr(scan.os, "scandir", refuse)
     with pytest.raises(InputError, match=f"{tuberlin.parent} can't be listed: Permission denied"):
         available(tuberlin.parent, ["tuberlin"])
 

@@ -18,9 +18,10 @@ from trees import SKETCHY_EXTENDED, SKETCHY_ORIGINALS, make_emoji, make_lists, m
 
 from tcn.__main__ import main
 from tcn.config import InputError
-from tcn.data import datasets, doctor
+from tcn.data import doctor, emoji, splits
 from tcn.data.contents import read_contents
-from tcn.data.datasets import SPECS, load, read_plan
+from tcn.data.specs import SPECS, read_plan
+from tcn.data.splits import load
 
 SPLITS = [("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1")]
 
@@ -53,7 +54,7 @@ def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(
         plan, counts={"sketches": dict.fromkeys(plan.roles, 2), "photos": dict.fromkeys(plan.roles, 1)},
         totals={"sketches": 500, "photos": 250}, totals_also={}, held_out_per_class=1)
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: small)
+    monkeypatch.setattr(splits, "read_plan", lambda *_: small)
 
 
 def checked(root: Path, dataset: str = "tuberlin", split: str | None = None, **options: object) -> doctor.Report:
@@ -120,14 +121,14 @@ def test_counts_are_held_against_the_published_lists(intact: Path, tmp_path: Pat
 
 
 def test_the_other_count_in_circulation_is_no_problem(root: Path, small_plan: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = dataclasses.replace(datasets.read_plan(), totals={"sketches": 500, "photos": 300})
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: plan)
+    plan = dataclasses.replace(splits.read_plan(), totals={"sketches": 500, "photos": 300})
+    monkeypatch.setattr(splits, "read_plan", lambda *_: plan)
     assert checked(root, fast=True).problems == ["photos: 250 files in all, 300 expected"]
     known = dataclasses.replace(plan, totals_also={"photos": [250]})
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: known)
+    monkeypatch.setattr(splits, "read_plan", lambda *_: known)
     report = checked(root, fast=True)
     assert report.problems == [] and any("250 is also the count" in note for note in report.notes)
-    assert read_plan is not datasets.read_plan and read_plan("tuberlin").totals_also == {"photos": [204_070]}
+    assert read_plan is not splits.read_plan and read_plan("tuberlin").totals_also == {"photos": [204_070]}
 
 
 def test_damaged_files_are_found_by_decoding(root: Path, small_plan: None) -> None:
@@ -157,7 +158,7 @@ def _exif(orientation: int) -> bytes:
 
 
 def _of_another_size(root: Path) -> list[str]:
-    found = datasets.survey("tuberlin", data_root=root, cache=root, progress=False)
+    found = splits.survey("tuberlin", data_root=root, cache=root, progress=False)
     contents = read_contents(found.root, found.files, "", progress=False)
     return [found.files[name][0] for name, content in contents.items() if "size" in content.traits]
 
@@ -382,11 +383,11 @@ def test_emoji_is_checked_where_it_is_built_and_never_built(tmp_path: Path, monk
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the check must not fetch anything")
 
-    monkeypatch.setattr(doctor.emoji, "_fetch", never)
+    monkeypatch.setattr(emoji, "_fetch", never)
     assert command("--datasets", "emoji", "--cache", tmp_path / "cache") == 1
     assert "emoji is not built" in capsys.readouterr().out
     made = make_emoji(tmp_path, size=16)
-    monkeypatch.setattr(doctor.emoji, "find_built", lambda *_, **__: made)
+    monkeypatch.setattr(emoji, "find_built", lambda *_, **__: made)
     distinct_bytes(made / "photo")
     distinct_bytes(made / "sketch")
     report = checked(tmp_path, "emoji")
@@ -403,4 +404,4 @@ def test_emoji_is_checked_where_it_is_built_and_never_built(tmp_path: Path, monk
 
 
 def test_every_data_set_says_where_the_field_gets_it() -> None:
-    assert set(doctor.SOURCES) == set(SPECS)
+    assert all(spec.origin for spec in SPECS.values())

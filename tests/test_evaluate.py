@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tcn.__main__ import main
-from tcn.scoring import codes, metrics
+from tcn.scoring import codes, protocols, scores
 
 KS = (2, 5)
 
@@ -129,7 +129,7 @@ def test_json_gives_the_numbers_of_a_double_loop(store, capsys, metric):
     labels = data["query_labels"].tolist()
     for protocol in ("released", "cvpr19", "standard"):
         assert got[protocol] == pytest.approx(naive(protocol, ranked, labels), rel=1e-12)
-    assert tuple(got) == metrics.ALL
+    assert tuple(got) == protocols.ALL
     assert len({json.dumps(got[name]) for name in got}) == 6, "data on which two protocols agree test nothing"
 
 
@@ -137,7 +137,7 @@ def test_json_has_the_keys_of_the_library_and_nothing_else(store, capsys):
     got = as_json(capsys, store())
     assert set(got["released"]) == {"mAP@all", "mAP@100", "Prec@100", "mAP@200", "Prec@200"}
     assert set(got["cvpr19"]) == {"mAP@100", "Prec@100", "mAP@200", "Prec@200"}
-    assert got == metrics.evaluate(*example().values())
+    assert got == scores.evaluate(*example().values())
     assert list(as_json(capsys, store(), "--protocols", "standard", "zse")) == ["standard", "zse"]
 
 
@@ -178,7 +178,7 @@ def test_ties_are_an_option(store, capsys):
         got = as_json(capsys, path, "--ties", ties, "--protocols", "standard")
         assert got["standard"]["mAP@all"] == pytest.approx(value), ties
         assert f"ties        {ties}" in run(capsys, path, "--ties", ties)[1]
-    assert {*expected, "unstable-sort", "as-released"} == set(metrics.TIES)
+    assert {*expected, "unstable-sort", "as-released"} == set(scores.TIES)
     got = as_json(capsys, path, "--ties", "unstable-sort", "--protocols", "standard")
     assert got["standard"]["mAP@all"] in (0.5, 1.0), "one of the two orders, which one is the processor's"
     assert "another machine" in run(capsys, path, "--ties", "unstable-sort")[1]
@@ -193,7 +193,7 @@ def test_table_has_a_row_a_metric_and_a_column_a_protocol(store, capsys):
     assert status == 0
     numbers = as_json(capsys, store(), "--ks", *KS)
     shown = table(out, "value")
-    assert shown[""] == list(metrics.ALL)
+    assert shown[""] == list(protocols.ALL)
     assert list(shown)[1:] == ["mAP@all", "mAP@2", "mAP@5", "Prec@2", "Prec@5", "Prec@R"]
     for name in ("mAP@all", "mAP@2", "mAP@5", "Prec@2", "Prec@5"):
         for protocol, text in zip(shown[""], shown[name]):
@@ -289,7 +289,7 @@ def test_itq_is_fitted_on_train(store, capsys):
         fitted = codes.itq(unit(train), bits=bits)
         made = [np.where((unit(data[name]) - unit(train).mean(0)) @ fitted.matrix >= 0, 1, 0).astype(np.uint8)
                 for name in ("query", "gallery")]
-        expected = metrics.evaluate(*made, data["query_labels"], data["gallery_labels"], metric="hamming")
+        expected = scores.evaluate(*made, data["query_labels"], data["gallery_labels"], metric="hamming")
         status, out, err = run(capsys, path, "--json", "--itq", *([bits] if bits else []))
         assert (status, err) == (0, "")
         assert json.loads(out) == expected
@@ -306,7 +306,7 @@ def test_itq_on_the_queries_is_loud(store, capsys):
     assert status == 0 and err.startswith("warning: ") and "TRANSDUCTIVE" in err
     made = codes.binary_codes(None, unit(data["query"]), unit(data["gallery"]), fit="as-released")
     labels = data["query_labels"], data["gallery_labels"]
-    assert json.loads(out) == metrics.evaluate(*made, *labels, metric="hamming")
+    assert json.loads(out) == scores.evaluate(*made, *labels, metric="hamming")
     assert "TRANSDUCTIVE" in run(capsys, store(), "--itq", "--itq-fit", "as-released")[1]
 
 
@@ -321,7 +321,7 @@ def test_csv_has_a_row_for_each_number(store, capsys, tmp_path):
     assert len([r for r in rows if not r["class"]]) == len(whole)
     for protocol, values in got.items():
         for metric, value in values.items():
-            for rule in metrics.DUPLICATES:  # no entry repeats a photo here: both rules agree
+            for rule in scores.DUPLICATES:  # no entry repeats a photo here: both rules agree
                 assert float(whole[rule, protocol, metric]["value"]) == value
     row = whole["as-published", "standard", "Prec@5"]
     assert [row[name] for name in ("queries", "photos", "ties")] == ["12", "20", "expected"]
@@ -523,7 +523,7 @@ def test_an_option_that_would_do_nothing_is_an_error(store, capsys, options, mes
 # ------------------------------------------------------------------------------------------------ the command
 def test_help_explains_file_protocols_and_status(capsys):
     explained = {(): ("evaluate FEATURES.npz", "exit status"),
-                 ("evaluate",): (*metrics.ALL, "gallery_group", "train", "--json", "exit status")}
+                 ("evaluate",): (*protocols.ALL, "gallery_group", "train", "--json", "exit status")}
     for arguments, words in explained.items():
         with pytest.raises(SystemExit) as left:
             main([*arguments, "--help"])
@@ -541,7 +541,7 @@ def test_python_dash_m(store, tmp_path):
     command = [sys.executable, "-m", "tcn", "evaluate", store(extra=np.zeros(1)), "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == metrics.evaluate(*example().values())
+    assert json.loads(done.stdout) == scores.evaluate(*example().values())
     assert "not used: extra" in done.stderr and "Traceback" not in done.stderr
 
 

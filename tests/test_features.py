@@ -10,7 +10,7 @@ from torch import nn
 
 from tcn.config import InputError, Modality
 from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pixels import Pixels
 from tcn.scoring.features import Components, Standardiser, extract, singular_values, unit
 

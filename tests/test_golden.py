@@ -17,7 +17,7 @@ from golden_oracle import FEATURES, Oracle, backbone, drawn_alpha, epoch_batches
 from torch import Tensor, nn
 
 from tcn.config import PARTS, REFERENCE, Config, Modality, change
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
 from tcn.model.backbones import Classifier

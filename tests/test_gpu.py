@@ -11,7 +11,7 @@ from test_training import CPU, config, ingredients, setup
 from tcn.config import REFERENCE, Execution
 from tcn.data.augment import resize
 from tcn.model.execution import place, same_products, training_mode
-from tcn.scoring import metrics
+from tcn import metrics
 from tcn.train.loop import adam, fit, train_step
 from tcn.train.losses import semantic_metric, sharing_norms, soft_sharing
 from tcn.train.method import TCN

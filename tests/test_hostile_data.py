@@ -24,9 +24,12 @@ from test_hostile_images import numbers
 from trees import class_names
 
 from tcn.config import InputError
-from tcn.data import datasets, doctor
-from tcn.data.datasets import load, read_plan, shown
-from tcn.data.pixels import pack
+from tcn.data import doctor, locate, scan, splits
+from tcn.data.specs import read_plan
+from tcn.data.splits import load
+from tcn.data.store import pack
+from tcn.data.words import normal_form
+from tcn.files.text import shown
 
 SKETCHES, PHOTOS = "png_ready", "ImageResized_ready"
 WHOLE = read_plan("tuberlin")
@@ -38,7 +41,7 @@ PLAN = dataclasses.replace(WHOLE, roles={name: WHOLE.roles[name] for name in NAM
 
 @pytest.fixture(autouse=True)
 def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: PLAN)
+    monkeypatch.setattr(splits, "read_plan", lambda *_: PLAN)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +67,7 @@ def base(root: Path) -> Path:
     return root / "TUBerlin"
 
 
-def _load(root: Path, **options: object) -> datasets.Split:
+def _load(root: Path, **options: object) -> splits.Split:
     return load("tuberlin", data_root=root, cache=root / "no-cache", progress=False, **options)
 
 
@@ -234,14 +237,14 @@ def test_a_line_feed_in_a_name_cannot_pass_for_another_file(root, base, tmp_path
         for file in files:
             (folder / file).unlink()
     assert len(digests) == 2
-    assert datasets._digest(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest() != datasets._digest(["a\nb"])
+    assert splits._digest(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest() != splits._digest(["a\nb"])
 
 
 @pytest.mark.parametrize(("one", "other"), (("café", "cafe\u0301"), ("Tree House", "tree_house")))
 def test_two_spellings_of_a_class_folder_are_an_error_that_names_both(root, base, monkeypatch, one, other):
     name = PLAN.of("seen")[2]
     plan = dataclasses.replace(PLAN, folder_aliases={one: name})
-    monkeypatch.setattr(datasets, "read_plan", lambda *_: plan)
+    monkeypatch.setattr(splits, "read_plan", lambda *_: plan)
     shutil.rmtree(base / SKETCHES / name)
     for folder in (one, other):
         shutil.copytree(base / PHOTOS / name, base / SKETCHES / folder)
@@ -270,7 +273,7 @@ def test_a_root_that_is_no_folder_is_named(tmp_path, make):
     with pytest.raises(InputError, match=r"data root .*/root \(from --data-root\) is not a folder"):
         _load(tmp_path / "root")
     with pytest.raises(InputError, match="is not a folder"):
-        datasets.available(tmp_path / "root")
+        locate.available(tmp_path / "root")
 
 
 @pytest.mark.parametrize("path", ("x" * 5000, "a\0b", "\udcff", "new\nline", ""))
@@ -337,8 +340,8 @@ def test_thousands_of_foreign_folders_are_counted_and_not_compared_with_all(root
     for name in PLAN.of("seen"):
         shutil.rmtree(base / PHOTOS / name)
     compared = []
-    distance = datasets._edit_distance
-    monkeypatch.setattr(datasets, "_edit_distance", lambda *pair: compared.append(pair) or distance(*pair))
+    distance = scan._edit_distance
+    monkeypatch.setattr(scan, "_edit_distance", lambda *pair: compared.append(pair) or distance(*pair))
     with pytest.raises(InputError, match="8 of 14 classes missing.*\n.*5000 unexpected class folders: n00000000_foreign, .* and "
                                          "4980 more") as caught:
         _load(root)
@@ -348,8 +351,8 @@ def test_thousands_of_foreign_folders_are_counted_and_not_compared_with_all(root
 def test_near_misses_are_hinted_at_as_by_the_plain_definition():
     words = [*class_names("tuberlin"), "airplan", "car (sedna)", "ants", "an", "zebrax", "xx zebra"]
     plain = [f"'{folder}' for '{name}'" for name in words for folder in words
-             if datasets._edit_distance(datasets.normal_form(name), datasets.normal_form(folder)) <= (1 if len(name) < 6 else 2)]
-    assert datasets._did_you_mean(words, words) == f"; did you mean {', '.join(plain)}? Then rename"
+             if scan._edit_distance(normal_form(name), normal_form(folder)) <= (1 if len(name) < 6 else 2)]
+    assert scan._did_you_mean(words, words) == f"; did you mean {', '.join(plain)}? Then rename"
 
 
 # --- nothing is written beside the data -------------------------------------------------------------------------------

@@ -31,8 +31,9 @@ from test_images import listing
 from test_pixels import SIZE, named, pictures, store_of
 
 from tcn.config import InputError
-from tcn.data import pixels
-from tcn.data.pixels import decode, pack
+from tcn.data import store
+from tcn.data.decode import LONGEST_SIDE, Reading, decode
+from tcn.data.store import pack
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -137,7 +138,7 @@ def test_of_an_animation_the_first_picture_counts(tmp_path):
         assert (decode(tmp_path / f"{ending}.png", SIZE) == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("shape", ((1, pixels.LONGEST_SIDE), (pixels.LONGEST_SIDE, 1), (1, 1)))
+@pytest.mark.parametrize("shape", ((1, LONGEST_SIDE), (LONGEST_SIDE, 1), (1, 1)))
 def test_strips_as_long_as_a_jpeg_can_be_are_read(tmp_path, shape):
     Image.new("L", shape, 77).save(tmp_path / "a.png")
     assert (decode(tmp_path / "a.png", SIZE) == 77).all()
@@ -202,11 +203,11 @@ def _with_little_memory(task):
 def test_out_of_memory_is_no_broken_image(tmp_path, monkeypatch):
     pictures(tmp_path, 2)
 
-    def greedy(path: Path, size: int, reading: pixels.Reading) -> np.ndarray:
+    def greedy(path: Path, size: int, reading: Reading) -> np.ndarray:
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(pixels, "decode", greedy)
+        patched.setattr(store, "decode", greedy)
         with pytest.raises(InputError, match=r"out of memory while .*0\.png was decoded; scale it down, or run where"):
             packed(tmp_path, ["0.png", "1.png"])
     assert packed(tmp_path, ["0.png", "1.png"]).shape == (2, SIZE, SIZE, 3)
@@ -404,16 +405,16 @@ def test_a_real_disk_that_fills_up_while_decoding_keeps_what_is_whole(tmp_path, 
     (tmp_path / "d").mkdir()
     for i, picture in enumerate(expected):
         Image.fromarray(picture).save(tmp_path / "d" / f"{i}.png")
-    monkeypatch.setattr(pixels, "_SPARE", 0)
-    monkeypatch.setattr(pixels, "_TOGETHER", 4)
-    monkeypatch.setattr(pixels.shutil, "disk_usage", lambda _: type("usage", (), {"free": 10**9}))  # others fill it meanwhile
+    monkeypatch.setattr(store, "_SPARE", 0)
+    monkeypatch.setattr(store, "_TOGETHER", 4)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("usage", (), {"free": 10**9}))  # others fill it meanwhile
     files, cache = named(tmp_path / "d", range(number)), tmp_path / "c"
     cache.mkdir()
     with small_disk(cache, "400k"):
         with pytest.raises(InputError, match=r"writing the image cache .* failed \(no space left on device\); free some space or "
                                              r"pass another folder with --cache: what is decoded already is kept"):
             pack(files, size, cache, "digest", "x", False)
-        kept = pixels.Store(store_of(cache), size).index()
+        kept = store.Store(store_of(cache), size).index()
         assert 8 <= len(kept) < number
         resize(cache, "8m")
         for path in kept:
@@ -434,7 +435,7 @@ def _limited(folder: Path, cache: Path, number: int, most: int) -> None:
 def test_files_that_may_not_grow_further_keep_what_is_whole(tmp_path, monkeypatch):
     """The same for everybody, by a limit on the size of files, at several places within a slot."""
     expected = pictures(tmp_path / "d", 20)
-    monkeypatch.setattr(pixels, "_TOGETHER", 2)
+    monkeypatch.setattr(store, "_TOGETHER", 2)
     for most in (100, 3 * SIZE * SIZE * 3, 7 * SIZE * SIZE * 3 + 50):
         process = multiprocessing.get_context("fork").Process(target=_limited, args=(tmp_path / "d", tmp_path / "c", 20, most))
         process.start()
@@ -503,7 +504,7 @@ def test_each_damaged_byte_of_the_pixels_is_found(tmp_path, pool):
 
 
 def _hold(folder: Path, ready, free) -> None:
-    with pixels.Store(folder, SIZE).lock("decoding something"):
+    with store.Store(folder, SIZE).lock("decoding something"):
         ready.set()
         free.wait(20)
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from tcn.config import Config, InputError, Modality, change
 from tcn.data import augment as images
 from tcn.data.augment import Geometry, augment, augment_as_released, draw_geometry, resize, to_network
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels
 from tcn.scoring.features import extract

@@ -18,8 +18,9 @@ from torch import nn
 
 from tcn.config import InputError, Modality
 from tcn.model.embedding import ModalityBatchNorm, svd_start
-from tcn.scoring import metrics
-from tcn.scoring.metrics import ALL, PROTOCOLS, Scores, score
+from tcn import metrics
+from tcn.scoring.protocols import ALL, PROTOCOLS, Divisor
+from tcn.scoring.scores import Scores, score
 from tcn.train import losses
 from tcn.train.loop import learning_rate
 
@@ -166,7 +167,7 @@ def test_a_hit_that_moves_up_never_costs_and_a_last_miss_changes_no_map(seed, ti
     for name in ALL:
         for metric in before.metrics(name):
             # a mean over the hits found can fall with a late hit more; item K + 1 is no precision
-            if PROTOCOLS[name].divisor == "hits" and metric != "mAP@all":
+            if PROTOCOLS[name].divisor is Divisor.HITS and metric != "mAP@all":
                 continue
             assert after.value(name, metric) >= before.value(name, metric) - 1e-12, (name, metric)
             assert longer.value(name, metric) == pytest.approx(before.value(name, metric)), (name, metric)

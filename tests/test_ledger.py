@@ -18,10 +18,11 @@ from benchmarks.experiments import PROFILES, plan
 from benchmarks.runner import LEDGER_METRICS, score_ledger
 from tcn.config import Config, Modality, change, flatten, identity, to_dict
 from tcn.data.augment import to_network
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels
-from tcn.scoring import features, metrics
+from tcn import metrics
+from tcn.scoring import features
 from tcn.scoring.codes import binary_codes
 from tcn.train import loop
 from tcn.train.loop import ValidationData

@@ -14,9 +14,12 @@ import pytest
 from trees import SKETCHY_EXTENDED, SKETCHY_SKETCHES, make_listed, make_lists, make_tree, split_table
 
 from tcn.config import InputError
-from tcn.data import datasets, doctor
+from tcn.data import doctor, emoji, matching
 from tcn.data import lists as list_files
-from tcn.data.datasets import SPECS, Listings, Split, load, read_list, read_plan
+from tcn.data.lists import read_list
+from tcn.data.scan import Listings
+from tcn.data.specs import SPECS, read_plan
+from tcn.data.splits import Split, load
 
 SKETCHY_LINES = [("png_ready/hot air balloon/1.png", 7), ("png_ready/ant/a b  c.png", 0), ("png_ready/bee/3.png", 12)]
 
@@ -161,7 +164,7 @@ def test_lists_asked_for_are_used_or_an_error_names_those_looked_for_and_found(q
 def test_emoji_have_no_lists_to_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--lists .*: Emoji has no published lists; leave the option out"):
         load("emoji", data_root=None, cache=tmp_path, progress=False, lists=tmp_path)
-    monkeypatch.setattr(doctor.emoji, "find_built", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(emoji, "find_built", lambda *_, **__: tmp_path)
     reports, status = doctor.check_all(["emoji"], data_root=None, cache=tmp_path, lists=tmp_path, fast=True, progress=False)
     assert status == 1 and "has no published lists" in reports[0].problems[0]
 
@@ -289,8 +292,8 @@ def test_the_released_sketchy_lists_have_the_known_counts_and_duplicates(release
     spec, plain = SPECS["sketchy"], {}
     for split, place in PLACES.items():
         plan = read_plan("sketchy", split)
-        found = list_files.read_directory(released / place, spec.list_files, plan.roles, datasets._class_of(plan),
-                                          datasets._folders_in_lists(spec))
+        found = list_files.read_directory(released / place, spec.list_files, plan.roles, plan.class_of,
+                                          matching.folders_in_lists(spec))
         assert {part: len(lines) for part, lines in found.lines.items()} == {
             part: count for part, count in KNOWN[split].items() if part != "heldout_sketches" or split == "1"}
         photos = found.lines["train_photos"] + found.lines["gallery"]

@@ -16,7 +16,7 @@ from benchmarks import experiments
 from tcn.config import InputError, Modality, flatten, to_dict
 from tcn.data.pairs import PairBatch
 from tcn.model.backbones import imagenet_names
-from tcn.scoring import metrics
+from tcn import metrics
 from tcn.scoring.features import Components
 
 

@@ -83,7 +83,9 @@ def test_names_are_unlike_and_what_is_called_equivalent_is_a_mutant_still():
     taken = [mutant for _, mutants_of_file in plan() for mutant in mutants_of_file]
     names = {mutant.name for mutant in taken}
     assert len(names) == len(taken) >= 150 and all(before != after for before, after in (m.lines() for m in taken))
-    assert set(EQUIVALENT) <= names
+    # the sample changes with the lines of a file; what is known to be equivalent stays known while it can be planted at all
+    possible = {mutant.name for file in {subject.file for subject in PLAN} for mutant in generated(file)}
+    assert set(EQUIVALENT) <= possible
 
 
 def test_the_page_lists_every_fault_by_hand():

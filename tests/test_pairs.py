@@ -13,7 +13,7 @@ from scipy import stats
 
 from tcn.config import Config, InputError, change
 from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD, draw_geometry, to_network
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
 from tcn.seeding import numpy_stream

@@ -17,9 +17,13 @@ from PIL import Image
 from test_images import _source, listing, write
 
 from tcn.config import InputError
-from tcn.data import pixels
+from tcn.data import store
 from tcn.data.augment import augment, draw_geometry, to_network
-from tcn.data.pixels import Pixels, Reading, ahead, decode, orientation, pack, to_float
+from tcn.data.decode import Reading, decode, orientation
+from tcn.data.pixels import Pixels
+from tcn.data.prefetch import ahead, to_float
+from tcn.data.splits import Files
+from tcn.data.store import pack
 
 SIZE = 8
 
@@ -34,7 +38,7 @@ def pictures(folder: Path, number: int, grey: tuple[int, ...] = (), seed: int = 
     return found
 
 
-def named(folder: Path, numbers) -> pixels.Files:
+def named(folder: Path, numbers) -> Files:
     return listing(folder, [f"{i}.png" for i in numbers], [0] * len(numbers))
 
 
@@ -183,8 +187,8 @@ def test_grey_images_take_a_third_and_come_back_in_three_channels_where_others_a
 def test_lists_and_splits_of_one_data_set_share_what_is_decoded(tmp_path, monkeypatch):
     expected = pictures(tmp_path / "d", 6)
     decoded = []
-    original = pixels.decode
-    monkeypatch.setattr(pixels, "decode", lambda path, *how: decoded.append(path.name) or original(path, *how))
+    original = decode
+    monkeypatch.setattr(store, "decode", lambda path, *how: decoded.append(path.name) or original(path, *how))
     pack(named(tmp_path / "d", [0, 1, 2, 2]), SIZE, tmp_path / "c", "digest", "sketchy 1 query", False)
     second = pack(named(tmp_path / "d", [4, 2, 1]), SIZE, tmp_path / "c", "digest", "sketchy 2 gallery", False)
     assert sorted(decoded) == ["0.png", "1.png", "2.png", "4.png"]
@@ -192,14 +196,14 @@ def test_lists_and_splits_of_one_data_set_share_what_is_decoded(tmp_path, monkey
     assert len(list((tmp_path / "c" / "pixels").iterdir())) == 1
     pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "other contents", "sketchy 1 query", False)
     pack(named(tmp_path / "d", [0]), 4, tmp_path / "c", "digest", "sketchy 1 query", False)
-    assert decoded.count("0.png") == 3 and len(pixels.sizes(tmp_path / "c")) == 3
+    assert decoded.count("0.png") == 3 and len(store.sizes(tmp_path / "c")) == 3
 
 
 def test_the_index_is_read_again_only_when_the_store_has_grown(tmp_path, monkeypatch):
     pictures(tmp_path / "d", 3)
     reads = []
-    original = pixels.Store._read_index
-    monkeypatch.setattr(pixels.Store, "_read_index", lambda self, room: reads.append(1) or original(self, room))
+    original = store.Store._read_index
+    monkeypatch.setattr(store.Store, "_read_index", lambda self, room: reads.append(1) or original(self, room))
     pack(named(tmp_path / "d", [0, 1]), SIZE, tmp_path / "c", "digest", "x", False)
     before = len(reads)
     for _ in range(3):
@@ -265,15 +269,15 @@ def test_room_is_asked_for_first(tmp_path, monkeypatch):
     pictures(tmp_path / "d", 2)
     usage = collections.namedtuple("usage", "total used free")
     with monkeypatch.context() as patched:
-        patched.setattr(pixels.shutil, "disk_usage", lambda _: usage(10, 10, 50_000_000))
+        patched.setattr(store.shutil, "disk_usage", lambda _: usage(10, 10, 50_000_000))
         with pytest.raises(InputError, match="no room.*--cache"):
             pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "digest", "x", False)
         free = iter([10**9, 49_000_000])  # used up meanwhile, by these or by others
-        patched.setattr(pixels.shutil, "disk_usage", lambda _: usage(10, 10, next(free)))
+        patched.setattr(store.shutil, "disk_usage", lambda _: usage(10, 10, next(free)))
         with pytest.raises(InputError, match="no room left.*is kept"):
             pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "digest", "x", False)
     pack(named(tmp_path / "d", [0]), SIZE, tmp_path / "c", "digest", "x", False)
-    held = sum(pixels.sizes(tmp_path / "c").values())
+    held = sum(store.sizes(tmp_path / "c").values())
     monkeypatch.setenv("TCN_CACHE_LIMIT_GB", str((held + 10) / 1e9))
     with pytest.raises(InputError, match="TCN_CACHE_LIMIT_GB.*holds x-8-.*delete a folder"):
         pack(named(tmp_path / "d", [1]), SIZE, tmp_path / "c", "digest", "x", False)
@@ -292,7 +296,7 @@ def test_killed_at_any_moment_and_two_at_once_the_store_comes_out_whole(tmp_path
     number = 400
     expected = pictures(tmp_path / "d", number, grey=tuple(range(0, number, 3)))
     context = multiprocessing.get_context("fork")
-    monkeypatch.setattr(pixels, "_TOGETHER", 8)
+    monkeypatch.setattr(store, "_TOGETHER", 8)
     for wait in (0.02, 0.05, 0.08):
         process = context.Process(target=_decode_all, args=(tmp_path / "d", tmp_path / "c", number))
         process.start()

@@ -27,7 +27,7 @@ def run(place, command, tmp_path, monkeypatch):
 @pytest.fixture
 def words(place, tmp_path):
     """A copy of the word table without one seen class of QuickDraw; its path, and the class."""
-    from tcn.data.datasets import read_plan
+    from tcn.data.specs import read_plan
 
     lost = read_plan("quickdraw").of("seen")[3]
     with open(place / "words.csv", newline="") as source, open(tmp_path / "fewer.csv", "w", newline="") as out:

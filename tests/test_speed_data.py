@@ -9,7 +9,8 @@ from test_images import listing
 
 from benchmarks.speed.reference_data import batch_from_disk, warp_bytes, warp_floats
 from tcn.data.augment import augment, draw_geometry, to_network
-from tcn.data.pixels import pack, to_float
+from tcn.data.prefetch import to_float
+from tcn.data.store import pack
 
 
 @pytest.mark.parametrize("warp, levels", [(warp_floats, 2), (warp_bytes, 3)])

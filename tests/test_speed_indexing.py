@@ -7,7 +7,7 @@ import pytest
 from trees import make_lists, make_tree
 
 from benchmarks.speed.reference_indexing import list_classes, read_list
-from tcn.data import datasets
+from tcn.data import specs, splits
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +19,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def load(base: Path, lists: str | None) -> datasets.Split:
-    return datasets.load("sketchy", "2", data_root=base.parent, cache=base.parent / "cache", progress=False, lists=lists)
+def load(base: Path, lists: str | None) -> splits.Split:
+    return splits.load("sketchy", "2", data_root=base.parent, cache=base.parent / "cache", progress=False, lists=lists)
 
 
 def test_the_reference_s_lists_are_ours(base: Path) -> None:
     split = load(base, None)
-    folders = datasets.SPECS["sketchy"].photo_folders
+    folders = specs.SPECS["sketchy"].photo_folders
     for files, classes, first in ((split.train_photos, split.seen, 0), (split.gallery, split.unseen, len(split.seen))):
         paths, labels, counts = list_classes(str(base), folders, classes)
         assert paths == list(files.paths)
@@ -36,7 +36,7 @@ def test_the_reference_s_lists_are_ours(base: Path) -> None:
 def test_the_reference_reads_the_list_files_as_ours_does(base: Path) -> None:
     """Files in the lists' order, classes in ours: these lists name the classes backwards."""
     split = load(base, "auto")
-    for part, file in datasets.SPECS["sketchy"].list_files.items():
+    for part, file in specs.SPECS["sketchy"].list_files.items():
         mine = getattr(split, part)
         paths, labels = read_list(str(base), str(base / "zeroshot0" / file[0]))
         classes = split.seen if part.startswith(("train", "heldout")) else split.unseen

@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from benchmarks.speed import reference_scoring
-from tcn.scoring import cpu, metrics
-from tcn.scoring.measures import Measure, from_ranks
-from tcn.scoring.metrics import ALL, TIES, score
+from tcn.scoring import scores
+from tcn.scoring.cpu.blocks import Block, Result, Scratch, in_threads
+from tcn.scoring.cpu.codes import Codes
+from tcn.scoring.cpu.real import Real
+from tcn.scoring.cpu.runs import Runs, drawn_ranks
+from tcn.scoring.cpu.sweep import sweep
+from tcn.scoring.cpu.values import table_values
+from tcn.scoring.measures import Asked, from_ranks
+from tcn.scoring.protocols import ALL, AP, R_PRECISION, Divisor, Prec, Precision
 from tcn.scoring.rankings import Gallery, random_ranks
+from tcn.scoring.scores import TIES, score
 
 KS = (1, 5, 40)
 
@@ -19,7 +26,7 @@ def general(monkeypatch):
     """Scores by torch's path alone, as on a GPU: the sweep leaves every query."""
     def call(*data, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(metrics, "sweep", lambda gallery, queries, schedule, *rest: cpu.Result(left=[schedule]))
+            patch.setattr(scores, "sweep", lambda gallery, queries, schedule, *rest: Result(left=[schedule]))
             return score(*data, **options)
     return call
 
@@ -102,13 +109,14 @@ def sweep_of(query, gallery, gallery_labels, measures):
     photos = torch.from_numpy(gallery[order])
     table = Gallery.of(photos, torch.from_numpy(order), torch.from_numpy(query), "euclidean")
     number = np.array([int((gallery_labels == 1).sum())])
-    coarse = cpu._Real.of(table, torch.from_numpy(query), measures).coarse(
-        cpu.Block(np.array([0]), int(number[0]), ((0, 1, 0),)), cpu._Scratch())
-    return cpu.sweep(table, torch.from_numpy(query), np.array([0]), np.array([0]), number, measures, "expected", 1, 0), coarse
+    coarse = Real.of(table, torch.from_numpy(query), measures).coarse(
+        Block(np.array([0]), int(number[0]), ((0, 1, 0),)), Scratch())
+    return sweep(table, torch.from_numpy(query), np.array([0]), np.array([0]), number,
+                 Asked(measures, "expected", 1, 0)), coarse
 
 
 def test_photos_closer_than_the_coarse_numbers_are_still_ranked():
-    measure = Measure("AP", "raw", "R", None)
+    measure = AP(None, False, Divisor.MIN_K_R)
     query, gallery, _, gallery_labels, angles = close_pairs(2e-11)
     found, coarse = sweep_of(query, gallery, gallery_labels, (measure,))
     assert len(coarse.left) == 1 and not found.left  # 32 bits do not tell them apart, 64 do
@@ -121,7 +129,7 @@ def test_photos_closer_than_the_coarse_numbers_are_still_ranked():
 
 def test_wide_gaps_need_no_second_look():
     query, gallery, _, gallery_labels, _ = close_pairs(1e-4)
-    found, coarse = sweep_of(query, gallery, gallery_labels, (Measure("AP", "voc", "R", None),))
+    found, coarse = sweep_of(query, gallery, gallery_labels, (AP(None, True, Divisor.MIN_K_R),))
     assert not coarse.left and not found.left
 
 
@@ -132,10 +140,10 @@ def test_equal_units_give_equal_coarse_numbers_and_order_is_kept():
     photos, queries = (torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True))
                        for rows in (gallery, generator.normal(size=(40, 9))))
     table = Gallery.of(photos, torch.arange(300), queries, "euclidean")
-    sides = cpu._Real.of(table, queries, ())
+    sides = Real.of(table, queries, ())
     units = table.distances(queries).numpy()
     for kind in (np.int32, np.int64):
-        keys = sides._keys(sides.queries, cpu._Scratch(), kind)
+        keys = sides._keys(sides.queries, Scratch(), kind)
         assert (keys % 2 == 0).all()
         order = np.argsort(units, axis=1, kind="stable")
         assert (np.diff(np.take_along_axis(keys, order, 1).astype(np.int64), axis=1) >= 0).all()
@@ -152,13 +160,13 @@ def test_distances_and_counts_are_those_of_a_loop(bits):
     query, gallery, _, _ = codes(bits, bits, queries=5, photos=40)
     signs = [torch.from_numpy(np.where(side, 1.0, -1.0)).float() for side in (query, gallery)]
     table = Gallery.of(signs[1], torch.arange(40), signs[0], "hamming")
-    packed = cpu._Codes.of(table, signs[0], (), "expected", 1, 0)
-    block = cpu.Block(np.array([3, 1, 4]), 6, ((0, 2, 10), (2, 3, 30)))
-    distances = packed._distances(block, cpu._Scratch())
+    packed = Codes.of(table, signs[0], Asked((), "expected", 1, 0))
+    block = Block(np.array([3, 1, 4]), 6, ((0, 2, 10), (2, 3, 30)))
+    distances = packed._distances(block, Scratch())
     naive = [[sum(bool(a) != bool(b) for a, b in zip(query[i], photo)) for photo in gallery] for i in (3, 1, 4)]
     assert distances.tolist() == naive
     expected = [[row.count(d) for d in range(bits + 1)] for row in naive]
-    assert packed._counts(distances, cpu._Scratch()).tolist() == expected
+    assert packed._counts(distances, Scratch()).tolist() == expected
     parts = [naive[0][10:16], naive[1][10:16], naive[2][30:36]]
     assert packed._relevant_counts(distances, block).tolist() == [[row.count(d) for d in range(bits + 1)] for row in parts]
 
@@ -167,8 +175,8 @@ def test_drawn_orders_are_those_of_the_general_path():
     """Runs of every kind: sparse, half full, nearly full, full, empty, without relevant photos."""
     size = np.array([[3, 0, 40, 12, 5, 9, 1], [7, 7, 7, 7, 7, 7, 28]])
     hits = np.array([[0, 0, 3, 6, 4, 9, 1], [1, 2, 3, 4, 5, 6, 2]])
-    runs, identity, draws = cpu._Runs.of(size, hits), np.array([5, 70_000]), 50
-    found = cpu.drawn_ranks(runs, identity, draws, seed=9)
+    runs, identity, draws = Runs.of(size, hits), np.array([5, 70_000]), 50
+    found = drawn_ranks(runs, identity, draws, seed=9)
     rows = torch.arange(2).repeat_interleave(draws)
     stream = torch.from_numpy(identity)[rows] * draws + torch.arange(draws).repeat(2)
     np.testing.assert_array_equal(found, random_ranks(runs.of_photos().rows(rows), stream, seed=9).numpy())
@@ -178,12 +186,11 @@ def test_drawn_orders_are_those_of_the_general_path():
 def test_measures_of_a_table_are_the_general_ones():
     generator = np.random.default_rng(0)
     ranks = np.sort(np.stack([generator.choice(300, 45, replace=False) for _ in range(20)]) + 1.0, axis=1)
-    measures = [Measure("AP", rule, divisor, k) for rule in ("raw", "voc") for divisor in ("R", "min(K, R)", "hits", "K")
-                for k in (None, 1, 7, 45, 400) if (k is None) == (divisor == "R")]
-    measures += [Measure("Prec", rule, "", k) for rule in ("hits / K", "hits / min(K, R)", "item K + 1")
-                 for k in (1, 7, 44, 400)] + [Measure("Prec", "hits / K", "", "R")]
+    measures = [AP(k, interpolated, divisor) for interpolated in (False, True) for divisor in Divisor
+                for k in (None, 1, 7, 45, 400)]
+    measures += [Prec(k, rule) for rule in Precision for k in (1, 7, 44, 400)] + [R_PRECISION]
     number = torch.full((20,), 45)
-    for measure, values in cpu.table_values(measures, ranks).items():
+    for measure, values in table_values(measures, ranks).items():
         np.testing.assert_allclose(values, from_ranks(measure, torch.from_numpy(ranks), number).numpy(), rtol=1e-13,
                                    err_msg=str(measure))
 
@@ -197,8 +204,8 @@ def test_threads_and_blocks_change_no_value(monkeypatch, ties):
         try:
             for threads, block, elements in ((1, None, 2**16), (3, 1, 300), (2, 7, 1), (3, None, 5000)):
                 torch.set_num_threads(threads)
-                for name in ("_TILE", "_SORTED", "_DRAWN"):
-                    monkeypatch.setattr(cpu, name, elements)
+                for name in ("real.TILE", "codes.TILE", "blocks.SORTED", "codes.DRAWN"):
+                    monkeypatch.setattr(f"tcn.scoring.cpu.{name}", elements)
                 other = score(*data, metric=metric, ks=KS, ties=ties, block=block)
                 assert_equal_scores(other, reference)
         finally:
@@ -209,7 +216,7 @@ def test_an_error_in_a_thread_reaches_the_caller():
     def fail(block, scratch):
         raise MemoryError("no room")
     with pytest.raises(MemoryError, match="no room"):
-        cpu._in_threads([cpu.Block(np.array([0]), 1, ((0, 1, 0),))] * 3, fail)
+        in_threads([Block(np.array([0]), 1, ((0, 1, 0),))] * 3, fail)
 
 
 # -------------------------------------------------------------------------------------- the benchmark's reference

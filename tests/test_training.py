@@ -12,7 +12,7 @@ from torch import nn
 
 import baselines
 from tcn.config import PARTS, Config, InputError, change
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels
 from tcn.model.backbones import Classifier

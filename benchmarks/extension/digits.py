@@ -30,8 +30,8 @@ from benchmarks.launch.driver import duration
 from benchmarks.runner import check_threads
 from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
 from tcn.config import InputError
-from tcn.data.pixels import opened
-from tcn.files.atomic import complain, sweep, write_bytes
+from tcn.data.decode import opened
+from tcn.files.atomic import sweep, warn, write_bytes
 from tcn.files.locks import Held, lock
 from tcn.scoring.features import evaluating
 from tcn.seeding import numpy_stream
@@ -270,15 +270,15 @@ def train(task: Task, settings: Settings, device: torch.device, label: str, prog
 def _kept(folder: Path, identity: str, label: str) -> dict[str, Any] | None:
     found = checkpoints.last(folder)
     for note in found.notes:
-        complain(f"{label}: {note}")
+        warn(f"{label}: {note}")
     state = found.state
     if state is None:
         return None
     if not isinstance(state, dict) or state.get("identity") != identity:
-        complain(f"{label}: {folder} holds the state of a run with other settings or data; it is not taken up")
+        warn(f"{label}: {folder} holds the state of a run with other settings or data; it is not taken up")
         checkpoints.forget(folder)
         return None
-    complain(f"{label}: goes on after step {state['epoch']:,}")
+    warn(f"{label}: goes on after step {state['epoch']:,}")
     return state
 
 
@@ -299,7 +299,7 @@ def _run_one(task: Task, digest: str, settings: Settings, folder: Path, device: 
     config = {**asdict(settings), "data": task.name}
     if (folder / "result.json").exists():
         if bad := damaged(folder):
-            complain(f"{folder.name}: not as it was written: {', '.join(bad)}; set aside as {_set_aside(folder)} and run again")
+            warn(f"{folder.name}: not as it was written: {', '.join(bad)}; set aside as {_set_aside(folder)} and run again")
         else:
             _refuse_other(folder, config, digest, task)
             checkpoints.forget(folder)  # a process that died in the moment of finishing left them
@@ -387,7 +387,7 @@ def _finished(output: Path, tell: bool) -> Iterator[tuple[Path, dict[str, Any]]]
         if not (bad := damaged(path.parent)):
             yield path.parent, read_json(path)
         elif tell:
-            complain(f"left out: {path.parent} is not as it was written ({', '.join(bad)}); the call that made it runs it again")
+            warn(f"left out: {path.parent} is not as it was written ({', '.join(bad)}); the call that made it runs it again")
 
 
 def _refuse_other_task(task: Task, digest: str, output: Path) -> None:

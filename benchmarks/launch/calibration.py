@@ -28,12 +28,14 @@ from benchmarks.experiments import Cell
 from benchmarks.runner import build_model
 from benchmarks.store import read_json, write_json
 from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairSource
-from tcn.data.pixels import Pixels, decode, pack
-from tcn.files.atomic import complain
+from tcn.data.decode import decode
+from tcn.data.pixels import Pixels
+from tcn.data.store import pack
+from tcn.files.atomic import warn
 from tcn.model import backbones
-from tcn.scoring import metrics
+from tcn import metrics
 from tcn.scoring.features import extract
 from tcn.seeding import borrowed
 from tcn.train import loop
@@ -157,10 +159,10 @@ class Calibration:
         try:
             return read_json(self.path, "its rates are measured anew")
         except InputError as error:
-            complain(str(error))
+            warn(str(error))
             return {}
 
-    def loop(self, cell: Cell) -> Rate:
+    def training(self, cell: Cell) -> Rate:
         """Training pairs per second."""
         shape = training_shape(cell.config)
         return self._rate("training", shape, f"training, {shape.backbone} at {shape.image_size} pixels like {cell.variant}",
@@ -188,7 +190,7 @@ class Calibration:
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         known = _rate_of(self._known.get(key))
         if key in self._known and known is None:
-            complain(f"{self.path}: the entry {key} is damaged; measured anew")
+            warn(f"{self.path}: the entry {key} is damaged; measured anew")
         if known is not None and not (self._force and key not in self._fresh):
             return known
         self._say(f"measuring once: {words}")

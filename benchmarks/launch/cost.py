@@ -23,8 +23,8 @@ from benchmarks.launch.driver import cores
 from benchmarks.runner import Material
 from benchmarks.store import CellFolder, read_config, read_json, read_rows
 from tcn.config import InputError
-from tcn.data import datasets, emoji
-from tcn.data.datasets import Split
+from tcn.data import emoji, specs
+from tcn.data.splits import Split
 from tcn.files.atomic import amount, existing_parent
 
 LEDGER_PASSES = 13
@@ -74,7 +74,7 @@ def sizes_of(split: Split) -> Sizes:
 
 def published_sizes(dataset: str, split: str) -> Sizes | None:
     """By the published lists; what they leave out follows from the published totals. None where neither tells."""
-    plan = datasets.read_plan(dataset, split)
+    plan = specs.read_plan(dataset, split)
     known = plan.expected()
     if not {"query", "gallery"} <= known.keys() or not plan.totals:
         return None

@@ -1,6 +1,6 @@
 """Listing a tree of Sketchy's size: 160,983 files of one byte under the published classes, with the published counts.
 
-Ours: `tcn.data.datasets.load` of one split (checked folders, classes and counts, all seven lists, both digests) and of both
+Ours: `tcn.data.splits.load` of one split (checked folders, classes and counts, all seven lists, both digests) and of both
 splits as a run loads them, by the folders alone and by list files as published; and `data check --fast`. Reference: the
 plain lists of the same files, unchecked; by list files it lists no folder at all, where ours also lists and measures
 them for the digest and for files that no list names. Ceiling: naming and measuring every file, nothing else. The system
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed.reference_indexing import list_classes, read_list
-from tcn.data import datasets, doctor, lists
+from tcn.data import doctor, lists, scan, specs, splits
 
-SPEC = datasets.SPECS["sketchy"]
+SPEC = specs.SPECS["sketchy"]
 FILES = 160_983
 CHECK = "Sketchy, both splits, data check --fast"
 WORKS = {"Sketchy, one split": (("1",), None), "Sketchy, both splits": (("1", "2"), None),
@@ -29,7 +29,7 @@ WORKS = {"Sketchy, one split": (("1",), None), "Sketchy, both splits": (("1", "2
 def tree() -> tempfile.TemporaryDirectory[str]:
     """A data root with Sketchy and its list files; 100 photos of each class lie in both photo folders, as published."""
     kept = tempfile.TemporaryDirectory()
-    plan = datasets.read_plan("sketchy", "1")
+    plan = specs.read_plan("sketchy", "1")
     listed: dict[str, list[list[str]]] = {}
     for index, name in enumerate(plan.roles):
         photos = plan.counts["photos"][name] - 200
@@ -50,7 +50,7 @@ def tree() -> tempfile.TemporaryDirectory[str]:
 def _write_lists(folder: Path, split: str, listed: dict[str, list[list[str]]]) -> None:
     """The split's five list files and two files of class names; a seen class's first 50 sketches are held out."""
     folder.mkdir()
-    plan = datasets.read_plan("sketchy", split)
+    plan = specs.read_plan("sketchy", split)
     lines: dict[str, list[str]] = {part: [] for part in lists.PARTS}
     for role, file in (("seen", lists.SEEN_NAMES), ("unseen", lists.UNSEEN_NAMES)):
         (folder / file).write_text("".join(f"{name} {label}\n" for label, name in enumerate(plan.of(role))))
@@ -68,10 +68,10 @@ def root() -> Path:
     return Path(tree().name)
 
 
-def ours(splits: tuple[str, ...], by: str | None) -> list[datasets.Split]:
-    listings: datasets.Listings = {}
+def ours(splits: tuple[str, ...], by: str | None) -> list[splits.Split]:
+    listings: scan.Listings = {}
     options = {"data_root": root(), "cache": root() / "cache", "progress": False, "lists": by, "listings": listings}
-    return [datasets.load("sketchy", split, **options) for split in splits]
+    return [splits.load("sketchy", split, **options) for split in splits]
 
 
 def plain(splits: tuple[str, ...], by: str | None) -> list[dict[str, list[str]]]:
@@ -82,7 +82,7 @@ def plain(splits: tuple[str, ...], by: str | None) -> list[dict[str, list[str]]]
                  for part, file in SPEC.list_files.items()} for split in splits]
     found = []
     for split in splits:
-        plan = datasets.read_plan("sketchy", split)
+        plan = specs.read_plan("sketchy", split)
         folders = {"sketches": SPEC.sketch_folders, "photos": SPEC.photo_folders}
         found.append({part: list_classes(base, folders[kind], plan.of(role))[0]
                       for part, (role, kind) in lists.PARTS.items() if part != "heldout_sketches"})
@@ -112,7 +112,7 @@ def bench_indexing(timed, work, role):
         agree(ours(splits, by), found, by)
 
 
-def agree(made: list[datasets.Split], found: list[dict[str, list[str]]], by: str | None) -> None:
+def agree(made: list[splits.Split], found: list[dict[str, list[str]]], by: str | None) -> None:
     """The same files in the same order; by the folders alone our rule holds sketches out, which are put back here."""
     for split, theirs in zip(made, found):
         mine = {part: list(files.paths) for part, files in split.lists().items() if len(files)}

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.speed.reference_scoring import each_query
 from benchmarks.tools.scoring_size import DIMENSIONS, labels_of
-from tcn.scoring import metrics
+from tcn import metrics
 
 FULL = os.environ.get("TCN_SPEED_FULL") == "1"
 #: Queries that the reference scores: at some milliseconds each, all of them would take minutes.

@@ -20,7 +20,7 @@ import torch
 from benchmarks import experiments
 from benchmarks.speed.reference_training import plain_step
 from tcn.config import REFERENCE, Config, Execution, change
-from tcn.data.datasets import Files
+from tcn.data.splits import Files
 from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
 from tcn.model import backbones

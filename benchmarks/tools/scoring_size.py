@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from benchmarks.provenance import device_name
-from tcn.data import datasets
-from tcn.scoring import metrics
+from tcn.data import specs
+from tcn import metrics
 
 DIMENSIONS = 64
 
 
 def labels_of(dataset: str, kind: str) -> np.ndarray:
     """int64 [N]: as many entries of each unseen class as the published lists hold (`sketches` or `photos`)."""
-    plan = datasets.read_plan(dataset)
+    plan = specs.read_plan(dataset)
     return np.repeat(np.arange(len(plan.of("unseen"))), [plan.counts[kind][name] for name in plan.of("unseen")])
 
 
@@ -46,7 +46,7 @@ def measure(dataset: str, metric: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benchmarks/tools/scoring_size.py", description=__doc__.splitlines()[0])
-    sized = [name for name in datasets.SPECS if datasets.read_plan(name).expected().get("gallery") and name != "emoji"]
+    sized = [name for name in specs.SPECS if specs.read_plan(name).expected().get("gallery") and name != "emoji"]
     parser.add_argument("datasets", nargs="+", choices=sized, metavar="NAME", help=f"some of {', '.join(sized)}")
     parser.add_argument("--metrics", nargs="+", choices=("euclidean", "hamming"), default=("euclidean", "hamming"))
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tcn.data import datasets, doctor
+from tcn.data import doctor, locate, specs
 
 CHECK = """\
 Is what lies on disk what was published? Counts against the published lists, duplicates, unreadable images, pictures
@@ -32,9 +32,9 @@ def add_data(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     p.set_defaults(run=check_data)
     p.add_argument("--data-root", type=Path, metavar="DIR",
-                   help=f"folder that holds the data sets (default: ${datasets.DATA_ROOT_VARIABLE})")
-    p.add_argument("--datasets", nargs="+", choices=tuple(datasets.SPECS), metavar="NAME",
-                   help=f"some of {', '.join(datasets.SPECS)} (default: all; emoji only where it is built)")
+                   help=f"folder that holds the data sets (default: ${locate.DATA_ROOT_VARIABLE})")
+    p.add_argument("--datasets", nargs="+", choices=tuple(specs.SPECS), metavar="NAME",
+                   help=f"some of {', '.join(specs.SPECS)} (default: all; emoji only where it is built)")
     p.add_argument("--cache", type=Path, metavar="DIR",
                    help="where emoji is built and manifests go (default: $TCN_CACHE, else .cache here)")
     p.add_argument("--lists", default="auto", metavar="DIR|none",

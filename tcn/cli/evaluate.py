@@ -1,7 +1,7 @@
 """`python -m tcn evaluate`: score the features or codes of an .npz file by every protocol.
 
 Out go a table on standard output (or, with --json, one JSON object and nothing else) and notes, warnings and errors on standard
-error. The numbers are those of `tcn.scoring.metrics` (paper, section 4).
+error. The numbers are those of `tcn.scoring.scores` (paper, section 4).
 """
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tcn.cli.evaluate_options import TIE_DRAWS
 from tcn.cli.evaluate_table import Result, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
-from tcn.files.atomic import complain
-from tcn.scoring import codes, metrics
+from tcn.files.atomic import warn
+from tcn.scoring import codes, inputs
+from tcn.scoring.scores import DUPLICATES, score
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -26,20 +27,20 @@ def evaluate(args: argparse.Namespace) -> int:
     _check_options(args, names)
     arrays, ignored = read_arrays(args.features)
     if ignored:
-        complain(f"note: {args.features}: not used: {', '.join(ignored)}")
+        warn(f"note: {args.features}: not used: {', '.join(ignored)}")
     several: dict[str, list[str]] = {}
     try:
         labels = arrays["query_labels"], arrays["gallery_labels"]
         if args.spellings == "merge" and all(names.ndim == 1 for names in labels):
-            several = metrics.spellings_of(*labels)
-            arrays |= {name: metrics.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
+            several = inputs.spellings_of(*labels)
+            arrays |= {name: inputs.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
         result = _scored(arrays, args)
     except InputError as error:
         raise InputError(f"{args.features}: {_as_options(str(error))}") from error
     # Of what the file holds: codes that --itq makes of it fall together without being one photo.
-    copies = 0 if "gallery_group" in arrays else metrics.identical_rows(arrays["gallery"])
+    copies = 0 if "gallery_group" in arrays else inputs.identical_rows(arrays["gallery"])
     if args.json and copies:
-        complain(f"note: {args.features}: {identical(copies)}")
+        warn(f"note: {args.features}: {identical(copies)}")
     if args.json:
         print(json.dumps(result.scores[0].summary(), indent=2, allow_nan=False))
     else:
@@ -49,7 +50,7 @@ def evaluate(args: argparse.Namespace) -> int:
         try:
             write_csv(args, result, names)
         except OSError as error:
-            complain(f"error: {args.csv}: cannot be written: {error.strerror or error}")
+            warn(f"error: {args.csv}: cannot be written: {error.strerror or error}")
             return 1
     return 0
 
@@ -57,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def _metric_names(protocols: Sequence[str], ks: Sequence[int]) -> dict[str, tuple[str, ...]]:
     """What each protocol has a value for, from the score of a single point: known before a long run."""
     point, label = np.ones((1, 1)), np.zeros(1, dtype=int)
-    scores = metrics.score(point, point, label, label, protocols, ks=ks)
+    scores = score(point, point, label, label, protocols, ks=ks)
     return {name: scores.metrics(name) for name in scores.protocols}
 
 
@@ -89,12 +90,12 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
     rows_wanted = not args.json or args.csv is not None
     rules: Sequence[str] = (args.duplicates or "as-published",)
     if args.duplicates is None and "gallery_group" in arrays and rows_wanted:
-        rules = metrics.DUPLICATES
+        rules = DUPLICATES
     if "distinct" in rules and (mixed := groups_of_several_classes(arrays)):
-        complain(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
+        warn(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
               "distinct keeps the first entry of each class")
     scores = [
-        metrics.score(
+        score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
             args.protocols, metric, args.ks, missing_classes=args.missing_classes, ties=args.ties,
             tie_draws=args.tie_draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),
@@ -127,7 +128,7 @@ def quantised(
     query, gallery = codes.binary_codes(unit.get("train"), unit["query"], unit["gallery"], rule=rule, fit=fit,
                                         bits=args.itq or None, seed=args.seed)
     if fit == "as-released":
-        complain("warning: ITQ is fitted on the queries themselves (--itq-fit as-released). This is\n"
+        warn("warning: ITQ is fitted on the queries themselves (--itq-fit as-released). This is\n"
               "TRANSDUCTIVE: test data shape the codes, and queries and gallery are each centred on their\n"
               "own mean. Compare these numbers only with others made so.")
     on = f"the {len(arrays['train'])} rows of train" if fit == "seen" else "the queries (TRANSDUCTIVE)"

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
-from tcn.scoring import codes, metrics
+from tcn.scoring import codes, inputs
+from tcn.scoring.protocols import ALL, PROTOCOLS, ApTies
+from tcn.scoring.scores import DUPLICATES, MISSING_CLASSES, TIES
 
 TIE_DRAWS = 32
-_OWN_TIES = {"order": "NumPy's sort", "shared": "scikit-learn"}
+_OWN_TIES = {ApTies.ORDER: "NumPy's sort", ApTies.SHARED: "scikit-learn"}
 
 EVALUATE = """\
 Scores the retrieval of gallery photos by query sketches: every protocol from one ranking, each number with
@@ -62,20 +64,20 @@ exit status
 def add_evaluate(commands: Any, run: Callable[[argparse.Namespace], int]) -> None:
     """Add the subcommand `evaluate`, carried out by `run`, to argparse's subcommands."""
     rules = "\n".join(
-        f"  {rule.name:<9} {rule.average_precision} AP, AP@K over {rule.divisor}, {rule.average}; "
-        f"Prec@K: {rule.precision}; ties in AP: {_OWN_TIES[rule.ap_ties]}\n"
+        f"  {rule.name:<9} {'voc' if rule.interpolated else 'raw'} AP, AP@K over {rule.divisor.value}, {rule.average.value}; "
+        f"Prec@K: {rule.precision.value}; ties in AP: {_OWN_TIES[rule.ap_ties]}\n"
         + textwrap.indent(textwrap.fill(rule.source, 96), " " * 12)
-        for rule in metrics.PROTOCOLS.values())
+        for rule in PROTOCOLS.values())
     p = commands.add_parser("evaluate", help="score your own features or codes", description=EVALUATE,
                             epilog=EVALUATE_EPILOG.format(protocols=rules), allow_abbrev=False,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     p.set_defaults(run=run)
     p.add_argument("features", type=Path, metavar="FEATURES.npz", help="features and labels; see below")
-    p.add_argument("--protocols", nargs="+", choices=metrics.ALL, default=metrics.ALL, metavar="NAME",
-                   help=f"some of {', '.join(metrics.ALL)} (default: all)")
+    p.add_argument("--protocols", nargs="+", choices=ALL, default=ALL, metavar="NAME",
+                   help=f"some of {', '.join(ALL)} (default: all)")
     p.add_argument("--ks", nargs="+", type=_whole, default=(100, 200), metavar="K",
                    help="cut-offs (default: 100 200)")
-    p.add_argument("--metric", choices=metrics.METRICS,
+    p.add_argument("--metric", choices=inputs.METRICS,
                    help="distance (default: euclidean on features scaled to unit length; hamming for codes)")
     p.add_argument("--itq", nargs="?", type=_whole, const=0, metavar="BITS",
                    help="turn real-valued features (scaled to unit length) into codes by iterative "
@@ -87,18 +89,18 @@ def add_evaluate(commands: Any, run: Callable[[argparse.Namespace], int]) -> Non
     p.add_argument("--itq-rule", choices=codes.RULES,
                    help="update of ITQ's rotation: `textbook` (default), or that of TCN's released code, "
                         "which is not the minimiser")
-    p.add_argument("--missing-classes", choices=metrics.MISSING_CLASSES, default="error",
+    p.add_argument("--missing-classes", choices=MISSING_CLASSES, default="error",
                    help="a class with queries but no photos: an error (default), a score of zero, or "
                         "as-released: left out of mAP and 0 in Prec")
-    p.add_argument("--spellings", choices=metrics.SPELLINGS, default="error",
+    p.add_argument("--spellings", choices=inputs.SPELLINGS, default="error",
                    help="class names that differ only in case, blanks, hyphens, underscores, leading zeros or Unicode form "
                         "(palm tree, palm_tree): an error (default), one class, or different classes")
-    p.add_argument("--ties", choices=metrics.TIES, default="expected",
+    p.add_argument("--ties", choices=TIES, default="expected",
                    help="photos at equal distance: the mean over all orders (default), the bounds, a fixed "
                         "order, or as-released: that of each protocol's own code")
     p.add_argument("--tie-draws", type=_whole, metavar="N",
                    help=f"random orders where that mean has no closed form (default: {TIE_DRAWS})")
-    p.add_argument("--duplicates", choices=metrics.DUPLICATES,
+    p.add_argument("--duplicates", choices=DUPLICATES,
                    help="only one of the two (default: both in the table, as-published in --json)")
     p.add_argument("--per-class", nargs="?", const="mAP@all", metavar="METRIC",
                    help="one more table: a metric's mean for each class (default: mAP@all)")

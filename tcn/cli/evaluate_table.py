@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tcn.scoring import metrics
+from tcn.scoring.scores import Scores
 
 #: How each order of equal distances is described under the table.
 TIES = {
@@ -33,7 +33,7 @@ DISTANCES = {
 class Result:
     """What one file was found to be worth."""
 
-    scores: list[metrics.Scores]  #: by rule for duplicates, that of --json first
+    scores: list[Scores]  #: by rule for duplicates, that of --json first
     rows: list[list[dict[str, Any]]]  #: for each of them the tidy rows: protocol, metric, value, chance, ...
     metric: str  #: the distance
     made: str  #: how codes were made of real features; empty where they were not
@@ -112,7 +112,7 @@ def _grid(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str,
 
 
 def _by_class(
-    scores: metrics.Scores, metric: str, names: Mapping[str, Sequence[str]]
+    scores: Scores, metric: str, names: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     """Tidy rows, one for each query class and each protocol that has the metric."""
     photos = np.zeros(len(scores.classes), dtype=int)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tcn.config import InputError
-from tcn.files.atomic import complain
+from tcn.files.atomic import warn
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
 OPTIONAL = ("gallery_group", "train")
@@ -101,7 +101,7 @@ def distance(arrays: Mapping[str, np.ndarray], wanted: str | None) -> str:
         if array.dtype.kind in "iuf" and not _is_code(array) and array.size and wanted != "hamming":
             low, high = array.min(), array.max()
             if (low, high) in ((0, 1), (-1, 1)) and ((array == low) | (array == high)).all():
-                complain(f"note: {name} is {array.dtype} of {low:g} and {high:g}, taken as real numbers; codes are bool or uint8: "
+                warn(f"note: {name} is {array.dtype} of {low:g} and {high:g}, taken as real numbers; codes are bool or uint8: "
                       f"store {name} > 0")
     return wanted or ("hamming" if _is_code(query) else "euclidean")
 

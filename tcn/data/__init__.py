@@ -3,9 +3,16 @@
 word_files  word2vec and GloVe files, plain or zipped, read in a stream
 words       class names -> word vectors
 emoji       builds the laptop data set's folders from published emoji drawings
-lists       list files in circulation: where they lie, what they name
-datasets    layouts, classes, splits, counts, digests -> Split of Files
-pixels      Files -> decoded once in a shared store -> Pixels
+lists       published list files: where they lie, what they name
+specs       what each data set is: layout, classes, counts, and all that is special to it
+locate      the folders of a data set, and its list directories
+scan        folders of class folders -> classes, image files, problems
+matching    lines of lists -> files on disk
+splits      folders and lists -> Split of Files, with digests
+decode      one image file -> pixels
+prefetch    work done in threads ahead of its use; batches to the device
+pixels      the decoded images of one list: a view of the store
+store       Files -> decoded once in a shared store -> Pixels
 contents    bytes of picture files, and what readers treat differently
 doctor      is on disk what was published? report and manifest
 augment     batched paired augmentation on the device

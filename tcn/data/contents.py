@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tcn.config import Data
-from tcn.data.pixels import opened, orientation
+from tcn.data.decode import opened, orientation
 
 TRAITS: Mapping[str, str] = {
     "turned": "with an EXIF orientation, {}: by default read as they are stored; the released code's reader turns them",

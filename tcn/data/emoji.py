@@ -26,7 +26,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from tqdm import tqdm
 
 from tcn.config import InputError, Modality
-from tcn.files.atomic import complain
+from tcn.files.atomic import warn
 from tcn.files.locks import lock
 
 GROUPS = ("animals-nature", "food-drink", "travel-places", "objects", "activities")
@@ -311,7 +311,7 @@ def find_built(cache: Path, size: int = 128, sources: Sequence[Source] = SOURCES
         reason = f"pictures in {folder} are not as they were drawn"
     except (InputError, OSError) as error:
         reason = str(error)
-    complain(f"{reason}; the emoji data set has to be drawn again")
+    warn(f"{reason}; the emoji data set has to be drawn again")
     return None
 
 

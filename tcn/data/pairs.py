@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tcn.config import Data, InputError
 from tcn.data.augment import Geometry, augment, draw_geometry, places_of, to_network
-from tcn.data.pixels import Pixels, ahead, ahead_for, to_float
+from tcn.data.pixels import Pixels
+from tcn.data.prefetch import ahead, ahead_for, to_float
 from tcn.seeding import numpy_stream
 
 

@@ -114,6 +114,6 @@ def room(folder: Path, needed: int, what: str) -> None:
                            f"free some space and give the same command again")
 
 
-def complain(line: str) -> None:
-    """A line to standard error, so that what had to be done differently is not done silently."""
+def warn(line: str) -> None:
+    """Print one line to standard error."""
     print(line, file=sys.stderr, flush=True)

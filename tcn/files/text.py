@@ -1,13 +1,13 @@
 """Text files as people save them: byte-order marks, line ends of every system, encodings that are not UTF-8.
 
-In: a file, or blocks of one that is too large to hold. Out: text whose lines end in a line feed, or lines of bytes.
-Paper: none; every reader of lists, tables and word vectors starts here.
+Comes in: a file, or blocks of one that is too large to hold. Goes out: text whose lines end in a line feed, or lines of bytes.
+Every reader of lists, tables and word vectors starts here. `shown` and `some` write file names into messages.
 """
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tcn.config import InputError
@@ -73,3 +73,18 @@ def lines(blocks: Iterable[bytes], end: bytes, path: Path) -> Iterator[list[byte
         yield found
     if rest:
         yield [rest]
+
+
+# --- file names in messages -------------------------------------------------------------------------------------------
+
+def shown(name: object) -> str:
+    """A file name or path for a message, with line feeds, control characters, direction marks and bytes outside UTF-8 escaped."""
+    text = str(name)
+    return text if text.isprintable() else "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
+
+
+def some(names: Sequence[str], limit: int = 10) -> str:
+    """The first `limit` names for a message, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(map(shown, names[:limit])) + (f" and {more} more" if more > 0 else "")

@@ -159,7 +159,7 @@ def binary_codes(
     seed: int = 0,
     start: str = "drawn",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of queries and gallery, bool [Nq, bits] and [Ng, bits], for `tcn.scoring.metrics` with metric "hamming".
+    """Codes of queries and gallery, bool [Nq, bits] and [Ng, bits], for `tcn.scoring.scores` with metric "hamming".
 
     fit="seen" (ours): the rotation is fitted on seen_features [N, D], features of training images, and its
     mean centres queries and gallery alike. fit="as-released": fitted on the query sketches, which uses test

@@ -16,7 +16,8 @@ from sklearn.decomposition import PCA
 
 from tcn.config import InputError, Modality
 from tcn.data.augment import to_network
-from tcn.data.pixels import Pixels, ahead, ahead_for, to_float
+from tcn.data.pixels import Pixels
+from tcn.data.prefetch import ahead, ahead_for, to_float
 from tcn.model.execution import scoring_mode
 
 

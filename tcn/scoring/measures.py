@@ -1,41 +1,38 @@
 """Ranks to values: AP and Prec of each query, by each rule, in every way in which equal distances may be ordered.
 
-In come the ranks of the relevant photos or the runs of equal distances they stand in (`tcn.scoring.rankings`); out comes one
-number per query and measure (paper, section 4). Torch throughout: any device; `tcn.scoring.cpu` is the CPU's short cut.
+Comes in: the ranks of the relevant photos, or the runs of equal distance in which they stand (`tcn.scoring.rankings`). Goes out: one
+number per query and measure (paper, section 4). Torch throughout, so any device; `tcn.scoring.cpu` computes the same faster on a
+CPU. B queries, R relevant photos each (the most that a query of the block has), N photos.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tcn.scoring.protocols import AP, Measure, Prec, Precision
 from tcn.scoring.rankings import Gallery, TieGroups, random_ranks, sort_rows
 
-#: Elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting.
 SAMPLED_ELEMENTS = 2**20
+"""Elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting."""
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A number per query: AP or Prec, by one rule, at one cut-off (None: none; "R": the query's own R)."""
+class Asked:
+    """What is wanted of each query, and how equal distances are treated."""
 
-    family: str
-    rule: str
-    divisor: str
-    k: int | str | None
-    shared: bool = False
-    """AP reads a hit's precision at the last photo of equal distance, as scikit-learn does."""
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether the mean over random tie orders is known exactly."""
-        return self.family == "Prec" or (self.rule == "raw" and self.divisor != "hits")
+    measures: tuple[Measure, ...]
+    ties: str
+    """As in `tcn.scoring.scores.score`, like `tie_draws` and `seed`."""
+    tie_draws: int
+    seed: int
 
 
 def cut_off(measure: Measure, relevant: Tensor) -> Tensor:
-    """The cut-off K of each query as float64 [B, 1]; infinite where there is none."""
+    """The cut-off K of each query as float64 [B, 1]; infinite where there is none. relevant: [B], R of each query."""
     if measure.k == "R":
         return relevant[:, None].clamp(min=1).double()
     value = math.inf if measure.k is None else float(measure.k)
@@ -43,23 +40,20 @@ def cut_off(measure: Measure, relevant: Tensor) -> Tensor:
 
 
 def divisor(measure: Measure, relevant: Tensor, hits: Tensor | None) -> Tensor:
-    """What the sum over the hits is divided by, float64 [B]; at least 1, so that no hit means 0."""
-    cut = cut_off(measure, relevant)[:, 0]
-    number = relevant.double()
-    if measure.family == "Prec":
-        value = {"hits / K": cut, "hits / min(K, R)": torch.minimum(cut, number),
-                 "item K + 1": torch.ones_like(cut)}[measure.rule]
-    elif measure.divisor == "hits" and measure.k is not None:
+    """What the sum over the hits is divided by, float64 [B]; at least 1, so that no hit gives 0.
+
+    hits: [B], relevant photos among the first K, which AP over the hits needs.
+    """
+    if isinstance(measure, AP) and measure.per_hits:
         assert hits is not None
-        value = hits.double()
-    else:
-        value = {"R": number, "min(K, R)": torch.minimum(cut, number), "K": cut}[measure.divisor]
+        return hits.double().clamp(min=1.0)
+    rule = measure.rule.divisor if isinstance(measure, Prec) else measure.divisor
+    cut, number = cut_off(measure, relevant)[:, 0], relevant.double()
+    value: Tensor = number if measure.k is None else rule.of(cut, number, torch.minimum)
     return value.clamp(min=1.0)
 
 
-def from_ranks(
-    measure: Measure, ranks: Tensor, relevant: Tensor, thresholds: Tensor | None = None
-) -> Tensor:
+def from_ranks(measure: Measure, ranks: Tensor, relevant: Tensor, thresholds: Tensor | None = None) -> Tensor:
     """One measure for each query from the ranks of its relevant photos.
 
     ranks: float64 [B, R], ascending, counted from 1, infinite where a query has fewer than R relevant photos.
@@ -70,9 +64,10 @@ def from_ranks(
     if isinstance(measure.k, int):
         ranks = ranks[:, : measure.k + 1]  # the first K + 1 photos hold at most K + 1 hits
         thresholds = None if thresholds is None else thresholds[:, : measure.k + 1]
-    if measure.family == "Prec":
-        inside = ranks == cut + 1 if measure.rule == "item K + 1" else ranks <= cut
-        return inside.sum(1) / divisor(measure, relevant, None)
+    if isinstance(measure, Prec):
+        if measure.rule is Precision.NEXT_ITEM:
+            return (ranks == cut + 1).sum(1).double()
+        return (ranks <= cut).sum(1) / divisor(measure, relevant, None)
     inside = ranks <= cut
     if thresholds is None:
         found = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
@@ -83,7 +78,7 @@ def from_ranks(
         found = torch.searchsorted(within, thresholds, right=True)
         precision = found / thresholds
     precision = precision.masked_fill(~inside, 0.0)
-    if measure.rule == "voc":
+    if measure.interpolated:
         envelope = precision.flip(1).cummax(1).values.flip(1)
         precision = envelope.masked_fill(~inside, 0.0)
     return precision.sum(1) / divisor(measure, relevant, inside.sum(1))
@@ -106,12 +101,10 @@ def expected(measure: Measure, groups: TieGroups, relevant: Tensor, harmonic: Te
     cut = cut_off(measure, relevant)
     size = groups.size.double().clamp(min=1)
     reach = torch.minimum(torch.clamp(cut - groups.start, min=0), groups.size)
-    if measure.family == "Prec":
-        if measure.rule == "item K + 1":
-            share = ((groups.start <= cut) & (cut < groups.start + groups.size)) / size
-        else:
-            share = reach / size
-        return share.sum(1) / divisor(measure, relevant, None)
+    if isinstance(measure, Prec):
+        if measure.rule is Precision.NEXT_ITEM:
+            return (((groups.start <= cut) & (cut < groups.start + groups.size)) / size).sum(1)
+        return (reach / size).sum(1) / divisor(measure, relevant, None)
     slope = (groups.hits - 1).clamp(min=0) / (size - 1).clamp(min=1)
     steps = harmonic[groups.start + reach.long()] - harmonic[groups.start]
     total = slope * reach + (groups.hits_before + 1 - slope * (groups.start + 1)) * steps
@@ -121,18 +114,26 @@ def expected(measure: Measure, groups: TieGroups, relevant: Tensor, harmonic: Te
 def bound(measure: Measure, groups: TieGroups, relevant: Tensor, harmonic: Tensor, order: str) -> Tensor:
     """The largest ("best") or smallest ("worst") value that a measure takes over all tie orders, float64 [B].
 
-    Mostly relevant photos come first, or last, among those equally far. Not so for "item K + 1", nor where
-    the sum is divided by the hits: one late hit more can lower that mean. There the number x of hits that the
-    run across the cut-off places within it is varied; for each x they stand as early or as late as they can.
+    For most measures the extreme is reached by placing relevant photos first (or last) within each tie. The exceptions are
+    the relevance of the photo after the cut-off, and AP divided by the hits among the first K, since a further, late hit can
+    lower that mean.
     """
-    ranks = groups.ranks(order)
-    if measure.rule != "item K + 1" and (measure.divisor != "hits" or measure.k is None):
-        return from_ranks(measure, ranks, relevant)
+    if measure.extreme_by_hits_first:
+        return from_ranks(measure, groups.ranks(order), relevant)
+    if isinstance(measure, AP):
+        return _bound_per_hits(cut_off(measure, relevant), groups, harmonic, order)
     cut = cut_off(measure, relevant)
-    end = groups.start + groups.size
-    if measure.rule == "item K + 1":
-        here = (groups.start <= cut) & (cut < end)
-        return (here if order == "best" else here & (groups.hits == groups.size)).any(1).double()
+    here = (groups.start <= cut) & (cut < groups.start + groups.size)
+    return (here if order == "best" else here & (groups.hits == groups.size)).any(1).double()
+
+
+def _bound_per_hits(cut: Tensor, groups: TieGroups, harmonic: Tensor, order: str) -> Tensor:
+    """The same for AP divided by the hits within the cut-off, float64 [B, 1].
+
+    The run across the cut-off can place different numbers x of hits within it. Every possible x is tried; for each, the hits
+    stand as early or as late as they can.
+    """
+    ranks, end = groups.ranks(order), groups.start + groups.size
     column = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
     whole = (end <= cut) & (groups.size > 0)
     before, total = whole.sum(1, keepdim=True), (column / ranks).masked_fill(~whole, 0.0).sum(1, keepdim=True)
@@ -154,55 +155,69 @@ def bound(measure: Measure, groups: TieGroups, relevant: Tensor, harmonic: Tenso
 
 
 def score_block(
-    gallery: Gallery, queries: Tensor, starts: Tensor, relevant: Tensor, identity: Tensor,
-    measures: set[Measure], harmonic: Tensor, ties: str, tie_draws: int, seed: int,
+    gallery: Gallery, queries: Tensor, starts: Tensor, relevant: Tensor, identity: Tensor, asked: Asked, harmonic: Tensor,
 ) -> tuple[dict[Measure, Tensor], dict[Measure, tuple[Tensor, Tensor]]]:
-    """All measures of a block of queries, and of those sampled the rows and their values [rows, draws].
+    """All measures of a block of queries, float64 [B]; and of those that are sampled, the rows [M] and their values [M, draws].
 
-    starts, relevant: int64 [B], where each query's relevant photos begin in the gallery, and how many.
+    starts, relevant: int64 [B], where each query's relevant photos begin in the gallery, and how many there are. identity:
+    int64 [B], names each query's stream of random numbers. harmonic: `harmonic_numbers` up to the size of the gallery.
     """
     distances = gallery.distances(queries)
-    width = int(relevant.max())
-    column = torch.arange(width, device=queries.device)
+    column = torch.arange(int(relevant.max()), device=queries.device)
     present = column < relevant[:, None]
     at = (starts[:, None] + column).clamp_(max=distances.shape[1] - 1)
-    by_order = None
-    if ties in ("unstable-sort", "as-released"):
-        by_order = sort_rows(gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf))
-    if ties in ("gallery-order", "scikit-learn"):
-        keys = gallery.keys(distances)
-        wanted = sort_rows(keys.gather(1, at).masked_fill_(~present, 2**62))
-        by_order = torch.searchsorted(sort_rows(keys), wanted) + 1
-        by_order = torch.where(present, by_order.double(), math.inf)
-    if by_order is not None and not any(measure.shared for measure in measures):
-        return {measure: from_ranks(measure, by_order, relevant) for measure in measures}, {}
+    by_order = _given_order(gallery, distances, present, at, asked.ties)
+    if by_order is not None and not any(measure.shared for measure in asked.measures):
+        return {measure: from_ranks(measure, by_order, relevant) for measure in asked.measures}, {}
     nearest = sort_rows(distances.gather(1, at).masked_fill_(~present, math.inf))
     groups = TieGroups.of(sort_rows(distances), nearest)
 
     if by_order is not None:
         last = torch.where(present, (groups.start + groups.size).double(), math.inf)
         return {measure: from_ranks(measure, by_order, relevant, last if measure.shared else None)
-                for measure in measures}, {}
-    if ties in ("best", "worst"):
-        return {measure: bound(measure, groups, relevant, harmonic, ties) for measure in measures}, {}
+                for measure in asked.measures}, {}
+    if asked.ties in ("best", "worst"):
+        return {measure: bound(measure, groups, relevant, harmonic, asked.ties) for measure in asked.measures}, {}
 
     ranks = groups.ranks("best")
     mixed = groups.mixed.nonzero()[:, 0]
-    sampled = [measure for measure in measures if not measure.closed_form]
+    sampled = [measure for measure in asked.measures if not measure.closed_form]
     found = {measure: (expected(measure, groups, relevant, harmonic) if measure.closed_form and len(mixed)
-                       else from_ranks(measure, ranks, relevant)) for measure in measures}
+                       else from_ranks(measure, ranks, relevant)) for measure in asked.measures}
     if not len(mixed) or not sampled:
         return found, {}
-    drawn = {measure: torch.empty((len(mixed), tie_draws), dtype=torch.float64, device=queries.device)
-             for measure in sampled}
-    rows = max(1, SAMPLED_ELEMENTS // (width * tie_draws))
-    for begin in range(0, len(mixed), rows):
-        part = mixed[begin:begin + rows].repeat_interleave(tie_draws)
-        draw = torch.arange(tie_draws, device=queries.device).repeat(len(part) // tie_draws)
-        ranks = random_ranks(groups.rows(part), identity[part] * tie_draws + draw, seed)
-        for measure in sampled:
-            values = from_ranks(measure, ranks, relevant[part])
-            drawn[measure][begin:begin + rows] = values.view(-1, tie_draws)
+    drawn = _drawn(groups, relevant, identity, mixed, sampled, asked)
     for measure in sampled:
         found[measure][mixed] = drawn[measure].mean(1)
     return found, {measure: (mixed, drawn[measure]) for measure in sampled}
+
+
+def _given_order(gallery: Gallery, distances: Tensor, present: Tensor, at: Tensor, ties: str) -> Tensor | None:
+    """Ranks of the relevant photos, float64 [B, R], where `ties` names one order; None where it stands for all orders.
+
+    at: int64 [B, R], columns of the relevant photos in `distances`; present: bool [B, R], which of them there are.
+    """
+    if ties in ("unstable-sort", "as-released"):
+        return sort_rows(gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf))
+    if ties in ("gallery-order", "scikit-learn"):
+        keys = gallery.keys(distances)
+        wanted = sort_rows(keys.gather(1, at).masked_fill_(~present, 2**62))
+        by_order = torch.searchsorted(sort_rows(keys), wanted) + 1
+        return torch.where(present, by_order.double(), math.inf)
+    return None
+
+
+def _drawn(groups: TieGroups, relevant: Tensor, identity: Tensor, mixed: Tensor, sampled: Sequence[Measure], asked: Asked
+           ) -> dict[Measure, Tensor]:
+    """Values under random tie orders, float64 [M, draws], of the queries `mixed`, int64 [M]."""
+    draws = asked.tie_draws
+    drawn = {measure: torch.empty((len(mixed), draws), dtype=torch.float64, device=mixed.device) for measure in sampled}
+    rows = max(1, SAMPLED_ELEMENTS // (groups.start.shape[1] * draws))
+    for begin in range(0, len(mixed), rows):
+        part = mixed[begin:begin + rows].repeat_interleave(draws)
+        draw = torch.arange(draws, device=mixed.device).repeat(len(part) // draws)
+        ranks = random_ranks(groups.rows(part), identity[part] * draws + draw, asked.seed)
+        for measure in sampled:
+            values = from_ranks(measure, ranks, relevant[part])
+            drawn[measure][begin:begin + rows] = values.view(-1, draws)
+    return drawn

@@ -20,6 +20,17 @@ from tcn.config import InputError
 RESOLUTION = 2.0**40
 #: Spread, about the resolution of float32, below which that unit shrinks no further: copies still tie then.
 LEAST_SPREAD = 2.0**-24
+_BLOCK_ELEMENTS = 2**23
+"""Elements of one block of distances (queries x photos); a block needs about 40 bytes an element."""
+
+
+def block_size(block: int | None, photos: int) -> int:
+    """Queries handled at once: `block`, or as many as bound the memory. Raises InputError where `block` is below 1."""
+    if block is None:
+        return max(1, _BLOCK_ELEMENTS // photos)
+    if block < 1:
+        raise InputError(f"block must be at least 1, not {block}")
+    return block
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from tcn.config import Config, InputError, Modality
 from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
-from tcn.files.atomic import complain, room
+from tcn.files.atomic import room, warn
 from tcn.model.execution import training_mode
-from tcn.scoring import metrics
+from tcn.scoring import scores
 from tcn.scoring.features import evaluating, extract
 from tcn.seeding import stream_seed, torch_stream
 from tcn.train import checkpoints
@@ -107,7 +107,7 @@ def validate(model: nn.Module, data: ValidationData, image_size: int, device: to
     if data.sketches is not None and len(data.sketches) and data.photos is not None:
         query = _features(model, data.sketches, Modality.SKETCH, image_size, device, resize)
         gallery = _features(model, data.photos, Modality.PHOTO, image_size, device, resize)
-        result["validation_map"] = metrics.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
+        result["validation_map"] = scores.evaluate(query, gallery, data.sketches.labels, data.photos.labels,
                                                     protocols=("released",))["released"]["mAP@all"]
     return result
 
@@ -143,7 +143,7 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
     history, done, best = History(), 0, None
     resumed = checkpoints.last(folder)
     for note in resumed.notes:
-        complain(f"{label}: {note}".removeprefix(": "))
+        warn(f"{label}: {note}".removeprefix(": "))
     if resumed.state is not None:
         state = resumed.state
         model.load_state_dict(state["model"])

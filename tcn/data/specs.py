@@ -1,0 +1,224 @@
+"""What each data set is: its layout on disk, its splits, where its lists lie, and all that is special to it.
+
+Comes in: the committed tables in `splits/`. Goes out: a `DatasetSpec` for each data set, and for each split a `Plan`: its
+classes by role and the number of files expected. Nothing here looks at the user's files. A new data set is one entry of
+`SPECS`, one table, and its name in `tcn.config`. Source: the paper's section on data sets, and the list files released with it.
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import yaml
+
+from tcn.config import InputError
+from tcn.data import emoji
+from tcn.data import lists as list_files
+from tcn.data.words import normal_form
+
+SPLITS_FOLDER = Path(__file__).parent / "splits"
+"""The committed tables: classes by role and counts, word vectors, the overlap with ImageNet."""
+ROLES = ("seen", "validation", "unseen")
+
+
+class Builder(Protocol):
+    """A module that makes a data set on this machine, such as `tcn.data.emoji`. Its functions are looked up when they are called."""
+
+    def build(self, cache: Path, tarballs: Path | None = None, *, progress: bool = True) -> Path:
+        """Return the data set's folder in `cache`. Make it first, from the packages in `tarballs` or over the network, if need be."""
+
+    def find_built(self, cache: Path) -> Path | None:
+        """Return the finished and undamaged folder in `cache`, or None."""
+
+    def read_manifest(self, folder: Path) -> dict[str, Any]:
+        """Return what was made: `digest` of the contents, and `per_publisher`, the number of pictures by publisher."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One data set: where its files lie below a data root, its splits, what its numbers are called, and all that is special to it."""
+
+    name: str
+    title: str
+    folder_names: tuple[str, ...]
+    """Names of the data set's own folder, compared without case, spaces and punctuation."""
+    sketch_folders: tuple[str, ...]
+    """Folders that hold one folder per class, relative to the data set's own folder."""
+    photo_folders: tuple[str, ...]
+    splits: tuple[str, ...]
+    """Names of the splits; the first is the default."""
+    headline: Mapping[str, tuple[str, ...]]
+    """Split -> the two metrics that the paper reports for it. For emoji, the paper has none: these are our choice."""
+    source: str
+    """One sentence: where the class names, roles and counts come from."""
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Folder -> its other names: as the archives unpack, or as other projects' scripts rename it."""
+    list_folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Split -> names of the folder that holds its list files, the published one first. "." is the data set's own folder, which is
+    searched only when the user asks for it."""
+    list_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """List (`tcn.data.lists.PARTS`) -> names of its file in that folder."""
+    origin: str = ""
+    """Where the field gets the files."""
+    builder: Builder | None = None
+    """What makes the data set in a cache folder. None where its files lie in a data root."""
+    named_by_publisher: bool = False
+    """Whether a file's name, without its ending, names the publisher of the picture (`Files.sources`)."""
+    same_hand: Mapping[str, str] = field(default_factory=dict)
+    """Publisher of sketches -> publisher whose photos repeat the same drawings. Its queries are also scored without these photos."""
+    words: Path | None = None
+    """Table of word vectors of its classes that comes with the project. None where the user brings them."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Every folder that holds one folder per class."""
+        return self.sketch_folders + self.photo_folders
+
+
+_AS_IN_THE_PAPER = ("mAP@all", "Prec@100")
+GENERIC_FOLDERS = ("sketch/tx_000000000000", "photo/tx_000000000000", "extended_photo", "png", "sketches", "images")
+"""Folder names that do not tell which data set they belong to. They count only in a folder named after the data set."""
+_PREPARED = "The extended photos and prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), DSH and ZSIH."
+SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in (
+    DatasetSpec(
+        name="emoji", title="Emoji", folder_names=(),
+        sketch_folders=("sketch",), photo_folders=("photo",), splits=("fixed",), headline={"fixed": ("mAP@all", "Prec@R")},
+        source="Built on this machine from published emoji drawings; the split is committed with the code.",
+        origin="Built on this machine by `make bench` or `python benchmarks/run_all.py`; this check never downloads.",
+        builder=emoji, named_by_publisher=True,
+        same_hand={"emojione-monotone": "emojione-v1"},  # EmojiOne drew both
+        words=SPLITS_FOLDER / "emoji_words.csv"),
+    DatasetSpec(
+        name="sketchy", title="Sketchy Extended", folder_names=("sketchy", "sketchyextended"),
+        sketch_folders=("256x256/sketch/tx_000000000000_ready",),
+        photo_folders=("256x256/photo/tx_000000000000_ready", "EXTEND_image_sketchy_ready"),
+        splits=("1", "2"), headline={"1": _AS_IN_THE_PAPER, "2": ("mAP@200", "Prec@200")},
+        source="Classes, roles and counts of the list files released with the paper; split 2 as published "
+               "for classes outside ImageNet's 1,000.",
+        alternatives={  # as the official archive unpacks, and as the download scripts of SEM-PCYC and Doodle2Search rename
+            "256x256/sketch/tx_000000000000_ready": (
+                "256x256/sketch/tx_000000000000", "rendered_256x256/256x256/sketch/tx_000000000000_ready",
+                "rendered_256x256/256x256/sketch/tx_000000000000", "sketch/tx_000000000000"),
+            "256x256/photo/tx_000000000000_ready": (
+                "256x256/photo/tx_000000000000", "rendered_256x256/256x256/photo/tx_000000000000_ready",
+                "rendered_256x256/256x256/photo/tx_000000000000", "photo/tx_000000000000"),
+            "EXTEND_image_sketchy_ready": ("EXTEND_image_sketchy", "256x256/EXTEND_image_sketchy", "extended_photo")},
+        list_folders={"1": ("zeroshot1",), "2": ("zeroshot0", "zeroshot2", ".")},  # CMCA calls it zeroshot2
+        list_files=list_files.names_of(
+            ("sketch_tx_000000000000_ready_filelist_{}.txt",), ("all_photo_filelist_{}.txt",), "sketchy"),
+        origin=f"Sketches and original photos: sketchy.eye.gatech.edu (its rendered 256x256 archive). {_PREPARED}"),
+    DatasetSpec(
+        name="tuberlin", title="TU-Berlin Extended", folder_names=("tuberlin", "tuberlinextended"),
+        sketch_folders=("png_ready",), photo_folders=("ImageResized_ready",), splits=("1",), headline={"1": _AS_IN_THE_PAPER},
+        source="Classes, roles and counts of the list files released with the paper; the counts of seen classes' photos "
+               "are in a list that was not at hand.",
+        alternatives={"png_ready": ("png", "sketches"), "ImageResized_ready": ("ImageResized", "images")},
+        list_folders={"1": ("zeroshot", ".")},
+        list_files=list_files.names_of(
+            ("png_ready_filelist_{}.txt",), ("ImageResized_ready_filelist_{}.txt",), "tuberlin"),
+        origin=f"Sketches: cybertron.cg.tu-berlin.de/eitz/projects/classifysketch (png archive). {_PREPARED}"),
+    DatasetSpec(
+        name="quickdraw", title="QuickDraw Extended", folder_names=("quickdraw", "quickdrawextended"),
+        sketch_folders=("QuickDraw_sketches_final",), photo_folders=("QuickDraw_images_final",),
+        splits=("1",), headline={"1": _AS_IN_THE_PAPER},
+        source="Class names released with the paper; counts of ZSE-SBIR's lists of its unseen classes.",
+        alternatives={"QuickDraw_sketches_final": ("sketches",), "QuickDraw_images_final": ("QuickDraw_images", "images")},
+        list_folders={"1": ("zeroshot", ".")},
+        list_files=list_files.names_of(
+            ("sketch_{}.txt", "sketch_filelist_{}.txt"),
+            ("all_photo_{}.txt", "all_photo_filelist_{}.txt", "photo_filelist_{}.txt"), "quickdraw"),
+        origin="QuickDraw Extended, sketches and photos: Doodle2Search (sounakdey/doodle2search), hosted at "
+               "datasets.cvc.uab.es/QuickDraw."),
+)})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a split should contain, by its committed table."""
+
+    dataset: str
+    split: str
+    roles: Mapping[str, str]
+    """Class -> `seen`, `validation` or `unseen`, in the table's order."""
+    counts: Mapping[str, Mapping[str, int]]
+    """`sketches` or `photos` -> class -> number of files expected, for the classes whose number the lists give."""
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """`sketches` or `photos` -> files expected in all; empty where unknown."""
+    totals_also: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Other totals that intact copies in circulation have."""
+    totals_rounded: bool = False
+    """Whether the totals are published as round figures. They are then compared to one per cent."""
+    held_out_per_class: int = 0
+    held_out: Mapping[str, str] = field(default_factory=dict)
+    """Seen class -> publisher of its held-out drawing. Where there are any, they replace `held_out_per_class`."""
+    left_out: tuple[str, ...] = ()
+    """Classes present on disk but deliberately excluded, because another class depicts the same object."""
+    folder_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Misspelt class folder of a published archive -> class."""
+    distinct: Mapping[str, int] = field(default_factory=dict)
+    """List -> number of different (class, file name) in it, where that is known and lower than the number of entries."""
+
+    def of(self, role: str) -> tuple[str, ...]:
+        """The classes of one role, in the table's order."""
+        return tuple(name for name, its in self.roles.items() if its == role)
+
+    def class_of(self, written: str) -> str | None:
+        """The class that a list or a folder writes like this; None where it is no class of the split."""
+        return self._class_by_form.get(normal_form(written))
+
+    @functools.cached_property
+    def _class_by_form(self) -> dict[str, str]:
+        """Normal form of every name that a class folder may have -> class."""
+        return {**{normal_form(alias): name for alias, name in self.folder_aliases.items()},
+                **{normal_form(name): name for name in (*self.roles, *self.left_out)}}
+
+    def expected(self) -> dict[str, int]:
+        """List -> number of entries in the published list, for the lists whose number follows from the table's counts."""
+        found: dict[str, int] = {}
+        for part, (role, kind) in list_files.PARTS.items():
+            names, counts = self.of(role), self.counts[kind]
+            if names and part != "heldout_sketches" and all(name in counts for name in names):
+                found[part] = sum(counts[name] for name in names)
+        if "train_sketches" in found:
+            found["heldout_sketches"] = self.held_out_per_class * len(self.of("seen"))
+            found["train_sketches"] -= found["heldout_sketches"]
+        return found
+
+
+def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
+    """The spec of `dataset` and the checked name of `split`, by default its first. Raises InputError for an unknown name."""
+    if dataset not in SPECS:
+        raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}")
+    found = SPECS[dataset]
+    if split is None:
+        return found, found.splits[0]
+    if split not in found.splits:
+        raise InputError(f"unknown split '{split}' of {dataset}: choose one of {', '.join(found.splits)}")
+    return found, split
+
+
+@functools.cache
+def read_plan(dataset: str, split: str | None = None) -> Plan:
+    """The committed table of a split. Raises InputError for an unknown name."""
+    found, split = spec(dataset, split)
+    stem = f"{dataset}-{split}" if len(found.splits) > 1 else dataset
+    table = yaml.safe_load((SPLITS_FOLDER / f"{stem}.yaml").read_text(encoding="utf-8"))
+    classes = table["classes"]
+    return Plan(
+        dataset, split,
+        roles={name: entry["role"] for name, entry in classes.items()},
+        counts={kind: {name: entry[kind] for name, entry in classes.items() if kind in entry}
+                for kind in ("sketches", "photos")},
+        totals=table.get("totals", {}),
+        totals_also=table.get("totals_also", {}),
+        totals_rounded=table.get("totals_rounded", False),
+        held_out_per_class=table.get("held_out_per_class", 0),
+        held_out=table.get("heldout", {}),
+        left_out=tuple(table.get("left_out", ())),
+        folder_aliases=table.get("folder_aliases", {}),
+        distinct=table.get("distinct", {}),
+    )
