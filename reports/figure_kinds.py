@@ -12,7 +12,9 @@ import pandas as pd
 
 from reports import paper
 from reports.read.escaping import visible
-from reports.read.suite import Score, Suite, Task
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Suite
 
 KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
          "class_precision", "dimensions", "sharing_weight", "coupling", "ledger_bars", "publishers", "intervals")

@@ -20,7 +20,7 @@ from pathlib import Path
 from reports import paper
 from reports.paper import Published
 from reports.read.escaping import shortened
-from reports.read.suite import ReportError
+from reports.read.files import ReportError
 
 KINDS = {"proof": "Proofs: not every number of these rows can be right as labelled",
          "hint": "Hints: unusual or incomplete, worth a look at the source"}

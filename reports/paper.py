@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from reports.read.escaping import shortened
-from reports.read.suite import ReportError, Suite, Task, setting
+from reports.read.cells import setting
+from reports.read.files import ReportError
+from reports.read.schema import Task
+from reports.read.suite import Suite
 
 PUBLISHED_FILE = Path(__file__).with_name("published.csv")
 PUBLISHED_COLUMNS = ("method", "dimension", "features", "dataset", "split", "metric", "value", "source")

@@ -20,7 +20,9 @@ from result_folders import (
 
 import baselines
 from reports import paper
-from reports.read.suite import Score, Suite, Task, read_suite
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Suite, read_suite
 from reports.render import story
 from reports.stats import verdicts
 from reports.tables import ablations, comparison

@@ -15,7 +15,9 @@ import scipy.stats
 from result_folders import made_up, write_cell, write_suite
 
 from reports import paper
-from reports.read.suite import Score, Task, read_suite
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import read_suite
 from reports.stats import uncertainty
 from reports.tables import claims, extension
 

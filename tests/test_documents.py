@@ -12,7 +12,7 @@ import pytest
 from result_folders import LEDGER_VARIANTS, made_up, write_cell, write_suite
 
 from reports import paper
-from reports.read.suite import Task
+from reports.read.schema import Task
 from reports.render import command
 from reports.tables.comparison import Column, Entry, Row, Table
 from reports.tables.latex import Layout, latex, layout

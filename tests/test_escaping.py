@@ -23,7 +23,8 @@ from result_folders import write_cell, write_suite
 
 from reports.figures import draw
 from reports.read import escaping
-from reports.read.suite import Task, read_suite
+from reports.read.schema import Task
+from reports.read.suite import read_suite
 from reports.render import command
 from reports.tables import comparison
 from reports.tables.latex import latex

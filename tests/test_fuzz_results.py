@@ -30,7 +30,10 @@ from result_folders import write_reproduction, write_suite
 from reports import lint, paper
 from reports.figures import draw, frames
 from reports.read import files
-from reports.read.suite import ReportError, Score, Suite, Task, read_suite
+from reports.read.cells import Score
+from reports.read.files import ReportError
+from reports.read.schema import Task
+from reports.read.suite import Suite, read_suite
 from reports.render import command, provenance
 
 EMOJI = Task("emoji", "fixed")

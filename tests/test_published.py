@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import lint, paper
-from reports.read.suite import ReportError
+from reports.read.files import ReportError
 
 HEADER = "table,method,dimension,features,dataset,split,metric,value,source,note"
 CITED = "https://example.org/paper"

@@ -19,7 +19,9 @@ from mounts import read_only, resize, small_disk
 from result_folders import write_suite
 
 from reports.figures import feature_frames, frames
-from reports.read.suite import ReportError, Task, read_suite
+from reports.read.files import ReportError
+from reports.read.schema import Task
+from reports.read.suite import read_suite
 from reports.render import command, staging
 
 EMOJI = Task("emoji", "fixed")

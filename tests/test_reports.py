@@ -30,7 +30,9 @@ from result_folders import (
 
 from reports import paper
 from reports.figures import draw, frames
-from reports.read.suite import Measured, NoResults, Score, Task, paired, read_suite
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Measured, NoResults, paired, read_suite
 from reports.render import command, provenance
 from reports.stats import verdicts
 from reports.tables import ablations, comparison, ledger, protocols

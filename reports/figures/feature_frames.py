@@ -17,7 +17,9 @@ import pandas as pd
 
 from reports import paper
 from reports.figure_kinds import FigureData, listed, reference_floor
-from reports.read.suite import Cell, Suite, Task, digest, setting
+from reports.read.cells import Cell, setting
+from reports.read.schema import Task
+from reports.read.suite import Suite
 from tcn.files.atomic import write_bytes
 
 TSNE_CLASSES = 8
@@ -250,7 +252,7 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
             seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
             for example in examples:
                 # the same drawing has the same thumbnail, whatever a run called its file
-                key = (str(example["query"].get("class", "")), digest(example["query"]["file"].read_bytes()))
+                key = (str(example["query"]["class"]), _digest(example["query"]["file"].read_bytes()))
                 blocks.setdefault(key, []).append((variant, example))
                 if example["kind"] == "failure" or key not in kinds:
                     kinds[key] = example["kind"]
@@ -258,8 +260,8 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
 
 
 def _rows_of(blocks: Blocks, kinds: dict[tuple[str, str], str], chosen: list[tuple[str, str]]) -> pd.DataFrame:
-    rows = [(number, key[0], example["query"].get("source", ""), example["query"]["file"], kinds[key], variant,
-             example["average_precision"], hit["rank"], str(hit.get("class", "")), hit["file"], hit["correct"])
+    rows = [(number, key[0], example["query"]["source"], example["query"]["file"], kinds[key], variant,
+             example["average_precision"], hit["rank"], str(hit["class"]), hit["file"], hit["correct"])
             for number, key in enumerate(chosen) for variant, example in blocks[key]
             for hit in example["retrieved"][:RETRIEVED]]
     return pd.DataFrame(rows, columns=["block", "query_class", "query_source", "query_file", "kind", "variant", "ap", "rank",
@@ -290,7 +292,7 @@ def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.D
 
 def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
     """t-SNE [n, 2] of vectors [n, D]; read from `cache` where the same vectors were embedded before."""
-    path = cache / f"tsne-{digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
+    path = cache / f"tsne-{_digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
     found = _kept(path)
     if found is not None and found.shape == (len(vectors), 2):
         return found
@@ -304,6 +306,18 @@ def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
     np.save(content, xy, allow_pickle=False)
     write_bytes(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
     return xy
+
+
+def _digest(*parts: Any) -> str:
+    """Hex digest of arrays and plain values: the name of a cached computation."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype}{part.shape}".encode())
+            state.update(np.ascontiguousarray(part).tobytes())
+        else:
+            state.update(repr(part).encode())
+    return state.hexdigest()
 
 
 def _kept(path: Path) -> np.ndarray | None:

@@ -15,7 +15,9 @@ from reports import paper
 from reports.figure_kinds import KINDS, FigureData, listed, reference_floor, seed_count, with_common_seeds
 from reports.figures.feature_frames import layer_distances, retrieval, singular_values, tsne
 from reports.read.files import ReportError, shown
-from reports.read.suite import Cell, Score, Suite, Task, setting
+from reports.read.cells import Cell, Score, setting
+from reports.read.schema import Task
+from reports.read.suite import Suite
 from reports.tables import comparison, ledger
 from tcn.files.atomic import StorageError
 

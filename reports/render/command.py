@@ -17,7 +17,8 @@ from reports.figures import digits, draw, frames
 from reports.figures.frames import FigureData
 from reports.read.escaping import csv_frame, visible
 from reports.read.files import ReportError, shown
-from reports.read.suite import Suite, Task, read_suite
+from reports.read.schema import Task
+from reports.read.suite import Suite, read_suite
 from reports.render import documents, page, provenance, staging, story
 from reports.tables import comparison
 from tcn.files.atomic import StorageError, writing

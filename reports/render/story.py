@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from reports import paper
 from reports.figures.frames import FigureData
 from reports.lint import Finding
-from reports.read.suite import Suite, Task, setting
+from reports.read.cells import setting
+from reports.read.schema import Task
+from reports.read.suite import Suite
 from reports.render import provenance
 from reports.render.provenance import Recomputed
 from reports.stats import verdicts
@@ -241,9 +243,9 @@ def _setting(suite: Suite, task: Task) -> list[Block]:
     if trained:
         def of(key: str) -> str:
             return " or ".join(sorted({str(setting(c.config, key, "?")) for c in trained}))
-        chosen = " or ".join(sorted({str(c.provenance.get("selected_by", "?")) for c in trained}))
+        chosen = " or ".join(sorted({c.provenance.selected_by or "?" for c in trained}))
         steps = verdicts.optimiser_steps(suite, task)
-        seconds = [float(c.provenance["train_seconds"]) for c in trained if c.provenance.get("train_seconds")]
+        seconds = [taken for c in trained if (taken := c.provenance.train_seconds)]
         time = f", {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
         backbone = " or ".join(paper.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
         blocks.append(f'{backbone} at {of("data.image_size")} pixels, {of("network.dim")} dimensions, batches of '

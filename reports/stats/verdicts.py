@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from reports import paper
-from reports.read.suite import Cell, Measured, Score, Suite, Task, setting
+from reports.read.cells import Cell, Score, setting
+from reports.read.schema import Task
+from reports.read.suite import Measured, Suite
 
 SIGN_TEST_SEEDS = 6
 """Fewest seeds at which a two-sided sign test over seeds can fall below 0.05 (2 / 2^6 = 0.031)."""
@@ -114,8 +116,8 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
 
 def optimiser_steps(suite: Suite, task: Task) -> str:
     """`408` or `390 to 408`: optimiser steps of the main trained rows, empty where none is known."""
-    steps = {int(cell.provenance["optimizer_steps"]) for v in paper.main_variants(suite, task)
-             for cell in suite.cells_of(task, v) if cell.trained and cell.provenance.get("optimizer_steps")}
+    steps = {steps for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)
+             if cell.trained and (steps := cell.provenance.optimizer_steps)}
     if not steps:
         return ""
     return f"{min(steps):,}" if len(steps) == 1 else f"{min(steps):,} to {max(steps):,}"
@@ -126,16 +128,16 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
     cells = [cell for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)]
     sentences = []
     for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):
-        if len({str(cell.provenance.get(key)) for cell in cells}) > 1:
+        if len({getattr(cell.provenance, key) for cell in cells}) > 1:
             sentences.append(f"Not all rows of this task are of the same {name}: "
-                             f"{_by_value(cells, lambda c, key=key: str(c.provenance.get(key))[:8])}.")
+                             f"{_by_value(cells, lambda c, key=key: getattr(c.provenance, key)[:8] or 'unknown')}.")
     trained = [cell for cell in cells if cell.trained]
     for key in ("training.epochs", "training.encoder_rate", "training.head_rate", "training.select_by",
                 "data.image_size", "data.batch_pairs", "network.backbone"):
         if len({str(setting(cell.config, key)) for cell in trained}) > 1:
             sentences.append(f"Not all trained rows have the same {key}: "
                              f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
-    dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.get("dirty")})
+    dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.dirty})
     if dirty:
         sentences.append(f"Run from a working tree with uncommitted changes: {_join(dirty)}.")
     return sentences

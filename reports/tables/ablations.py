@@ -8,9 +8,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from reports import paper
-from reports.read.suite import Cell, Measured, Score, Suite, Task, paired, setting
+from reports.read.cells import Cell, Score, setting
+from reports.read.schema import Task
+from reports.read.suite import Measured, Suite, paired
 from reports.tables.comparison import (
     NOT_MEASURED,
     Column,
@@ -302,10 +305,10 @@ def time_taken(suite: Suite) -> Table | None:
                 rows.append(Row((Entry(paper.task_title(task)), Entry(title), *_spent(cells))))
     if len(rows) > 1:
         rows.append(Row((Entry("all"), Entry(""), *_spent(suite.cells)), "reference"))
-    unknown = sum(not isinstance(c.provenance.get("train_seconds"), (int, float)) for c in suite.cells)
+    unknown = sum(c.provenance.train_seconds is None for c in suite.cells)
     notes = [("Sums of what each run took by itself; with several runs at once, less time passes on the "
              "clock. A variant counts under the first table that names it.")]
-    devices = sorted({str(c.provenance.get("device", "?")) for c in suite.cells})
+    devices = sorted({c.provenance.device or "?" for c in suite.cells})
     notes.append(f"Devices: {'; '.join(devices)}.")
     if unknown:
         notes.append(f"{unknown} runs do not say how long they took.")
@@ -323,12 +326,12 @@ def time_sentence(suite: Suite) -> str:
 
 def _spent(cells: Sequence[Cell]) -> list[Entry]:
     trained = [c for c in cells if c.trained]
-    steps = sorted({int(c.provenance["optimizer_steps"]) for c in trained if c.provenance.get("optimizer_steps")})
+    steps = sorted({steps for c in trained if (steps := c.provenance.optimizer_steps)})
     seeds = Measured(dict.fromkeys((c.seed for c in cells), 0.0), ())
-    seconds = [float(c.provenance["train_seconds"]) for c in trained if _is_number(c.provenance.get("train_seconds"))]
+    seconds = [taken for c in trained if (taken := c.provenance.train_seconds) is not None]
     median = statistics.median(seconds) if seconds else None
     variants = len({c.variant for c in cells})
-    whole = [_total(cells, key) for key in ("train_seconds", "total_seconds")]
+    whole = [_total(cells, "train_seconds"), _total(cells, "total_seconds")]
     shown = "–" if not steps else f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,}–{steps[-1]:,}"
     return [Entry(str(variants), variants), Entry(str(len(cells)), len(cells)), Entry(seed_names(seeds)),
             Entry(shown, float(steps[0])) if len(steps) == 1 else Entry(shown),
@@ -336,12 +339,8 @@ def _spent(cells: Sequence[Cell]) -> list[Entry]:
             *(Entry(duration(seconds), seconds) for seconds in whole)]
 
 
-def _total(cells: Iterable[Cell], key: str) -> float:
-    return float(sum(c.provenance[key] for c in cells if _is_number(c.provenance.get(key))))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _total(cells: Iterable[Cell], key: Literal["train_seconds", "total_seconds"]) -> float:
+    return float(sum(getattr(cell.provenance, key) or 0.0 for cell in cells))
 
 
 def _by_rule(suite: Suite, task: Task, variant: str, metric: str, kind: str = "real") -> list[Entry]:

@@ -18,7 +18,9 @@ from scipy.stats import t
 
 from reports import paper
 from reports.figure_kinds import listed
-from reports.read.suite import Cell, Score, Suite, Task
+from reports.read.cells import Cell, Score
+from reports.read.schema import Task
+from reports.read.suite import Suite
 from reports.stats import verdicts
 from reports.stats.uncertainty import LEVEL, RESAMPLES, Comparison, best_p, compare, holm, seeds_needed
 from reports.tables import extension

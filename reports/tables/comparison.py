@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from reports import lint, paper
 from reports.read.escaping import csv_text, html, markdown
-from reports.read.suite import Cell, Measured, Score, Suite, Task, paired, setting
+from reports.read.cells import Cell, Score, setting
+from reports.read.schema import Task
+from reports.read.suite import Measured, Suite, paired
 from reports.tables.latex import PACKAGES, Layout, latex, layout
 
 NOT_MEASURED = "not measured"
@@ -358,19 +360,18 @@ def provenance(suite: Suite, compact: bool = False) -> Table:
     rows = []
     for cell in suite.cells:
         p = cell.provenance
-        versions = p.get("versions") or {}
-        shown = [f"Python {p.get('python', '?')}", *(f"{k} {versions[k]}" for k in ("torch", "torchvision", "timm")
-                                                      if k in versions)]
-        best = cell.status.get("best_epoch")
+        shown = [f"Python {p.python or '?'}", *(f"{k} {p.versions[k]}" for k in ("torch", "torchvision", "timm")
+                                                if k in p.versions)]
+        best = cell.status.best_epoch
         rows.append(Row((
             Entry(f"{paper.task_title(cell.task)}: {paper.short_label(cell.variant)}", runs=(cell,)),
-            Entry(str(cell.seed), cell.seed), Entry(str(p.get("identity", "?"))[:8]),
-            Entry(str(p.get("commit", "?"))[:8] + (" + changes" if p.get("dirty") else "")),
-            Entry(f"{p.get('device', '?')}, {p.get('threads', '?')} threads"), Entry(", ".join(shown)),
-            Entry(str(p.get("data_digest", "?"))[:8]), Entry(str(p.get("split_digest", "?"))[:8]),
-            _count(p.get("optimizer_steps")), Entry("–" if best is None else str(best)),
-            Entry(str(p.get("selected_by", "?"))), Entry(duration(p.get("train_seconds"))),
-            Entry(duration(p.get("total_seconds"))), Entry(str(p.get("command", "?"))))))
+            Entry(str(cell.seed), cell.seed), Entry(p.identity[:8] or "?"),
+            Entry((p.commit[:8] or "?") + (" + changes" if p.dirty else "")),
+            Entry(f"{p.device or '?'}, {p.threads or '?'} threads"), Entry(", ".join(shown)),
+            Entry(p.data_digest[:8] or "?"), Entry(p.split_digest[:8] or "?"),
+            _count(p.optimizer_steps), Entry("–" if best is None else str(best)),
+            Entry(p.selected_by or "?"), Entry(duration(p.train_seconds)),
+            Entry(duration(p.total_seconds)), Entry(p.command or "?"))))
     columns = (Column("Run"), Column("Seed", numeric=True), Column("Identity"), Column("Commit"),
                Column("Device", wrap=True), Column("Versions", wrap=True), Column("Data"), Column("Split"),
                Column("Steps", numeric=True), Column("Best epoch", numeric=True), Column("Selected by"),

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports import paper
-from reports.read.suite import Cell, Measured, Score, Suite, Task, Trap, paired
+from reports.read.cells import Cell, Score
+from reports.read.schema import Task, Trap
+from reports.read.suite import Measured, Suite, paired
 from reports.tables.comparison import NOT_MEASURED, Column, Entry, Row, Table, measured_entry, seeds_entry, signed_entry
 
 SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",

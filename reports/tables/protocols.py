@@ -5,7 +5,9 @@ In: a checked suite. Out: tables; every number of a block comes from the same ra
 from __future__ import annotations
 
 from reports import paper
-from reports.read.suite import Measured, Score, Suite, Task, paired
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Measured, Suite, paired
 from reports.tables.comparison import (
     Column,
     Entry,
