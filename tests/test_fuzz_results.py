@@ -80,7 +80,7 @@ def text_only() -> Iterator[None]:
     """Figures are drawn by the tests that are about them: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_figures", lambda suite, task, cache: [])
-        patch.setattr(command.extension, "figure", lambda root: None)
+        patch.setattr(command.digits, "figure", lambda root: None)
         yield
 
 
