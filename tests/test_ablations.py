@@ -25,8 +25,8 @@ from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import story
 from reports.stats import verdicts
-from reports.tables import ablations, comparison
-from reports.tables.comparison import Row, Table
+from reports.tables import ablations, comparison, entries
+from reports.tables.table import Row, Table
 
 EMOJI = Task("emoji", "fixed")
 
@@ -249,4 +249,4 @@ def test_time_adds_up_what_the_runs_say(suite):
     assert main.entries[runs].value == 9 and main.entries[training].value == 9 * 754.0
     assert main.entries[at(table, "Seeds")].text == "s0–2"
     assert sum(r.entries[runs].value for r in table.rows if r.kind == "data") == len(suite.cells)
-    assert comparison.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)
+    assert entries.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)

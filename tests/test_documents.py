@@ -14,7 +14,7 @@ from result_folders import LEDGER_VARIANTS, made_up, write_cell, write_suite
 from reports import paper
 from reports.read.schema import Task
 from reports.render import command
-from reports.tables.comparison import Column, Entry, Row, Table
+from reports.tables.table import Column, Entry, Row, Table
 from reports.tables.latex import Layout, latex, layout
 
 EMOJI = Task("emoji", "fixed")

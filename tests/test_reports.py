@@ -35,7 +35,9 @@ from reports.read.schema import Task
 from reports.read.suite import Measured, NoResults, paired, read_suite
 from reports.render import command, provenance
 from reports.stats import verdicts
-from reports.tables import ablations, comparison, ledger, protocols
+from reports.tables import ablations, comparison, ledger, protocols, runs
+from reports.tables.latex import latex
+from reports.tables.table import Column, Entry, Row, Table
 
 EMOJI = Task("emoji", "fixed")
 
@@ -86,7 +88,7 @@ def test_latex_has_balanced_rows_and_escapes(rendered):
     for path in (rendered / "report" / "tables").glob("*.tex"):
         text = path.read_text()
         assert text.count("\\begin{") == text.count("\\end{") and "\\toprule" in text
-    assert comparison.latex("a_b & 50% #1 {x} ~ ^ \\") == (
+    assert latex("a_b & 50% #1 {x} ~ ^ \\") == (
         r"a\_b \& 50\% \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}")
 
 
@@ -208,7 +210,7 @@ def test_page_is_whole_and_fetches_nothing(rendered):
     assert page.count("<img") == page.count("data:image/png;base64,") >= 6
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and "<script" not in page
     for cell in read_suite(rendered).cells:
-        assert f'id="{cell.anchor}"' in page and cell.provenance["identity"] in page
+        assert f'id="{cell.anchor}"' in page and cell.provenance.identity in page
     anchors = set(re.findall(r'href="#([^"]+)"', page))
     assert anchors <= set(re.findall(r'id="([^"]+)"', page))
     assert "Smoke run" not in page
@@ -386,7 +388,7 @@ def test_publisher_bars_are_the_means_of_the_cells(rendered):
 
 
 def test_text_is_escaped_in_every_format():
-    table = comparison.Table("odd", "a|b & <c>", (comparison.Column("x_y"),), (comparison.Row((comparison.Entry("50% <i>|$"),)),))
+    table = Table("odd", "a|b & <c>", (Column("x_y"),), (Row((Entry("50% <i>|$"),)),))
     assert "a\\|b & \\<c\\>" in table.to_markdown() and "50% \\<i\\>\\|$" in table.to_markdown()
     assert r"50\% \textless{}i\textgreater{}\textbar{}\$" in table.to_latex() and r"x\_y" in table.to_latex()
     assert "50% &lt;i&gt;|$" in table.to_html() and "<i>" not in table.to_html()
@@ -520,8 +522,8 @@ def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered)
     assert protocols.duplicates(read_suite(rendered), EMOJI) is None
 
 
-def every_table(suite) -> list[comparison.Table]:
-    found = [comparison.provenance(suite), ledger.reproductions(suite), comparison.paper_comparison(suite)]
+def every_table(suite) -> list[Table]:
+    found = [runs.provenance(suite), ledger.reproductions(suite), comparison.paper_comparison(suite)]
     for task in suite.tasks():
         found += [comparison.comparison(suite, task), comparison.comparison(suite, task, "validation"), ablations.ablation(suite, task),
                   ablations.sharing_weights(suite, task), ablations.coupling(suite, task), ablations.dimensions(suite, task),
@@ -571,7 +573,7 @@ def test_run_entries_hold_the_whole_chain(rendered):
     cell = next(c for c in read_suite(rendered).cells if c.variant == "tcn" and c.seed == 1)
     entry = page[page.index(f'id="{cell.anchor}"'):].split("<details id=")[0]
     for text in (f"python benchmarks/run_all.py --reproduce {cell.name}", f"../cells/{cell.name}/config.json", "c0ffee",
-                 f'{cell.provenance["identity"][:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
+                 f'{cell.provenance.identity[:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
                  "each recomputed from 36 per-query values (per_query.npz): equal", "2000-01-02: differs"):
         assert text in entry, text
     assert (rendered / "report" / f"../cells/{cell.name}/config.json").resolve().exists()

@@ -21,6 +21,7 @@ from reports.read.files import ReportError, read_json, shown
 from reports.read.schema import Head, Planned, Reproduction, Task, Trap, parse
 
 T = TypeVar("T")
+NOT_MEASURED = "not measured"
 
 
 class NoResults(ReportError):
@@ -81,7 +82,7 @@ class Measured:
         ('0.200 ± 0.141', 'not measured')
         """
         if not self.values:
-            return "not measured"
+            return NOT_MEASURED
         spread = f" ± {self.sd:.{decimals}f}" if self.n > 1 else ""
         return f"{self.mean:.{decimals}f}{spread}"
 

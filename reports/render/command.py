@@ -20,7 +20,7 @@ from reports.read.files import ReportError, shown
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import documents, page, provenance, staging, story
-from reports.tables import comparison
+from reports.tables import comparison, runs
 from tcn.files.atomic import StorageError, writing
 
 DPI = 200
@@ -68,7 +68,7 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
     checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
     shown = story.sections(suite, pictures, checked, findings, beyond)
     # what all runs share is said once where people read, and in every row where programs do
-    whole = {"provenance": comparison.provenance(suite)}
+    whole = {"provenance": runs.provenance(suite)}
     written = story.tables_of(shown)
     for table in written:
         full = whole.get(table.name, table)

@@ -12,7 +12,8 @@ from reports.read.suite import Suite
 from reports.render import story
 from reports.render.story import Block, Points, Section, Text
 from reports.stats.verdicts import Verdict
-from reports.tables.comparison import Table, markdown
+from reports.read.escaping import markdown
+from reports.tables.table import Table
 from reports.tables.latex import PACKAGES, latex
 
 PREAMBLE = r"""% Compile in this folder: pdflatex -interaction=nonstopmode report.tex (twice, for the references).

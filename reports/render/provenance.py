@@ -21,7 +21,7 @@ from reports.read.files import ReportError, read_arrays, read_json
 from reports.read.cells import Cell, Score, setting
 from reports.read.schema import Mirrored, Reproduction, parse
 from reports.read.suite import Suite
-from reports.tables.comparison import duration
+from reports.tables.entries import duration
 
 EQUAL = 1e-9
 """Two means of the same values differ by less: they are only added up in another order."""

@@ -12,13 +12,14 @@ from reports.figures.frames import FigureData
 from reports.lint import Finding
 from reports.read.cells import setting
 from reports.read.schema import Task
-from reports.read.suite import Suite
+from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance
 from reports.render.provenance import Recomputed
 from reports.stats import verdicts
 from reports.stats.verdicts import Verdict
-from reports.tables import ablations, claims, comparison, extension, ledger, protocols
-from reports.tables.comparison import NOT_MEASURED, Table, duration
+from reports.tables import ablations, claims, comparison, extension, ledger, protocols, runs
+from reports.tables.entries import duration
+from reports.tables.table import Table
 
 TITLE = "Does the published number hold?"
 PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets"}
@@ -85,12 +86,12 @@ def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: 
     if time is not None:
         found.append(Section("time", "The time it took", (ablations.time_sentence(suite), time), short="Time"))
     suite.left_out += [note for note in extension.read(suite.root).left_out if note not in suite.left_out]
-    if gaps := _some(comparison.unfinished(suite), comparison.left_out(suite)):
+    if gaps := _some(runs.unfinished(suite), runs.left_out(suite)):
         found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))
     proofs = sum(f.kind == "proof" for f in findings)
     where = "in the table of contradictions." if published else "`python reports/lint.py` prints them."
     blocks = _some(CHAIN, provenance.summary(checked) if suite.cells else None, ledger.reproductions(suite),
-                   comparison.provenance(suite, compact=True),
+                   runs.provenance(suite, compact=True),
                    Text(f"The list of published numbers was checked too: {proofs} contradictions by proof, "
                         f"{len(findings) - proofs} hints; {where}", "soft"))
     return [*found, Section("runs", "Where every number comes from", tuple(blocks), short="Provenance")]

@@ -20,11 +20,12 @@ from reports import paper
 from reports.figure_kinds import listed
 from reports.read.cells import Cell, Score
 from reports.read.schema import Task
-from reports.read.suite import Suite
+from reports.read.suite import NOT_MEASURED, Suite
 from reports.stats import verdicts
 from reports.stats.uncertainty import LEVEL, RESAMPLES, Comparison, best_p, compare, holm, seeds_needed
 from reports.tables import extension
-from reports.tables.comparison import NOT_MEASURED, Column, Entry, Row, Table, measured_entry, seed_names
+from reports.tables.entries import measured_entry, seed_names
+from reports.tables.table import Column, Entry, Row, Table
 
 HOLDS, DOES_NOT, OPEN, MISSING = "holds", "does not", "cannot be told", NOT_MEASURED
 SIGNIFICANT = 0.05

@@ -12,7 +12,7 @@ from pathlib import Path
 from reports import paper
 from reports.read.files import ReportError, read_json
 from reports.read.schema import ExtensionRun, parse
-from reports.tables.comparison import Column, Entry, Row, Table
+from reports.tables.table import Column, Entry, Row, Table
 
 FOLDER = "extension"
 TITLES = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",

@@ -13,8 +13,9 @@ import pandas as pd
 from reports import paper
 from reports.read.cells import Cell, Score
 from reports.read.schema import Task, Trap
-from reports.read.suite import Measured, Suite, paired
-from reports.tables.comparison import NOT_MEASURED, Column, Entry, Row, Table, measured_entry, seeds_entry, signed_entry
+from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
+from reports.tables.entries import measured_entry, seeds_entry, signed_entry
+from reports.tables.table import Column, Entry, Row, Table
 
 SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",
             "data": "Data", "fixed": "Mended, nothing to switch", "remaining": "Not as released, even with --as-released"}

@@ -8,17 +8,8 @@ from reports import paper
 from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite, paired
-from reports.tables.comparison import (
-    Column,
-    Entry,
-    Row,
-    Table,
-    dim_entry,
-    measured_entry,
-    reference_entry,
-    seeds_entry,
-    signed_entry,
-)
+from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
+from reports.tables.table import Column, Entry, Row, Table
 
 METRICS = ("mAP@all", "mAP@200", "Prec@100", "Prec@200")
 KINDS = {"real": "real-valued features", "binary": "binary codes, Hamming distance"}
