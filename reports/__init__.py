@@ -4,6 +4,7 @@ In reading order; each file and room imports only those listed above it. Of
 this project it imports only tcn.files; nothing here loads torch or MLflow.
 
 read          files -> checked contents -> the cells of a suite
+wording       lists, counts and signed numbers in sentences
 paper         names, published facts, and what each of the paper's tables needs
 lint          published numbers that contradict their own rules
 figure_kinds  names and order of the figures

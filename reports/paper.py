@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from reports.read.escaping import shortened
 from reports.read.cells import setting
+from reports.read.escaping import shortened
 from reports.read.files import ReportError
 from reports.read.schema import Task
 from reports.read.suite import Suite

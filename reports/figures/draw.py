@@ -30,12 +30,12 @@ from reports.figures.style import (
     look,
     over_seeds,
     plain,
-    signed,
     style,
     styled,
     wrapped,
 )
 from reports.read.escaping import shortened
+from reports.wording import signed
 
 __all__ = ["DRAWINGS", "RIGHT", "WRONG", "draw", "look", "style"]
 

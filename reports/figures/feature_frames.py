@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from reports import paper
-from reports.figure_kinds import FigureData, listed, reference_floor
+from reports.figure_kinds import FigureData, reference_floor
 from reports.read.cells import Cell, setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
+from reports.wording import listed
 from tcn.files.atomic import write_bytes
 
 TSNE_CLASSES = 8

@@ -12,13 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from reports import paper
-from reports.figure_kinds import KINDS, FigureData, listed, reference_floor, seed_count, with_common_seeds
+from reports.figure_kinds import KINDS, FigureData, reference_floor, seed_count, with_common_seeds
 from reports.figures.feature_frames import layer_distances, retrieval, singular_values, tsne
-from reports.read.files import ReportError, shown
 from reports.read.cells import Cell, Score, setting
+from reports.read.files import ReportError, shown
 from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.tables import comparison, ledger
+from reports.wording import listed
 from tcn.files.atomic import StorageError
 
 __all__ = ["KINDS", "FigureData", "every", "layer_distances", "retrieval", "singular_values", "tsne"]

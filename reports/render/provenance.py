@@ -16,9 +16,9 @@ from urllib.parse import quote
 import numpy as np
 
 from reports import paper
+from reports.read.cells import Cell, Score, setting
 from reports.read.escaping import html as _e
 from reports.read.files import ReportError, read_arrays, read_json
-from reports.read.cells import Cell, Score, setting
 from reports.read.schema import Mirrored, Reproduction, parse
 from reports.read.suite import Suite
 from reports.tables.entries import duration

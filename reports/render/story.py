@@ -15,7 +15,7 @@ from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance
 from reports.render.provenance import Recomputed
-from reports.stats import verdicts
+from reports.stats import evidence, verdicts
 from reports.stats.verdicts import Verdict
 from reports.tables import ablations, claims, comparison, extension, ledger, protocols, runs
 from reports.tables.entries import duration
@@ -169,7 +169,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
         ("sure", "How sure it is", "How sure",
          _under("Queries of one class are not independent, so intervals resample classes and seeds; comparisons pair the same "
                 "seeds and classes.", [*drawn("intervals"), _measured_rows(claims.comparisons(suite, task)),
-                                 _points(claims.paper_gaps(suite, task)), *drawn("class_precision")])),
+                                 _points(evidence.paper_gaps(suite, task)), *drawn("class_precision")])),
         ("ledger", "Where paper, released code and good practice part", "Ledger",
          _under("The paper's code departs in places from what the paper says or from good practice. Each such trap is a setting "
                 "here, and this is what it is worth.",
@@ -233,7 +233,7 @@ def _released_behaviour(suite: Suite) -> dict[str, int]:
 def _verdicts(suite: Suite, task: Task) -> list[Verdict]:
     if suite.smoke:
         return [Verdict("What do these numbers say?", "open", "Nothing: this is a smoke run.")]
-    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), claims.why(suite, task)
+    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), evidence.why(suite, task)
     return [verdict for verdict in found if verdict is not None]
 
 

@@ -12,6 +12,7 @@ from reports import paper
 from reports.read.cells import Cell, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
+from reports.wording import listed
 
 SIGN_TEST_SEEDS = 6
 """Fewest seeds at which a two-sided sign test over seeds can fall below 0.05 (2 / 2^6 = 0.031)."""
@@ -71,9 +72,9 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         return Verdict(question, "no", "No. No trained variant beats the best floor of the same dimension on the "
                                        f"validation classes ({score.metric}).", tuple(details))
     best = max(wins, key=lambda v: trained[v].mean)
-    names = _join([paper.short_label(v) for v in wins])
+    names = listed([paper.short_label(v) for v in wins])
     short = [paper.short_label(v) for v in compared if v not in wins]
-    rest = f" {_join(short)} {'do' if len(short) > 1 else 'does'} not." if short else ""
+    rest = f" {listed(short)} {'do' if len(short) > 1 else 'does'} not." if short else ""
     seed = " One seed each can't tell how sure that is." if max(trained[v].n for v in wins) == 1 else ""
     return Verdict(question, "yes", f"Yes: {names} {'do' if len(wins) > 1 else 'does'}, "
                                     f"{paper.short_label(best)} by most ({trained[best].mean:.3f}, "
@@ -88,7 +89,7 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
     measured = {v: m for v, m in all_three.items() if m.n}
     details = [f"{paper.short_label(v)}: {_number(m) if m.n else 'not measured'}" for v, m in all_three.items()]
     if len(measured) < 3:
-        absent = _join([paper.short_label(v) for v in all_three if v not in measured])
+        absent = listed([paper.short_label(v) for v in all_three if v not in measured])
         return Verdict(question, "missing", f"Not measured: {absent} {'have' if 3 - len(measured) > 1 else 'has'} "
                                             "no finished run.", tuple(details))
     order = sorted(measured, key=lambda v: -measured[v].mean)
@@ -139,7 +140,7 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
                              f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
     dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.dirty})
     if dirty:
-        sentences.append(f"Run from a working tree with uncommitted changes: {_join(dirty)}.")
+        sentences.append(f"Run from a working tree with uncommitted changes: {listed(dirty)}.")
     return sentences
 
 
@@ -153,12 +154,3 @@ def _by_value(cells: list[Cell], key: Callable[[Cell], str]) -> str:
 def _number(measured: Measured) -> str:
     seeds = measured.seeds if measured.seeds.endswith("seed") else f"{measured.seeds} seeds"
     return f"{measured.text()} ({seeds})"
-
-
-def _join(names: list[str]) -> str:
-    """`a, b and c`.
-
-    >>> _join(["a", "b", "c"]), _join(["a"])
-    ('a, b and c', 'a')
-    """
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else ""

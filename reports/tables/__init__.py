@@ -9,5 +9,5 @@ ablations   one change at a time
 protocols   one ranking, every protocol
 ledger      what each deviation of the released code moves
 extension   domain adaptation on digits
-claims      the paper's claims, judged
+claims      the paper's claims, with what was measured of them
 """

@@ -14,7 +14,16 @@ from reports import paper
 from reports.read.cells import Cell, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
-from reports.tables.entries import difference_entry, dim_entry, duration, measured_entry, reference_entry, seed_names, seeds_entry, signed_entry
+from reports.tables.entries import (
+    difference_entry,
+    dim_entry,
+    duration,
+    measured_entry,
+    reference_entry,
+    seed_names,
+    seeds_entry,
+    signed_entry,
+)
 from reports.tables.table import Column, Entry, Row, Table
 
 SEEDS = "Mean ± standard deviation over seeds; in brackets the seeds it rests on (s0–5: seeds 0 to 5), one seed without spread."

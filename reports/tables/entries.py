@@ -7,6 +7,7 @@ from reports.read.cells import Cell, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite, paired
 from reports.tables.table import Entry
+from reports.wording import signed
 
 
 def measured_entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False,
@@ -38,8 +39,7 @@ def signed_entry(gap: Measured, decimals: int = 3, remark: str = "") -> Entry:
     if not gap.n:
         return Entry("–")
     spread = f" ± {gap.sd:.{decimals}f}" if gap.n > 1 else ""
-    text = f"{gap.mean:+.{decimals}f}{spread}{remark}".replace("-", "−")
-    return Entry(text, gap.mean, gap.sd, gap.seeds, runs=gap.runs)
+    return Entry(signed(gap.mean, decimals) + spread + remark, gap.mean, gap.sd, gap.seeds, runs=gap.runs)
 
 
 def seeds_entry(measured: Measured) -> Entry:

@@ -1,6 +1,7 @@
 """The extension's results -> a table: digits on plain ground to digits blended with photos.
 
-In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. An offline task is never shown beside the paper's numbers, which are of MNIST and MNIST-M.
+In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. The results of another task than
+the paper's, MNIST to MNIST-M, are never shown beside its numbers.
 """
 from __future__ import annotations
 
