@@ -5,7 +5,9 @@ this project it imports only tcn.files; nothing here loads torch or MLflow.
 
 read          files -> checked contents -> the cells of a suite
 wording       lists, counts and signed numbers in sentences
-paper         names, published facts, and what each of the paper's tables needs
+naming        names for people
+published     published numbers with their sources
+paper         what each of the paper's tables needs, and the variants that stand for its rows
 lint          published numbers that contradict their own rules
 figure_kinds  names and order of the figures
 stats         intervals, tests, and sentences that follow from the numbers

@@ -4,7 +4,6 @@ In: cells of a Suite. Out: FigureData for `figures.draw`. The kinds stand here i
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -14,7 +14,7 @@ import result_folders
 import scipy.stats
 from result_folders import made_up, write_cell, write_suite
 
-from reports import paper
+from reports import naming, paper, published
 from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import read_suite
@@ -278,12 +278,12 @@ def test_broken_values_per_class_cost_the_verdict_not_the_difference(tmp_path):
 def test_laptop_table_holds_no_published_number(tmp_path):
     runs(tmp_path, {"tcn": rise(0.11), "hws": rise(0.12)})
     suite = read_suite(tmp_path)
-    published = {f"{p.value:.3f}" for p in paper.published()} | {"0.92", "1.15", "0.65", "0.76"}
+    theirs = {f"{p.value:.3f}" for p in published.facts()} | {"0.92", "1.15", "0.65", "0.76"}
     for table in (claims.table(suite), claims.comparisons(suite, EMOJI)):
         assert "Published" not in [c.name for c in table.columns]
         texts = {word.strip("+−[],;()") for row in table.rows for e in row.entries for word in e.text.split()}
         # measured differences are about 0.01, below every published number but CVAE's
-        assert not texts & published - {"0.003"}
+        assert not texts & theirs - {"0.003"}
     for sentence in evidence.paper_gaps(suite, EMOJI):
         assert not any(number in sentence for number in ("0.582", "0.470", "0.399", "0.557"))
 
@@ -309,7 +309,7 @@ def test_gaps_of_the_paper_below_one_seeds_spread(tmp_path):
     write_suite(tmp_path / "laptop", ("tcn", "hws", "nws"), (0, 1, 2))
     sd = statistics.stdev(made_up("tcn", seed, "mAP@all") for seed in (0, 1, 2))  # 0.011, alike for the three
     limit = scipy.stats.t.ppf(0.975, 6) * math.sqrt(2) * sd
-    with open(Path(paper.__file__).with_name("published.csv"), newline="") as stream:
+    with open(published.FILE, newline="") as stream:
         rows = [r for r in csv.DictReader(stream) if r["table"] == "ablation" and r["metric"] == "mAP@all"]
     for root, task, places in ((tmp_path, SKETCHY, ("sketchy",)), (tmp_path / "laptop", EMOJI, ("sketchy", "tuberlin"))):
         text = evidence.paper_gaps(read_suite(root), task)
@@ -366,15 +366,15 @@ def test_controls_show_differences_and_how_far_the_convolutions_went(tmp_path):
     set_distances(folders["tcn", 1], 2.0, 0.2)
     suite = read_suite(tmp_path)
     table = claims.controls(suite, EMOJI)
-    own = cells_of(table, paper.label("tcn"))
+    own = cells_of(table, naming.label("tcn"))
     # both convolutions 1 away: sqrt(2) of a start of 5; the second seed twice that; apart a tenth of the way in both
     assert own[-3:] == [f"{statistics.fmean([math.sqrt(2) / 5, 2 * math.sqrt(2) / 5]):.1%}", "10.0%", "s0–1"]
-    frozen = cells_of(table, paper.label("frozen-conv"))
+    frozen = cells_of(table, naming.label("frozen-conv"))
     assert frozen[2].startswith("+0.10") and "above in 1 of 1 seed" in frozen[7] and frozen[-3:] == ["–", "–", "s0"]
-    assert "not measured" in cells_of(table, paper.label("l2-sp"))
+    assert "not measured" in cells_of(table, naming.label("l2-sp"))
     frozen, common = (next(note for note in table.notes if note.startswith(f"“Soft sharing is more than {what}"))
                       for what in ("near-frozen", "one set"))
-    assert "The difference points to more" in frozen and "cannot be told" in frozen and paper.short_label("l2-sp") in frozen
+    assert "The difference points to more" in frozen and "cannot be told" in frozen and naming.short_label("l2-sp") in frozen
     assert "The difference points to less; with fewer than 6 common seeds" in common
     assert {frozen, common} <= set(claims.table(suite).notes)
     assert any("TCN 42.4% and 10.0%" in note for note in table.notes)
@@ -424,7 +424,7 @@ def test_papers_weight_is_tcn_itself_where_that_is_its_own(tmp_path):
     assert [f.comparison.difference for f in row.found[EMOJI]] == pytest.approx([0.1, 0.05])
     assert len(evidence.of_controls(suite, EMOJI)) == 1
     table = claims.controls(suite, EMOJI)
-    assert sum(row.kind == "section" for row in table.rows) == 1 and cells_of(table, paper.label("hws"))
+    assert sum(row.kind == "section" for row in table.rows) == 1 and cells_of(table, naming.label("hws"))
 
 
 # --- rendering

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from result_folders import write_reproduction, write_suite
 
-from reports import lint, paper
+from reports import lint, published
 from reports.figures import draw, frames
 from reports.read import files
 from reports.read.cells import Score
@@ -372,7 +372,7 @@ def test_a_damaged_reproduction_or_extension_costs_itself(whole, expected, data)
 @fuzz("lists of published numbers", examples=50)
 @given(st.data())
 def test_a_list_of_published_numbers_is_read_or_named_by_its_line(data):
-    rows = list(csv.reader(io.StringIO(paper.PUBLISHED_FILE.read_text(encoding="utf-8"))))[:30]
+    rows = list(csv.reader(io.StringIO(published.FILE.read_text(encoding="utf-8"))))[:30]
     at, column = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(rows[0]) - 1))
     rows[at][column] = data.draw(st.one_of(WORDS, st.text(max_size=20), st.sampled_from(
         ["0e999999", "1e-999999", "9" * 5000, "1_0", "\u0663", "1e5", "1e+", "0x1p-3", "1e-5"])))

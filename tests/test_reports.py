@@ -28,7 +28,7 @@ from result_folders import (
     write_suite,
 )
 
-from reports import paper
+from reports import naming, published
 from reports.figures import draw, frames
 from reports.read.cells import Score
 from reports.read.schema import Task
@@ -69,7 +69,7 @@ def test_comparison_table_says_mean_and_spread_of_the_cells(rendered):
     text = (rendered / "report" / "tables" / "emoji-fixed-comparison.md").read_text()
     values = [made_up("hws", seed, "mAP@all") for seed in (0, 1, 2)]
     expected = f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
-    row = row_of(text, paper.label("hws"))
+    row = row_of(text, naming.label("hws"))
     assert expected in row and "3/3" in row[-1]
     standard = [made_up("hws", seed, "mAP@all", "standard") for seed in (0, 1, 2)]
     assert f"{statistics.fmean(standard):.3f} ± {statistics.stdev(standard):.3f}" in row
@@ -79,7 +79,7 @@ def test_comparison_table_says_mean_and_spread_of_the_cells(rendered):
 def test_csv_holds_full_numbers(rendered):
     with open(rendered / "report" / "tables" / "emoji-fixed-comparison.csv", newline="") as source:
         rows = list(csv.DictReader(source))
-    row = next(r for r in rows if paper.label("tcn") in r.values() and "Real" in r["section"])
+    row = next(r for r in rows if naming.label("tcn") in r.values() and "Real" in r["section"])
     column = next(c for c in row if "mAP@all" in c and "released" in c and "(" not in c)
     assert float(row[column]) == pytest.approx(statistics.fmean(made_up("tcn", s, "mAP@all") for s in (0, 1, 2)), abs=1e-12)
 
@@ -106,7 +106,7 @@ def test_published_numbers_stand_beside_measured_ones_on_the_papers_data_sets(tm
     write_suite(tmp_path, ("tcn", "hws", "nws"), dataset="sketchy", split="1")
     command.render(tmp_path, tmp_path / "report")
     text = (tmp_path / "report" / "tables" / "paper-comparison.md").read_text()
-    facts = {(p.method, p.dimension, p.dataset, p.metric): p.value for p in paper.published() if p.table == "comparison"}
+    facts = {(p.method, p.dimension, p.dataset, p.metric): p.value for p in published.facts() if p.table == "comparison"}
     # GN-Triplet's row of the paper's Table 2, read off published.csv by hand.
     assert facts["GN-Triplet", "1024", "sketchy", "mAP@all"] == 0.211 and "0.211" in row_of(text, "GN-Triplet")
     assert "measured" in text and "published" in text
@@ -118,14 +118,14 @@ def test_missing_seeds_and_variants_are_said(tmp_path):
     head["cells"].append({"dataset": "emoji", "split": "fixed", "variant": "tcn", "seed": 2, "folder": "gone", "identity": "x"})
     (tmp_path / "suite.json").write_text(json.dumps(head))
     text = comparison.comparison(read_suite(tmp_path), EMOJI).to_markdown()
-    assert row_of(text, paper.label("tcn"))[-1] == "2/3"
-    assert "not measured" in row_of(text, paper.label("nws"))
+    assert row_of(text, naming.label("tcn"))[-1] == "2/3"
+    assert "not measured" in row_of(text, naming.label("nws"))
 
 
 def test_one_seed_says_so(tmp_path):
     write_suite(tmp_path)
     suite = read_suite(tmp_path)
-    assert row_of(comparison.comparison(suite, EMOJI).to_markdown(), paper.label("tcn"))[-1] == "1 seed"
+    assert row_of(comparison.comparison(suite, EMOJI).to_markdown(), naming.label("tcn"))[-1] == "1 seed"
     assert "one seed" in verdicts.sharing_order(suite, EMOJI).answer.lower()
 
 
@@ -344,7 +344,7 @@ def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
     marked = {(row.entries[0].text, e.text) for row in table.rows for e in row.entries if "†" in e.text}
     assert {("Doodle2Search", "0.460†"), ("BDA-SketRet", "0.556†"), ("TCN", "0.231†")} <= marked
     # a published number never stands in a row that says measured
-    numbers = {f"{p.value:.3f}" for p in paper.published() if p.method == "TCN"}
+    numbers = {f"{p.value:.3f}" for p in published.facts() if p.method == "TCN"}
     measured = [e.text for row in table.rows if row.kind == "data" and "measured" in row.entries[3].text for e in row.entries]
     assert measured and not numbers & set(measured)
 
@@ -514,7 +514,7 @@ def test_six_rules_give_six_numbers_and_their_spread(rendered):
 def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered):
     write_suite(tmp_path, ("tcn", "nws"), seeds=(0, 1), dataset="sketchy", split="1")
     suite = read_suite(tmp_path)
-    row = row_of(protocols.duplicates(suite, Task("sketchy", "1")).to_markdown(), paper.label("nws"))
+    row = row_of(protocols.duplicates(suite, Task("sketchy", "1")).to_markdown(), naming.label("nws"))
     published = [made_up("nws", s, "mAP@all") for s in (0, 1)]
     distinct = [made_up("nws", s, "mAP@all", duplicates="distinct") for s in (0, 1)]
     assert row[2].startswith(f"{statistics.fmean(published):.3f}") and row[3].startswith(f"{statistics.fmean(distinct):.3f}")
@@ -564,7 +564,7 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
                     assert f'href="#{entry.runs[0].group_anchor}"' in table.to_html()
     assert numbers > 500
     # a mean over two seeds names exactly these two
-    tcn = next(row for row in found[2].rows if row.entries[0].text == paper.label("tcn"))
+    tcn = next(row for row in found[2].rows if row.entries[0].text == naming.label("tcn"))
     assert [cell.folder for cell in tcn.entries[2].runs] == [folders["tcn", 0], folders["tcn", 1]]
 
 
@@ -653,8 +653,8 @@ def test_ledger_variants_stay_out_of_the_ablation(rendered):
     suite = read_suite(rendered)
     assert ablations.ablation(suite, EMOJI) is None and ablations.further(suite, EMOJI) is None
     text = ablations.not_measured(suite, EMOJI).to_markdown() + comparison.comparison(suite, EMOJI).to_markdown()
-    assert paper.label("ledger-augmentation") not in text and paper.label("tcn-as-released") not in text
-    assert paper.label("ledger-of-the-future") == "ledger-of-the-future"
+    assert naming.label("ledger-augmentation") not in text and naming.label("tcn-as-released") not in text
+    assert naming.label("ledger-of-the-future") == "ledger-of-the-future"
 
 
 def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):

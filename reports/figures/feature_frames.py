@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import paper
+from reports import naming, paper
 from reports.figure_kinds import FigureData, reference_floor
 from reports.read.cells import Cell, setting
 from reports.read.schema import Task
@@ -65,7 +65,7 @@ def singular_values(suite: Suite, task: Task) -> FigureData | None:
                     continue
                 rows += [(variant, cell.seed, where, modality, int(i), v, v / top, weight, variant == "tcn")
                          for i, v in zip(curve["index"], curve["value"])]
-            seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
+            seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["variant", "seed", "set", "modality", "index", "value", "relative", "weight", "own"])
@@ -125,7 +125,7 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     if examples is not None:
         below = (f" Below: the first {examples['block'].nunique()} of the fixed example queries, each with the {RETRIEVED} "
                  "photos ranked first with (TCN) and without sharing (NWS); ✓ and a solid frame: right, ✗ and a dashed one: wrong.")
-    shown = ", ".join(f"{paper.short_label(c.variant)} seed {c.seed}" for c, _ in loaded if c.variant in set(frame["variant"]))
+    shown = ", ".join(f"{naming.short_label(c.variant)} seed {c.seed}" for c, _ in loaded if c.variant in set(frame["variant"]))
     return FigureData("tsne", f"{task.slug}-tsne", "Unseen classes in the feature space",
                       f"t-SNE of the L2-normalised retrieval features. {how}; dots are photos, crosses sketches. A number "
                       f"stands at the middle of its class's photos. Distances between clusters mean little.{below} "
@@ -177,11 +177,11 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
         frame = _distance_rows(arrays, one_by_one)
         frames.append(frame.assign(variant=variant, seed=cell.seed,
                                    weight=float(setting(cell.config, "losses.sharing", math.nan))))
-        seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
+        seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
         zero = [text for column, text in (("between", "from each other"), ("start", "from the start"))
                 if (frame.loc[(frame["level"] == "whole") & (frame["kind"] == "convolution"), column] == 0).all()]
         if zero:
-            still.append(f"{paper.short_label(variant)}’s convolutions {listed(zero)}")
+            still.append(f"{naming.short_label(variant)}’s convolutions {listed(zero)}")
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
@@ -202,9 +202,9 @@ def _by_weight(suite: Suite, task: Task, variants: tuple[str, ...] = SOFT_WEIGHT
     own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
 
     def weight(variant: str) -> float:
-        named = paper.grid_weight(variant)
-        return named if named is not None else max((float(w) for w in own if w is not None), default=math.inf)
-    soft = sorted((v for v in SOFT_WEIGHTS if v == "tcn" or paper.grid_weight(v) not in own), key=weight)
+        recorded = paper.weight_of(suite, task, variant)
+        return recorded if recorded is not None else max((float(w) for w in own if w is not None), default=math.inf)
+    soft = sorted((v for v in SOFT_WEIGHTS if v == "tcn" or paper.weight_of(suite, task, v) not in own), key=weight)
     at = variants.index(SOFT_WEIGHTS[0])
     return [*variants[:at], *soft, *(v for v in variants[at:] if v not in SOFT_WEIGHTS)]
 
@@ -250,7 +250,7 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
             examples = suite.examples(cell)
             if not examples:
                 continue
-            seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
+            seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
             for example in examples:
                 # the same drawing has the same thumbnail, whatever a run called its file
                 key = (str(example["query"]["class"]), _digest(example["query"]["file"].read_bytes()))

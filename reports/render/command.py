@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import lint, paper
+from reports import lint, published
 from reports.figures import digits, draw, frames
 from reports.figures.frames import FigureData
 from reports.read.escaping import csv_frame, visible
@@ -54,7 +54,7 @@ def _render(suite: Suite, results: Path, out: Path) -> Path:
 
 def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str]:
     """Write all files to `new`, as they will stand in `out`; returns their names but for the page's."""
-    findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
+    findings = lint.findings(lint.read(published.FILE))
     pictures: dict[Task, list[FigureData]] = {}
     widths: dict[str, float] = {}
     for task in suite.tasks():

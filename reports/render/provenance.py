@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from reports import paper
+from reports import naming
 from reports.read.cells import Cell, Score, setting
 from reports.read.escaping import html as _e
 from reports.read.files import ReportError, read_arrays, read_json
@@ -123,7 +123,7 @@ def runs(suite: Suite, page_folder: Path, found: Mapping[str, Recomputed]) -> li
     for cell in suite.cells:
         if cell.group_anchor != group:
             group = cell.group_anchor
-            parts.append(f'<h4 id="{_e(group)}">{_e(paper.task_title(cell.task))}: {_e(paper.label(cell.variant))}</h4>')
+            parts.append(f'<h4 id="{_e(group)}">{_e(naming.task_title(cell.task))}: {_e(naming.label(cell.variant))}</h4>')
         parts.append(_run(cell, page_folder, found[cell.name], again.get(cell.name, [])))
     return parts
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from reports import paper
+from reports import naming, paper
 from reports.figures.frames import FigureData
 from reports.lint import Finding
 from reports.read.cells import setting
@@ -134,7 +134,7 @@ def _answers(suite: Suite) -> list[Block]:
     blocks: list[Block] = []
     for task in suite.tasks():
         if len(suite.tasks()) > 1:
-            blocks.append(f"{paper.task_title(task)}:")
+            blocks.append(f"{naming.task_title(task)}:")
         blocks += [Verdict(v.question, v.state, v.answer) for v in _verdicts(suite, task)]
     return blocks
 
@@ -188,8 +188,8 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
     caveats = _caveats(suite, task)
     if caveats:
         sections_of_task.append(Section(f"{task.slug}-caveats", "To keep in mind", (Points(tuple(caveats)),)))
-    return Section(task.slug, paper.task_title(task), tuple(_setting(suite, task)), tuple(sections_of_task),
-                   paper.task_title(task).replace(" Extended", ""))
+    return Section(task.slug, naming.task_title(task), tuple(_setting(suite, task)), tuple(sections_of_task),
+                   naming.task_title(task).replace(" Extended", ""))
 
 
 def _some(*blocks: Block | None) -> list[Block]:
@@ -248,7 +248,7 @@ def _setting(suite: Suite, task: Task) -> list[Block]:
         steps = verdicts.optimiser_steps(suite, task)
         seconds = [taken for c in trained if (taken := c.provenance.train_seconds)]
         time = f", {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
-        backbone = " or ".join(paper.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
+        backbone = " or ".join(naming.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
         blocks.append(f'{backbone} at {of("data.image_size")} pixels, {of("network.dim")} dimensions, batches of '
                       f'{of("data.batch_pairs")} pairs, {of("training.epochs")} epochs ({steps or "an unknown number of"} '
                       f"optimiser steps{time}). The epoch that is scored was chosen by {chosen}.")

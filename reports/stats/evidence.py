@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import t
 
-from reports import paper
+from reports import naming, paper, published
 from reports.read.cells import Cell, Score
 from reports.read.schema import Task
 from reports.read.suite import Suite
@@ -38,10 +38,10 @@ def of_controls(suite: Suite, task: Task) -> list[str]:
         first = measured[0].pair.first
         if claim.key == "near-frozen-1000" and first == "tcn":
             continue  # the paper's own weight: the same runs as above
-        parts = [f"{signed(f.comparison.difference)} {span(f.comparison)} against {_lower(paper.label(f.pair.second))} "
+        parts = [f"{signed(f.comparison.difference)} {span(f.comparison)} against {_lower(naming.label(f.pair.second))} "
                  f"({f.why or f.state})" for f in measured]
-        missing = [paper.short_label(f.pair.second) for f in pairs.values() if f.comparison is None]
-        sentences.append(f"“{claim.statement}”: {paper.task_title(task)}, {paper.short_label(first)} {'; '.join(parts)}. "
+        missing = [naming.short_label(f.pair.second) for f in pairs.values() if f.comparison is None]
+        sentences.append(f"“{claim.statement}”: {naming.task_title(task)}, {naming.short_label(first)} {'; '.join(parts)}. "
                          + (f"Not measured: {', '.join(missing)}. " if missing else "") + _conclusion(list(pairs.values())))
     if not sentences:
         return []
@@ -50,7 +50,7 @@ def of_controls(suite: Suite, task: Task) -> list[str]:
     if ends:
         sentences.append("At the end of training the convolutions are this far from their start (share of its norm), and "
                          "apart by this share of the way: " + "; ".join(
-                             f"{paper.short_label(variant)} {mean_of(moves, 0):.1%} and {mean_of(moves, 1):.1%}"
+                             f"{naming.short_label(variant)} {mean_of(moves, 0):.1%} and {mean_of(moves, 1):.1%}"
                              for variant, moves in ends) + ".")
     return sentences
 
@@ -62,7 +62,7 @@ def why(suite: Suite, task: Task) -> verdicts.Verdict | None:
     for claim, text in (("near-frozen", "More than near-frozen convolutions"), ("common", "More than one set of convolutions")):
         pairs = [found[pair] for pair in next(c for c in CLAIMS if c.key == claim).pairs]
         states.append(combined(f.state for f in pairs))
-        numbers = [f"{signed(f.comparison.difference)} against {_lower(paper.label(f.pair.second))}, {seeds_text(f)}"
+        numbers = [f"{signed(f.comparison.difference)} against {_lower(naming.label(f.pair.second))}, {seeds_text(f)}"
                    for f in pairs if f.comparison is not None]
         parts.append(f"{text}: {states[-1]}" + (f" ({'; '.join(numbers)})" if numbers else "") + ".")
     if set(states) == {MISSING}:
@@ -103,16 +103,16 @@ def paper_gaps(suite: Suite, task: Task) -> list[str]:
     quantile = float(t.ppf((1 + LEVEL) / 2, degrees))
     limit = quantile * math.sqrt(2) * sd
     # the paper's ablation is in mAP@all and Prec@100; a spread of one metric says nothing of another's
-    facts = [p for p in paper.published() if p.table == "ablation" and p.metric == metric
+    facts = [p for p in published.facts() if p.table == "ablation" and p.metric == metric
              and (where is None or Task(p.dataset, p.split) == where)]
     if not facts:
         return []
-    named = listed(paper.short_label(v) for v in spreads)
+    named = listed(naming.short_label(v) for v in spreads)
     steps = verdicts.optimiser_steps(suite, task)
     elsewhere = "" if where else (f" These are other drawings, another network and fewer steps ({steps} against "
                                   f"{paper.PAPER_STEPS:,}): the spread on the paper's own data is not known.")
     sentences = [("The paper's ablation table has one run a row. Two single runs of one method differ, by their seeds "
-                  f"alone, with a standard deviation of √2 times the seeds'. Measured here on {paper.task_title(task)}: "
+                  f"alone, with a standard deviation of √2 times the seeds'. Measured here on {naming.task_title(task)}: "
                   f"{sd:.3f} in {metric} over the "
                  f"seeds of {named} (pooled, {degrees} degrees of freedom), so two such runs differ by up to {limit:.3f} "
                  f"({quantile:.2f} × √2 × {sd:.3f}) in {LEVEL:.0%} of cases without any difference in method.{elsewhere}")]
@@ -156,7 +156,7 @@ def mean_of(moves: list[tuple[float, float, Cell]], which: int) -> float:
 
 
 def against(pair: Pair) -> str:
-    return f"{paper.short_label(pair.first)} against {paper.short_label(pair.second)}"
+    return f"{naming.short_label(pair.first)} against {naming.short_label(pair.second)}"
 
 
 def seeds_text(found: Finding) -> str:
@@ -166,7 +166,7 @@ def seeds_text(found: Finding) -> str:
 
 
 def _title(where: Task) -> str:
-    return {"100/25": "Sketchy, split 1", "220/30": "TU-Berlin"}.get(where.split, paper.task_title(where))
+    return {"100/25": "Sketchy, split 1", "220/30": "TU-Berlin"}.get(where.split, naming.task_title(where))
 
 
 def span(c: Comparison) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
-from reports import paper
+from reports import naming, paper
 from reports.read.cells import Cell, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
@@ -48,7 +48,7 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
     for variant in sorted(trained, key=lambda v: -trained[v].mean):
         m, dim = trained[variant], suite.dim(task, variant)
         rivals = {v: f for v, f in floors.items() if suite.dim(task, v) == dim is not None}
-        name = f"{paper.short_label(variant)} ({dim or '?'}-d)"
+        name = f"{naming.short_label(variant)} ({dim or '?'}-d)"
         if not rivals:
             details.append(f"{name}: {_number(m)}; no floor of this dimension was measured, so this can't be told.")
             continue
@@ -58,12 +58,12 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         if gap > 0:
             wins.append(variant)
         above = sum(value > rivals[best].mean for value in m.values.values())
-        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{paper.short_label(best)}”: "
+        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{naming.short_label(best)}”: "
                        f"{'above' if gap > 0 else 'not above'} ({gap:+.3f}; {above} of {m.n} "
                        f"seed{'s' * (m.n > 1)} above the floor).")
     if floors:
         top = max(floors, key=lambda v: floors[v].mean)
-        details.append(f"Best floor of any dimension: “{paper.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
+        details.append(f"Best floor of any dimension: “{naming.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
                        f"{_number(floors[top])}.")
     if not compared:
         return Verdict(question, "open", "It can't be told: no floor of the same dimension was measured.",
@@ -72,12 +72,12 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         return Verdict(question, "no", "No. No trained variant beats the best floor of the same dimension on the "
                                        f"validation classes ({score.metric}).", tuple(details))
     best = max(wins, key=lambda v: trained[v].mean)
-    names = listed([paper.short_label(v) for v in wins])
-    short = [paper.short_label(v) for v in compared if v not in wins]
+    names = listed([naming.short_label(v) for v in wins])
+    short = [naming.short_label(v) for v in compared if v not in wins]
     rest = f" {listed(short)} {'do' if len(short) > 1 else 'does'} not." if short else ""
     seed = " One seed each can't tell how sure that is." if max(trained[v].n for v in wins) == 1 else ""
     return Verdict(question, "yes", f"Yes: {names} {'do' if len(wins) > 1 else 'does'}, "
-                                    f"{paper.short_label(best)} by most ({trained[best].mean:.3f}, "
+                                    f"{naming.short_label(best)} by most ({trained[best].mean:.3f}, "
                                     f"{score.metric}).{rest}{seed}", tuple(details))
 
 
@@ -87,18 +87,18 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
     score = Score(paper.retrieval_metric(task))
     all_three = {v: suite.measure(task, v, score) for v in paper.PAPER_ORDER}
     measured = {v: m for v, m in all_three.items() if m.n}
-    details = [f"{paper.short_label(v)}: {_number(m) if m.n else 'not measured'}" for v, m in all_three.items()]
+    details = [f"{naming.short_label(v)}: {_number(m) if m.n else 'not measured'}" for v, m in all_three.items()]
     if len(measured) < 3:
-        absent = listed([paper.short_label(v) for v in all_three if v not in measured])
+        absent = listed([naming.short_label(v) for v in all_three if v not in measured])
         return Verdict(question, "missing", f"Not measured: {absent} {'have' if 3 - len(measured) > 1 else 'has'} "
                                             "no finished run.", tuple(details))
     order = sorted(measured, key=lambda v: -measured[v].mean)
-    shown = " > ".join(f"{paper.short_label(v)} {measured[v].mean:.3f}" for v in order)
+    shown = " > ".join(f"{naming.short_label(v)} {measured[v].mean:.3f}" for v in order)
     same = tuple(order) == paper.PAPER_ORDER
     common = sorted(set.intersection(*(set(m.values) for m in measured.values())))
     for first, second in combinations(order, 2):
         wins = sum(measured[first].values[s] > measured[second].values[s] for s in common)
-        details.append(f"{paper.short_label(first)} above {paper.short_label(second)} in {wins} of {len(common)} "
+        details.append(f"{naming.short_label(first)} above {naming.short_label(second)} in {wins} of {len(common)} "
                        f"common seed{'s' * (len(common) != 1)}, by {measured[first].mean - measured[second].mean:.3f} "
                        "on average.")
     agreement = "the paper's order" if same else "not the paper's order"
@@ -138,7 +138,7 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
         if len({str(setting(cell.config, key)) for cell in trained}) > 1:
             sentences.append(f"Not all trained rows have the same {key}: "
                              f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
-    dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.dirty})
+    dirty = sorted({naming.short_label(c.variant) for c in cells if c.provenance.dirty})
     if dirty:
         sentences.append(f"Run from a working tree with uncommitted changes: {listed(dirty)}.")
     return sentences
@@ -147,7 +147,7 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
 def _by_value(cells: list[Cell], key: Callable[[Cell], str]) -> str:
     groups: dict[str, set[str]] = {}
     for cell in cells:
-        groups.setdefault(key(cell), set()).add(paper.short_label(cell.variant))
+        groups.setdefault(key(cell), set()).add(naming.short_label(cell.variant))
     return "; ".join(f"{value}: {', '.join(sorted(names))}" for value, names in groups.items())
 
 

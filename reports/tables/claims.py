@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from reports import paper
+from reports import naming, paper, published
 from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
@@ -129,7 +129,7 @@ def comparisons(suite: Suite, task: Task) -> Table:
              ("p: two-sided sign-flip tests; over classes it asks whether these networks differ on other classes, over seeds "
              "whether training again would show it. Without a corrected value: too few seeds to be tested."),
              _family_note(suite, task), DIRECTIONS_NOTE, CURVES_NOTE)
-    return Table(f"{task.slug}-comparisons", f"{paper.task_title(task)}: paired comparisons (measured)", columns, tuple(rows),
+    return Table(f"{task.slug}-comparisons", f"{naming.task_title(task)}: paired comparisons (measured)", columns, tuple(rows),
                  tuple(filter(None, notes)))
 
 
@@ -153,14 +153,14 @@ def controls(suite: Suite, task: Task) -> Table | None:
         for pair in (found[pair].pair for pair in claim.pairs):
             blocks[pair.first].append(pair.second)
     for first, variants in blocks.items():
-        rows.append(Row((Entry(f"Against {paper.label(first)}"),), "section"))
+        rows.append(Row((Entry(f"Against {naming.label(first)}"),), "section"))
         for variant in dict.fromkeys((first, *variants)):
             f = by_names.get((first, variant))
             c = None if f is None else f.comparison
             numbers = [Entry("–")] * 5 + [Entry("–" if f is None else f.verdict)] if c is None else [
                 Entry(signed(c.difference), c.difference, runs=f.runs), Entry(span(c)), _plain(c.effect), _p(f.p_classes),
                 _p(f.p_seeds), Entry(f.verdict)]
-            rows.append(Row((Entry(paper.label(variant)), _level(suite, task, variant), *numbers, *_moves(suite, task, variant))))
+            rows.append(Row((Entry(naming.label(variant)), _level(suite, task, variant), *numbers, *_moves(suite, task, variant))))
     notes = ((f"{metric}: released rule, real-valued, unseen classes. Differences on common seeds only; – where that is no "
               "question of this table or nothing was measured."),
              ("From start: distance of an encoder's convolutions from their ImageNet start at the end of training, as a "
@@ -169,7 +169,7 @@ def controls(suite: Suite, task: Task) -> Table | None:
               "ways. The tested checkpoint "
              "may be an earlier epoch; means over the seeds that recorded them."),
              "Corrected values, intervals and verdicts as in the table of comparisons.", *evidence.of_controls(suite, task))
-    return Table(f"{task.slug}-controls", f"{paper.task_title(task)}: controls that the paper lacks (measured)", columns,
+    return Table(f"{task.slug}-controls", f"{naming.task_title(task)}: controls that the paper lacks (measured)", columns,
                  tuple(rows), tuple(filter(None, notes)))
 
 
@@ -207,7 +207,7 @@ def _numbers(found: dict[Task, Finding]) -> tuple[Entry, Entry]:
     texts = [f"{signed(f.comparison.difference)} {span(f.comparison)}" for f in named.values()]
     seeds = [seeds_text(f) for f in named.values()]
     if len(found) > 1:
-        texts, seeds = ([f"{paper.task_title(task)}: {text}" for task, text in zip(named, part)] for part in (texts, seeds))
+        texts, seeds = ([f"{naming.task_title(task)}: {text}" for task, text in zip(named, part)] for part in (texts, seeds))
     runs = tuple(cell for f in named.values() for cell in f.runs)
     value = next(iter(named.values())).comparison.difference if len(named) == 1 else math.nan
     return Entry("; ".join(texts), value, runs=runs), Entry("; ".join(seeds))
@@ -220,7 +220,7 @@ def _by_task(states: dict[Task, str]) -> Entry:
     decided = all(state.startswith((HOLDS, DOES_NOT)) for state in states.values())
     if len(states) == 1:
         return Entry(next(iter(states.values())), strong=decided)
-    return Entry("; ".join(f"{paper.task_title(task)}: {state}" for task, state in states.items()), strong=decided)
+    return Entry("; ".join(f"{naming.task_title(task)}: {state}" for task, state in states.items()), strong=decided)
 
 
 def _extension(suite: Suite, papers: list[Task], laptops: list[Task]) -> list[Row]:
@@ -246,12 +246,12 @@ def _extension(suite: Suite, papers: list[Task], laptops: list[Task]) -> list[Ro
             laptop[0] = replace(told, text=f"{told.text} ({data}, {steps:,} steps)")
         return [Entry(text, strong=state in (HOLDS, DOES_NOT)) if theirs else Entry(MISSING), *laptop]
 
-    facts = {p.method: p.value for p in paper.published() if p.table == "extension"}
+    facts = {p.method: p.value for p in published.facts() if p.table == "extension"}
     whole = combined(f.state for f in found)
     rows = [Row((Entry("Coupling helps domain-adversarial training, MNIST to MNIST-M (Table 5)"), Entry("all of these"),
                  *[Entry("")] * bool(papers), *states(whole, whole), Entry(""), Entry("")))]
     for (first, second), f in zip(EXTENSION, found):
-        published = " against ".join(f"{facts[extension.PUBLISHED_NAMES[name]]:.3f}" for name in (first, second))
+        numbers_there = " against ".join(f"{facts[extension.PUBLISHED_NAMES[name]]:.3f}" for name in (first, second))
         numbers = [Entry(MISSING), Entry("none")]
         if f.comparison is not None:
             # an offline task's numbers never stand beside the paper's
@@ -259,7 +259,7 @@ def _extension(suite: Suite, papers: list[Task], laptops: list[Task]) -> list[Ro
             numbers = [Entry(f"{signed(f.comparison.difference)} {span(f.comparison)}", f.comparison.difference) if beside
                        else Entry("see the extension's own table"), Entry(seeds_text(f))]
         rows.append(Row((Entry(""), Entry(f"{EXTENSION_NAMES[first]} against {EXTENSION_NAMES[second]}, accuracy"),
-                         *[Entry(published)] * bool(papers), *states(f.verdict, f.state), *numbers)))
+                         *[Entry(numbers_there)] * bool(papers), *states(f.verdict, f.state), *numbers)))
     return rows
 
 
@@ -269,7 +269,7 @@ def _on_laptop(text: str, state: str) -> Entry:
 
 def _laptop_heading(suite: Suite, task: Task) -> str:
     steps = verdicts.optimiser_steps(suite, task) or "unknown number of"
-    return f"Laptop ({paper.task_title(task).lower()}, {steps} optimiser steps; the paper's: {paper.PAPER_STEPS:,})"
+    return f"Laptop ({naming.task_title(task).lower()}, {steps} optimiser steps; the paper's: {paper.PAPER_STEPS:,})"
 
 
 def _published(pair: Pair, tasks: list[Task], group: str) -> str:
@@ -281,10 +281,10 @@ def _published(pair: Pair, tasks: list[Task], group: str) -> str:
     found = []
     for task in tasks:
         metric, where = paper.retrieval_metric(task), paper.paper_task(task)
-        values = {p.method: p.value for p in paper.published()
+        values = {p.method: p.value for p in published.facts()
                   if p.table == "ablation" and p.metric == metric and Task(p.dataset, p.split) == where}
         if set(pair.facts) <= set(values):
-            found.append(f"{paper.task_title(task)}: {values[pair.facts[0]]:.3f} against {values[pair.facts[1]]:.3f} ({metric})")
+            found.append(f"{naming.task_title(task)}: {values[pair.facts[0]]:.3f} against {values[pair.facts[1]]:.3f} ({metric})")
     return "; ".join(found) or "no number for these data sets"
 
 
@@ -293,13 +293,13 @@ def _family_note(suite: Suite, task: Task) -> str:
     tested = {(f.pair.first, f.pair.second, f.pair.measure): f for f in findings(suite, task).values()
               if f.comparison is not None and f.comparison.seeds >= verdicts.SIGN_TEST_SEEDS}
     if not tested:
-        return (f"{paper.task_title(task)}: no comparison has {verdicts.SIGN_TEST_SEEDS} common seeds, so none was tested "
+        return (f"{naming.task_title(task)}: no comparison has {verdicts.SIGN_TEST_SEEDS} common seeds, so none was tested "
                 "and nothing here is significant.")
     m, seeds = len(tested), min(f.comparison.seeds for f in tested.values())
     least = min(1.0, m * best_p(seeds))
     reach = f"above {SIGNIFICANT}, so nothing here could be called significant; that would take {seeds_needed(m)} seeds" \
         if least >= SIGNIFICANT else f"below {SIGNIFICANT}"
-    return (f"{paper.task_title(task)}: {counted(m, 'comparison')} could be tested. With {seeds} seeds a sign-flip test over "
+    return (f"{naming.task_title(task)}: {counted(m, 'comparison')} could be tested. With {seeds} seeds a sign-flip test over "
             f"seeds reaches p = {best_p(seeds):.3f} at best, Holm-corrected {best_p(seeds):.3f} × {m} = {least:.3f}: {reach}. "
             "“Significant” is printed only "
             f"where the corrected test over seeds is below {SIGNIFICANT} as well.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from reports import lint, paper
+from reports import lint, naming, paper, published
 from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
@@ -19,7 +19,7 @@ def comparison(suite: Suite, task: Task, classes: str = "unseen") -> Table:
     """TCN, HWS, NWS and the floors under both rules, real-valued and binary, with chance and ceiling."""
     where = "unseen classes" if classes == "unseen" else "validation classes, never trained on"
     return _measured_table(suite, task, f"{task.slug}-{'comparison' if classes == 'unseen' else classes}",
-                           f"{paper.task_title(task)}: retrieval on {where} (measured)", paper.headline(task),
+                           f"{naming.task_title(task)}: retrieval on {where} (measured)", paper.headline(task),
                            classes, decimals=3)
 
 
@@ -29,7 +29,7 @@ def cutoffs(suite: Suite, task: Task) -> Table:
     # Without a finished cell nothing is known of the metrics; then all of them read "not measured".
     metrics = [m for m in paper.secondary(task) if m in there] or list(paper.secondary(task))
     table = _measured_table(suite, task, f"{task.slug}-cutoffs",
-                            f"{paper.task_title(task)}: secondary cut-offs on unseen classes (measured)", metrics,
+                            f"{naming.task_title(task)}: secondary cut-offs on unseen classes (measured)", metrics,
                             "unseen", decimals=4)
     if paper.is_paper(task) or "Prec@100" not in metrics:
         return table
@@ -52,14 +52,14 @@ def per_publisher(suite: Suite, task: Task) -> Table | None:
     for variant in variants:
         measured = [suite.measure(task, variant, Score(metric, rule, source=source, gallery=gallery))
                     for source, gallery in views for rule in paper.RULES]
-        rows.append(Row((Entry(paper.label(variant)), dim_entry(suite, task, variant), *(measured_entry(m) for m in measured),
+        rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant), *(measured_entry(m) for m in measured),
                          seeds_entry(measured[0]))))
     for source, gallery in views:
         pair = [_union(suite, task, variants, Score(metric, rule, source=source, gallery=gallery)) for rule in paper.RULES]
         chance += [reference_entry(m.chance, runs=m.runs) for m in pair]
         counts.append(f"{view_label(source, gallery)}: {pair[0].queries} queries, {pair[0].photos} photos")
     rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
-    return Table(f"{task.slug}-publishers", f"{paper.task_title(task)}: {metric} by publisher of the query drawing, "
+    return Table(f"{task.slug}-publishers", f"{naming.task_title(task)}: {metric} by publisher of the query drawing, "
                  "unseen classes, real-valued features (measured)", (*columns, Column("Seeds")), tuple(rows),
                  ("; ".join(counts) + ".",))
 
@@ -68,7 +68,7 @@ def publisher_views(suite: Suite, task: Task) -> list[tuple[str, str]]:
     """(query source, gallery) pairs at hand: all drawings, then each publisher, one with a reduced gallery last."""
     there = {(s.source, s.gallery) for s in suite.scores(task) if s.classes == "unseen"}
     reduced = {source for source, gallery in there if gallery != "all"}
-    return sorted(there, key=lambda v: (v[0] != "all", v[0] in reduced, paper.publisher(v[0]), v[1] != "all", v[1]))
+    return sorted(there, key=lambda v: (v[0] != "all", v[0] in reduced, naming.publisher(v[0]), v[1] != "all", v[1]))
 
 
 def view_label(source: str, gallery: str) -> str:
@@ -77,7 +77,7 @@ def view_label(source: str, gallery: str) -> str:
     >>> view_label("openmoji", "all"), view_label("emojione-monotone", "without emojione-v1")
     ('OpenMoji black', 'EmojiOne monotone, without EmojiOne v1 pictures')
     """
-    name = paper.publisher(source)
+    name = naming.publisher(source)
     return name if gallery == "all" else f"{name}, {gallery.replace('emojione-v1', 'EmojiOne v1')} pictures"
 
 
@@ -109,20 +109,20 @@ def paper_comparison(suite: Suite) -> Table | None:
                 entries.append(measured_entry(found, with_seeds=True))
             rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries)))
     facts: dict[tuple[str, str, str, str], dict[tuple[Task, str], float]] = {}
-    doubtful = lint.doubtful(lint.findings(lint.read(paper.PUBLISHED_FILE)))
+    doubtful = lint.doubtful(lint.findings(lint.read(published.FILE)))
     against = {_kin(fact) for fact in doubtful if fact.table == "conflict"}
     marked = set()
-    for p in paper.published():
+    for p in published.facts():
         if p.table == "comparison":
             key = (p.method, p.dimension, p.features, p.source)
             facts.setdefault(key, {})[Task(p.dataset, p.split), p.metric] = p.value
             if p in doubtful or _kin(p) in against:
                 marked.add((key, Task(p.dataset, p.split), p.metric))
     previous = ""
-    for key in sorted(facts, key=lambda k: (list(paper.SOURCES).index(k[3]), k[2] != "real", k[0] == "TCN")):
+    for key in sorted(facts, key=lambda k: (list(published.SOURCES).index(k[3]), k[2] != "real", k[0] == "TCN")):
         if key[3] != previous:
             previous = key[3]
-            rows.append(Row((Entry(f"Published ({paper.SHORT_SOURCES[previous]})"),), "section"))
+            rows.append(Row((Entry(f"Published ({published.SHORT_SOURCES[previous]})"),), "section"))
         entries = []
         for where, metric in paper.COMPARISON_COLUMNS:
             value = facts[key].get((where, metric))
@@ -133,14 +133,14 @@ def paper_comparison(suite: Suite) -> Table | None:
     notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
              "each author's own rules, which differ; – means that the source gives no number."),
              "† contradicted by another published number or by a provable rule; see the table of contradictions.",
-             *(f"{paper.SHORT_SOURCES[key]}: {text}." for key, text in paper.SOURCES.items()
+             *(f"{published.SHORT_SOURCES[key]}: {text}." for key, text in published.SOURCES.items()
                if key in {k[3] for k in facts})]
     return Table("paper-comparison", "Comparison on the paper's data sets", tuple(columns), tuple(rows), tuple(notes))
 
 
 def contradictions() -> Table:
     """What the lint of published.csv found: published numbers that can't all be right, or that ask for a look."""
-    findings = lint.findings(lint.read(paper.PUBLISHED_FILE))
+    findings = lint.findings(lint.read(published.FILE))
     columns = (Column("Method"), Column("D", numeric=True), Column("Features"), Column("Data set"), Column("Metric"),
                Column("Value", numeric=True), Column("Source", wrap=True), Column("Rule", wrap=True),
                Column("What was found", wrap=True))
@@ -150,7 +150,7 @@ def contradictions() -> Table:
         for f in (f for f in findings if f.kind == kind):
             line = f.line.fact
             value = line.value if f.shows_value else math.nan
-            source = paper.SHORT_SOURCES.get(line.source, line.source or "no source")
+            source = published.SHORT_SOURCES.get(line.source, line.source or "no source")
             block.append(Row((
                 Entry(line.method), Entry(line.dimension or "–"), Entry(line.features),
                 Entry(_paper_heading(Task(line.dataset, line.split))), Entry(line.metric if f.shows_value else "–"),
@@ -180,7 +180,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
         for variant, line in zip(variants, grid):
             alike = len({m.seeds for m in line}) == 1
             entries = [measured_entry(m, decimals, not alike, strong=m.mean == top) for m, top in zip(line, best)]
-            rows.append(Row((Entry(paper.label(variant)), dim_entry(suite, task, variant, kind), *entries,
+            rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant, kind), *entries,
                              seeds_entry(max(line, key=lambda m: m.n)))))
         union = [_union(suite, task, variants, score) for score in scores]
         if any(m.n for m in union):
@@ -214,7 +214,7 @@ def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> M
                     tuple(sorted({name for m in found for name in m.ties})))
 
 
-def _kin(fact: paper.Published) -> tuple[str, ...]:
+def _kin(fact: published.Published) -> tuple[str, ...]:
     """What a number and one that contradicts it have in common: method, data set, and mAP or Prec."""
     return fact.method, fact.dimension, fact.features, fact.dataset, fact.metric.partition("@")[0]
 

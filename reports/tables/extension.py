@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports import paper
+from reports import published
 from reports.read.files import ReportError, read_json
 from reports.read.schema import ExtensionRun, parse
 from reports.tables.table import Column, Entry, Row, Table
@@ -75,11 +75,11 @@ def table(root: Path) -> Table | None:
     if not found.runs:
         return None
     data, steps = found.runs[0].data, found.runs[0].steps
-    facts = {p.method: p for p in paper.published() if p.source == "tcn-table-5"} if data == MNIST else {}
+    facts = {p.method: p for p in published.facts() if p.source == "tcn-table-5"} if data == MNIST else {}
     columns = [Column("Method", wrap=True), Column("target digits, measured", numeric=True),
                Column("source digits, measured", numeric=True), Column("Seeds")]
     if facts:
-        columns.insert(2, Column(f"target digits, {paper.SHORT_SOURCES['tcn-table-5']}", numeric=True))
+        columns.insert(2, Column(f"target digits, {published.SHORT_SOURCES['tcn-table-5']}", numeric=True))
     seeds = {run.seed for run in found.runs}
     rows = []
     for method in ORDER:

@@ -1,7 +1,7 @@
 """Tables of the runs themselves: where their numbers come from, which have none, and what was found and not used."""
 from __future__ import annotations
 
-from reports import paper
+from reports import naming
 from reports.read.suite import Suite
 from reports.tables.entries import duration
 from reports.tables.table import Column, Entry, Row, Table
@@ -16,7 +16,7 @@ def provenance(suite: Suite, compact: bool = False) -> Table:
                                                 if k in p.versions)]
         best = cell.status.best_epoch
         rows.append(Row((
-            Entry(f"{paper.task_title(cell.task)}: {paper.short_label(cell.variant)}", runs=(cell,)),
+            Entry(f"{naming.task_title(cell.task)}: {naming.short_label(cell.variant)}", runs=(cell,)),
             Entry(str(cell.seed), cell.seed), Entry(p.identity[:8] or "?"),
             Entry((p.commit[:8] or "?") + (" + changes" if p.dirty else "")),
             Entry(f"{p.device or '?'}, {p.threads or '?'} threads"), Entry(", ".join(shown)),
@@ -59,7 +59,7 @@ def _letter(number: int) -> str:
 
 def unfinished(suite: Suite) -> Table | None:
     """Planned runs without numbers, with their reasons; None where there are none."""
-    rows = [Row((Entry(f"{paper.task_title(u.task)}: {paper.short_label(u.variant)}"), Entry(str(u.seed), u.seed),
+    rows = [Row((Entry(f"{naming.task_title(u.task)}: {naming.short_label(u.variant)}"), Entry(str(u.seed), u.seed),
                  Entry(u.state), Entry(u.reason), Entry(u.name))) for u in suite.unfinished]
     columns = (Column("Run"), Column("Seed", numeric=True), Column("State"), Column("Reason", wrap=True),
                Column("Folder", wrap=True))
