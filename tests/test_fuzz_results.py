@@ -297,7 +297,7 @@ def test_arrays_of_other_kinds_are_named(whole, expected, data):
 
 
 def figure_data_arrays() -> tuple[str, ...]:
-    from reports.read.suite import DISTANCE_ARRAYS, FEATURE_ARRAYS
+    from reports.read.schema import DISTANCE_ARRAYS, FEATURE_ARRAYS
     return (*DISTANCE_ARRAYS, *FEATURE_ARRAYS)
 
 
