@@ -4,15 +4,17 @@ In: cells of a Suite. Out: FigureData for `figures.draw`. The kinds stand here i
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from reports import paper
+from reports.read.cells import Score
 from reports.read.escaping import visible
-from reports.read.suite import Score, Suite, Task
+from reports.read.schema import Task
+from reports.read.suite import Suite
+from reports.wording import listed
 
 KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
          "class_precision", "dimensions", "sharing_weight", "coupling", "ledger_bars", "publishers", "intervals")
@@ -71,16 +73,6 @@ def with_common_seeds(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
     text = f"Line: {'mean over seeds' if several else 'seed'} {listed(sorted(common))}, which every point has"
     text += "; band: lowest to highest of them" if several else ""
     return marked, text + ("." if marked["paired"].all() else "; small dots: further seeds.")
-
-
-def listed(items: Iterable[object]) -> str:
-    """Items as people write a list.
-
-    >>> listed([0]), listed([0, 1, 2])
-    ('0', '0, 1 and 2')
-    """
-    words = list(map(str, items))
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def reference_floor(suite: Suite, task: Task) -> list[str]:

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports import paper
-from reports.paper import Published
+from reports import published
+from reports.published import Published
 from reports.read.escaping import shortened
-from reports.read.suite import ReportError
+from reports.read.files import ReportError
 
 KINDS = {"proof": "Proofs: not every number of these rows can be right as labelled",
          "hint": "Hints: unusual or incomplete, worth a look at the source"}
@@ -82,7 +82,7 @@ class Line:
     def says(self) -> str:
         f = self.fact
         value = f"{f.value:.3f}" if self.half_unit >= 0.0005 else f"{f.value:g}"
-        return f"{f.metric} {value} ({paper.SHORT_SOURCES.get(f.source, f.source or 'no source')})"
+        return f"{f.metric} {value} ({published.SHORT_SOURCES.get(f.source, f.source or 'no source')})"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read(path: Path) -> list[Line]:
     Trailing zeros get lost on the way into a file, so a source's numbers all count as written to as many digits as its
     most precise one.
     """
-    rows = paper.read_published(path)
+    rows = published.read(path)
     digits: dict[str, int] = {}
     for _, written, fact in rows:
         mantissa, _, exponent = written.lower().partition("e")
@@ -139,7 +139,7 @@ def _single(lines: Iterable[Line]) -> Iterator[Finding]:
             yield Finding("unknown-name", "hint", line, f"metric '{f.metric}'")
         if f.features not in ("real", "binary"):
             yield Finding("unknown-name", "hint", line, f"features '{f.features}'; known: real, binary")
-        if not (paper.SOURCES.get(f.source) or CITATION.search(f.source)):
+        if not (published.SOURCES.get(f.source) or CITATION.search(f.source)):
             yield Finding("no-citation", "hint", line, f"source '{f.source}'" if f.source else "no source is given")
         if f.table == "conflict":
             yield Finding("noted", "hint", line, f.note or "no reason is given")
@@ -255,8 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python reports/lint.py", description=__doc__.splitlines()[0],
                                      epilog="exit status 0: nothing found, 1: findings, 2: the file can't be read. Columns: "
-                                            f"{', '.join(paper.PUBLISHED_COLUMNS)}; where wanted table, note.")
-    parser.add_argument("file", type=Path, nargs="?", default=paper.PUBLISHED_FILE, metavar="FILE.csv",
+                                            f"{', '.join(published.COLUMNS)}; where wanted table, note.")
+    parser.add_argument("file", type=Path, nargs="?", default=published.FILE, metavar="FILE.csv",
                         help="default: the project's own list, reports/published.csv")
     file = parser.parse_args(arguments).file
     try:

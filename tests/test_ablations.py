@@ -19,12 +19,15 @@ from result_folders import (
 )
 
 import baselines
-from reports import paper
-from reports.read.suite import Score, Suite, Task, read_suite
+from reports import naming, paper
+from reports.figures import frames
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Suite, read_suite
 from reports.render import story
 from reports.stats import verdicts
-from reports.tables import ablations, comparison
-from reports.tables.comparison import Row, Table
+from reports.tables import ablations, comparison, entries
+from reports.tables.table import Row, Table
 
 EMOJI = Task("emoji", "fixed")
 
@@ -112,12 +115,12 @@ def test_coupling_reads_the_runs_settings_and_else_what_the_variant_means(tmp_pa
     config["coupling"] = {**ablations.COUPLED["couple-stage2"], "embedding": "none"}
     (folder / "config.json").write_text(json.dumps(config))
     table = ablations.coupling(read_suite(tmp_path), EMOJI)
-    said = [entry.text for entry in row(table, paper.label("couple-stage2")).entries[1:10]]
+    said = [entry.text for entry in row(table, naming.label("couple-stage2")).entries[1:10]]
     assert said == ["tied", "tied", "tied", "apart", "apart", "apart", "apart", "apart", "two calls"]
-    said = [entry.text for entry in row(table, paper.label("couple-norms")).entries[1:11]]
+    said = [entry.text for entry in row(table, naming.label("couple-norms")).entries[1:11]]
     assert said == ["tied"] * 6 + ["apart", "one", "two calls", "not measured"]
     assert [r.entries[0].text for r in table.rows if r.kind == "data"] == [
-        paper.label(v) for v in (*paper.COUPLING, *paper.COUPLING_BESIDE)]
+        naming.label(v) for v in (*paper.COUPLING, *paper.COUPLING_BESIDE)]
 
 
 def test_weights_fall_back_on_tcn_at_its_own_weight(suite):
@@ -176,12 +179,12 @@ def test_methods_say_what_they_are_and_what_is_not_faithful(suite):
     table = ablations.methods(suite, EMOJI)
     told = at(table, "What it is, and what is not faithful to its source")
     released = at(table, "mAP@all, released")
-    assert "Not faithful" in row(table, paper.label("sake")).entries[told].text
-    assert row(table, paper.label("sake")).entries[released].text == "not measured"
-    triplet = row(table, paper.label("triplet"), "Trained").entries[released]
+    assert "Not faithful" in row(table, naming.label("sake")).entries[told].text
+    assert row(table, naming.label("sake")).entries[released].text == "not measured"
+    triplet = row(table, naming.label("triplet"), "Trained").entries[released]
     assert triplet.value == pytest.approx(made_up("triplet", 0, "mAP@all"))
-    assert row(table, paper.label("teacher-pca"), "Not trained").entries[released].runs
-    assert row(table, paper.label("floor-svd"), "Not trained").entries[released].text.endswith("(s0–2)")
+    assert row(table, naming.label("teacher-pca"), "Not trained").entries[released].runs
+    assert row(table, naming.label("floor-svd"), "Not trained").entries[released].text.endswith("(s0–2)")
 
 
 def test_a_teacher_by_pca_counts_as_a_floor(tmp_path):
@@ -231,8 +234,8 @@ def test_nothing_is_dropped_and_no_row_of_its_own_stands_twice(tmp_path):
     assert {v for v, g in groups.items() if g == ""} == {"something-else"}
     named = [variant for _, _, variants in paper.GROUPS for variant in variants if variant not in ("tcn", "hws", "nws")]
     assert len(named) == len(set(named))
-    assert all(paper.label(v) != v and paper.short_label(v) != v for v in baselines.VARIANTS)
-    assert len({paper.label(v) for v in baselines.VARIANTS}) == len(baselines.VARIANTS)
+    assert all(naming.label(v) != v and naming.short_label(v) != v for v in baselines.VARIANTS)
+    assert len({naming.label(v) for v in baselines.VARIANTS}) == len(baselines.VARIANTS)
     rows = [r.entries[0].text for r in ablations.further(suite, EMOJI).rows if r.kind == "data"]
     assert rows == ["something-else"]
 
@@ -247,4 +250,25 @@ def test_time_adds_up_what_the_runs_say(suite):
     assert main.entries[runs].value == 9 and main.entries[training].value == 9 * 754.0
     assert main.entries[at(table, "Seeds")].text == "s0–2"
     assert sum(r.entries[runs].value for r in table.rows if r.kind == "data") == len(suite.cells)
-    assert comparison.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)
+    assert entries.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)
+
+
+def test_weight_and_length_of_a_row_are_what_its_runs_recorded(tmp_path):
+    write_cell(tmp_path, "tcn", 0)
+    write_cell(tmp_path, "tcn-weight-100", 0, losses__sharing=30.0)
+    found = read_suite(tmp_path)
+    assert dict(paper.weights(found, EMOJI))[30.0] == "tcn-weight-100" == paper.at_weight(found, EMOJI, 30.0)
+    # nothing was run at 100, whatever that row is called
+    not_run = dict(paper.weights(found, EMOJI))[100.0]
+    assert not found.cells_of(EMOJI, not_run) and naming.label(not_run) == "TCN, sharing weight 100"
+    folder = write_cell(tmp_path, "tcn-dim-32", 0)
+    (folder / "features.npz").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["dim"] = 48
+    (folder / "config.json").write_text(json.dumps(config))
+    found = read_suite(tmp_path)
+    assert dict(paper.dimensions(found, EMOJI))[48] == "tcn-dim-32"
+    not_run = dict(paper.dimensions(found, EMOJI))[32]
+    assert not found.cells_of(EMOJI, not_run) and naming.label(not_run) == "TCN, 32 dimensions"
+    frame = frames.sharing_weight(found, EMOJI).frame
+    assert set(frame["weight"]) == {10.0, 30.0}

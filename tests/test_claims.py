@@ -14,9 +14,11 @@ import result_folders
 import scipy.stats
 from result_folders import made_up, write_cell, write_suite
 
-from reports import paper
-from reports.read.suite import Score, Task, read_suite
-from reports.stats import uncertainty
+from reports import naming, paper, published
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import read_suite
+from reports.stats import evidence, judging, uncertainty
 from reports.tables import claims, extension
 
 EMOJI = Task("emoji", "fixed")
@@ -91,8 +93,8 @@ def rise(level: float, seeds: int = 6) -> list[float]:
     return [level + 0.003 * seed for seed in range(seeds)]
 
 
-def finding(suite, first: str, second: str, measure: str = claims.RETRIEVAL, task: Task = EMOJI) -> claims.Finding:
-    return next(f for f in claims.findings(suite, task).values()
+def finding(suite, first: str, second: str, measure: str = judging.RETRIEVAL, task: Task = EMOJI) -> judging.Finding:
+    return next(f for f in judging.findings(suite, task).values()
                 if (f.pair.first, f.pair.second, f.pair.measure) == (first, second, measure))
 
 
@@ -212,7 +214,7 @@ def test_numbers_are_those_of_the_arrays_and_seeds_are_common_ones(tmp_path):
 def test_holm_runs_over_all_comparisons_that_could_be_tested(tmp_path):
     runs(tmp_path, {"tcn": rise(0.40), "hws": rise(0.39), "nws": rise(0.30), "tcn-bht": rise(0.2, 1)})
     suite = read_suite(tmp_path)
-    distinct = {(f.pair.first, f.pair.second, f.pair.measure): f for f in claims.findings(suite, EMOJI).values() if f.comparison}
+    distinct = {(f.pair.first, f.pair.second, f.pair.measure): f for f in judging.findings(suite, EMOJI).values() if f.comparison}
     tested = [f for f in distinct.values() if f.comparison.seeds >= 6]
     assert len(tested) == 6 and len(distinct) == 7  # three of retrieval, two curves, one of singular values; BHT has one seed
     assert [f.p_seeds for f in tested] == uncertainty.holm([f.comparison.p_seeds for f in tested])
@@ -233,10 +235,10 @@ def test_seen_against_unseen_reads_the_end_of_the_curves(tmp_path):
     for (variant, seed), folder in folders.items():
         set_curves(folder, *((1.0 + 0.01 * seed, 0.5) if variant == "tcn" else (0.2, 0.9)))
     suite = read_suite(tmp_path)
-    loss = finding(suite, "tcn", "hws", claims.CLASS_LOSS)
+    loss = finding(suite, "tcn", "hws", judging.CLASS_LOSS)
     assert loss.state == "holds" and loss.comparison.difference == pytest.approx(statistics.fmean(0.8 + 0.01 * s for s in SIX))
-    assert finding(suite, "hws", "tcn", claims.SEEN_ACCURACY).comparison.difference == pytest.approx(0.4)
-    row = next(r for r in claims.claims(suite) if r.claim.key == "seen-unseen")
+    assert finding(suite, "hws", "tcn", judging.SEEN_ACCURACY).comparison.difference == pytest.approx(0.4)
+    row = next(r for r in judging.claims(suite) if r.claim.key == "seen-unseen")
     assert row.state(EMOJI) == "holds"
 
 
@@ -246,16 +248,16 @@ def test_directions_are_the_mean_share_of_the_largest_singular_value(tmp_path):
         rows = [f"{where},{side},{i},{v}" for where in ("training", "unseen") for side in ("sketch", "photo")
                 for i, v in enumerate(values if where == "unseen" else [1, 1, 1], 1)]
         (folders[variant, 0] / "singular_values.csv").write_text("set,modality,index,value\n" + "\n".join(rows) + "\n")
-    found = finding(read_suite(tmp_path), "tcn", "hws", claims.DIRECTIONS)
+    found = finding(read_suite(tmp_path), "tcn", "hws", judging.DIRECTIONS)
     assert found.comparison.difference == pytest.approx((1 + 0.5 + 0.5) / 3 - (1 + 0.25 + 0.25) / 3)
 
 
 def test_a_claim_of_several_comparisons_needs_all_and_falls_with_one(tmp_path):
     runs(tmp_path, {"tcn": rise(0.40), "tcn-bht-sr-0.1": rise(0.30), "tcn-bht-sr-1": rise(0.30)})
-    row = next(r for r in claims.claims(read_suite(tmp_path)) if r.claim.key == "sbht-sr")
+    row = next(r for r in judging.claims(read_suite(tmp_path)) if r.claim.key == "sbht-sr")
     assert [f.state for f in row.found[EMOJI]] == ["holds", "holds", "not measured"] and row.state(EMOJI) == "cannot be told"
     runs(tmp_path, {"tcn-bht-sr-10": rise(0.50)})
-    row = next(r for r in claims.claims(read_suite(tmp_path)) if r.claim.key == "sbht-sr")
+    row = next(r for r in judging.claims(read_suite(tmp_path)) if r.claim.key == "sbht-sr")
     assert row.state(EMOJI) == "does not"
 
 
@@ -276,13 +278,13 @@ def test_broken_values_per_class_cost_the_verdict_not_the_difference(tmp_path):
 def test_laptop_table_holds_no_published_number(tmp_path):
     runs(tmp_path, {"tcn": rise(0.11), "hws": rise(0.12)})
     suite = read_suite(tmp_path)
-    published = {f"{p.value:.3f}" for p in paper.published()} | {"0.92", "1.15", "0.65", "0.76"}
+    theirs = {f"{p.value:.3f}" for p in published.facts()} | {"0.92", "1.15", "0.65", "0.76"}
     for table in (claims.table(suite), claims.comparisons(suite, EMOJI)):
         assert "Published" not in [c.name for c in table.columns]
         texts = {word.strip("+−[],;()") for row in table.rows for e in row.entries for word in e.text.split()}
         # measured differences are about 0.01, below every published number but CVAE's
-        assert not texts & published - {"0.003"}
-    for sentence in claims.paper_gaps(suite, EMOJI):
+        assert not texts & theirs - {"0.003"}
+    for sentence in evidence.paper_gaps(suite, EMOJI):
         assert not any(number in sentence for number in ("0.582", "0.470", "0.399", "0.557"))
 
 
@@ -307,10 +309,10 @@ def test_gaps_of_the_paper_below_one_seeds_spread(tmp_path):
     write_suite(tmp_path / "laptop", ("tcn", "hws", "nws"), (0, 1, 2))
     sd = statistics.stdev(made_up("tcn", seed, "mAP@all") for seed in (0, 1, 2))  # 0.011, alike for the three
     limit = scipy.stats.t.ppf(0.975, 6) * math.sqrt(2) * sd
-    with open(Path(paper.__file__).with_name("published.csv"), newline="") as stream:
+    with open(published.FILE, newline="") as stream:
         rows = [r for r in csv.DictReader(stream) if r["table"] == "ablation" and r["metric"] == "mAP@all"]
     for root, task, places in ((tmp_path, SKETCHY, ("sketchy",)), (tmp_path / "laptop", EMOJI, ("sketchy", "tuberlin"))):
-        text = claims.paper_gaps(read_suite(root), task)
+        text = evidence.paper_gaps(read_suite(root), task)
         assert f"{sd:.3f}" in text[0] and f"{limit:.3f}" in text[0] and ("other drawings" in text[0]) == (task == EMOJI)
         for sentence, place in zip(text[1:], places, strict=True):
             facts = [(r["method"], float(r["value"])) for r in rows if r["dataset"] == place]
@@ -319,7 +321,7 @@ def test_gaps_of_the_paper_below_one_seeds_spread(tmp_path):
             assert f"{below} of the {len(gaps)} gaps" in sentence and 0 < below < len(gaps)
             assert ("0.582" in sentence) == (task == SKETCHY)
     runs(tmp_path / "one", {"tcn": [0.4]})
-    assert claims.paper_gaps(read_suite(tmp_path / "one"), EMOJI) == []
+    assert evidence.paper_gaps(read_suite(tmp_path / "one"), EMOJI) == []
 
 
 def write_digits(root: Path, data: str, accuracies: dict[str, list[float]]) -> None:
@@ -364,15 +366,15 @@ def test_controls_show_differences_and_how_far_the_convolutions_went(tmp_path):
     set_distances(folders["tcn", 1], 2.0, 0.2)
     suite = read_suite(tmp_path)
     table = claims.controls(suite, EMOJI)
-    own = cells_of(table, paper.label("tcn"))
+    own = cells_of(table, naming.label("tcn"))
     # both convolutions 1 away: sqrt(2) of a start of 5; the second seed twice that; apart a tenth of the way in both
     assert own[-3:] == [f"{statistics.fmean([math.sqrt(2) / 5, 2 * math.sqrt(2) / 5]):.1%}", "10.0%", "s0–1"]
-    frozen = cells_of(table, paper.label("frozen-conv"))
+    frozen = cells_of(table, naming.label("frozen-conv"))
     assert frozen[2].startswith("+0.10") and "above in 1 of 1 seed" in frozen[7] and frozen[-3:] == ["–", "–", "s0"]
-    assert "not measured" in cells_of(table, paper.label("l2-sp"))
+    assert "not measured" in cells_of(table, naming.label("l2-sp"))
     frozen, common = (next(note for note in table.notes if note.startswith(f"“Soft sharing is more than {what}"))
                       for what in ("near-frozen", "one set"))
-    assert "The difference points to more" in frozen and "cannot be told" in frozen and paper.short_label("l2-sp") in frozen
+    assert "The difference points to more" in frozen and "cannot be told" in frozen and naming.short_label("l2-sp") in frozen
     assert "The difference points to less; with fewer than 6 common seeds" in common
     assert {frozen, common} <= set(claims.table(suite).notes)
     assert any("TCN 42.4% and 10.0%" in note for note in table.notes)
@@ -386,10 +388,10 @@ def read_suite_of(root: Path, variants: tuple[str, ...], seeds: tuple[int, ...] 
 
 def test_evidence_concludes_by_the_rule(tmp_path):
     folders = runs(tmp_path, {"tcn": rise(0.45), "frozen-conv": rise(0.30), "hard-conv": rise(0.30), "l2-sp": rise(0.35)})
-    assert ["So it is more than that here" in text for text in claims.evidence(read_suite(tmp_path), EMOJI)] == [True, True]
+    assert ["So it is more than that here" in text for text in evidence.of_controls(read_suite(tmp_path), EMOJI)] == [True, True]
     for seed, level in enumerate(rise(0.6)):
         set_classes(folders["hard-conv", seed], np.linspace(level - 0.1, level + 0.1, 12))
-    frozen, common = claims.evidence(read_suite(tmp_path), EMOJI)
+    frozen, common = evidence.of_controls(read_suite(tmp_path), EMOJI)
     assert "So it is more than that here" in frozen and "So it is not more than that here" in common
 
 
@@ -404,10 +406,10 @@ def test_answer_to_why_follows_the_controls(tmp_path):
             ("open", {"hard-conv": lower[:1]}, "open",
              ["near-frozen convolutions: not measured", "one set of convolutions: cannot be told", "1 seed"])):
         runs(tmp_path / name, {"tcn": spread, **levels})
-        verdict = claims.why(read_suite(tmp_path / name), EMOJI)
+        verdict = evidence.why(read_suite(tmp_path / name), EMOJI)
         assert verdict.state == state and all(text in verdict.answer for text in words), verdict
     runs(tmp_path / "none", {"tcn": spread})
-    assert claims.why(read_suite(tmp_path / "none"), EMOJI) is None
+    assert evidence.why(read_suite(tmp_path / "none"), EMOJI) is None
 
 
 def test_papers_weight_is_tcn_itself_where_that_is_its_own(tmp_path):
@@ -417,12 +419,12 @@ def test_papers_weight_is_tcn_itself_where_that_is_its_own(tmp_path):
         set_classes(folder, np.full(12, level))
         (folder / "distances.npz").unlink(missing_ok=True)
     suite = read_suite(tmp_path)
-    row = next(r for r in claims.claims(suite) if r.claim.key == "near-frozen-1000")
+    row = next(r for r in judging.claims(suite) if r.claim.key == "near-frozen-1000")
     assert [(f.pair.first, f.pair.second) for f in row.found[EMOJI]] == [("tcn", "frozen-conv"), ("tcn", "l2-sp")]
     assert [f.comparison.difference for f in row.found[EMOJI]] == pytest.approx([0.1, 0.05])
-    assert len(claims.evidence(suite, EMOJI)) == 1
+    assert len(evidence.of_controls(suite, EMOJI)) == 1
     table = claims.controls(suite, EMOJI)
-    assert sum(row.kind == "section" for row in table.rows) == 1 and cells_of(table, paper.label("hws"))
+    assert sum(row.kind == "section" for row in table.rows) == 1 and cells_of(table, naming.label("hws"))
 
 
 # --- rendering
@@ -441,7 +443,7 @@ def test_everything_renders_with_one_seed_six_seeds_and_rows_missing(tmp_path, v
             assert text and "nan" not in text.lower()
     assert (shown[2] is None) == (not set(variants) & set(paper.CONTROLS))
     names = " ".join(row.entries[0].text for row in claimed.rows)
-    assert all(claim.statement in names for claim in claims.CLAIMS) and "Table 5" in names
+    assert all(claim.statement in names for claim in judging.CLAIMS) and "Table 5" in names
     frame = claims.interval_frame(suite, EMOJI)
     assert list(frame.columns) == ["label", "difference", "low", "high", "seeds", "group"]
     assert len(frame) == {1: 0, 3: 1, 4: 4}[len(variants)]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from result_folders import LEDGER_VARIANTS, made_up, write_cell, write_suite
 
-from reports import paper
-from reports.read.suite import Task
+from reports import naming, paper
+from reports.read.schema import Task
 from reports.render import command
-from reports.tables.comparison import Column, Entry, Row, Table
+from reports.tables.table import Column, Entry, Row, Table
 from reports.tables.latex import Layout, latex, layout
 
 EMOJI = Task("emoji", "fixed")
@@ -42,7 +42,7 @@ def test_markdown_values_equal_the_results(report):
     text = (report / "report.md").read_text()
     values = [made_up("hws", seed, "mAP@all") for seed in (0, 1)]
     shown = f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
-    line = next(x for x in text.splitlines() if x.startswith(f"| {paper.label('hws')} |"))
+    line = next(x for x in text.splitlines() if x.startswith(f"| {naming.label('hws')} |"))
     assert shown in line
     start = text.index("the paper's 13 rows")
     line = next(x for x in text[start:].splitlines() if x.startswith("| without |") and "s0" in x)

@@ -23,9 +23,10 @@ from result_folders import write_cell, write_suite
 
 from reports.figures import draw
 from reports.read import escaping
-from reports.read.suite import Task, read_suite
+from reports.read.schema import Task
+from reports.read.suite import read_suite
 from reports.render import command
-from reports.tables import comparison
+from reports.tables.table import Column, Entry, Row, Table
 from reports.tables.latex import latex
 
 HOSTILE = ("<script>alert(1)</script>", "\" onmouseover=\"alert(1)", "' autofocus onfocus='alert(1)", "a&b &amp; &#60;", "50% of $x_1$",
@@ -119,9 +120,9 @@ def test_tasks_whose_names_differ_in_signs_alone_have_files_of_their_own():
 
 
 def test_numbers_in_a_table_stay_numbers_and_formulas_do_not(tmp_path):
-    table = comparison.Table("t", "T", (comparison.Column("=x"), comparison.Column("n", numeric=True)),
-                         (comparison.Row((comparison.Entry("=cmd|x"), comparison.Entry("-0.5", -0.5))),
-                          comparison.Row((comparison.Entry("+a"), comparison.Entry("−0.5")))))
+    table = Table("t", "T", (Column("=x"), Column("n", numeric=True)),
+                         (Row((Entry("=cmd|x"), Entry("-0.5", -0.5))),
+                          Row((Entry("+a"), Entry("−0.5")))))
     rows = list(csv.reader(io.StringIO(table.to_csv())))
     assert rows == [["section", "'=x", "n"], ["", "'=cmd|x", "-0.5"], ["", "'+a", "−0.5"]]
     frame = escaping.csv_frame(pd.DataFrame({"class": ["=1", "b"], "value": [-0.5, 1.0]}))

@@ -27,7 +27,8 @@ from result_folders import (
 
 from reports.figure_kinds import KINDS, with_common_seeds
 from reports.figures import draw, feature_frames, frames
-from reports.read.suite import Suite, Task, read_suite
+from reports.read.schema import Task
+from reports.read.suite import Suite, read_suite
 
 EMOJI = Task("emoji", "fixed")
 ONE_SEED = dict.fromkeys((*DIMENSION_VARIANTS, *WEIGHT_VARIANTS, *COUPLING_VARIANTS, *METHOD_VARIANTS, *CONTROL_VARIANTS,

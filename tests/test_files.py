@@ -20,7 +20,7 @@ from tcn.files.locks import Held, holder, lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from tcn.files import lock
+from tcn.files.locks import lock
 with lock(Path(sys.argv[1]), "holding"):
     print("held", flush=True)
     time.sleep(60)

@@ -27,10 +27,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from result_folders import write_reproduction, write_suite
 
-from reports import lint, paper
+from reports import lint, published
 from reports.figures import draw, frames
 from reports.read import files
-from reports.read.suite import ReportError, Score, Suite, Task, read_suite
+from reports.read.cells import Score
+from reports.read.files import ReportError
+from reports.read.schema import Task
+from reports.read.suite import Suite, read_suite
 from reports.render import command, provenance
 
 EMOJI = Task("emoji", "fixed")
@@ -77,7 +80,7 @@ def text_only() -> Iterator[None]:
     """Figures are drawn by the tests that are about them: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_figures", lambda suite, task, cache: [])
-        patch.setattr(command.extension, "figure", lambda root: None)
+        patch.setattr(command.digits, "figure", lambda root: None)
         yield
 
 
@@ -294,7 +297,7 @@ def test_arrays_of_other_kinds_are_named(whole, expected, data):
 
 
 def figure_data_arrays() -> tuple[str, ...]:
-    from reports.read.suite import DISTANCE_ARRAYS, FEATURE_ARRAYS
+    from reports.read.schema import DISTANCE_ARRAYS, FEATURE_ARRAYS
     return (*DISTANCE_ARRAYS, *FEATURE_ARRAYS)
 
 
@@ -369,7 +372,7 @@ def test_a_damaged_reproduction_or_extension_costs_itself(whole, expected, data)
 @fuzz("lists of published numbers", examples=50)
 @given(st.data())
 def test_a_list_of_published_numbers_is_read_or_named_by_its_line(data):
-    rows = list(csv.reader(io.StringIO(paper.PUBLISHED_FILE.read_text(encoding="utf-8"))))[:30]
+    rows = list(csv.reader(io.StringIO(published.FILE.read_text(encoding="utf-8"))))[:30]
     at, column = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(rows[0]) - 1))
     rows[at][column] = data.draw(st.one_of(WORDS, st.text(max_size=20), st.sampled_from(
         ["0e999999", "1e-999999", "9" * 5000, "1_0", "\u0663", "1e5", "1e+", "0x1p-3", "1e-5"])))

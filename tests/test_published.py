@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import lint, paper
-from reports.read.suite import ReportError
+from reports import lint, published
+from reports.read.files import ReportError
 
 HEADER = "table,method,dimension,features,dataset,split,metric,value,source,note"
 CITED = "https://example.org/paper"
@@ -113,8 +113,8 @@ def test_unknown_names_missing_lengths_and_missing_citations_are_hints(tmp_path)
 
 
 def test_the_committed_files_findings():
-    lines = lint.read(paper.PUBLISHED_FILE)
-    assert len(lines) == len(paper.published())
+    lines = lint.read(published.FILE)
+    assert len(lines) == len(published.facts())
     by_rule: dict[str, set[tuple[str, float]]] = {}
     for f in lint.findings(lines):
         by_rule.setdefault(f"{f.kind} {f.rule}", set()).add((f.line.fact.method, f.line.fact.value))
@@ -182,7 +182,7 @@ def test_no_ranking_breaks_the_rules_where_classes_are_large_enough(generators, 
     assert a >= m * k / largest - 1e-12
     # and the lint agrees: honest numbers, rounded to three digits, are never called impossible
     facts = [(f"mAP@{k}", m), (f"Prec@{k}", p), (f"Prec@{2 * k}", q), ("mAP@all", a)]
-    lines = [lint.Line(n, paper.Published("comparison", "X", "64", "real", "tuberlin", "220/30", metric, round(value, 3),
+    lines = [lint.Line(n, published.Published("comparison", "X", "64", "real", "tuberlin", "220/30", metric, round(value, 3),
                                           "zse-sbir", ""), 0.0005) for n, (metric, value) in enumerate(facts)]
     assert not [f for f in lint.findings(lines) if f.kind == "proof"]
 
@@ -227,7 +227,7 @@ def test_the_command_runs_by_itself_on_the_projects_own_list():
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_published_rows_are_the_same_whatever_editor_saved_them(tmp_path, end):
-    source = Path(paper.__file__).parent / "published.csv"
+    source = published.FILE
     text = source.read_text(encoding="utf-8-sig")
     (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", end).encode())
-    assert [row[1:] for row in paper.read_published(tmp_path / "rows.csv")] == [row[1:] for row in paper.read_published(source)]
+    assert [row[1:] for row in published.read(tmp_path / "rows.csv")] == [row[1:] for row in published.read(source)]

@@ -28,12 +28,16 @@ from result_folders import (
     write_suite,
 )
 
-from reports import paper
+from reports import naming, published
 from reports.figures import draw, frames
-from reports.read.suite import Measured, NoResults, Score, Task, paired, read_suite
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Measured, NoResults, paired, read_suite
 from reports.render import command, provenance
 from reports.stats import verdicts
-from reports.tables import ablations, comparison, ledger, protocols
+from reports.tables import ablations, comparison, ledger, protocols, runs
+from reports.tables.latex import latex
+from reports.tables.table import Column, Entry, Row, Table
 
 EMOJI = Task("emoji", "fixed")
 
@@ -65,7 +69,7 @@ def test_comparison_table_says_mean_and_spread_of_the_cells(rendered):
     text = (rendered / "report" / "tables" / "emoji-fixed-comparison.md").read_text()
     values = [made_up("hws", seed, "mAP@all") for seed in (0, 1, 2)]
     expected = f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
-    row = row_of(text, paper.label("hws"))
+    row = row_of(text, naming.label("hws"))
     assert expected in row and "3/3" in row[-1]
     standard = [made_up("hws", seed, "mAP@all", "standard") for seed in (0, 1, 2)]
     assert f"{statistics.fmean(standard):.3f} ± {statistics.stdev(standard):.3f}" in row
@@ -75,7 +79,7 @@ def test_comparison_table_says_mean_and_spread_of_the_cells(rendered):
 def test_csv_holds_full_numbers(rendered):
     with open(rendered / "report" / "tables" / "emoji-fixed-comparison.csv", newline="") as source:
         rows = list(csv.DictReader(source))
-    row = next(r for r in rows if paper.label("tcn") in r.values() and "Real" in r["section"])
+    row = next(r for r in rows if naming.label("tcn") in r.values() and "Real" in r["section"])
     column = next(c for c in row if "mAP@all" in c and "released" in c and "(" not in c)
     assert float(row[column]) == pytest.approx(statistics.fmean(made_up("tcn", s, "mAP@all") for s in (0, 1, 2)), abs=1e-12)
 
@@ -84,7 +88,7 @@ def test_latex_has_balanced_rows_and_escapes(rendered):
     for path in (rendered / "report" / "tables").glob("*.tex"):
         text = path.read_text()
         assert text.count("\\begin{") == text.count("\\end{") and "\\toprule" in text
-    assert comparison.latex("a_b & 50% #1 {x} ~ ^ \\") == (
+    assert latex("a_b & 50% #1 {x} ~ ^ \\") == (
         r"a\_b \& 50\% \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}")
 
 
@@ -102,7 +106,7 @@ def test_published_numbers_stand_beside_measured_ones_on_the_papers_data_sets(tm
     write_suite(tmp_path, ("tcn", "hws", "nws"), dataset="sketchy", split="1")
     command.render(tmp_path, tmp_path / "report")
     text = (tmp_path / "report" / "tables" / "paper-comparison.md").read_text()
-    facts = {(p.method, p.dimension, p.dataset, p.metric): p.value for p in paper.published() if p.table == "comparison"}
+    facts = {(p.method, p.dimension, p.dataset, p.metric): p.value for p in published.facts() if p.table == "comparison"}
     # GN-Triplet's row of the paper's Table 2, read off published.csv by hand.
     assert facts["GN-Triplet", "1024", "sketchy", "mAP@all"] == 0.211 and "0.211" in row_of(text, "GN-Triplet")
     assert "measured" in text and "published" in text
@@ -114,14 +118,14 @@ def test_missing_seeds_and_variants_are_said(tmp_path):
     head["cells"].append({"dataset": "emoji", "split": "fixed", "variant": "tcn", "seed": 2, "folder": "gone", "identity": "x"})
     (tmp_path / "suite.json").write_text(json.dumps(head))
     text = comparison.comparison(read_suite(tmp_path), EMOJI).to_markdown()
-    assert row_of(text, paper.label("tcn"))[-1] == "2/3"
-    assert "not measured" in row_of(text, paper.label("nws"))
+    assert row_of(text, naming.label("tcn"))[-1] == "2/3"
+    assert "not measured" in row_of(text, naming.label("nws"))
 
 
 def test_one_seed_says_so(tmp_path):
     write_suite(tmp_path)
     suite = read_suite(tmp_path)
-    assert row_of(comparison.comparison(suite, EMOJI).to_markdown(), paper.label("tcn"))[-1] == "1 seed"
+    assert row_of(comparison.comparison(suite, EMOJI).to_markdown(), naming.label("tcn"))[-1] == "1 seed"
     assert "one seed" in verdicts.sharing_order(suite, EMOJI).answer.lower()
 
 
@@ -206,7 +210,7 @@ def test_page_is_whole_and_fetches_nothing(rendered):
     assert page.count("<img") == page.count("data:image/png;base64,") >= 6
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and "<script" not in page
     for cell in read_suite(rendered).cells:
-        assert f'id="{cell.anchor}"' in page and cell.provenance["identity"] in page
+        assert f'id="{cell.anchor}"' in page and cell.provenance.identity in page
     anchors = set(re.findall(r'href="#([^"]+)"', page))
     assert anchors <= set(re.findall(r'id="([^"]+)"', page))
     assert "Smoke run" not in page
@@ -340,7 +344,7 @@ def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
     marked = {(row.entries[0].text, e.text) for row in table.rows for e in row.entries if "†" in e.text}
     assert {("Doodle2Search", "0.460†"), ("BDA-SketRet", "0.556†"), ("TCN", "0.231†")} <= marked
     # a published number never stands in a row that says measured
-    numbers = {f"{p.value:.3f}" for p in paper.published() if p.method == "TCN"}
+    numbers = {f"{p.value:.3f}" for p in published.facts() if p.method == "TCN"}
     measured = [e.text for row in table.rows if row.kind == "data" and "measured" in row.entries[3].text for e in row.entries]
     assert measured and not numbers & set(measured)
 
@@ -384,7 +388,7 @@ def test_publisher_bars_are_the_means_of_the_cells(rendered):
 
 
 def test_text_is_escaped_in_every_format():
-    table = comparison.Table("odd", "a|b & <c>", (comparison.Column("x_y"),), (comparison.Row((comparison.Entry("50% <i>|$"),)),))
+    table = Table("odd", "a|b & <c>", (Column("x_y"),), (Row((Entry("50% <i>|$"),)),))
     assert "a\\|b & \\<c\\>" in table.to_markdown() and "50% \\<i\\>\\|$" in table.to_markdown()
     assert r"50\% \textless{}i\textgreater{}\textbar{}\$" in table.to_latex() and r"x\_y" in table.to_latex()
     assert "50% &lt;i&gt;|$" in table.to_html() and "<i>" not in table.to_html()
@@ -410,15 +414,16 @@ def test_an_earlier_calls_files_go_and_foreign_ones_stay(tmp_path, text_only):
     assert (out / "tables" / "tuberlin-1-comparison.md").exists()
 
 
-def test_the_command_needs_neither_torch_nor_mlflow_nor_the_method(tmp_path):
+def test_the_command_loads_neither_torch_nor_mlflow_nor_the_method(tmp_path):
     write_suite(tmp_path, ("floor-svd",))
     program = ("import runpy, sys; sys.argv = ['render.py', '--results', sys.argv[1]]\n"
                "try:\n    runpy.run_path('reports/render.py', run_name='__main__')\n"
                "except SystemExit as end:\n    assert end.code == 0, end.code\n"
-               "print(sorted({'torch', 'mlflow', 'tcn', 'timm', 'benchmarks'} & {m.split('.')[0] for m in sys.modules}))")
+               "print(sorted({'torch', 'mlflow', 'timm', 'baselines', 'benchmarks'} & {m.split('.')[0] for m in sys.modules}))\n"
+               "print(sorted({'.'.join(m.split('.')[:2]) for m in sys.modules if m.startswith('tcn')}))")
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True,
                           cwd=Path(command.__file__).parents[2], check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-2:] == ["[]", "['tcn', 'tcn.config', 'tcn.files']"]
     assert str(tmp_path / "report" / "index.html") in done.stdout
 
 
@@ -509,7 +514,7 @@ def test_six_rules_give_six_numbers_and_their_spread(rendered):
 def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered):
     write_suite(tmp_path, ("tcn", "nws"), seeds=(0, 1), dataset="sketchy", split="1")
     suite = read_suite(tmp_path)
-    row = row_of(protocols.duplicates(suite, Task("sketchy", "1")).to_markdown(), paper.label("nws"))
+    row = row_of(protocols.duplicates(suite, Task("sketchy", "1")).to_markdown(), naming.label("nws"))
     published = [made_up("nws", s, "mAP@all") for s in (0, 1)]
     distinct = [made_up("nws", s, "mAP@all", duplicates="distinct") for s in (0, 1)]
     assert row[2].startswith(f"{statistics.fmean(published):.3f}") and row[3].startswith(f"{statistics.fmean(distinct):.3f}")
@@ -517,8 +522,8 @@ def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered)
     assert protocols.duplicates(read_suite(rendered), EMOJI) is None
 
 
-def every_table(suite) -> list[comparison.Table]:
-    found = [comparison.provenance(suite), ledger.reproductions(suite), comparison.paper_comparison(suite)]
+def every_table(suite) -> list[Table]:
+    found = [runs.provenance(suite), ledger.reproductions(suite), comparison.paper_comparison(suite)]
     for task in suite.tasks():
         found += [comparison.comparison(suite, task), comparison.comparison(suite, task, "validation"), ablations.ablation(suite, task),
                   ablations.sharing_weights(suite, task), ablations.coupling(suite, task), ablations.dimensions(suite, task),
@@ -559,7 +564,7 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
                     assert f'href="#{entry.runs[0].group_anchor}"' in table.to_html()
     assert numbers > 500
     # a mean over two seeds names exactly these two
-    tcn = next(row for row in found[2].rows if row.entries[0].text == paper.label("tcn"))
+    tcn = next(row for row in found[2].rows if row.entries[0].text == naming.label("tcn"))
     assert [cell.folder for cell in tcn.entries[2].runs] == [folders["tcn", 0], folders["tcn", 1]]
 
 
@@ -568,7 +573,7 @@ def test_run_entries_hold_the_whole_chain(rendered):
     cell = next(c for c in read_suite(rendered).cells if c.variant == "tcn" and c.seed == 1)
     entry = page[page.index(f'id="{cell.anchor}"'):].split("<details id=")[0]
     for text in (f"python benchmarks/run_all.py --reproduce {cell.name}", f"../cells/{cell.name}/config.json", "c0ffee",
-                 f'{cell.provenance["identity"][:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
+                 f'{cell.provenance.identity[:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
                  "each recomputed from 36 per-query values (per_query.npz): equal", "2000-01-02: differs"):
         assert text in entry, text
     assert (rendered / "report" / f"../cells/{cell.name}/config.json").resolve().exists()
@@ -648,8 +653,8 @@ def test_ledger_variants_stay_out_of_the_ablation(rendered):
     suite = read_suite(rendered)
     assert ablations.ablation(suite, EMOJI) is None and ablations.further(suite, EMOJI) is None
     text = ablations.not_measured(suite, EMOJI).to_markdown() + comparison.comparison(suite, EMOJI).to_markdown()
-    assert paper.label("ledger-augmentation") not in text and paper.label("tcn-as-released") not in text
-    assert paper.label("ledger-of-the-future") == "ledger-of-the-future"
+    assert naming.label("ledger-augmentation") not in text and naming.label("tcn-as-released") not in text
+    assert naming.label("ledger-of-the-future") == "ledger-of-the-future"
 
 
 def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports import paper
+from reports import naming, paper
 from reports.figure_kinds import FigureData
 from reports.figures.draw_features import layer_distances, retrieval, singular_values, tsne
 from reports.figures.style import (
@@ -30,12 +30,12 @@ from reports.figures.style import (
     look,
     over_seeds,
     plain,
-    signed,
     style,
     styled,
     wrapped,
 )
 from reports.read.escaping import shortened
+from reports.wording import signed
 
 __all__ = ["DRAWINGS", "RIGHT", "WRONG", "draw", "look", "style"]
 
@@ -94,7 +94,7 @@ def overview(frame: pd.DataFrame) -> Figure:
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
     dims = frame.groupby("variant")["dim"].first()
-    axes[0].set_yticks(range(len(variants)), [_with_length(paper.short_label(v), dims.get(v)) for v in variants])
+    axes[0].set_yticks(range(len(variants)), [_with_length(naming.short_label(v), dims.get(v)) for v in variants])
     axes[0].invert_yaxis()
     axes[0].set_xlim(0, frame["value"].max() * 1.24)
     return figure
@@ -122,14 +122,14 @@ def motivation(frame: pd.DataFrame) -> Figure:
                 panel.plot(raw["at"], raw["value"], color=colour, alpha=0.3, linewidth=0.5)
                 every = max(1, len(part) // (2 * RAW_BINS))
                 panel.plot(part["at"][::every], part["smoothed"][::every], color=colour, linestyle=line, linewidth=1.7,
-                           label=paper.short_label(variant))
+                           label=naming.short_label(variant))
                 continue
             by_epoch = part.groupby("at")["value"]
             mean = by_epoch.mean()
             if part["seed"].nunique() > 1:
                 panel.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, linewidth=0)
             panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markersize=3.5,
-                       label=paper.short_label(variant))
+                       label=naming.short_label(variant))
         finish(panel, title, x, y)
         if x == "Iteration":
             losses.append(panel)
@@ -157,7 +157,7 @@ def publishers(frame: pd.DataFrame) -> Figure:
                 continue
             x = at + (number - (len(variants) - 1) / 2) * width
             panel.bar(x, values.mean(), width * 0.92, color=colour, alpha=0.85, hatch=hatch, edgecolor="white",
-                      linewidth=0, label=paper.short_label(variant) if at == 0 else None)
+                      linewidth=0, label=naming.short_label(variant) if at == 0 else None)
             if len(values) > 1:
                 panel.errorbar(x, values.mean(), values.std(ddof=1), color=INK, capsize=2, linewidth=0.9)
                 panel.scatter(np.linspace(x - width / 4, x + width / 4, len(values)), values, s=7, facecolors="white",
@@ -265,7 +265,7 @@ def precision_recall(frame: pd.DataFrame) -> Figure:
         if part["seed"].nunique() > 1:
             panel.fill_between(mean.index, grouped.min(), grouped.max(), color=colour, alpha=0.15, linewidth=0)
         panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markevery=(0.05, 0.2), markersize=3.5,
-                   label=paper.short_label(variant))
+                   label=naming.short_label(variant))
     chance = frame["chance"].dropna()
     if len(chance):
         panel.axhline(chance.iloc[0], color=INK, linestyle=":", linewidth=1, label="chance")
@@ -286,7 +286,7 @@ def class_precision(frame: pd.DataFrame) -> Figure:
         colour, marker, line, _ = look(variant)
         means = frame[frame["variant"] == variant].groupby("class")["value"].mean().sort_values()
         left.plot(range(1, len(means) + 1), means, color=colour, linestyle=line, marker=marker, markersize=3.5,
-                  markevery=(number * 2, max(1, len(means) // 8)), label=paper.short_label(variant))
+                  markevery=(number * 2, max(1, len(means) // 8)), label=naming.short_label(variant))
         values = hardest[hardest["variant"] == variant].groupby("class")["value"].agg(["mean", "min", "max"]).reindex(names)
         y = np.arange(len(names)) + (number - (len(variants) - 1) / 2) * 0.22
         right.hlines(y, values["min"], values["max"], color=colour, linewidth=0.8, alpha=0.7)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from reports import paper
+from reports import naming
 from reports.figures.style import (
     COLUMN,
     GRID,
@@ -105,7 +105,7 @@ def tsne(frame: pd.DataFrame, examples: pd.DataFrame | None = None) -> Figure:
         panel = figure.add_axes(((left + place * (side + gap)) / width, 1 - (title + side) / height, side / width,
                                  side / height))
         _embedding(panel, frame[frame["variant"] == variant], classes)
-        panel.set_title(TSNE_TITLES.get(variant, paper.short_label(variant)))
+        panel.set_title(TSNE_TITLES.get(variant, naming.short_label(variant)))
         panel.set_ylabel("" if place else "t-SNE 2", labelpad=3)
     handles = [Line2D([], [], linestyle="", marker="o", color=colour, label=f"{number} {plain(name)}")
                for number, (name, colour) in enumerate(zip(classes, CLASS_COLOURS), start=1)]
@@ -173,7 +173,7 @@ def _examples(axes: Axes, frame: pd.DataFrame) -> None:
         one = part.iloc[0]
         if number:
             axes.plot([0, _width()], [top - BETWEEN / 2] * 2, color=GRID, linewidth=0.8)
-        source = f" ({paper.publisher(one['query_source'])})" if one["query_source"] else ""
+        source = f" ({naming.publisher(one['query_source'])})" if one["query_source"] else ""
         failure = "Failure: " if one["kind"] == "failure" else ""
         axes.text(0, top + HEAD / 2, f"{failure}{plain(one['query_class'])}{source}", va="center", fontsize=7.5,
                   fontweight="bold", color=WRONG if failure else INK)
@@ -186,7 +186,7 @@ def _examples(axes: Axes, frame: pd.DataFrame) -> None:
 
 def _answer(axes: Axes, row: pd.DataFrame, top: float, first: float) -> None:
     """One variant's row: its name, the query, the photos with their marks."""
-    axes.text(0, top + 0.36, wrapped(paper.short_label(row["variant"].iloc[0])), va="center", fontsize=6.5, linespacing=1.05)
+    axes.text(0, top + 0.36, wrapped(naming.short_label(row["variant"].iloc[0])), va="center", fontsize=6.5, linespacing=1.05)
     axes.text(0, top + 0.80, f"AP {row['ap'].iloc[0]:.2f}", va="center", fontsize=6.5, color=SOFT)
     _pictures(axes, [row["query_file"].iloc[0]], LABEL, top)
     _pictures(axes, list(row["file"]), first, top)
@@ -305,7 +305,7 @@ def _positive(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]
 
 
 def _named(variant: str, part: pd.DataFrame) -> str:
-    return f"TCN, weight {part['weight'].iloc[0]:g}" if variant == "tcn" else paper.short_label(variant)
+    return f"TCN, weight {part['weight'].iloc[0]:g}" if variant == "tcn" else naming.short_label(variant)
 
 
 def _part_name(part: str) -> str:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import paper
-from reports.figure_kinds import FigureData, listed, reference_floor
-from reports.read.suite import Cell, Suite, Task, digest, setting
-from reports.writing import writing
+from reports import naming, paper
+from reports.figure_kinds import FigureData, reference_floor
+from reports.read.cells import Cell, setting
+from reports.read.schema import Task
+from reports.read.suite import Suite
+from reports.wording import listed
+from tcn.files.atomic import write_bytes
 
 TSNE_CLASSES = 8
 TSNE_SEED = 2021
@@ -62,7 +65,7 @@ def singular_values(suite: Suite, task: Task) -> FigureData | None:
                     continue
                 rows += [(variant, cell.seed, where, modality, int(i), v, v / top, weight, variant == "tcn")
                          for i, v in zip(curve["index"], curve["value"])]
-            seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
+            seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["variant", "seed", "set", "modality", "index", "value", "relative", "weight", "own"])
@@ -122,7 +125,7 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     if examples is not None:
         below = (f" Below: the first {examples['block'].nunique()} of the fixed example queries, each with the {RETRIEVED} "
                  "photos ranked first with (TCN) and without sharing (NWS); ✓ and a solid frame: right, ✗ and a dashed one: wrong.")
-    shown = ", ".join(f"{paper.short_label(c.variant)} seed {c.seed}" for c, _ in loaded if c.variant in set(frame["variant"]))
+    shown = ", ".join(f"{naming.short_label(c.variant)} seed {c.seed}" for c, _ in loaded if c.variant in set(frame["variant"]))
     return FigureData("tsne", f"{task.slug}-tsne", "Unseen classes in the feature space",
                       f"t-SNE of the L2-normalised retrieval features. {how}; dots are photos, crosses sketches. A number "
                       f"stands at the middle of its class's photos. Distances between clusters mean little.{below} "
@@ -174,11 +177,11 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
         frame = _distance_rows(arrays, one_by_one)
         frames.append(frame.assign(variant=variant, seed=cell.seed,
                                    weight=float(setting(cell.config, "losses.sharing", math.nan))))
-        seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
+        seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
         zero = [text for column, text in (("between", "from each other"), ("start", "from the start"))
                 if (frame.loc[(frame["level"] == "whole") & (frame["kind"] == "convolution"), column] == 0).all()]
         if zero:
-            still.append(f"{paper.short_label(variant)}’s convolutions {listed(zero)}")
+            still.append(f"{naming.short_label(variant)}’s convolutions {listed(zero)}")
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
@@ -199,9 +202,9 @@ def _by_weight(suite: Suite, task: Task, variants: tuple[str, ...] = SOFT_WEIGHT
     own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
 
     def weight(variant: str) -> float:
-        named = paper.grid_weight(variant)
-        return named if named is not None else max((float(w) for w in own if w is not None), default=math.inf)
-    soft = sorted((v for v in SOFT_WEIGHTS if v == "tcn" or paper.grid_weight(v) not in own), key=weight)
+        recorded = paper.weight_of(suite, task, variant)
+        return recorded if recorded is not None else max((float(w) for w in own if w is not None), default=math.inf)
+    soft = sorted((v for v in SOFT_WEIGHTS if v == "tcn" or paper.weight_of(suite, task, v) not in own), key=weight)
     at = variants.index(SOFT_WEIGHTS[0])
     return [*variants[:at], *soft, *(v for v in variants[at:] if v not in SOFT_WEIGHTS)]
 
@@ -247,10 +250,10 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
             examples = suite.examples(cell)
             if not examples:
                 continue
-            seeds.append(f"{paper.short_label(variant)} seed {cell.seed}")
+            seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
             for example in examples:
                 # the same drawing has the same thumbnail, whatever a run called its file
-                key = (str(example["query"].get("class", "")), digest(example["query"]["file"].read_bytes()))
+                key = (str(example["query"]["class"]), _digest(example["query"]["file"].read_bytes()))
                 blocks.setdefault(key, []).append((variant, example))
                 if example["kind"] == "failure" or key not in kinds:
                     kinds[key] = example["kind"]
@@ -258,8 +261,8 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
 
 
 def _rows_of(blocks: Blocks, kinds: dict[tuple[str, str], str], chosen: list[tuple[str, str]]) -> pd.DataFrame:
-    rows = [(number, key[0], example["query"].get("source", ""), example["query"]["file"], kinds[key], variant,
-             example["average_precision"], hit["rank"], str(hit.get("class", "")), hit["file"], hit["correct"])
+    rows = [(number, key[0], example["query"]["source"], example["query"]["file"], kinds[key], variant,
+             example["average_precision"], hit["rank"], str(hit["class"]), hit["file"], hit["correct"])
             for number, key in enumerate(chosen) for variant, example in blocks[key]
             for hit in example["retrieved"][:RETRIEVED]]
     return pd.DataFrame(rows, columns=["block", "query_class", "query_source", "query_file", "kind", "variant", "ap", "rank",
@@ -290,7 +293,7 @@ def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.D
 
 def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
     """t-SNE [n, 2] of vectors [n, D]; read from `cache` where the same vectors were embedded before."""
-    path = cache / f"tsne-{digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
+    path = cache / f"tsne-{_digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
     found = _kept(path)
     if found is not None and found.shape == (len(vectors), 2):
         return found
@@ -302,9 +305,20 @@ def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
                          random_state=TSNE_SEED, n_jobs=1).fit(vectors))
     content = io.BytesIO()
     np.save(content, xy, allow_pickle=False)
-    with writing(path) as partial:
-        partial.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+    write_bytes(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
     return xy
+
+
+def _digest(*parts: Any) -> str:
+    """Hex digest of arrays and plain values: the name of a cached computation."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype}{part.shape}".encode())
+            state.update(np.ascontiguousarray(part).tobytes())
+        else:
+            state.update(repr(part).encode())
+    return state.hexdigest()
 
 
 def _kept(path: Path) -> np.ndarray | None:

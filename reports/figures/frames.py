@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import paper
-from reports.figure_kinds import KINDS, FigureData, listed, reference_floor, seed_count, with_common_seeds
+from reports import naming, paper
+from reports.figure_kinds import KINDS, FigureData, reference_floor, seed_count, with_common_seeds
 from reports.figures.feature_frames import layer_distances, retrieval, singular_values, tsne
+from reports.read.cells import Cell, Score, setting
 from reports.read.files import ReportError, shown
-from reports.read.suite import Cell, Score, Suite, Task, setting
+from reports.read.schema import Task
+from reports.read.suite import Suite
 from reports.tables import comparison, ledger
+from reports.wording import listed
+from tcn.files.atomic import StorageError
 
 __all__ = ["KINDS", "FigureData", "every", "layer_distances", "retrieval", "singular_values", "tsne"]
 
@@ -51,7 +55,7 @@ def _made(kind: str, suite: Suite, task: Task, build: Callable[[], FigureData | 
     """The figure; one that checked numbers still don't allow is named among what was left out, and costs itself alone."""
     try:
         return build()
-    except ReportError:
+    except (ReportError, StorageError):
         raise
     except Exception as error:
         suite.left_out.append((f"figure {task.slug}, {kind}", "can't be worked out of these runs "
@@ -105,7 +109,7 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
     rows = [frame for frame in rows if len(frame)]
     if not rows:
         return None
-    shown = ", ".join(f"{paper.short_label(v)} seed {s}" for v, s in seeds.items())
+    shown = ", ".join(f"{naming.short_label(v)} seed {s}" for v, s in seeds.items())
     frame = pd.concat(rows, ignore_index=True)
     epochs = frame[frame["quantity"].isin(("seen-class accuracy", "validation mAP"))]
     told = [text for quantity, text in (
@@ -219,7 +223,7 @@ def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
     """
     metric = paper.retrieval_metric(task)
     own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")} - {None}
-    variants = {paper.grid_weight(v): v for v in suite.variants(task) if paper.grid_weight(v) is not None}
+    variants = {w: v for v in suite.variants(task) if (w := paper.weight_of(suite, task, v)) is not None}
     if len(own) == 1 and not any(suite.cells_of(task, v) for w, v in variants.items() if w in own):
         variants[float(next(iter(own)))] = "tcn"
     rows = [(weight, classes, seed, value, weight in own, metric) for weight, variant in variants.items()

@@ -149,12 +149,3 @@ def wrapped(text: str, width: int = 16) -> str:
         lines = [*lines, word] if lines[-1] and len(lines[-1]) + len(word) >= width else \
             [*lines[:-1], f"{lines[-1]} {word}".strip()]
     return "\n".join(lines)
-
-
-def signed(value: float, decimals: int) -> str:
-    """A difference with its sign, minus as minus.
-
-    >>> signed(-0.125, 2), signed(0.5, 1)
-    ('−0.12', '+0.5')
-    """
-    return f"{value:+.{decimals}f}".replace("-", "−")

@@ -2,5 +2,7 @@
 
 escaping  text fit to show, in HTML, Markdown and CSV
 files     JSON, tables, arrays and pictures, read with bounds
-suite     result folders -> cells, measured values, a suite
+schema    what must stand in each file
+cells     one folder -> a checked cell
+suite     all folders -> a suite and its measured values
 """

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,42 +34,6 @@ MOST_NUMBER = 1e30
 
 class ReportError(ValueError):
     """Result folders that can't be used: the message names the folder or file and says what to do."""
-
-
-def is_number(value: object) -> bool:
-    """A finite number within MOST_NUMBER, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
-
-
-def is_count(value: object) -> bool:
-    """A whole number from 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_COUNT
-
-
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str), "a name": lambda value: isinstance(value, str) and bool(value.strip()),
-    "a whole number from 0": is_count, "a number": is_number,
-    "a number from 0": lambda value: is_number(value) and value >= 0,
-    "a number from 0 to 1": lambda value: is_number(value) and 0 <= value <= 1,
-    "true or false": lambda value: isinstance(value, bool), "a group of settings": lambda value: isinstance(value, dict),
-    "a list": lambda value: isinstance(value, list),
-}
-
-
-def check_fields(found: Mapping[str, Any], fields: Mapping[str, str], file: str, required: Iterable[str] = ()) -> None:
-    """ReportError naming the first field that is there and not of its kind, or that is required and not there.
-
-    fields: dotted name -> one of KINDS. None counts as not there.
-    """
-    for dotted, kind in fields.items():
-        node: Any = found
-        for key in dotted.split("."):
-            node = node.get(key) if isinstance(node, Mapping) else None
-        if node is None:
-            if dotted in required:
-                raise ReportError(f"{file} names no {dotted}")
-        elif not KINDS[kind](node):
-            raise ReportError(f"{file}, {dotted}: expected {kind}, found {shown(node)}")
 
 
 def shown(value: object, letters: int = 60) -> str:

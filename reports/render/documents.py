@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.figures.frames import FigureData
+from reports.read.escaping import markdown
 from reports.read.suite import Suite
 from reports.render import story
 from reports.render.story import Block, Points, Section, Text
 from reports.stats.verdicts import Verdict
-from reports.tables.comparison import Table, markdown
 from reports.tables.latex import PACKAGES, latex
+from reports.tables.table import Table
 
 PREAMBLE = r"""% Compile in this folder: pdflatex -interaction=nonstopmode report.tex (twice, for the references).
 % The tables and figures it reads may be taken one by one into a paper of your own.

@@ -15,7 +15,7 @@ from reports.render import provenance, story
 from reports.render.provenance import Recomputed
 from reports.render.story import Block, Points, Section, Text
 from reports.stats.verdicts import Verdict
-from reports.tables.comparison import Table
+from reports.tables.table import Table
 
 STYLE = """
 :root { --ink: #1d1d1f; --soft: #62626a; --line: #e2e2e6; --band: #f6f6f8; --blue: #0060a0; --warn: #a84300; }

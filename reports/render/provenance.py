@@ -15,11 +15,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from reports import paper
+from reports import naming
+from reports.read.cells import Cell, Score, setting
 from reports.read.escaping import html as _e
-from reports.read.files import ReportError, check_fields, read_arrays, read_json
-from reports.read.suite import Cell, Reproduction, Score, Suite, setting
-from reports.tables.comparison import duration
+from reports.read.files import ReportError, read_arrays, read_json
+from reports.read.schema import Mirrored, Reproduction, parse
+from reports.read.suite import Suite
+from reports.tables.entries import duration
 
 EQUAL = 1e-9
 """Two means of the same values differ by less: they are only added up in another order."""
@@ -121,14 +123,13 @@ def runs(suite: Suite, page_folder: Path, found: Mapping[str, Recomputed]) -> li
     for cell in suite.cells:
         if cell.group_anchor != group:
             group = cell.group_anchor
-            parts.append(f'<h4 id="{_e(group)}">{_e(paper.task_title(cell.task))}: {_e(paper.label(cell.variant))}</h4>')
+            parts.append(f'<h4 id="{_e(group)}">{_e(naming.task_title(cell.task))}: {_e(naming.label(cell.variant))}</h4>')
         parts.append(_run(cell, page_folder, found[cell.name], again.get(cell.name, [])))
     return parts
 
 
 def _run(cell: Cell, page_folder: Path, checked: Recomputed, again: list[Reproduction]) -> str:
     p = cell.provenance
-    manifest = p.get("manifest")
     facts: dict[str, Any] = {
         "folder": _link(cell.folder, page_folder, cell.name + "/"),
         "run again": f"<code>python benchmarks/run_all.py --reproduce {_e(cell.name)}</code>",
@@ -138,19 +139,18 @@ def _run(cell: Cell, page_folder: Path, checked: Recomputed, again: list[Reprodu
         "files": ", ".join(_link(cell.folder / name, page_folder, name) for name in FILES if (cell.folder / name).is_file()),
         "settings": _details(f"all settings ({len(_flat(cell.config))})",
                              f'<pre>{_e(chr(10).join(f"{k} = {v}" for k, v in _flat(cell.config).items()))}</pre>'),
-        "identity": _e(p.get("identity", "")), "seed": _e(p.get("seed", cell.seed)), "command": _code(p.get("command")),
-        "commit": _e(p.get("commit") or "not a checkout"), "uncommitted changes": _diff(cell, page_folder),
-        "device": _e(p.get("device", "")), "threads": _e(p.get("threads", "")), "platform": _e(p.get("platform", "")),
-        "versions": _e(", ".join([f"Python {p.get('python', '?')}",
-                                  *(f"{k} {v}" for k, v in (p.get("versions") or {}).items())])),
-        "data digest": _e(p.get("data_digest", "")), "split digest": _e(p.get("split_digest", "")),
-        "content digest": _e(_manifest(manifest)) if "manifest" in p else "",
-        "words digest": _e(p.get("words_digest") or ""), "word vectors": _e(p.get("words", "")),
-        "weights": _e(p.get("weights", "")), "epoch chosen by": _e(p.get("selected_by", "")),
-        "best epoch": _e("" if cell.status.get("best_epoch") is None else cell.status["best_epoch"]),
-        "optimiser steps": _e(p.get("optimizer_steps", "")), "started": _e(p.get("started", "")),
-        "finished": _e(p.get("finished", "")), "training": _e(duration(p.get("train_seconds"))),
-        "in all": _e(duration(p.get("total_seconds"))), "notes": _e("; ".join(map(str, p.get("notes") or []))),
+        "identity": _e(p.identity), "seed": _e(cell.seed), "command": _code(p.command),
+        "commit": _e(p.commit or "not a checkout"), "uncommitted changes": _diff(cell, page_folder),
+        "device": _e(p.device), "threads": _e(p.threads), "platform": _e(p.platform),
+        "versions": _e(", ".join([f"Python {p.python or '?'}", *(f"{k} {v}" for k, v in p.versions.items())])),
+        "data digest": _e(p.data_digest), "split digest": _e(p.split_digest),
+        "content digest": _e(_manifest(p.manifest)) if "manifest" in p.model_fields_set else "",
+        "words digest": _e(p.words_digest), "word vectors": _e(p.words),
+        "weights": _e(p.weights), "epoch chosen by": _e(p.selected_by),
+        "best epoch": _e("" if cell.status.best_epoch is None else cell.status.best_epoch),
+        "optimiser steps": _e("" if p.optimizer_steps is None else p.optimizer_steps), "started": _e(p.started),
+        "finished": _e(p.finished), "training": _e(duration(p.train_seconds)),
+        "in all": _e(duration(p.total_seconds)), "notes": _e("; ".join(p.notes)),
     }
     rows = "".join(f"<dt>{_e(name)}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
     mark = " · per-query values DIFFER" if checked.differing else ""
@@ -212,8 +212,8 @@ def _mean(values: np.ndarray, classes: np.ndarray, rule: str) -> float:
     return float(values.mean())
 
 
-def _manifest(manifest: Any) -> str:
-    if not isinstance(manifest, Mapping):
+def _manifest(manifest: Mapping[str, Any] | None) -> str:
+    if manifest is None:
         return "the files' contents were not checked before this run (python -m tcn data check does)"
     rest = "; ".join(f"{key}: {value}" for key, value in manifest.items() if key != "content_digest")
     return f"{manifest.get('content_digest', '?')}" + (f" ({rest})" if rest else "")
@@ -223,17 +223,16 @@ def _mlflow(folder: Path) -> str:
     if not (folder / "mlflow.json").exists():
         return ""
     try:
-        found = read_json(folder / "mlflow.json")
-        check_fields(found, dict.fromkeys(("run_id", "uri"), "text"), "mlflow.json", ("run_id", "uri"))
+        found = parse(Mirrored, read_json(folder / "mlflow.json"), "mlflow.json")
     except ReportError as error:
         return _e(error)
-    return f"{_e(found['run_id'])} in {_e(found['uri'].rstrip('/').rsplit('/', 1)[-1])}"
+    return f"{_e(found.run_id)} in {_e(found.uri.rstrip('/').rsplit('/', 1)[-1])}"
 
 
 def _diff(cell: Cell, page_folder: Path) -> str:
-    if not cell.provenance.get("dirty"):
+    if not cell.provenance.dirty:
         return "none"
-    digest = f"SHA-256 {_e(cell.provenance.get('diff_sha256') or 'unknown')}"
+    digest = f"SHA-256 {_e(cell.provenance.diff_sha256 or 'unknown')}"
     path = cell.folder / "diff.patch"
     if not path.is_file() or not path.resolve().is_relative_to(cell.folder.resolve()):
         return f"yes, not kept; {digest}"  # a link that leads elsewhere could show any file of this machine

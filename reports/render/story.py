@@ -7,16 +7,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from reports import paper
+from reports import naming, paper
 from reports.figures.frames import FigureData
 from reports.lint import Finding
-from reports.read.suite import Suite, Task, setting
+from reports.read.cells import setting
+from reports.read.schema import Task
+from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance
 from reports.render.provenance import Recomputed
-from reports.stats import verdicts
+from reports.stats import evidence, verdicts
 from reports.stats.verdicts import Verdict
-from reports.tables import ablations, claims, comparison, extension, ledger, protocols
-from reports.tables.comparison import NOT_MEASURED, Table, duration
+from reports.tables import ablations, claims, comparison, extension, ledger, protocols, runs
+from reports.tables.entries import duration
+from reports.tables.table import Table
 
 TITLE = "Does the published number hold?"
 PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets"}
@@ -83,12 +86,12 @@ def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: 
     if time is not None:
         found.append(Section("time", "The time it took", (ablations.time_sentence(suite), time), short="Time"))
     suite.left_out += [note for note in extension.read(suite.root).left_out if note not in suite.left_out]
-    if gaps := _some(comparison.unfinished(suite), comparison.left_out(suite)):
+    if gaps := _some(runs.unfinished(suite), runs.left_out(suite)):
         found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))
     proofs = sum(f.kind == "proof" for f in findings)
     where = "in the table of contradictions." if published else "`python reports/lint.py` prints them."
     blocks = _some(CHAIN, provenance.summary(checked) if suite.cells else None, ledger.reproductions(suite),
-                   comparison.provenance(suite, compact=True),
+                   runs.provenance(suite, compact=True),
                    Text(f"The list of published numbers was checked too: {proofs} contradictions by proof, "
                         f"{len(findings) - proofs} hints; {where}", "soft"))
     return [*found, Section("runs", "Where every number comes from", tuple(blocks), short="Provenance")]
@@ -131,7 +134,7 @@ def _answers(suite: Suite) -> list[Block]:
     blocks: list[Block] = []
     for task in suite.tasks():
         if len(suite.tasks()) > 1:
-            blocks.append(f"{paper.task_title(task)}:")
+            blocks.append(f"{naming.task_title(task)}:")
         blocks += [Verdict(v.question, v.state, v.answer) for v in _verdicts(suite, task)]
     return blocks
 
@@ -166,7 +169,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
         ("sure", "How sure it is", "How sure",
          _under("Queries of one class are not independent, so intervals resample classes and seeds; comparisons pair the same "
                 "seeds and classes.", [*drawn("intervals"), _measured_rows(claims.comparisons(suite, task)),
-                                 _points(claims.paper_gaps(suite, task)), *drawn("class_precision")])),
+                                 _points(evidence.paper_gaps(suite, task)), *drawn("class_precision")])),
         ("ledger", "Where paper, released code and good practice part", "Ledger",
          _under("The paper's code departs in places from what the paper says or from good practice. Each such trap is a setting "
                 "here, and this is what it is worth.",
@@ -185,8 +188,8 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
     caveats = _caveats(suite, task)
     if caveats:
         sections_of_task.append(Section(f"{task.slug}-caveats", "To keep in mind", (Points(tuple(caveats)),)))
-    return Section(task.slug, paper.task_title(task), tuple(_setting(suite, task)), tuple(sections_of_task),
-                   paper.task_title(task).replace(" Extended", ""))
+    return Section(task.slug, naming.task_title(task), tuple(_setting(suite, task)), tuple(sections_of_task),
+                   naming.task_title(task).replace(" Extended", ""))
 
 
 def _some(*blocks: Block | None) -> list[Block]:
@@ -230,7 +233,7 @@ def _released_behaviour(suite: Suite) -> dict[str, int]:
 def _verdicts(suite: Suite, task: Task) -> list[Verdict]:
     if suite.smoke:
         return [Verdict("What do these numbers say?", "open", "Nothing: this is a smoke run.")]
-    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), claims.why(suite, task)
+    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), evidence.why(suite, task)
     return [verdict for verdict in found if verdict is not None]
 
 
@@ -241,11 +244,11 @@ def _setting(suite: Suite, task: Task) -> list[Block]:
     if trained:
         def of(key: str) -> str:
             return " or ".join(sorted({str(setting(c.config, key, "?")) for c in trained}))
-        chosen = " or ".join(sorted({str(c.provenance.get("selected_by", "?")) for c in trained}))
+        chosen = " or ".join(sorted({c.provenance.selected_by or "?" for c in trained}))
         steps = verdicts.optimiser_steps(suite, task)
-        seconds = [float(c.provenance["train_seconds"]) for c in trained if c.provenance.get("train_seconds")]
+        seconds = [taken for c in trained if (taken := c.provenance.train_seconds)]
         time = f", {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
-        backbone = " or ".join(paper.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
+        backbone = " or ".join(naming.BACKBONES.get(name, name) for name in of("network.backbone").split(" or "))
         blocks.append(f'{backbone} at {of("data.image_size")} pixels, {of("network.dim")} dimensions, batches of '
                       f'{of("data.batch_pairs")} pairs, {of("training.epochs")} epochs ({steps or "an unknown number of"} '
                       f"optimiser steps{time}). The epoch that is scored was chosen by {chosen}.")

@@ -2,4 +2,6 @@
 
 uncertainty  intervals and tests on arrays
 verdicts     sentences that follow from the numbers
+judging      the paper's claims, compared and judged by one rule
+evidence     findings and distances in sentences
 """

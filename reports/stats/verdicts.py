@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
-from reports import paper
-from reports.read.suite import Cell, Measured, Score, Suite, Task, setting
+from reports import naming, paper
+from reports.read.cells import Cell, Score, setting
+from reports.read.schema import Task
+from reports.read.suite import Measured, Suite
+from reports.wording import listed
 
 SIGN_TEST_SEEDS = 6
 """Fewest seeds at which a two-sided sign test over seeds can fall below 0.05 (2 / 2^6 = 0.031)."""
@@ -45,7 +48,7 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
     for variant in sorted(trained, key=lambda v: -trained[v].mean):
         m, dim = trained[variant], suite.dim(task, variant)
         rivals = {v: f for v, f in floors.items() if suite.dim(task, v) == dim is not None}
-        name = f"{paper.short_label(variant)} ({dim or '?'}-d)"
+        name = f"{naming.short_label(variant)} ({dim or '?'}-d)"
         if not rivals:
             details.append(f"{name}: {_number(m)}; no floor of this dimension was measured, so this can't be told.")
             continue
@@ -55,12 +58,12 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         if gap > 0:
             wins.append(variant)
         above = sum(value > rivals[best].mean for value in m.values.values())
-        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{paper.short_label(best)}”: "
+        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{naming.short_label(best)}”: "
                        f"{'above' if gap > 0 else 'not above'} ({gap:+.3f}; {above} of {m.n} "
                        f"seed{'s' * (m.n > 1)} above the floor).")
     if floors:
         top = max(floors, key=lambda v: floors[v].mean)
-        details.append(f"Best floor of any dimension: “{paper.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
+        details.append(f"Best floor of any dimension: “{naming.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
                        f"{_number(floors[top])}.")
     if not compared:
         return Verdict(question, "open", "It can't be told: no floor of the same dimension was measured.",
@@ -69,12 +72,12 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         return Verdict(question, "no", "No. No trained variant beats the best floor of the same dimension on the "
                                        f"validation classes ({score.metric}).", tuple(details))
     best = max(wins, key=lambda v: trained[v].mean)
-    names = _join([paper.short_label(v) for v in wins])
-    short = [paper.short_label(v) for v in compared if v not in wins]
-    rest = f" {_join(short)} {'do' if len(short) > 1 else 'does'} not." if short else ""
+    names = listed([naming.short_label(v) for v in wins])
+    short = [naming.short_label(v) for v in compared if v not in wins]
+    rest = f" {listed(short)} {'do' if len(short) > 1 else 'does'} not." if short else ""
     seed = " One seed each can't tell how sure that is." if max(trained[v].n for v in wins) == 1 else ""
     return Verdict(question, "yes", f"Yes: {names} {'do' if len(wins) > 1 else 'does'}, "
-                                    f"{paper.short_label(best)} by most ({trained[best].mean:.3f}, "
+                                    f"{naming.short_label(best)} by most ({trained[best].mean:.3f}, "
                                     f"{score.metric}).{rest}{seed}", tuple(details))
 
 
@@ -84,18 +87,18 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
     score = Score(paper.retrieval_metric(task))
     all_three = {v: suite.measure(task, v, score) for v in paper.PAPER_ORDER}
     measured = {v: m for v, m in all_three.items() if m.n}
-    details = [f"{paper.short_label(v)}: {_number(m) if m.n else 'not measured'}" for v, m in all_three.items()]
+    details = [f"{naming.short_label(v)}: {_number(m) if m.n else 'not measured'}" for v, m in all_three.items()]
     if len(measured) < 3:
-        absent = _join([paper.short_label(v) for v in all_three if v not in measured])
+        absent = listed([naming.short_label(v) for v in all_three if v not in measured])
         return Verdict(question, "missing", f"Not measured: {absent} {'have' if 3 - len(measured) > 1 else 'has'} "
                                             "no finished run.", tuple(details))
     order = sorted(measured, key=lambda v: -measured[v].mean)
-    shown = " > ".join(f"{paper.short_label(v)} {measured[v].mean:.3f}" for v in order)
+    shown = " > ".join(f"{naming.short_label(v)} {measured[v].mean:.3f}" for v in order)
     same = tuple(order) == paper.PAPER_ORDER
     common = sorted(set.intersection(*(set(m.values) for m in measured.values())))
     for first, second in combinations(order, 2):
         wins = sum(measured[first].values[s] > measured[second].values[s] for s in common)
-        details.append(f"{paper.short_label(first)} above {paper.short_label(second)} in {wins} of {len(common)} "
+        details.append(f"{naming.short_label(first)} above {naming.short_label(second)} in {wins} of {len(common)} "
                        f"common seed{'s' * (len(common) != 1)}, by {measured[first].mean - measured[second].mean:.3f} "
                        "on average.")
     agreement = "the paper's order" if same else "not the paper's order"
@@ -114,8 +117,8 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
 
 def optimiser_steps(suite: Suite, task: Task) -> str:
     """`408` or `390 to 408`: optimiser steps of the main trained rows, empty where none is known."""
-    steps = {int(cell.provenance["optimizer_steps"]) for v in paper.main_variants(suite, task)
-             for cell in suite.cells_of(task, v) if cell.trained and cell.provenance.get("optimizer_steps")}
+    steps = {steps for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)
+             if cell.trained and (steps := cell.provenance.optimizer_steps)}
     if not steps:
         return ""
     return f"{min(steps):,}" if len(steps) == 1 else f"{min(steps):,} to {max(steps):,}"
@@ -126,37 +129,28 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
     cells = [cell for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)]
     sentences = []
     for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):
-        if len({str(cell.provenance.get(key)) for cell in cells}) > 1:
+        if len({getattr(cell.provenance, key) for cell in cells}) > 1:
             sentences.append(f"Not all rows of this task are of the same {name}: "
-                             f"{_by_value(cells, lambda c, key=key: str(c.provenance.get(key))[:8])}.")
+                             f"{_by_value(cells, lambda c, key=key: getattr(c.provenance, key)[:8] or 'unknown')}.")
     trained = [cell for cell in cells if cell.trained]
     for key in ("training.epochs", "training.encoder_rate", "training.head_rate", "training.select_by",
                 "data.image_size", "data.batch_pairs", "network.backbone"):
         if len({str(setting(cell.config, key)) for cell in trained}) > 1:
             sentences.append(f"Not all trained rows have the same {key}: "
                              f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
-    dirty = sorted({paper.short_label(c.variant) for c in cells if c.provenance.get("dirty")})
+    dirty = sorted({naming.short_label(c.variant) for c in cells if c.provenance.dirty})
     if dirty:
-        sentences.append(f"Run from a working tree with uncommitted changes: {_join(dirty)}.")
+        sentences.append(f"Run from a working tree with uncommitted changes: {listed(dirty)}.")
     return sentences
 
 
 def _by_value(cells: list[Cell], key: Callable[[Cell], str]) -> str:
     groups: dict[str, set[str]] = {}
     for cell in cells:
-        groups.setdefault(key(cell), set()).add(paper.short_label(cell.variant))
+        groups.setdefault(key(cell), set()).add(naming.short_label(cell.variant))
     return "; ".join(f"{value}: {', '.join(sorted(names))}" for value, names in groups.items())
 
 
 def _number(measured: Measured) -> str:
     seeds = measured.seeds if measured.seeds.endswith("seed") else f"{measured.seeds} seeds"
     return f"{measured.text()} ({seeds})"
-
-
-def _join(names: list[str]) -> str:
-    """`a, b and c`.
-
-    >>> _join(["a", "b", "c"]), _join(["a"])
-    ('a, b and c', 'a')
-    """
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else ""

@@ -1,10 +1,13 @@
 """Tables by subject, each with its formats.
 
 latex       text and tables in LaTeX
-comparison  the table itself, and measured values beside published ones
+table       the table itself, in each format
+entries     measured values as entries
+runs        where numbers come from, and which are missing
+comparison  measured values beside each other and beside published ones
 ablations   one change at a time
 protocols   one ranking, every protocol
 ledger      what each deviation of the released code moves
 extension   domain adaptation on digits
-claims      the paper's claims, judged
+claims      the paper's claims, with what was measured of them
 """

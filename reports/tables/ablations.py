@@ -8,15 +8,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from reports import paper
-from reports.read.suite import Cell, Measured, Score, Suite, Task, paired, setting
-from reports.tables.comparison import (
-    NOT_MEASURED,
-    Column,
-    Entry,
-    Row,
-    Table,
+from reports import naming, paper, published
+from reports.read.cells import Cell, Score, setting
+from reports.read.schema import Task
+from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
+from reports.tables.entries import (
     difference_entry,
     dim_entry,
     duration,
@@ -26,6 +24,7 @@ from reports.tables.comparison import (
     seeds_entry,
     signed_entry,
 )
+from reports.tables.table import Column, Entry, Row, Table
 
 SEEDS = "Mean ± standard deviation over seeds; in brackets the seeds it rests on (s0–5: seeds 0 to 5), one seed without spread."
 DIFFERENCE = "The difference to TCN is taken seed by seed, over the seeds that both rows have, and then averaged."
@@ -81,7 +80,7 @@ def asked_for(suite: Suite, task: Task, group: str) -> bool:
 
 def ablation(suite: Suite, task: Task) -> Table | None:
     """The paper's 13 rows in its three groups, beside its numbers on its data sets; None where none was asked for."""
-    facts = {(p.method, p.metric): p.value for p in paper.published()
+    facts = {(p.method, p.metric): p.value for p in published.facts()
              if p.table == "ablation" and Task(p.dataset, p.split) == paper.paper_task(task)}
     if not facts and not asked_for(suite, task, "ablation"):
         return None
@@ -90,7 +89,7 @@ def ablation(suite: Suite, task: Task) -> Table | None:
     for metric in metrics:
         columns += [Column(rule, f"{metric}, measured", True) for rule in paper.RULES]
         if facts:
-            columns.append(Column("published", f"{metric}, {paper.SHORT_SOURCES['tcn-ablation']}", True))
+            columns.append(Column("published", f"{metric}, {published.SHORT_SOURCES['tcn-ablation']}", True))
     columns += [Column("difference to TCN", f"{metrics[0]}, same seeds", True), Column("Seeds")]
     rows: list[Row] = []
     for group in dict.fromkeys(row.group for row in paper.ABLATION):
@@ -115,7 +114,7 @@ def ablation(suite: Suite, task: Task) -> Table | None:
     if facts:
         notes.append("Published values are the paper's, from one seed; it does not state the feature length of this "
                      "table, and 64 is an inference.")
-    return Table(f"{task.slug}-ablation", f"{paper.task_title(task)}: ablation, the paper's 13 rows"
+    return Table(f"{task.slug}-ablation", f"{naming.task_title(task)}: ablation, the paper's 13 rows"
                  + ("" if facts else " (measured)"), tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -135,11 +134,11 @@ def coupling(suite: Suite, task: Task) -> Table | None:
         for variant in variants:
             parts = [Entry(HOW.get(how, how), strong=how in ("hard", "soft")) for how in coupled_parts(suite, task, variant)]
             first = suite.measure(task, variant, Score(metric))
-            rows.append(Row((Entry(paper.label(variant)), *parts, *_by_rule(suite, task, variant, metric),
+            rows.append(Row((Entry(naming.label(variant)), *parts, *_by_rule(suite, task, variant, metric),
                              difference_entry(suite, task, variant, metric), seeds_entry(first))))
     rows.append(Row((Entry("chance"), *(Entry("") for _ in paper.COUPLED_PARTS),
                      *_chance(suite, task, [Score(metric, rule) for rule in paper.RULES]), Entry(""), Entry("")), "reference"))
-    return Table(f"{task.slug}-coupling", f"{paper.task_title(task)}: what is coupled, from nothing to everything (measured)",
+    return Table(f"{task.slug}-coupling", f"{naming.task_title(task)}: what is coupled, from nothing to everything (measured)",
                  tuple(columns), tuple(rows),
                  (("The paper's criterion: couple what holds knowledge common to both modalities, keep apart what is specific to "
                    "one. one: a single set of parameters; tied: two sets, held together by the sharing loss; apart: two free "
@@ -185,7 +184,7 @@ def sharing_weights(suite: Suite, task: Task) -> Table | None:
                Column("released", f"{metric}, validation classes", True),
                *(Column(rule, f"{metric}, unseen classes", True) for rule in paper.RULES),
                Column("difference to TCN", f"{metric}, unseen, same seeds", True), Column("Seeds"), Column("Remark", wrap=True))
-    return Table(f"{task.slug}-sharing-weight", f"{paper.task_title(task)}: weight of the sharing loss (measured)",
+    return Table(f"{task.slug}-sharing-weight", f"{naming.task_title(task)}: weight of the sharing loss (measured)",
                  columns, tuple(rows),
                  (("The weight is chosen on the validation classes. The unseen columns are shown for the reader and "
                   "chose nothing."),
@@ -212,7 +211,7 @@ def dimensions(suite: Suite, task: Task) -> Table | None:
                              Entry("–") if variant == "tcn" else signed_entry(gap), seeds_entry(own))))
         chance = _chance(suite, task, [Score(metric, rule, kind) for metric in metrics for rule in paper.RULES])
         rows.append(Row((Entry("chance"), *chance, Entry(""), Entry("")), "reference"))
-    return Table(f"{task.slug}-dimensions", f"{paper.task_title(task)}: TCN by the length of its features (measured)",
+    return Table(f"{task.slug}-dimensions", f"{naming.task_title(task)}: TCN by the length of its features (measured)",
                  tuple(columns), tuple(rows),
                  (f"Unseen classes. {SEEDS} {DIFFERENCE}",
                   "The difference is to TCN's own length and the same kind of features. Everything but the length is TCN's own."))
@@ -233,17 +232,17 @@ def methods(suite: Suite, task: Task) -> Table | None:
                               ("Not trained", (*(v for v in paper.METHODS if v in paper.UNTRAINED), *floors))):
         rows.append(Row((Entry(heading),), "section"))
         for variant in variants:
-            what, missing = paper.METHOD_TEXTS.get(variant, ("No training: a floor.", ""))
+            what, missing = naming.METHOD_TEXTS.get(variant, ("No training: a floor.", ""))
             text = what + (f" Not faithful: {missing[:1].lower()}{missing[1:]}" if missing else "")
             scores = [Score(second), Score(first, features="binary")]
-            rows.append(Row((Entry(paper.label(variant)), Entry(text), dim_entry(suite, task, variant),
+            rows.append(Row((Entry(naming.label(variant)), Entry(text), dim_entry(suite, task, variant),
                              *_by_rule(suite, task, variant, first),
                              *(measured_entry(suite.measure(task, variant, score), name_seeds=True) for score in scores),
                              difference_entry(suite, task, variant, first),
                              seeds_entry(suite.measure(task, variant, Score(first))))))
     chance = _chance(suite, task, [*(Score(first, rule) for rule in paper.RULES), Score(second), Score(first, features="binary")])
     rows.append(Row((Entry("chance"), Entry(""), Entry(""), *chance, Entry(""), Entry("")), "reference"))
-    return Table(f"{task.slug}-methods", f"{paper.task_title(task)}: other methods under the same harness (measured)",
+    return Table(f"{task.slug}-methods", f"{naming.task_title(task)}: other methods under the same harness (measured)",
                  columns, tuple(rows),
                  (("Every method has the same encoder, data, pairs, number of steps and protocol as TCN and is trained here; "
                    "none of these numbers is its authors', and none was tuned as TCN was."),
@@ -259,13 +258,13 @@ def further(suite: Suite, task: Task) -> Table | None:
     columns = (Column("Variant", wrap=True), Column("D", numeric=True),
                *(Column(rule, metric, True) for metric in metrics for rule in paper.RULES),
                Column("difference to TCN", f"{metrics[0]}, same seeds", True), Column("Seeds"))
-    rows = [Row((Entry(paper.label(v)), dim_entry(suite, task, v),
+    rows = [Row((Entry(naming.label(v)), dim_entry(suite, task, v),
                  *(entry for metric in metrics for entry in _by_rule(suite, task, v, metric)),
                  difference_entry(suite, task, v, metrics[0]), seeds_entry(suite.measure(task, v, Score(metrics[0])))))
             for v in variants]
     chance = _chance(suite, task, [Score(metric, rule) for metric in metrics for rule in paper.RULES])
     rows.append(Row((Entry("chance"), Entry(""), *chance, Entry(""), Entry("")), "reference"))
-    return Table(f"{task.slug}-further", f"{paper.task_title(task)}: further variants (measured)", columns, tuple(rows),
+    return Table(f"{task.slug}-further", f"{naming.task_title(task)}: further variants (measured)", columns, tuple(rows),
                  (f"Real-valued features, unseen classes. {SEEDS} {DIFFERENCE}",))
 
 
@@ -276,11 +275,11 @@ def not_measured(suite: Suite, task: Task) -> Table | None:
         return None
     where = f"--profile paper --datasets {task.dataset} " if paper.is_paper(task) else ""
     seeds = "" if paper.is_paper(task) else " --seeds 0"
-    rows = [Row((Entry(e.title), Entry("; ".join(paper.short_label(v) for v in e.variants)), Entry(NOT_MEASURED),
+    rows = [Row((Entry(e.title), Entry("; ".join(naming.short_label(v) for v in e.variants)), Entry(NOT_MEASURED),
                  Entry(f"python benchmarks/run_all.py {where}--variants {e.group}{seeds}"))) for e in missing]
     whole = () if paper.is_paper(task) else (
         "`make paper-on-a-laptop` measures all of them; it takes hours and may be interrupted and called again.",)
-    return Table(f"{task.slug}-not-measured", f"{paper.task_title(task)}: not measured here",
+    return Table(f"{task.slug}-not-measured", f"{naming.task_title(task)}: not measured here",
                  (Column("Table"), Column("Its own rows", wrap=True, wide=True), Column("State"), Column("Command", wrap=True)),
                  tuple(rows), (*whole, "Each command adds its rows to the same results; what is there is not run again."))
 
@@ -299,13 +298,13 @@ def time_taken(suite: Suite) -> Table | None:
         for group, title in titles.items():
             cells = [c for c in suite.cells if c.task == task and paper.group_of(suite, c.variant) == group]
             if cells:
-                rows.append(Row((Entry(paper.task_title(task)), Entry(title), *_spent(cells))))
+                rows.append(Row((Entry(naming.task_title(task)), Entry(title), *_spent(cells))))
     if len(rows) > 1:
         rows.append(Row((Entry("all"), Entry(""), *_spent(suite.cells)), "reference"))
-    unknown = sum(not isinstance(c.provenance.get("train_seconds"), (int, float)) for c in suite.cells)
+    unknown = sum(c.provenance.train_seconds is None for c in suite.cells)
     notes = [("Sums of what each run took by itself; with several runs at once, less time passes on the "
              "clock. A variant counts under the first table that names it.")]
-    devices = sorted({str(c.provenance.get("device", "?")) for c in suite.cells})
+    devices = sorted({c.provenance.device or "?" for c in suite.cells})
     notes.append(f"Devices: {'; '.join(devices)}.")
     if unknown:
         notes.append(f"{unknown} runs do not say how long they took.")
@@ -323,12 +322,12 @@ def time_sentence(suite: Suite) -> str:
 
 def _spent(cells: Sequence[Cell]) -> list[Entry]:
     trained = [c for c in cells if c.trained]
-    steps = sorted({int(c.provenance["optimizer_steps"]) for c in trained if c.provenance.get("optimizer_steps")})
+    steps = sorted({steps for c in trained if (steps := c.provenance.optimizer_steps)})
     seeds = Measured(dict.fromkeys((c.seed for c in cells), 0.0), ())
-    seconds = [float(c.provenance["train_seconds"]) for c in trained if _is_number(c.provenance.get("train_seconds"))]
+    seconds = [taken for c in trained if (taken := c.provenance.train_seconds) is not None]
     median = statistics.median(seconds) if seconds else None
     variants = len({c.variant for c in cells})
-    whole = [_total(cells, key) for key in ("train_seconds", "total_seconds")]
+    whole = [_total(cells, "train_seconds"), _total(cells, "total_seconds")]
     shown = "–" if not steps else f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,}–{steps[-1]:,}"
     return [Entry(str(variants), variants), Entry(str(len(cells)), len(cells)), Entry(seed_names(seeds)),
             Entry(shown, float(steps[0])) if len(steps) == 1 else Entry(shown),
@@ -336,12 +335,8 @@ def _spent(cells: Sequence[Cell]) -> list[Entry]:
             *(Entry(duration(seconds), seconds) for seconds in whole)]
 
 
-def _total(cells: Iterable[Cell], key: str) -> float:
-    return float(sum(c.provenance[key] for c in cells if _is_number(c.provenance.get(key))))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _total(cells: Iterable[Cell], key: Literal["train_seconds", "total_seconds"]) -> float:
+    return float(sum(getattr(cell.provenance, key) or 0.0 for cell in cells))
 
 
 def _by_rule(suite: Suite, task: Task, variant: str, metric: str, kind: str = "real") -> list[Entry]:

@@ -1,6 +1,7 @@
 """The extension's results -> a table: digits on plain ground to digits blended with photos.
 
-In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. An offline task is never shown beside the paper's numbers, which are of MNIST and MNIST-M.
+In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. The results of another task than
+the paper's, MNIST to MNIST-M, are never shown beside its numbers.
 """
 from __future__ import annotations
 
@@ -9,15 +10,12 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports import paper
-from reports.read.files import ReportError, check_fields, read_json
-from reports.tables.comparison import Column, Entry, Row, Table
+from reports import published
+from reports.read.files import ReportError, read_json
+from reports.read.schema import ExtensionRun, parse
+from reports.tables.table import Column, Entry, Row, Table
 
 FOLDER = "extension"
-FIELDS = {**dict.fromkeys(("data", "method", "title"), "a name"), "seed": "a whole number from 0",
-          **dict.fromkeys(("target_accuracy", "source_accuracy"), "a number from 0 to 1"), "steps": "a whole number from 0",
-          "seconds": "a number from 0"}
-"""Field of result.json, in the order of Run's, -> what must stand there."""
 TITLES = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",
           "dann-coupled": "DANN + coupled network"}
 ORDER = tuple(TITLES)
@@ -26,19 +24,10 @@ PUBLISHED_NAMES = {"source-only": "source only", "dann": "DANN", "dann-coupled":
 MNIST = "MNIST to MNIST-M"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One finished run of the extension."""
+class Run(ExtensionRun):
+    """One finished run of the extension, and its folder."""
 
     folder: Path
-    data: str
-    method: str
-    title: str
-    seed: int
-    target_accuracy: float
-    source_accuracy: float
-    steps: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,9 +51,7 @@ def read(root: Path) -> Found:
             left_out.append((name, "not finished: no result.json; the same command runs it again"))
             continue
         try:
-            found = read_json(folder / "result.json")
-            check_fields(found, FIELDS, "result.json", required=FIELDS)
-            run = Run(folder, *(found[name] for name in FIELDS))
+            run = parse(Run, {**read_json(folder / "result.json"), "folder": folder}, "result.json")
             if run.method not in ORDER:
                 raise ReportError(f"result.json: method '{run.method}' is none of {', '.join(ORDER)}")
             if folder.name != f"{run.method}__seed{run.seed}":
@@ -88,11 +75,11 @@ def table(root: Path) -> Table | None:
     if not found.runs:
         return None
     data, steps = found.runs[0].data, found.runs[0].steps
-    facts = {p.method: p for p in paper.published() if p.source == "tcn-table-5"} if data == MNIST else {}
+    facts = {p.method: p for p in published.facts() if p.source == "tcn-table-5"} if data == MNIST else {}
     columns = [Column("Method", wrap=True), Column("target digits, measured", numeric=True),
                Column("source digits, measured", numeric=True), Column("Seeds")]
     if facts:
-        columns.insert(2, Column(f"target digits, {paper.SHORT_SOURCES['tcn-table-5']}", numeric=True))
+        columns.insert(2, Column(f"target digits, {published.SHORT_SOURCES['tcn-table-5']}", numeric=True))
     seeds = {run.seed for run in found.runs}
     rows = []
     for method in ORDER:

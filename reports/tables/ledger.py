@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports import paper
-from reports.read.suite import Cell, Measured, Score, Suite, Task, Trap, paired
-from reports.tables.comparison import NOT_MEASURED, Column, Entry, Row, Table, measured_entry, seeds_entry, signed_entry
+from reports import naming, paper
+from reports.read.cells import Cell, Score
+from reports.read.schema import Task, Trap
+from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
+from reports.tables.entries import measured_entry, seeds_entry, signed_entry
+from reports.tables.table import Column, Entry, Row, Table
 
 SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",
             "data": "Data", "fixed": "Mended, nothing to switch", "remaining": "Not as released, even with --as-released"}
@@ -119,7 +122,7 @@ def table(suite: Suite, task: Task) -> Table | None:
         notes.append(f"Where ties make a number a mean over sampled orders, its standard error is at most {error:.2g}.")
     notes += _starts(suite, task, first)
     notes += [f"{trap.title[:1].upper()}{trap.title[1:]}: {trap.note}" for trap in suite.traps if trap.note]
-    return Table(f"{task.slug}-ledger", f"{paper.task_title(task)}: what each trap of the released code is worth (measured)",
+    return Table(f"{task.slug}-ledger", f"{naming.task_title(task)}: what each trap of the released code is worth (measured)",
                  columns, tuple(rows), tuple(notes))
 
 
@@ -143,7 +146,7 @@ def ties(suite: Suite, task: Task) -> Table | None:
             gap = signed_entry(paired(line[i], grid["expected"][i])) if arm != "expected" and "expected" in grid else Entry("–")
             entries += [measured_entry(line[i]), gap]
         rows.append(Row((Entry(TIE_ORDERS[arm]), *entries, seeds_entry(max(line, key=lambda m: m.n)))))
-    return Table(f"{task.slug}-ties", f"{paper.task_title(task)}: {paper.label(VARIANT)}, binary codes, by tie order (measured)",
+    return Table(f"{task.slug}-ties", f"{naming.task_title(task)}: {naming.label(VARIANT)}, binary codes, by tie order (measured)",
                  (*columns, Column("Seeds")), tuple(rows),
                  (("The same codes and the same Hamming distances in every row: many photos share a distance, and the order "
                    "among them is nobody's choice. Released rule, unseen classes, mean ± standard deviation over seeds."),))
@@ -160,7 +163,7 @@ def reproductions(suite: Suite) -> Table | None:
         largest = Entry("–") if math.isnan(r.largest_difference) else Entry(
             f"{r.largest_difference:.2g}", r.largest_difference, runs=runs)
         tolerance = Entry("–") if math.isnan(r.tolerance) else Entry(f"{r.tolerance:.2g}", r.tolerance)
-        rows.append(Row((Entry(f"{paper.task_title(task)}: {paper.short_label(r.variant)}", runs=runs),
+        rows.append(Row((Entry(f"{naming.task_title(task)}: {naming.short_label(r.variant)}", runs=runs),
                          Entry(str(r.seed), r.seed), Entry(r.verdict, strong=r.verdict in ("differs", "failed")),
                          Entry(str(r.compared), r.compared), largest, tolerance, Entry(r.where or "–"),
                          Entry("same" if r.same_environment else "not the same"), Entry("; ".join(r.differences) or "–"),
@@ -217,7 +220,7 @@ def _how(suite: Suite, task: Task, trap: Trap, found: Worth, features: str) -> s
         if trap.kind == "scoring":
             return f"same network, {seeds}"
         against = str(trap.arms["corrected"])
-        return f"paired runs, {seeds}" + (f", against “{paper.short_label(against)}”" if against != VARIANT else "")
+        return f"paired runs, {seeds}" + (f", against “{naming.short_label(against)}”" if against != VARIANT else "")
     if trap.kind == "scoring":
         reasons = dict.fromkeys(note for cell in suite.cells_of(task, VARIANT) for note in _rows(suite, cell, trap.trap)["note"]
                                 if note)
@@ -233,7 +236,7 @@ def _applies(trap: Trap, task: Task) -> bool:
 
 
 def _names(datasets: tuple[str, ...]) -> str:
-    return " and ".join(paper.TITLES.get(name, name).removesuffix(" Extended") for name in datasets)
+    return " and ".join(naming.TITLES.get(name, name).removesuffix(" Extended") for name in datasets)
 
 
 def _worth(corrected: Measured, released: Measured) -> Worth:

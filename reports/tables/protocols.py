@@ -4,19 +4,12 @@ In: a checked suite. Out: tables; every number of a block comes from the same ra
 """
 from __future__ import annotations
 
-from reports import paper
-from reports.read.suite import Measured, Score, Suite, Task, paired
-from reports.tables.comparison import (
-    Column,
-    Entry,
-    Row,
-    Table,
-    dim_entry,
-    measured_entry,
-    reference_entry,
-    seeds_entry,
-    signed_entry,
-)
+from reports import naming, paper
+from reports.read.cells import Score
+from reports.read.schema import Task
+from reports.read.suite import Measured, Suite, paired
+from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
+from reports.tables.table import Column, Entry, Row, Table
 
 METRICS = ("mAP@all", "mAP@200", "Prec@100", "Prec@200")
 KINDS = {"real": "real-valued features", "binary": "binary codes, Hamming distance"}
@@ -38,7 +31,7 @@ def table(suite: Suite, task: Task) -> Table | None:
         for kind, name in KINDS.items():
             grid = {rule: [suite.measure(task, variant, Score(metric, rule, kind)) for metric in METRICS]
                     for rule in paper.PROTOCOLS}
-            rows.append(Row((Entry(f"{paper.label(variant)}, {name}"),), "section"))
+            rows.append(Row((Entry(f"{naming.label(variant)}, {name}"),), "section"))
             for rule, line in grid.items():
                 entries = [_entry(rule, metric, m) for metric, m in zip(METRICS, line)]
                 rows.append(Row((Entry(rule), Entry(paper.PROTOCOLS[rule]), *entries, seeds_entry(max(line, key=lambda m: m.n)))))
@@ -52,7 +45,7 @@ def table(suite: Suite, task: Task) -> Table | None:
     for name, lines in chance.items():
         rows.append(Row((Entry(f"Chance: a random ranking ({name})"),), "section"))
         rows += [Row((Entry(rule), Entry(""), *entries, Entry("")), "reference") for rule, entries in lines]
-    return Table(f"{task.slug}-protocols", f"{paper.task_title(task)}: the same rankings under six rules (measured)", columns,
+    return Table(f"{task.slug}-protocols", f"{naming.task_title(task)}: the same rankings under six rules (measured)", columns,
                  tuple(rows),
                  (("All rows of a block count the same rankings of unseen classes; only the rule differs. Mean ± standard "
                    "deviation over seeds; the spread is taken within each seed first."),
@@ -88,12 +81,12 @@ def duplicates(suite: Suite, task: Task) -> Table | None:
                         counts.add((pair[0].photos, pair[1].photos))
             best = max(lines, key=lambda m: m.n)
             if best.n:
-                block.append(Row((Entry(paper.label(variant)), dim_entry(suite, task, variant, kind), *entries,
+                block.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant, kind), *entries,
                                   seeds_entry(best))))
         if block:
             rows += [Row((Entry(name[:1].upper() + name[1:]),), "section"), *block]
     photos = "; ".join(f"{listed:,} entries, {once:,} photos" for listed, once in sorted(counts))
-    return Table(f"{task.slug}-duplicates", f"{paper.task_title(task)}: photos listed twice (measured)",
+    return Table(f"{task.slug}-duplicates", f"{naming.task_title(task)}: photos listed twice (measured)",
                  (*columns, Column("Seeds")), tuple(rows),
                  (f"Gallery: {photos or 'sizes unknown'}.",
                   ("listed: as published, every entry of the gallery's list counts; distinct: a photo that stands twice counts "
