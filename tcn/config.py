@@ -343,7 +343,7 @@ def _replace(node: Any, path: list[str], value: Any, full: str) -> Any:
     if dataclasses.is_dataclass(current):
         raise InputError(f"setting '{full}' is a group; name one of its fields, such as "
                          f"'{full}.{dataclasses.fields(current)[0].name}'")
-    return dataclasses.replace(node, **{path[0]: _held(value, _declared(type(node))[path[0]], full)})
+    return dataclasses.replace(node, **{path[0]: _held(value, _declared(node.__class__)[path[0]], full)})
 
 
 @functools.cache
@@ -403,7 +403,7 @@ def _allowed(hint: Any) -> str:
 
 def check_fields(settings: Any, prefix: str = "") -> None:
     """Raise InputError where a field of a dataclass, or of one inside it, holds what its annotation does not take."""
-    for name, hint in _declared(type(settings)).items():
+    for name, hint in _declared(settings.__class__).items():
         value = getattr(settings, name)
         if dataclasses.is_dataclass(hint):
             check_fields(value, f"{prefix}{name}.")

@@ -14,7 +14,8 @@ prefetch    work done in threads ahead of its use; batches to the device
 pixels      the decoded images of one list: a view of the store
 store       Files -> decoded once in a shared store -> Pixels
 contents    bytes of picture files, and what readers treat differently
-doctor      is on disk what was published? report and manifest
+report      what a check found, as text and JSON
+doctor      is on disk what was published? counts, damage, leaks, manifest
 augment     batched paired augmentation on the device
 pairs       photo-driven epochs -> PairBatch
 """

@@ -140,7 +140,9 @@ def _members(tarball: Path, wanted: Iterable[str] | None = None, prefix: str = "
                     continue
                 if member.name in found:
                     raise InputError(f"{tarball} holds {member.name!r} twice; fetch it again")
-                found[member.name] = archive.extractfile(member).read()
+                content = archive.extractfile(member)
+                assert content is not None  # it is a regular file
+                found[member.name] = content.read()
     except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError, OverflowError) as error:
         raise InputError(f"{tarball} can't be read as a package tarball ({error}); fetch it again") from error
     return found
@@ -318,7 +320,7 @@ def find_built(cache: Path, size: int = 128, sources: Sequence[Source] = SOURCES
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A build's manifest; InputError where it is damaged."""
     try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if not all(isinstance(count, int) for count in found["per_publisher"].values()):
             raise ValueError("a field has another type")
         return found
@@ -328,7 +330,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def digest(folder: Path) -> str:
     """sha256 over the names and contents of a build's pictures."""
-    return read_manifest(folder)["digest"]
+    return str(read_manifest(folder)["digest"])
 
 
 def whole(folder: Path) -> bool:
@@ -354,7 +356,7 @@ def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: 
     cache = Path(cache)
     if found := find_built(cache, size, sources):
         return found
-    tarballs = tarballs or os.environ.get(TARBALLS_VARIABLE) or None
+    given = tarballs or os.environ.get(TARBALLS_VARIABLE) or None
     target = cache / f"emoji-{_recipe(sources, size)[:12]}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -368,8 +370,8 @@ def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: 
             for left in cache.glob(f"{_SCRATCH}*"):  # of killed builds: nobody else builds now
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache) as scratch:
-                folder = Path(tarballs) if tarballs else Path(scratch) / "tarballs"
-                if not tarballs:
+                folder = Path(given) if given else Path(scratch) / "tarballs"
+                if not given:
                     folder.mkdir()
                     _fetch(sources, folder, progress)
                 made = Path(scratch) / "made"

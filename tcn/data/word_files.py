@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def read(source: Path, wanted: Wanted) -> Kind:
             raise InputError(f"{source} is a zip archive: unpack it and pass the file of vectors inside")
         zipped = magic[:2] == b"\x1f\x8b"
         with gzip.open(source, "rb") if zipped else open(source, "rb") as stream:
-            return _read(stream, source, wanted)
+            return _read(cast(BinaryIO, stream), source, wanted)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{source}: the compressed file is cut off or damaged ({error}); fetch it again") from error
     except OSError as error:
@@ -172,14 +172,14 @@ def _text_line(line: bytes, number: int, source: Path, wanted: Wanted, width: in
     words = [field for field in line.split(b" ") if field]
     fields = words[-width:]
     del words[-width:]
-    values = len(fields) + len(words) - 1
+    there = len(fields) + len(words) - 1
     if not words:
-        raise InputError(f"{source}, line {number}: {values} values, {width} expected; the file is cut off "
+        raise InputError(f"{source}, line {number}: {there} values, {width} expected; the file is cut off "
                          f"or damaged")
     token = b" ".join(words)
     needed = wanted.wants(token)
     if len(words) > 1 and not needed and _NUMBER.fullmatch(words[-1]):
-        raise InputError(f"{source}, line {number}: {values} values after '{words[0][:40].decode('utf-8', 'replace')}', {width} "
+        raise InputError(f"{source}, line {number}: {there} values after '{words[0][:40].decode('utf-8', 'replace')}', {width} "
                          f"expected; a number is too many, or the line is damaged")
     if needed:
         wanted.keep(token, floats(fields, f"{source}, line {number}"))

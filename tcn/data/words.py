@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -304,7 +304,7 @@ class _Kind:
             raise InputError(f"it holds values of type {code!r}, which are no numbers")
         self.dtype = np.dtype(code)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         if not (isinstance(state, tuple) and len(state) >= 5 and state[1] in ("<", ">", "|", "=") and state[2:5] == (None,) * 3):
             raise InputError("it describes a type of numbers that plain arrays don't have")
         self.dtype = self.dtype.newbyteorder(state[1])
@@ -315,17 +315,17 @@ class _Array:
 
     values: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, raw = state
         self.values = _numbers(raw, kind, shape, "F" if fortran else "C")
 
-    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.values is None:
             raise ValueError("an array without contents")
         return np.array(self.values, dtype=dtype)
 
 
-def _numbers(raw: bytes | str, kind: _Kind, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+def _numbers(raw: bytes | str, kind: _Kind, shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> np.ndarray:
     if isinstance(raw, str):  # bytes of Python 2
         raw = raw.encode("latin1")
     return np.frombuffer(bytes(raw), kind.dtype).reshape(shape, order=order)
@@ -372,7 +372,7 @@ def convert_pickle(source: Path, target: Path) -> int:
     if not isinstance(content, dict) or not content:
         raise InputError(f"{source} holds a {type(content).__name__}; expected a dictionary of class names "
                          f"and vectors")
-    rows = []
+    rows: list[np.ndarray] = []
     for name, value in content.items():
         try:
             row = np.asarray(value, dtype=np.float64).reshape(-1)
