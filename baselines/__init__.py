@@ -25,7 +25,7 @@ class Variant:
     """Dotted settings of the profile's base config multiplied, where a delta is relative."""
     grid_point: bool = False
     """One of several values of a setting: not run again where another variant has it already, or one that makes no difference."""
-    method: Method = TCN
+    method: Method[Any] = TCN
     as_released: bool = False
     """Every trap of the ledger is turned on, as the data set has it."""
     ledger: bool = False
@@ -172,7 +172,7 @@ def find(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def method_named(name: str) -> Method:
+def method_named(name: str) -> Method[Any]:
     """The method a resolved config names (`config.method`); InputError naming the known ones otherwise."""
     if name not in _METHODS:
         raise InputError(f"unknown method '{name}'; choose among {', '.join(_METHODS)}")

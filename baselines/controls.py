@@ -7,8 +7,9 @@ these runs tell a useful tie from convolutions that are simply (nearly) frozen.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tcn.config import Config
 from tcn.model.coupling import BATCH_NORMS
@@ -33,10 +34,10 @@ class AnchoredModel(TcnModel):
         super().__init__(config, ingredients)
         tied = [(sketch, photo) for _, module, sketch, photo in self.encoders.tensors() if not isinstance(module, BATCH_NORMS)]
         # The same objects where the encoders share a tensor: it is held to its start once.
-        self._moving: list[nn.Parameter] = list({id(p): p for pair in tied for p in pair}.values())
+        self._moving: list[Tensor] = list({id(p): p for pair in tied for p in pair}.values())
         self._start: list[Tensor] = [p.detach().clone() for p in self._moving]
 
-    def _apply(self, fn, recurse: bool = True) -> "AnchoredModel":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AnchoredModel":
         super()._apply(fn, recurse)
         self._start = [fn(start) for start in self._start]
         return self

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +58,19 @@ class _Reversal(torch.autograd.Function):
     """The identity, whose gradient is multiplied by -weight."""
 
     @staticmethod
-    def forward(ctx, values: Tensor, weight: float) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, values: Tensor, weight: float) -> Tensor:  # noqa: D102
         ctx.weight = weight
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: D102
         return -ctx.weight * grad, None
 
 
 def reverse_gradient(values: Tensor, weight: float) -> Tensor:
     """`values`, their gradient reversed and multiplied by `weight` (DANN's gradient reversal layer)."""
-    return _Reversal.apply(values, weight)
+    out: Tensor = _Reversal.apply(values, weight)  # type: ignore[no-untyped-call]  # torch leaves it so
+    return out
 
 
 def reversal_weight(progress: float) -> float:
@@ -125,7 +126,8 @@ class DigitModel(nn.Module):
 
     def classify(self, images: Tensor, domain: str) -> Tensor:
         """Label logits [B, 10] of images of one domain, `source` or `target`."""
-        return self.label({"source": self.source, "target": self.target}[domain](images))
+        logits: Tensor = self.label({"source": self.source, "target": self.target}[domain](images))
+        return logits
 
     def sharing(self) -> Tensor | None:
         """L_SWS over the extractors' convolutions; None where they are one."""

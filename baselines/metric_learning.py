@@ -5,6 +5,8 @@ on features whose gradient is cut only reads them, so that an epoch can be chose
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,7 +61,9 @@ def cross_modal_triplets(sketches: Tensor, photos: Tensor, labels: Tensor, margi
     return torch.cat(halves).to(sketches.dtype)
 
 
-def _with_reader(model: TcnModel, batch: PairBatch, config: Config, name: str, loss) -> LossTerms:
+def _with_reader(model: TcnModel, batch: PairBatch, config: Config, name: str, loss: Callable[[Tensor, Tensor], Tensor]
+                 ) -> LossTerms:
+    """The terms of a loss on the features, and of the class head that only reads them."""
     out = model.network(batch.sketches, batch.photos)
     terms = {name: loss(out.sketch_features, out.photo_features)}
     for side, features in ((Modality.SKETCH, out.sketch_features), (Modality.PHOTO, out.photo_features)):

@@ -12,7 +12,7 @@ schedule are the suite's, the same for all methods.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from tcn.config import Config, InputError, Modality, wholly_shared
 from tcn.data.pairs import PairBatch
 from tcn.model.backbones import Backbone
+from tcn.model.network import CoupledOutput
 from tcn.scoring.features import evaluating
 from tcn.seeding import borrowed, stream_seed
 from tcn.train.losses import classification, distillation
@@ -101,6 +102,7 @@ class SakeModel(TcnModel):
         with borrowed(stream_seed(config.seed, "gates")):
             self.gates = Gates(self.encoders.sketch)
         similarity = F.normalize(ingredients.words.double()) @ F.normalize(ingredients.imagenet_words.double()).T
+        self.similarity: Tensor
         self.register_buffer("similarity", similarity.float(), persistent=False)
 
     def _tag(self, images: Tensor, modality: Modality) -> Tensor:
@@ -114,12 +116,13 @@ class SakeModel(TcnModel):
         with self.gates.told(self._tag(images, modality)):
             return super().encode_backbone(images, modality)
 
-    def forward_pair(self, batch: PairBatch) -> Any:
-        """A training step's `CoupledOutput`: sketches and photos in one call, each image with its own tag."""
+    def forward_pair(self, batch: PairBatch) -> CoupledOutput:
+        """The output of a training step: sketches and photos in one call, each image with its own tag."""
         if self.network.encoders.joint:
             tag = torch.cat([self._tag(batch.sketches, Modality.SKETCH), self._tag(batch.photos, Modality.PHOTO)])
             with self.gates.told(tag):
-                return self.network(batch.sketches, batch.photos)
+                out: CoupledOutput = self.network(batch.sketches, batch.photos)
+                return out
         raise InputError("method 'sake' takes both modalities in one batch; set coupling.call=joint")
 
 

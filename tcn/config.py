@@ -1,7 +1,8 @@
 """Every scientific choice of a run, with its unit and its source.
 
 In: plain dictionaries (from a file, a command line, a variant's delta). Out: frozen dataclasses, checked,
-and the run's identity: a hash over the resolved settings and the digests of data and split.
+and the run's identity: a hash over the resolved settings and the digests of data and split. The file is long because it is a
+list: what a setting may hold is declared with it, and the few functions at the end read these declarations.
 """
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included unless `open_low`, `open_high`; never NaN or infinite."""
+    """Numbers from `low` to `high`; the bounds belong to it unless `open_low` or `open_high`. NaN and infinity never do."""
 
     low: float
     high: float
@@ -46,7 +47,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Form:
-    """Texts that a regular expression matches whole, and how to say it."""
+    """Strings that a regular expression matches as a whole, and its description in words."""
 
     pattern: str
     words: str
@@ -62,7 +63,7 @@ def _plain(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
-# What a field takes is declared with it; `change` and `check` hold every value to it.
+# What a field may hold is declared in its annotation; `change` and `check` compare every value with that.
 Tie = Literal["hard", "soft", "none"]
 Side = Annotated[int, Range(1, 4096)]
 Grey = Annotated[int, Range(0, 255)]
@@ -227,8 +228,6 @@ class Execution:
     """The frozen teacher's batch norms multiplied into its convolutions (`folded`), or computed (`as-is`)."""
     convolutions: Literal["cropped", "as-is"] = "cropped"
     """Kernels reduced to the taps that meet the picture where it is smaller than the kernel (`cropped`), or `as-is`."""
-
-
     algorithms: Literal["fast", "deterministic"] = "fast"
     """On CUDA: the fastest kernels, whose sums may come in another order each time (`fast`), or only those that give the same
     bits every time (`deterministic`; slower, and refused where an operation has none). The CPU's are deterministic anyway."""
@@ -286,7 +285,8 @@ class Config:
 
 _LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
           "data.exif": "ignored", "evaluation.itq_start": "drawn"}
-"""Settings that came after runs were kept, with the value which those runs had: at it, they are no part of the identity."""
+"""Settings added after the first runs were kept -> the value that those runs had. At that value a setting does not enter the
+identity, so that kept runs stay valid."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def _replace(node: Any, path: list[str], value: Any, full: str) -> Any:
     if dataclasses.is_dataclass(current):
         raise InputError(f"setting '{full}' is a group; name one of its fields, such as "
                          f"'{full}.{dataclasses.fields(current)[0].name}'")
-    return dataclasses.replace(node, **{path[0]: _held(value, _declared(type(node))[path[0]], full)})
+    return dataclasses.replace(node, **{path[0]: _held(value, _declared(node.__class__)[path[0]], full)})
 
 
 @functools.cache
@@ -353,7 +353,7 @@ def _declared(group: type) -> dict[str, Any]:
 
 
 def _held(value: Any, hint: Any, key: str) -> Any:
-    """`value` as the field holds it (a whole number becomes a float where one is declared); InputError where it isn't allowed."""
+    """`value` in the declared type: a whole number becomes a float where one is declared. Raises InputError where not allowed."""
     try:
         return _taken(value, hint)
     except (TypeError, ValueError, OverflowError):
@@ -368,7 +368,7 @@ def _shown(value: Any) -> str:
 
 
 def _taken(value: Any, hint: Any) -> Any:
-    """`value` in the declared type; ValueError (or the TypeError, OverflowError of a conversion) where it isn't allowed."""
+    """The same, but raises ValueError, or the TypeError or OverflowError of a conversion."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _taken(value, next(part for part in parts if part is not type(None)))
@@ -385,7 +385,7 @@ def _taken(value: Any, hint: Any) -> Any:
 
 
 def _allowed(hint: Any) -> str:
-    """What a field takes, in words.
+    """What a field may hold, in words.
 
     >>> _allowed(Grey), _allowed(Tie)
     ('a whole number from 0 to 255', 'one of hard, soft, none')
@@ -402,8 +402,8 @@ def _allowed(hint: Any) -> str:
 
 
 def check_fields(settings: Any, prefix: str = "") -> None:
-    """Raise InputError where a field of a dataclass, or of one inside it, holds what its annotation does not take."""
-    for name, hint in _declared(type(settings)).items():
+    """Raise InputError where a field of a dataclass, or of one inside it, holds what its annotation does not allow."""
+    for name, hint in _declared(settings.__class__).items():
         value = getattr(settings, name)
         if dataclasses.is_dataclass(hint):
             check_fields(value, f"{prefix}{name}.")
@@ -412,7 +412,7 @@ def check_fields(settings: Any, prefix: str = "") -> None:
 
 
 def check(config: Config) -> None:
-    """Raise InputError where a value is not what its field takes, or settings contradict each other."""
+    """Raise InputError where a field holds what it may not, or settings contradict each other."""
     check_fields(config)
     if config.data.split not in SPLITS[config.data.dataset]:
         raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has "
@@ -428,13 +428,13 @@ def check(config: Config) -> None:
 
 
 def wholly_shared(coupling: Coupling) -> bool:
-    """True where the two encoders are one network in every part."""
+    """Whether the two encoders are the same network in every part."""
     return all(getattr(coupling, name) == "hard"
                for name in (*PARTS, "batch_norm_affine", "batch_norm_statistics"))
 
 
 def identity(config: Config, data_digest: str, split_digest: str, words_digest: str = "") -> str:
-    """Hex name of a run: settings and contents, never paths, time or host.
+    """The name of a run, in hexadecimal digits: a hash of settings and contents, without paths, time or host.
 
     The same settings on the same files give the same identity on every machine.
     """

@@ -35,8 +35,10 @@ def torch_stream(seed: int, role: str, *indices: int, device: torch.device | str
 
 @contextlib.contextmanager
 def borrowed(seed: int) -> Iterator[None]:
-    """torch's global CPU stream, from which framework defaults draw, started at `seed` and given back as it was found, on an
-    exception too. Streams of other devices are not touched (torch.manual_seed would start those anew as well)."""
+    """Seed torch's global CPU stream, from which framework defaults draw, and restore it afterwards, on an exception too.
+
+    Streams of other devices are not touched; `torch.manual_seed` would restart those as well.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

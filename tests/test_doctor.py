@@ -20,6 +20,7 @@ from tcn.__main__ import main
 from tcn.config import InputError
 from tcn.data import doctor, emoji, splits
 from tcn.data.contents import read_contents
+from tcn.data.report import Report, render
 from tcn.data.specs import SPECS, read_plan
 from tcn.data.splits import load
 
@@ -57,7 +58,7 @@ def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "read_plan", lambda *_: small)
 
 
-def checked(root: Path, dataset: str = "tuberlin", split: str | None = None, **options: object) -> doctor.Report:
+def checked(root: Path, dataset: str = "tuberlin", split: str | None = None, **options: object) -> Report:
     return doctor.check(dataset, split, data_root=root, cache=root.parent / "cache", progress=False, **options)
 
 
@@ -197,7 +198,7 @@ def test_pictures_that_readers_treat_differently_are_counted_and_wrong_ones_name
     assert report.unreadable["count"] == 2
     said = "; ".join(report.unreadable["examples"])
     assert "but gzip-compressed: call it NAME.gz and run `gunzip NAME.gz`" in said and "but a Git LFS pointer" in said
-    text = " ".join("\n".join(doctor.render([report])).split())
+    text = " ".join("\n".join(render([report])).split())
     assert "pictures with an EXIF orientation, 3:" in text and "pictures of another size than 256 x 256, 733:" in text
     assert "pictures with transparent parts, 2:" in text
     assert json.loads(Path(report.manifest).read_text())["pictures"] == report.pictures
@@ -286,7 +287,7 @@ def test_split_2s_members_inside_imagenet_are_said_by_our_reading(root: Path) ->
     assert set(found) == {"songbird", "dolphin", "door", "saw"}
     assert "robin" in found["songbird"]
     assert len(doctor.imagenet_overlap("sketchy", "1")["inside"]) > 15
-    text = " ".join("\n".join(doctor.render([checked(root, fast=True)])).split())
+    text = " ".join("\n".join(render([checked(root, fast=True)])).split())
     assert "inside ImageNet's 1,000 categories by our reading" in text and "trombone (trombone)" in text
     assert "rollerblades (" not in text
 

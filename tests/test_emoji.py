@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks.tools import make_emoji_split
 from tcn.config import InputError
-from tcn.data import emoji
+from tcn.data import emoji, emoji_packages
 
 SPLITS = Path(emoji.__file__).parent / "splits"
 RED = '<path fill="#ff0000" d="M0 0h8v8H0z"/>'
@@ -37,22 +37,22 @@ def tarball(path: Path, members: dict[str, bytes]) -> None:
 def packages(folder: Path, without: dict[str, tuple[str, ...]] = {}, extra: dict[str, bytes] = {}) -> tuple:
     """The eight packages, every publisher drawing every concept except those named; returns sources without digests."""
     folder.mkdir(parents=True, exist_ok=True)
-    for source in emoji.SOURCES:
+    for source in emoji_packages.SOURCES:
         rows = [row for row in ROWS if row[0] not in without.get(source.publisher, ())]
         if source.publisher == "openmoji":
             table = [{"annotation": a, "hexcode": h, "group": g, "subgroups": s, "skintone": t} for a, h, g, s, t in ROWS]
-            members = {emoji.TABLE: json.dumps(table).encode()}
+            members = {emoji_packages.TABLE: json.dumps(table).encode()}
             members |= {f"package/black/svg/{h}.svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72">'
                         b'<path d="M10 10h20v20H10z"/></svg>' for _, h, *_ in rows}
         else:
             listed = source.publisher in ("noto", "twemoji", "fluent")
-            names = {h.lower(): emoji._slug(a) if source.publisher != "fxemoji" else emoji._slug(a).replace("-", "")
+            names = {h.lower(): emoji_packages._slug(a) if source.publisher != "fxemoji" else emoji_packages._slug(a).replace("-", "")
                      for a, h, *_ in rows}
             icons = {"width": 8, "height": 4, "icons": {n: {"body": RED} for n in names.values()}}
             members = {"package/icons.json": json.dumps(icons).encode(),
                        "package/chars.json": json.dumps(names if listed else {}).encode()}
         tarball(folder / source.tarball, {**members, **extra})
-    return tuple(dataclasses.replace(s, sha256="") for s in emoji.SOURCES)
+    return tuple(dataclasses.replace(s, sha256="") for s in emoji_packages.SOURCES)
 
 
 def build(tmp_path: Path, **options) -> Path:
@@ -92,7 +92,7 @@ def test_the_same_packages_give_the_same_digest_and_are_built_once(tmp_path, mon
     sources = packages(tmp_path / "a" / "tarballs")
     assert emoji.build(tmp_path / "a" / "cache", None, size=16, progress=False, sources=sources) == first
     text = (first / "LICENSES.md").read_text()
-    assert all(s.licence in text and s.package in text for s in emoji.SOURCES)
+    assert all(s.licence in text and s.package in text for s in emoji_packages.SOURCES)
 
 
 def test_a_build_that_lost_a_picture_is_drawn_again(tmp_path):
@@ -129,7 +129,7 @@ def test_without_npm_one_message_says_what_to_install_or_pass(tmp_path, monkeypa
         emoji.build(tmp_path, progress=False)
     text = str(error.value)
     assert "apt install npm" in text and "--emoji-tarballs" in text
-    assert all(f"npm pack --ignore-scripts {s.package}@{s.version}" in text for s in emoji.SOURCES)
+    assert all(f"npm pack --ignore-scripts {s.package}@{s.version}" in text for s in emoji_packages.SOURCES)
 
 
 def test_without_network_the_same_advice_follows_npms_reason(tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_groups_lie_on_one_side_and_count_once_outside_the_seen(split):
 
 
 def test_held_out_drawings_belong_to_seen_classes(split):
-    drawings = {s.publisher for s in emoji.SOURCES if s.modality.value == "sketch"}
+    drawings = {s.publisher for s in emoji_packages.SOURCES if s.modality.value == "sketch"}
     for name, publisher in split["heldout"].items():
         assert split["classes"][name]["role"] == "seen" and publisher in drawings
 

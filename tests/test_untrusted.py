@@ -28,7 +28,7 @@ from test_emoji import packages, tarball
 
 from tcn.cli import feature_files
 from tcn.config import InputError
-from tcn.data import emoji, words
+from tcn.data import emoji, emoji_packages, words
 from tcn.model import backbones
 from tcn.train import checkpoints
 
@@ -236,10 +236,10 @@ def test_members_that_lead_elsewhere_lead_nowhere(tmp_path):
 def test_archives_that_unpack_to_too_much_are_refused(limit, tmp_path, monkeypatch):
     path = tmp_path / "package.tgz"
     tarball(path, {f"package/{n}": b"0" * 1000 for n in range(20)})
-    assert len(emoji._members(path, prefix="package/")) == 20
-    monkeypatch.setattr(emoji, limit, {"MEMBERS": 19, "MEMBER_BYTES": 999, "ARCHIVE_BYTES": 19_999}[limit])
+    assert len(emoji_packages._members(path, prefix="package/")) == 20
+    monkeypatch.setattr(emoji_packages, limit, {"MEMBERS": 19, "MEMBER_BYTES": 999, "ARCHIVE_BYTES": 19_999}[limit])
     with pytest.raises(InputError, match="package.tgz unpacks to more than"):
-        emoji._members(path, prefix="package/")
+        emoji_packages._members(path, prefix="package/")
 
 
 def test_a_real_bomb_is_refused_before_it_takes_memory(tmp_path):
@@ -251,7 +251,7 @@ def test_a_real_bomb_is_refused_before_it_takes_memory(tmp_path):
         archive.addfile(info, io.BytesIO(bytes(info.size)))
     assert path.stat().st_size < 100_000
     with pytest.raises(InputError, match="bomb.tgz unpacks to more"):
-        emoji._members(path, ("package/icons.json",))
+        emoji_packages._members(path, ("package/icons.json",))
 
 
 def test_a_member_that_stands_twice_is_refused(tmp_path):
@@ -259,14 +259,14 @@ def test_a_member_that_stands_twice_is_refused(tmp_path):
     tarball(path, {"package/icons.json": b"{}"})
     rewrite(path, [(special("package/icons.json", tarfile.REGTYPE), b"[]")])
     with pytest.raises(InputError, match="twice.tgz holds 'package/icons.json' twice"):
-        emoji._members(path, ("package/icons.json",))
+        emoji_packages._members(path, ("package/icons.json",))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"no archive", b"\x1f\x8b\x08\x00" + b"\xff" * 50])
 def test_what_is_no_archive_is_named(content, tmp_path):
     (tmp_path / "x.tgz").write_bytes(content)
     with pytest.raises(InputError, match="x.tgz can't be read as a package tarball"):
-        emoji._members(tmp_path / "x.tgz", prefix="package/")
+        emoji_packages._members(tmp_path / "x.tgz", prefix="package/")
 
 
 ICONS = [b"[]", b"5", b'{"icons": []}', b'{"icons": {"tiger": 5}}', b'{"icons": {"tiger": {"body": 5}}}', b"[" * 100_000,
@@ -278,17 +278,17 @@ ICONS = [b"[]", b"5", b'{"icons": []}', b'{"icons": {"tiger": 5}}', b'{"icons": 
 def test_icon_tables_of_other_shapes_are_named(content, tmp_path):
     tarball(tmp_path / "set.tgz", {"package/icons.json": content})
     with pytest.raises(InputError, match="set.tgz is no Iconify package"):
-        emoji._IconSet(tmp_path / "set.tgz")
+        emoji_packages._IconSet(tmp_path / "set.tgz")
 
 
 def with_first_concept(tmp_path: Path, **changed: object) -> Path:
     """openmoji's package with its first row changed; a value of None takes the field away."""
     packages(tmp_path / "t")
-    path = tmp_path / "t" / emoji.SOURCES[0].tarball
-    members = emoji._members(path, prefix="package/")
-    rows = json.loads(members[emoji.TABLE])
+    path = tmp_path / "t" / emoji_packages.SOURCES[0].tarball
+    members = emoji_packages._members(path, prefix="package/")
+    rows = json.loads(members[emoji_packages.TABLE])
     rows[0] = {key: value for key, value in {**rows[0], **changed}.items() if value is not None}
-    tarball(path, {**members, emoji.TABLE: json.dumps(rows).encode()})
+    tarball(path, {**members, emoji_packages.TABLE: json.dumps(rows).encode()})
     return path
 
 
@@ -298,12 +298,12 @@ def test_concepts_of_other_shapes_are_named(changed, message, tmp_path):
     path = with_first_concept(tmp_path, **changed)
     with pytest.raises(InputError, match=f"{path.name}.*{message}"):
         emoji.build(tmp_path / "c", tmp_path / "t", size=16, progress=False, sources=tuple(
-            dataclasses.replace(s, sha256="") for s in emoji.SOURCES))
+            dataclasses.replace(s, sha256="") for s in emoji_packages.SOURCES))
 
 
 @pytest.mark.parametrize("annotation", ["../../etc/passwd", "/etc/passwd", "a\nb", "..", "<b>x</b>", "C:\\x", "\u202etxt"])
 def test_folders_are_named_by_letters_digits_and_underscores_alone(annotation):
-    assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*|", emoji.class_name(annotation))
+    assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*|", emoji_packages.class_name(annotation))
 
 
 @pytest.mark.parametrize("body", ['<image width="8" height="8" xlink:href="{path}"/>',
@@ -332,7 +332,7 @@ def test_what_is_no_drawing_is_said(svg):
 # --- a build that was damaged, killed, doubled -------------------------------------------------------------------
 
 def built(tmp_path: Path) -> Path:
-    sources = tuple(dataclasses.replace(s, sha256="") for s in emoji.SOURCES)
+    sources = tuple(dataclasses.replace(s, sha256="") for s in emoji_packages.SOURCES)
     if not (tmp_path / "t").exists():
         packages(tmp_path / "t")
     return emoji.build(tmp_path / "c", tmp_path / "t", size=16, progress=False, sources=sources)
@@ -377,9 +377,9 @@ CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subp
          "torch.hub.load", "torch.hub.load_state_dict_from_url", "pandas.read_pickle", "shutil.unpack_archive",
          "numpy.core.multiarray.fromstring", "code.interact", "runpy.run_path"}
 METHODS = {"get_state_dict", "extractall", "extract", "to_pickle", "read_pickle", "set_unsafe", "loads_pickle"}
-ALLOWED = {("tcn/data/words.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
-           ("benchmarks/mutants.py", "compile"): "the project's own source with a fault in it",
-           ("benchmarks/mutants.py", "an address that everybody can reach"): "`::` between a test file and its test"}
+ALLOWED = {("tcn/data/pickled.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
+           ("benchmarks/tools/mutants.py", "compile"): "the project's own source with a fault in it",
+           ("benchmarks/tools/mutants.py", "an address that everybody can reach"): "`::` between a test file and its test"}
 """What the scan may find, and why."""
 
 

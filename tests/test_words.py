@@ -447,7 +447,7 @@ class _Payload:
 
 def test_pickles_are_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "old.pkl").write_bytes(pickle.dumps(_Payload(tmp_path / "hacked")))
-    with pytest.raises(InputError, match=r"old\.pkl.*python -m tcn\.words old\.pkl old\.csv"):
+    with pytest.raises(InputError, match=r"old\.pkl.*python -m tcn\.data\.words old\.pkl old\.csv"):
         load_words(tmp_path / "old.pkl", ["cup"])
     assert not (tmp_path / "hacked").exists()
 

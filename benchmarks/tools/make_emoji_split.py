@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from tcn.config import InputError, Modality
-from tcn.data import emoji
+from tcn.data import emoji, emoji_packages
 
 SPLITS = Path(emoji.__file__).parent / "splits"
 SEED = 20211
@@ -106,7 +106,7 @@ def representative(members: Sequence[str]) -> str:
 def make(folder: Path, vectors: np.ndarray, names: Sequence[str]) -> tuple[dict, list[tuple[str, str, str, str, float]]]:
     """The split's table and the list of links, from the built drawings and the names' vectors."""
     classes = emoji.read_manifest(folder)["classes"]
-    publishers = {s.publisher for s in emoji.SOURCES if s.modality is Modality.SKETCH}
+    publishers = {s.publisher for s in emoji_packages.SOURCES if s.modality is Modality.SKETCH}
     drawn = {p: {n: folder / "sketch" / n / f"{p}.png" for n in names if (folder / "sketch" / n / f"{p}.png").exists()}
              for p in sorted(publishers)}
     grey = {p: {n: np.asarray(Image.open(path).convert("L").resize((64, 64))) for n, path in found.items()}

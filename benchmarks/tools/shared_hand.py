@@ -14,7 +14,7 @@ from scipy.ndimage import binary_fill_holes
 
 from benchmarks.provenance import ROOT
 from tcn.config import Modality
-from tcn.data import emoji
+from tcn.data import emoji, emoji_packages
 
 INK = 245
 """Grey levels below this count as drawn."""
@@ -44,7 +44,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def measure(folder) -> pd.DataFrame:
     """One row per drawing and picture of the same class: class, drawing, picture, overlap."""
-    by_side = {m: [s.publisher for s in emoji.SOURCES if s.modality is m] for m in Modality}
+    by_side = {m: [s.publisher for s in emoji_packages.SOURCES if s.modality is m] for m in Modality}
     rows = []
     for name in emoji.read_manifest(folder)["classes"]:
         masks = {(m, p): silhouette(path) for m in Modality for p in by_side[m]

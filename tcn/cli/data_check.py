@@ -1,14 +1,13 @@
-"""`python -m tcn data check`: compare the data sets on disk with what was published (`tcn.data.doctor`).
-"""
+"""`python -m tcn data check`: compare the data sets on disk with what was published (`tcn.data.doctor`)."""
 from __future__ import annotations
 
 import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from tcn.data import doctor, locate, specs
+from tcn.data.report import as_json, render
 
 CHECK = """\
 Is what lies on disk what was published? Counts against the published lists, duplicates, unreadable images, pictures
@@ -24,7 +23,8 @@ exit status
 """
 
 
-def add_data(commands: Any) -> None:
+def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand `data check` to argparse's subcommands."""
     data = commands.add_parser("data", help="examine the data sets on disk", allow_abbrev=False,
                                description="Examine the data sets on disk.")
     p = data.add_subparsers(title="command", metavar="check", dest="task", required=True).add_parser(
@@ -45,9 +45,10 @@ def add_data(commands: Any) -> None:
 
 
 def check_data(args: argparse.Namespace) -> int:
+    """Check what the options name, print it, and return the exit status."""
     cache = args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")
     reports, status = doctor.check_all(args.datasets, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
                                        fast=args.fast)
-    print(doctor.as_json(reports, status) if args.json else "\n".join(doctor.render(reports)))
+    print(as_json(reports, status) if args.json else "\n".join(render(reports)))
     sys.stdout.flush()
     return status

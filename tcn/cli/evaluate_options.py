@@ -7,7 +7,6 @@ import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -61,7 +60,7 @@ exit status
 """
 
 
-def add_evaluate(commands: Any, run: Callable[[argparse.Namespace], int]) -> None:
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser], run: Callable[[argparse.Namespace], int]) -> None:
     """Add the subcommand `evaluate`, carried out by `run`, to argparse's subcommands."""
     rules = "\n".join(
         f"  {rule.name:<9} {'voc' if rule.interpolated else 'raw'} AP, AP@K over {rule.divisor.value}, {rule.average.value}; "

@@ -73,8 +73,8 @@ def report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: R
         yield (f"missing     {len(np.unique(first.query_class[absent]))} class(es) without photos: their "
                f"{int(absent.sum())} queries {rule[args.missing_classes]}")
     # metrics of all protocols once, mAP first
-    ordered = dict.fromkeys(name for found in names.values() for name in found)
-    ordered = sorted(ordered, key=lambda name: not name.startswith("mAP"))
+    every = dict.fromkeys(name for found in names.values() for name in found)
+    ordered = sorted(every, key=lambda name: not name.startswith("mAP"))
     titles = {"value": "value", "chance": "chance (gallery in random order)",
               "ceiling": "ceiling (best ranking)"}
     for scores, rows in zip(result.scores, result.rows):

@@ -50,7 +50,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 def _read_array(path: Path, store: Any, name: str) -> np.ndarray:
     try:
-        array = store[name]
+        array: Any = store[name]
     except Exception as error:  # as above: headers, checksums, compression, sizes beyond memory
         if "Object arrays" in str(error):
             raise InputError(f"{path}: {name} is an object array, which can run code when read; store "
@@ -60,7 +60,7 @@ def _read_array(path: Path, store: Any, name: str) -> np.ndarray:
         raise InputError(f"{path}: {name} is not an array; write the file with np.savez")
     if array.dtype.kind == "S":
         try:
-            array = np.char.decode(array, "utf-8")
+            return np.asarray(np.char.decode(array, "utf-8"))
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: {name} holds bytes that are not UTF-8; store strings") from error
     return array
@@ -121,4 +121,5 @@ def unit_length(name: str, array: np.ndarray) -> np.ndarray:
     if not largest.all():
         raise InputError(f"{name} row {int(np.argmin(largest))} is all zeros: no direction; leave it out")
     rows /= largest
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / lengths)

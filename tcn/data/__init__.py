@@ -1,7 +1,9 @@
 """From files on disk to a batch of paired, augmented pictures.
 
 word_files  word2vec and GloVe files, plain or zipped, read in a stream
+pickled     pickled dictionaries of arrays, read without running code
 words       class names -> word vectors
+emoji_packages  npm packages of drawings -> concepts and their SVG
 emoji       builds the laptop data set's folders from published emoji drawings
 lists       published list files: where they lie, what they name
 specs       what each data set is: layout, classes, counts, and all that is special to it
@@ -14,7 +16,8 @@ prefetch    work done in threads ahead of its use; batches to the device
 pixels      the decoded images of one list: a view of the store
 store       Files -> decoded once in a shared store -> Pixels
 contents    bytes of picture files, and what readers treat differently
-doctor      is on disk what was published? report and manifest
+report      what a check found, as text and JSON
+doctor      is on disk what was published? counts, damage, leaks, manifest
 augment     batched paired augmentation on the device
 pairs       photo-driven epochs -> PairBatch
 """

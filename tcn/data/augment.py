@@ -61,21 +61,24 @@ def affine(geometry: Geometry, size: int, centre: float) -> np.ndarray:
 
 
 def sources(matrices: np.ndarray, size: int, like: Tensor) -> Tensor:
-    """Where each pixel of a warped image comes from, in `grid_sample`'s units (-1 and 1 at the outer pixels' centres):
-    [B, S, S, 2], on the device and of the type of `like`. matrices [B, 2, 3] take old to new pixel coordinates."""
+    """The place from which each pixel of a warped image is read, [B, S, S, 2], on the device and of the type of `like`.
+
+    matrices: [B, 2, 3], from old to new pixel coordinates. Places are in `grid_sample`'s units: -1 and 1 are the centres of the
+    outermost pixels.
+    """
     full = np.concatenate([matrices, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 3))], 1)
     axis = torch.arange(size, device=like.device, dtype=like.dtype)
-    # Of the right type before it moves, and not waited for: else the host stands until the device has done all before it.
+    # Cast on the host and copy asynchronously; a blocking copy would synchronise with the GPU.
     back = torch.from_numpy(np.linalg.inv(full)[:, :2]).to(like.dtype).to(like.device, non_blocking=True)
     x, y, shift = back[:, None, None].unbind(4)
-    # In pixels first: moves by whole pixels stay exact.
+    # computed in pixels first, so that shifts by whole pixels stay exact
     places = (y * axis[None, :, None, None] + shift) + x * axis[None, None, :, None]
     return places.mul_(2).div_(size - 1).sub_(1)
 
 
 def warp(images: Tensor, places: Tensor, fill: float) -> Tensor:
-    """Bilinear warp of images [B, C, S, S], each pixel from its place in `places` [B, S, S, 2] (see `sources`), `fill`
-    outside."""
+    """Bilinear warp of images [B, C, S, S]: each pixel is read at its place in `places` [B, S, S, 2] (see `sources`), and is
+    `fill` where that lies outside the image."""
     moved = F.grid_sample(images - fill if fill else images, places, mode="bilinear", padding_mode="zeros", align_corners=True)
     return moved.add_(fill) if fill else moved
 
@@ -85,12 +88,19 @@ def places_of(geometry: Geometry, form: str, size: int, like: Tensor) -> Tensor:
     return sources(affine(geometry, size, 0.0 if form == "released" else (size - 1) / 2), size, like)
 
 
-def augment(images: Tensor, geometry: Geometry | Tensor, form: str, fill: float) -> Tensor:
-    """Augmented images [B, C, S, S] in 0..255. `released`: about the top-left corner, black outside, truncated to
-    8 bits; `corrected`: about the centre, `fill` outside. geometry: or its `places_of`, for the sides of a pair to share."""
-    places = geometry if isinstance(geometry, Tensor) else places_of(geometry, form, images.shape[-1], images)
+def augment(images: Tensor, geometry: Geometry, form: str, fill: float) -> Tensor:
+    """Augmented images [B, C, S, S] in 0..255.
+
+    form: `released` scales and turns about the top-left corner, is black outside, and truncates to 8 bits; `corrected` scales and
+    turns about the centre, and is `fill` outside.
+    """
+    return augment_at(images, places_of(geometry, form, images.shape[-1], images), form, fill)
+
+
+def augment_at(images: Tensor, places: Tensor, form: str, fill: float) -> Tensor:
+    """The same from `places_of` a geometry, which the two sides of a pair share."""
     if form == "released":
-        # A whole grey level may come out of the interpolation a rounding too low, which truncating would make one less.
+        # Rounding may put a whole grey level slightly too low, and truncation would then make it one level less.
         slack = 1e-6 if images.dtype == torch.float64 else 2.0**-7
         return warp(images, places, 0.0).add_(slack).clamp_(0, 255).floor_()
     return warp(images, places, fill)
@@ -129,19 +139,21 @@ def augment_as_released(image: np.ndarray, flip: bool, sx: float, sy: float, rot
 
 @functools.cache
 def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's, in grey levels, [1, 3, 1, 1]; moved to a device once, since a copy from the host would wait for it."""
+    """ImageNet's mean and standard deviation in grey levels, [1, 3, 1, 1]. Kept on each device: a copy would synchronise with it."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean.to(device), std.to(device)
 
 
 _FRACTION = 22
-"""Binary digits after the point of the weights with which Pillow resizes 8-bit pictures."""
+"""Bits after the binary point of the fixed-point weights with which Pillow resizes 8-bit images."""
 
 
 @functools.lru_cache(maxsize=16)
 def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which old pixels each new one is made of, int64 [K, new], and their weights in whole 2^-22, int32 [K, new] (0 where a new
-    pixel is made of fewer than K): a triangle as wide as a new pixel where the picture shrinks, as an old one where it grows.
+    """The old pixels that each new pixel is made of, int64 [K, new], and their weights in units of 2^-22, int32 [K, new].
+
+    A pixel made of fewer than K has weights of 0. The weights form a triangle, as wide as a new pixel where the image shrinks, and
+    as an old one where it grows.
     """
     scale = old / new
     width = max(scale, 1.0)
@@ -150,29 +162,31 @@ def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     last = np.minimum((centre + width + 0.5).astype(np.int64), old)
     tap = np.arange((last - first).max())[:, None]
     weights = np.maximum(1 - np.abs((tap + first - centre + 0.5) * (1 / width)), 0) * (tap < last - first)
-    # Added up in order, as one pixel after the other would be: the last digit of a weight hangs on it.
+    # Summed one after the other, as Pillow does; another order would change the last digit of a weight.
     whole = (0.5 + weights / np.cumsum(weights, 0)[-1] * 2**_FRACTION).astype(np.int32)
     return torch.from_numpy(np.minimum(tap + first, old - 1)).to(device), torch.from_numpy(whole).to(device)
 
 
 def _resized_along(images: Tensor, dim: int, size: int) -> Tensor:
-    """int32 grey levels, one dimension (-1 or -2) brought to `size` and rounded to whole levels."""
+    """int32 grey levels with one dimension (-1 or -2) resized to `size`, rounded to whole levels."""
     places, weights = _taps(images.shape[dim], size, images.device)
     shape = (1, size) if dim == -1 else (size, 1)
-    # At most 255.5 * 2^22, which 32 bits hold; shifting drops what is below the half that is added.
-    total = sum(images.index_select(dim, at).mul_(share.view(shape)) for at, share in zip(places, weights))
+    # The sum is at most 255.5 * 2^22, which fits 32 bits. Adding a half before the shift rounds to the nearest level.
+    products = (images.index_select(dim, at).mul_(share.view(shape)) for at, share in zip(places, weights))
+    total = functools.reduce(torch.add, products)
     return total.add_(2 ** (_FRACTION - 1)) >> _FRACTION
 
 
 def resize(images: Tensor, size: int, how: str = "float") -> Tensor:
-    """Images [B, C, S, S] in 0..255 brought to [B, C, size, size]: bilinear with antialiasing, in one go (`float`), or along the
-    rows and then along the columns, each rounded to 8 bits (`rounded`; released): bit for bit what Pillow's bilinear resize
-    makes of an 8-bit picture. Grey levels in fractions are rounded before that. A picture of that size stays as it is.
+    """Images [B, C, S, S] in 0..255 resized to [B, C, size, size]; images of that size are returned as they are.
+
+    Bilinear with antialiasing. how: `float` resizes in one step. `rounded` (released) resizes the rows and then the columns, each
+    rounded to 8 bits, which is bit for bit what Pillow makes of an 8-bit image; fractions of grey levels are rounded first.
     """
     if images.shape[-1] == size:
         return images
     if how == "rounded":
-        # On the CPU a picture at a time, which its cache holds: a fifth of the time.
+        # On the CPU one image at a time, which fits the cache: a fifth of the time.
         parts = (part.round().to(torch.int32) for part in images.split(1 if images.device.type == "cpu" else len(images)))
         return torch.cat([_resized_along(_resized_along(part, -1, size), -2, size) for part in parts]).to(images.dtype)
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -1,6 +1,6 @@
-"""What is in a data set's picture files: their bytes, whether they decode, and what readers treat differently.
+"""What is in a data set's image files: their bytes, whether they decode, and what readers treat differently.
 
-In: files below a root. Out: a `Content` each, and one digest over all. Paper: data sets.
+In: files below a root. Out: a `Content` for each, and one digest over all.
 """
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ TRAITS: Mapping[str, str] = {
     "cmyk": "in CMYK, {}: converted to RGB",
     "misnamed": "of another format than the name says, {}: read by their contents",
 }
-"""What a picture can be that readers treat differently -> how it is said, {} being the count."""
+"""Property of an image that readers treat differently -> its sentence in a report, where {} is the count."""
 _FORMATS = {".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",)}
 _CHUNK = 64
-"""Files a thread reads in one go: few enough for a smooth bar, many enough that half a million need few tasks."""
+"""Files that a thread reads at once: few enough for a smooth progress bar, many enough to keep tasks few."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Content:
 
     sha256: bytes
     error: str
-    """Why it can't be decoded; empty where it can."""
+    """Why the file cannot be decoded; empty where it can."""
     traits: tuple[str, ...] = ()
-    """Those of `TRAITS` that it has."""
+    """The `TRAITS` of the image."""
 
 
 def read_contents(root: Path, files: Mapping[str, tuple[str, int]], label: str, progress: bool) -> dict[str, Content]:
-    """Hash and really decode every file of `files` (name -> path below `root`, bytes), in threads."""
+    """Hash and decode every file of `files` (name -> path below `root`, bytes), in threads."""
     names = list(files)
     chunks = [names[start:start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     found: dict[str, Content] = {}
@@ -73,14 +73,14 @@ def _content(path: Path) -> Content:
     traits: tuple[str, ...] = ()
     try:
         with opened(io.BytesIO(data)) as image:
-            # gone once it is loaded; in a BMP, 16 would be the bits of a pixel
-            deep = image.mode.startswith("I") or (image.format == "PNG" and any("16" in str(tile.args) for tile in image.tile))
+            # read before `load`, which drops it; only in PNG does 16 mean bits of a channel
+            deep = image.mode.startswith("I") or (image.format == "PNG" and any("16" in str(tile.args) for tile in getattr(image, "tile", ())))
             image.load()
             traits = _traits(image, path.suffix.casefold(), deep)
-        error = ""
+        wrong = ""
     except (OSError, MemoryError) as failure:
-        error = str(failure) or "out of memory"
-    return Content(hashlib.sha256(data).digest(), error, traits)
+        wrong = str(failure) or "out of memory"
+    return Content(hashlib.sha256(data).digest(), wrong, traits)
 
 
 def _traits(image: Image.Image, ending: str, deep: bool) -> tuple[str, ...]:
@@ -91,13 +91,13 @@ def _traits(image: Image.Image, ending: str, deep: bool) -> tuple[str, ...]:
 
 
 def _transparent(image: Image.Image) -> bool:
-    """Whether any pixel really is."""
+    """Whether any pixel is transparent, not only may be."""
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
         return isinstance(key, int) and bool((np.asarray(image) == key).any())
     if key is None and image.mode not in ("RGBA", "LA", "PA"):
         return False
-    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return int(np.asarray(image.convert("RGBA").getchannel("A")).min()) < 255
 
 
 def content_digest(contents: Mapping[str, Content]) -> str:

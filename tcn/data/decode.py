@@ -1,6 +1,6 @@
 """One image file to pixels.
 
-Comes in: a JPEG, PNG, GIF, BMP or WebP file, recognised by its contents. Goes out: a square of uint8 [S, S, 3], or an OSError that
+In: a JPEG, PNG, GIF, BMP or WebP file, recognised by its contents. Out: a square of uint8 [S, S, 3], or an OSError that
 says what is wrong with the file. No file is trusted: what declares more pixels than `MOST_PIXELS` is refused before memory is
 taken. Two choices differ between readers in circulation (transparent parts, EXIF orientation); they are a `Reading`.
 """

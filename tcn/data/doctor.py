@@ -1,18 +1,16 @@
 """`python -m tcn data check`: is what lies on disk what was published?
 
-In: a data root and a cache. Out: per data set and split a `Report` (counts, duplicates, damage, leaks between training and
-test), and a manifest in the cache that a run's provenance can cite. The data root is only read. Paper: data sets.
+In: a data root and a cache. Out: for each data set and split a `Report` (counts, duplicates, damage, leaks between training and
+test), and a manifest in the cache that a run's provenance can cite. The data root is only read.
 """
 from __future__ import annotations
 
 import itertools
 import json
 import os
-import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,55 +19,13 @@ import yaml
 from tcn.config import InputError
 from tcn.data import locate, specs, splits
 from tcn.data.contents import TRAITS, Content, content_digest, read_contents
+from tcn.data.report import Report
 from tcn.data.scan import Listings
 from tcn.data.specs import SPECS, SPLITS_FOLDER
 from tcn.data.splits import Split, Survey
 
 OVERLAP = SPLITS_FOLDER / "imagenet_overlap.yaml"
-WORDS = ("Word vectors (not checked here): word2vec, GoogleNews-vectors-negative300.bin, from "
-         "code.google.com/archive/p/word2vec; or GloVe text files from nlp.stanford.edu/projects/glove.")
 _EXAMPLES = 5
-
-
-@dataclass
-class Report:
-    """What was found for one split. Paths are relative to `where`; None stands for what was not looked at."""
-
-    dataset: str
-    split: str
-    title: str
-    state: str = "missing"
-    """`whole`, `problems`, or `missing`: not there at all."""
-    where: str | None = None
-    layout: dict[str, str] = field(default_factory=dict)
-    """Folder as published -> folder found."""
-    lists: dict[str, Any] | None = None
-    """`path`, `used` and `absent` list files; None where the folders alone were gone by."""
-    counts: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    """List -> `entries`, `distinct` (class, file name), `expected`, `expected_distinct`."""
-    totals: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    """`sketches`, `photos` -> `files` on disk and `expected`."""
-    duplicates: dict[str, Any] = field(default_factory=dict)
-    """`by_name`: pictures in both photo folders; `by_name_other_bytes`: of these, with other contents; `by_content`:
-    further files with the bytes of another; `by_content_across_classes`; `examples`."""
-    overlaps: list[dict[str, Any]] = field(default_factory=list)
-    """`lists` (two), `by` (path or content), `count`, `examples`."""
-    unreadable: dict[str, Any] | None = None
-    """`count` and `examples`."""
-    hollow: dict[str, Any] | None = None
-    """Files of 0 bytes: `count` and `examples`; the same for `stray`, files that are no image of a class."""
-    stray: dict[str, Any] | None = None
-    pictures: dict[str, dict[str, Any]] | None = None
-    """What readers treat differently (`tcn.data.contents.TRAITS`) -> `count` and `examples`; only what is there."""
-    imagenet: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """`inside`, `near`: unseen class -> ImageNet categories, by our reading."""
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    source: str = ""
-    data_digest: str | None = None
-    split_digest: str | None = None
-    content_digest: str | None = None
-    manifest: str | None = None
 
 
 # --- one split --------------------------------------------------------------------------------------------------------
@@ -77,20 +33,24 @@ class Report:
 def check(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
           fast: bool = False, progress: bool = True, contents: dict[str, Content] | None = None,
           listings: Listings | None = None) -> Report:
-    """Check one split that is there (`locate.available`), and write its manifest into `cache`.
+    """Check one split of a data set that is there (`locate.available`), and write its manifest into `cache`.
 
-    contents, listings: filled by the first check of a data set and used by further ones of other splits of it. `fast` reads
-    no file: no content digest, no duplicates by content, no decoding. Raises InputError where the data set can't be listed.
+    contents, listings: filled by the first check of a data set and used by the checks of its other splits. `fast` reads
+    no file: no content digest, no duplicates by content, no decoding. Raises InputError where the data set cannot be listed.
     """
     spec, split = specs.spec(dataset, split)
     report = Report(dataset, split, spec.title, source=spec.origin)
-    options = {"data_root": data_root, "cache": cache, "progress": progress, "listings": {} if listings is None else listings}
+    listings = {} if listings is None else listings
+
+    def surveyed(by: Path | str | None) -> Survey:
+        return splits.survey(dataset, split, lists=by, data_root=data_root, cache=cache, progress=progress, listings=listings)
+
     try:
-        found = splits.survey(dataset, split, lists=lists, **options)
+        found = surveyed(lists)
     except InputError as error:
         if lists in (None, "none") or not spec.list_folders:
             raise
-        found = splits.survey(dataset, split, lists=None, **options)  # damaged lists must not hide the rest
+        found = surveyed(None)  # damaged lists must not hide the rest
         report.problems.append(str(error))
     report.where = str(found.root)
     report.layout = dict(found.layout)
@@ -245,7 +205,7 @@ def _manifest_path(dataset: str, split: str, data_digest: str, cache: Path) -> P
 
 
 def _write_manifest(report: Report, cache: Path) -> Path:
-    """Write it in one step; a full check's manifest is not replaced by a fast one of the same lists."""
+    """Write the manifest in one step. A fast check does not replace the manifest of a full check of the same lists."""
     assert report.data_digest is not None
     path = _manifest_path(report.dataset, report.split, report.data_digest, cache)
     if report.content_digest is None and path.exists():
@@ -273,10 +233,10 @@ def _write_manifest(report: Report, cache: Path) -> Path:
 
 
 def manifest_for(split: Split, cache: Path) -> dict[str, Any] | None:
-    """The manifest that a check left in `cache` for these very files (by `data_digest`), or None.
+    """The manifest that a check left in `cache` for the same files (by `data_digest`), or None.
 
-    Its `split_digest` is that of the lists checked then; the files are the same, the lists need not be. Raises InputError
-    where the file is damaged.
+    Its `split_digest` is that of the lists checked then, which may differ from this split's. Raises InputError
+    where the manifest is damaged.
     """
     path = _manifest_path(split.dataset, split.name, split.data_digest, cache)
     try:
@@ -295,10 +255,10 @@ def manifest_for(split: Split, cache: Path) -> dict[str, Any] | None:
 
 def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
               fast: bool = False, progress: bool = True) -> tuple[list[Report], int]:
-    """A report per split of the data sets in `names` (None: all), and the exit status.
+    """A report for each split of the data sets in `names` (None: all), and the exit status.
 
-    Status 0: all that was asked for is whole. 1: problems; or a data set asked for by name, or every one, is missing.
-    Raises InputError for a bad name, data root or `lists`, and where there is no data root to look in.
+    Status 0: everything asked for is whole. Status 1: there are problems, or a data set asked for by name, or every one, is
+    missing. Raises InputError for a bad name, data root or `lists`, and where no data root is given.
     """
     wanted = list(dict.fromkeys(SPECS if names is None else names))
     _, missing = locate.available(data_root, wanted)
@@ -333,70 +293,3 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
             reports.append(report)
     bad = any(report.state == "problems" for report in reports)
     return reports, int(bad or all(report.state == "missing" for report in reports))
-
-
-def render(reports: Sequence[Report]) -> Iterator[str]:
-    """The reports as text, a line at a time."""
-    # the splits of a data set that is not there miss the same: said once
-    for _, group in itertools.groupby(reports, lambda one: (one.dataset, one.where and one.split, one.problems, one.notes)):
-        report, *others = group
-        splits = ", ".join(one.split for one in (report, *others))
-        yield f"{report.title}, split{'s' if others else ''} {splits}: {report.state}"
-        if report.where:
-            yield f"  in {report.where}"
-            yield from (f"  layout  {there}" + (f"  (published as {name})" if there != name else "")
-                        for name, there in report.layout.items())
-        if report.lists:
-            yield f"  lists   {report.lists['path']}"
-        if report.counts:
-            yield f"  {'list':<20}{'entries':>10}{'expected':>10}{'distinct':>10}{'expected':>10}"
-            for name, its in report.counts.items():
-                yield f"  {name:<20}" + "".join(f"{_number(its[key]):>10}" for key in
-                                                ("entries", "expected", "distinct", "expected_distinct"))
-            for kind, its in report.totals.items():
-                yield f"  {kind + ' on disk':<20}{_number(its['files']):>10}{_number(its['expected']):>10}"
-        if report.duplicates:
-            its = report.duplicates
-            if its["by_name"]:
-                yield (f"  duplicates by name: {its['by_name']:,} photos lie in both photo folders"
-                       + ("" if its["by_name_other_bytes"] is None else f", {its['by_name_other_bytes']:,} with other bytes"))
-            if its["by_content"]:
-                yield (f"  duplicates by content: {its['by_content']:,} files have the bytes of one of another name "
-                       f"({its['by_content_across_classes']:,} times across classes)")
-            yield from (f"    {example}" for example in its["examples"])
-        if report.where and report.unreadable is None:
-            yield "  not read (--fast): unreadable images, duplicates and leaks by content"
-        for trait, its in (report.pictures or {}).items():
-            count = f"{its['count']:,}"
-            yield from _wrapped(f"pictures {TRAITS[trait].format(count)}; such as {its['examples'][0]}", "  ")
-        inside = report.imagenet.get("inside", {})
-        if inside:
-            whole = "; ".join(f"{name} ({', '.join(its)})" for name, its in inside.items())
-            yield from _wrapped(f"unseen classes inside ImageNet's 1,000 categories by our reading, {len(inside)}: {whole}", "  ")
-        for text, lines in (("problem", report.problems), ("note", report.notes)):
-            for line in lines:
-                yield from _wrapped(f"{text}: {line}", "  ")
-        if report.state != "whole" and report.source:
-            yield from _wrapped(f"where the field gets it: {report.source}", "  ")
-        if report.manifest:
-            yield f"  manifest {report.manifest}"
-        yield ""
-    if any(SPECS[report.dataset].words is None for report in reports):
-        yield WORDS
-    states = [report.state for report in reports]
-    words = {"whole": "whole", "problems": "with problems", "missing": "missing"}
-    yield "splits: " + ", ".join(f"{states.count(state)} {text}" for state, text in words.items() if state in states)
-
-
-def as_json(reports: Sequence[Report], status: int) -> str:
-    """One JSON object: `status`, `words`, and `reports` with the fields of `Report`."""
-    return json.dumps({"status": status, "words": WORDS, "reports": [asdict(report) for report in reports]}, indent=1)
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, 118, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False,
-                         break_on_hyphens=False)

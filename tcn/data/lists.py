@@ -1,7 +1,7 @@
-"""List files in circulation: where they lie, what they name, and whether they contradict themselves.
+"""Published list files: where they lie, what they name, and whether they contradict themselves.
 
-In: a list directory such as SAKE's or ZSE-SBIR's `Sketchy/zeroshot1`. Out: checked lines: folder, class, file.
-Knows nothing of what lies on disk. Paper: data sets (the splits are published as such files).
+In: a list directory such as SAKE's or ZSE-SBIR's `Sketchy/zeroshot1`. Out: checked lines: folder, class, file. Whether the files
+exist is checked elsewhere (`tcn.data.matching`). The paper's splits are published as such lists.
 """
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ SEEN_NAMES, UNSEEN_NAMES = "cname_cid.txt", "cname_cid_zero.txt"
 PARTS: Mapping[str, tuple[str, str]] = {
     "train_sketches": ("seen", "sketches"), "heldout_sketches": ("seen", "sketches"), "query": ("unseen", "sketches"),
     "train_photos": ("seen", "photos"), "gallery": ("unseen", "photos")}
-"""The lists that can be published: the role of their classes, and what they name."""
+"""List that may be published -> the role of its classes, and what it names."""
 PATH_COLUMNS = ("img_path", "image_path", "path")
-"""What a table's column of paths may be called; that of labels is `label`."""
+"""Names of a table's column of paths. The column of labels is called `label`."""
 _LABEL_DIGITS = 9
 _READ = ("read are lists of one 'path label' a line, parted by spaces or tabs, and tables with a header line that names "
          "img_path (or path) and label")
 _FOREIGN = (("version https://git-lfs", "is a Git LFS pointer, not the list itself (run `git lfs pull` in the checkout)"),
             ("<", "is a page of HTML or XML (was an error page saved in its place?)"), ("{", "is JSON"), ("[", "is JSON"))
-"""What a file of another format starts with, and what to say of it."""
+"""How a file of another format begins, and what to tell the user."""
 _CHECKOUTS = ("", "dataset", "datasets", "data")
-"""Where a checkout of such a repository keeps its data sets' folders."""
+"""Folders of a repository's checkout that may hold the data sets' folders."""
 
 
 class Line(NamedTuple):
-    """One line of a list, its class checked. A tuple: lists hold hundreds of thousands."""
+    """One line of a list, with its class checked. A tuple for speed, since lists have hundreds of thousands of lines."""
 
     number: int
     """Counted from 1, as an editor shows it."""
@@ -66,7 +66,7 @@ class ListDirectory:
 
 
 def names_of(sketches: Sequence[str], photos: Sequence[str], dataset: str) -> dict[str, tuple[str, ...]]:
-    """List -> names that its file goes by, the published one first.
+    """List -> names of its file, the published one first.
 
     sketches, photos: the names with {} for train, test or zero. dataset: as MA-ZS-SBIR's tables, which hold sketches and
     photos in one, call it.
@@ -98,7 +98,7 @@ def read_lines(path: Path) -> list[tuple[int, str, int]]:
 
 
 def _read_lines(path: Path) -> tuple[list[tuple[int, str, int]], bool]:
-    """The lines, and whether they stand in a table, whose labels count as its maker liked."""
+    """The lines, and whether the file is a table, whose labels follow its author's own order."""
     content = text.read(path, "list file")
     body = content.lstrip()
     columns = _columns(body.partition("\n")[0])
@@ -115,7 +115,7 @@ def _read_lines(path: Path) -> tuple[list[tuple[int, str, int]], bool]:
 
 
 def _plain_lines(path: Path, content: str) -> list[tuple[int, str, int]]:
-    values: dict[str, int] = {}  # a label is checked where it is first met
+    values: dict[str, int] = {}  # each label is checked once
     found: list[tuple[int, str, int]] = []
     for number, line in enumerate(content.split("\n"), 1):
         row = line.strip().rsplit(None, 1)  # at spaces or tabs, any number of them
@@ -131,7 +131,7 @@ def _plain_lines(path: Path, content: str) -> list[tuple[int, str, int]]:
 
 
 def _columns(header: str) -> tuple[int, int, str] | None:
-    """Places of paths and labels in a table's header, -1 for what it lacks, and what parts its columns; None for no header."""
+    """The columns of paths and labels in a table's header (-1 if absent), and the separator; None if this is not a header."""
     for mark in ",;\t":
         names = [name.strip().strip('"').casefold() for name in header.split(mark)]
         paths = next((names.index(name) for name in PATH_COLUMNS if name in names), -1)
@@ -199,8 +199,8 @@ def read_directory(path: Path, files: Mapping[str, Sequence[str]], roles: Mappin
                    class_of: Callable[[str], str | None], folders: Mapping[str, Mapping[str, str]]) -> ListDirectory:
     """Read and check the lists of one split.
 
-    files: list (a key of `PARTS`) -> names that its file goes by, the published one first; a file that stands for both
-    sketches and photos is parted by folder. roles: class -> `seen` or `unseen`. class_of: a spelling -> the class,
+    files: list (a key of `PARTS`) -> names of its file, the published one first; a file that names both
+    sketches and photos is divided by folder. roles: class -> `seen` or `unseen`. class_of: a spelling -> the class,
     or None. folders: `sketches` and `photos` -> folder as a list may write it -> its name in the spec.
 
     Raises InputError naming file and line where a path is not `folder/class/file`, the class is none of the split's or
@@ -253,7 +253,7 @@ def _checked_names(path: Path, role: str, roles: Mapping[str, str], class_of: Ca
         parts = [f"{text} {', '.join(some[:8])}{' ...' if len(some) > 8 else ''}"
                  for text, some in (("it lacks", lacking), ("it names", extra)) if some]
         raise InputError(f"{path}: these are not the split's {len(wanted)} {role} classes: {'; '.join(parts)}. Is it another "
-                         f"split's directory? Pass the right one with --lists, or 'none' to go by the folders")
+                         f"split's directory? Pass the right one with --lists, or 'none' to make the split from the folders")
     return names
 
 
@@ -262,15 +262,15 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
                    ) -> dict[str, tuple[Line, ...]]:
     """The lines of a file's lists. folders: list -> folder as it may be written -> its name in the spec."""
     read, table = _read_lines(path)
-    if table:  # its labels are its maker's own
+    if table:  # its labels follow its author's own order
         names = {}
     by_label = dict(names)
     by_class = {name: label for label, name in by_label.items()}
     written: dict[str, str | None] = {}
-    # a class folder with its label is checked where it is first met
+    # each class folder with its label is checked once
     known: dict[tuple[str, int], tuple[Callable[[Line], None], str, str, str, str]] = {}
     parts: dict[str, list[Line]] = {part: [] for part in folders}
-    make = tuple.__new__  # half the time of the class's own, for hundreds of thousands
+    make = tuple.__new__  # takes half the time of calling Line, which counts for hundreds of thousands of lines
     for number, line, label in read:
         folder, _, file = line.rpartition("/")
         its = known.get((folder, label))
@@ -306,15 +306,17 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
 
 
 def _place_of(prefix: str, folders: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str]:
-    """The list that a folder of class folders belongs to, and its name in the spec: as it stands, or by the longest end of
-    an absolute path; None for none."""
+    """The list to which a folder of class folders belongs (None: no list), and the folder's name in the spec.
+
+    An absolute path is recognised by its end, the longest one that fits.
+    """
     known = {name: (part, place) for part, its in folders.items() for name, place in its.items()}
     ends = [name for name in known if prefix == name or (prefix.startswith("/") and prefix.endswith(f"/{name}"))]
     return known[max(ends, key=len)] if ends else (None, "")
 
 
 def _check_apart(path: Path, used: Mapping[str, str], lines: Mapping[str, Sequence[Line]]) -> None:
-    """Held-out sketches must not be trained on. (Seen and unseen classes were told apart line by line.)"""
+    """Raise InputError where a held-out sketch is also in the training list."""
     if not {"train_sketches", "heldout_sketches"} <= lines.keys():
         return
     trained = {(folder, name, file): number for number, folder, name, _, file, _ in lines["train_sketches"]}
@@ -334,7 +336,7 @@ def holds(path: Path, files: Iterable[str]) -> bool:
 
 
 def texts(path: Path) -> list[str]:
-    """Names of the text files in a folder that could be lists."""
+    """Names of the text files in a folder that may be lists."""
     return sorted(one.name for one in path.iterdir() if one.suffix.casefold() in (".txt", ".csv") and one.is_file())
 
 

@@ -1,6 +1,6 @@
 """Where data sets and their list files lie.
 
-Comes in: a data set's `DatasetSpec` and the data root that the user names. Goes out: a `Place` (the data set's own folder, and the
+In: a data set's `DatasetSpec` and the data root that the user names. Out: a `Place` (the data set's own folder, and the
 folder that stands for each one of the spec), the list directory of a split, or the reason why there is none.
 """
 from __future__ import annotations

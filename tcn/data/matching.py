@@ -1,6 +1,6 @@
 """Which files on disk the lines of published lists mean.
 
-Comes in: the checked lines of a list directory and the `Tree` of each folder. Goes out: for each list its files in the lines'
+In: the checked lines of a list directory and the `Tree` of each folder. Out: for each list its files in the lines'
 order, and `Findings` on lines without a file, classes without a line, and spellings that differ.
 """
 from __future__ import annotations

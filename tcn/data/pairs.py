@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tcn.config import Data, InputError
-from tcn.data.augment import Geometry, augment, draw_geometry, places_of, to_network
+from tcn.data.augment import Geometry, augment_at, draw_geometry, places_of, to_network
 from tcn.data.pixels import Pixels
 from tcn.data.prefetch import ahead, ahead_for, to_float
 from tcn.seeding import numpy_stream
@@ -55,14 +55,14 @@ class PairSource:
 
     @property
     def pairs(self) -> int:
-        """Pairs in an epoch: the photos, less a last one that would stand alone (batch norm needs two)."""
+        """Pairs in an epoch: one for each photo. A last photo that would be alone in its batch is dropped (batch norm needs two)."""
         return len(self.photos) - (len(self.photos) % self.settings.batch_pairs == 1)
 
     def epoch(self, seed: int, epoch: int, device: torch.device, depth: int | None = None) -> Iterator[PairBatch]:
-        """The batches of one epoch (1-based); the same seed and epoch give the same batches.
+        """The batches of one epoch, counted from 1. The same seed and epoch give the same batches.
 
-        depth: batches read from the store before they are asked for, in a thread of their own; None: `ahead_for` the
-        device. It changes nothing else.
+        depth: number of batches read from the store before they are asked for, in a thread; None: `ahead_for` the device. It
+        does not change the batches.
         """
         device = torch.device(device)
         depth = ahead_for(device) if depth is None else depth
@@ -72,11 +72,11 @@ class PairSource:
 
     def _plan(self, seed: int, epoch: int) -> Iterator["_Chosen"]:
         rng = numpy_stream(seed, "pairs", epoch)
-        # A random order here also stands for the released second shuffle within each batch.
+        # A random order also covers the released code's second shuffle within each batch.
         photos = rng.permutation(len(self.photos))
         labels = self.photos.labels[photos]
         replayed = self.settings.loader_streams == "replayed"
-        # Replayed: the photo order is new, the sketch and the geometry drawn at each place are those of the first epoch.
+        # Replayed: the order of photos is new, but each position gets the sketch and the geometry of the first epoch.
         draws = (numpy_stream(seed, "replayed sketches") if replayed else rng).random(len(photos))
         sketches = np.array([self._by_class[c][int(u * len(self._by_class[c]))] for c, u in zip(labels.tolist(), draws)])
         size = self.settings.batch_pairs
@@ -92,14 +92,14 @@ class PairSource:
         settings = self.settings
         images = [to_float(block, device) for block in (sketches, photos)]
         places = places_of(chosen.geometry, settings.augmentation, images[0].shape[-1], images[0])
-        sides = [to_network(augment(one, places, settings.augmentation, fill), settings.image_size, settings.resize)
-                 for one, fill in zip(images, (settings.sketch_fill, settings.photo_fill))]
-        return PairBatch(*sides, torch.from_numpy(chosen.labels).to(device, non_blocking=True))
+        sketch, photo = (to_network(augment_at(one, places, settings.augmentation, fill), settings.image_size, settings.resize)
+                         for one, fill in zip(images, (settings.sketch_fill, settings.photo_fill)))
+        return PairBatch(sketch, photo, torch.from_numpy(chosen.labels).to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What a batch is made of: indices [B] of sketches and photos, labels [B], the pairs' geometry."""
+    """What a batch is made of: indices [B] of sketches and photos, labels [B], and the geometry of each pair."""
 
     sketches: np.ndarray
     photos: np.ndarray

@@ -1,6 +1,6 @@
 """The decoded images of one list.
 
-Comes in: what `tcn.data.store` has decoded, or a plain array. Goes out: `Pixels`, from which training and scoring gather batches of
+In: what `tcn.data.store` has decoded, or a plain array. Out: `Pixels`, from which training and scoring gather batches of
 uint8 by index.
 """
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Work done in threads before its results are asked for, and the move of a batch to the device.
 
-Comes in: items and a function, such as the indices of batches and the read of their images. Goes out: the results in order, made
+In: items and a function, such as the indices of batches and the read of their images. Out: the results in order, made
 while the device still computes on earlier ones; and batches as float on the device.
 """
 from __future__ import annotations

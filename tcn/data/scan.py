@@ -1,6 +1,6 @@
 """What lies in a data set's folders: classes, image files and their sizes, and whatever does not belong there.
 
-Comes in: a data set's folder and its split's `Plan`. Goes out: a `Tree` for each folder of class folders, and `Findings`: problems,
+In: a data set's folder and its split's `Plan`. Out: a `Tree` for each folder of class folders, and `Findings`: problems,
 which stop a strict load, and notes. Files are listed, not opened.
 """
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What each data set is: its layout on disk, its splits, where its lists lie, and all that is special to it.
 
-Comes in: the committed tables in `splits/`. Goes out: a `DatasetSpec` for each data set, and for each split a `Plan`: its
+In: the committed tables in `splits/`. Out: a `DatasetSpec` for each data set, and for each split a `Plan`: its
 classes by role and the number of files expected. Nothing here looks at the user's files. A new data set is one entry of
 `SPECS`, one table, and its name in `tcn.config`. Source: the paper's section on data sets, and the list files released with it.
 """

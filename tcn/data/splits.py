@@ -1,7 +1,7 @@
 """From a data set on disk to the file lists of a split.
 
-Comes in: the name of a data set and split, a data root (or the cache folder of a data set that is built here), and published list
-files where there are any. Goes out: a `Split` of ordered `Files`, checked against its table, with digests that never hold an
+In: the name of a data set and split, a data root (or the cache folder of a data set that is built here), and published list
+files where there are any. Out: a `Split` of ordered `Files`, checked against its table, with digests that never hold an
 absolute path. Source: the paper's section on data sets.
 """
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Image files decoded once into a packed store that every split and run shares.
 
-Comes in: a `Files` list and the digest of its data set. Goes out: `Pixels`, squares of uint8 read from memory-mapped files.
+In: a `Files` list and the digest of its data set. Out: `Pixels`, squares of uint8 read from memory-mapped files.
 A store is one folder for a data set's contents and one size. Its files `colour.u8` and `grey.u8` hold slots of 3 bytes or 1 byte
 a pixel, one after the other; `index.jsonl` maps each image file to its slot, with a checksum of the pixels and one of the line.
 All three only grow, and pixels are written before the lines that name them. A process that dies loses at most the files

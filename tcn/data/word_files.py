@@ -1,8 +1,8 @@
-"""Files of word vectors in circulation: word2vec binary, word2vec text and GloVe text, plain or `.gz`.
+"""Published files of word vectors: word2vec binary, word2vec text and GloVe text, plain or `.gz`.
 
-In: a file, and a judge of which words are needed. Out: the vectors of those, handed over while the file streams by; the format
-is told by content. Text may hold tabs or runs of spaces between numbers, a byte-order mark, and any line end.
-Paper: semantic metric.
+In: a file, and an object that says which words are needed. Out: the vectors of these words, passed on while the file is read as a
+stream. The format is recognised by content. Text may have tabs or several spaces between numbers, a byte-order mark, and any
+line end. Paper: semantic metric.
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -25,23 +25,23 @@ _LARGEST_WIDTH = 10_000
 _LARGEST_VALUE = 1e18
 _BLOCK = 1 << 20
 _LOOKED_AT = 100
-"""Lines whose usual number of values is taken for the file's width where no header gives it."""
+"""Number of first lines whose most frequent number of values is the file's width, where no header gives it."""
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _TAB = bytes.maketrans(b"\t", b" ")
 
 
 class Wanted(Protocol):
-    """Who needs which words."""
+    """What decides which words are needed, and takes their vectors."""
 
     def wants(self, token: bytes) -> bool:
-        """Whether some class name may need a word; asked of every word, so it must be quick."""
+        """Whether a class name may need this word. Called for every word of the file, so it must be fast."""
 
     def keep(self, token: bytes, vector: np.ndarray) -> None:
         """Take a wanted word's vector, float64 [W]."""
 
 
 class Kind(NamedTuple):
-    """What a file turned out to be."""
+    """The format of a file."""
 
     name: str
     words: int
@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
 
 def read(source: Path, wanted: Wanted) -> Kind:
-    """Stream a file; what is wanted is handed over. Raises InputError naming the file, with the byte or line at fault."""
+    """Read a file as a stream, and pass on what is wanted. Raises InputError naming the file and the byte or line at fault."""
     try:
         with open(source, "rb") as raw:
             magic = raw.read(4)
@@ -57,7 +57,7 @@ def read(source: Path, wanted: Wanted) -> Kind:
             raise InputError(f"{source} is a zip archive: unpack it and pass the file of vectors inside")
         zipped = magic[:2] == b"\x1f\x8b"
         with gzip.open(source, "rb") if zipped else open(source, "rb") as stream:
-            return _read(stream, source, wanted)
+            return _read(cast(BinaryIO, stream), source, wanted)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{source}: the compressed file is cut off or damaged ({error}); fetch it again") from error
     except OSError as error:
@@ -65,7 +65,7 @@ def read(source: Path, wanted: Wanted) -> Kind:
 
 
 def floats(fields: Sequence[str | bytes], where: str) -> np.ndarray:
-    """Numbers of one row, float64. Raises InputError that starts with `where` for what is no number or not finite."""
+    """The numbers of one row, float64. Raises InputError, which starts with `where`, for anything but finite numbers."""
     try:
         values = np.array([float(value) for value in fields])
     except ValueError as error:
@@ -75,8 +75,8 @@ def floats(fields: Sequence[str | bytes], where: str) -> np.ndarray:
 
 
 def finite(values: np.ndarray, where: str) -> np.ndarray:
-    """`values`, each of them a number whose square can be summed in 64 bits. Raises InputError that starts with `where`."""
-    # Vectors are handed on in 32 bits, and lengths are sums of squares.
+    """`values`, checked to be finite and small enough for sums of squares. Raises InputError, which starts with `where`."""
+    # Vectors are passed on as float32, and lengths are sums of squares.
     if not (np.abs(values) <= _LARGEST_VALUE).all():
         raise InputError(f"{where}: the vector holds a value that is not finite, or above {_LARGEST_VALUE:g}")
     return values
@@ -98,7 +98,7 @@ def _read(stream: BinaryIO, source: Path, wanted: Wanted) -> Kind:
     _check_width(width, source, first)
     if count < 1:
         raise InputError(f"{source}: the header says that the file holds no words")
-    # A raw float may hold a line feed: a short first "line" alone says little.
+    # The bytes of a float may contain a line feed, so a short first "line" alone is no evidence.
     line, _, _ = rest.partition(end)
     if _is_text(rest[:max(len(line), 4 * width, 256)]):
         return Kind("word2vec text", _read_text(_chained(head, stream), end, source, wanted, width, count), width)
@@ -107,7 +107,7 @@ def _read(stream: BinaryIO, source: Path, wanted: Wanted) -> Kind:
 
 
 def _usual_width(head: bytes, end: bytes) -> int:
-    """How many numbers end most of the first lines; 0 where none does."""
+    """The number of numbers at the end of most of the first lines; 0 if there are none."""
     lines = head.split(end, _LOOKED_AT)
     if len(lines) > 1 and (len(lines) > _LOOKED_AT or len(head) >= _BLOCK):
         lines.pop()  # not looked at, or cut by the block's end
@@ -126,7 +126,7 @@ def _check_width(width: int, source: Path, first: bytes) -> None:
 
 
 def _is_text(sample: bytes) -> bool:
-    """Whether bytes are readable, up to a character that is cut off at their end: raw floats hardly ever are."""
+    """Whether bytes are readable text, which raw floats hardly ever are. A character may be cut off at the end."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
@@ -154,7 +154,7 @@ def _read_text(blocks: Iterator[bytes], end: bytes, source: Path, wanted: Wanted
 
 
 def _text_line(line: bytes, number: int, source: Path, wanted: Wanted, width: int) -> int:
-    """Take in one line; the number of words in it, 1, or 0 for a blank line."""
+    """Read one line. Returns the number of words in it: 1, or 0 for a blank line."""
     line = line.strip(b" \t\r")
     if not line:
         return 0
@@ -172,14 +172,14 @@ def _text_line(line: bytes, number: int, source: Path, wanted: Wanted, width: in
     words = [field for field in line.split(b" ") if field]
     fields = words[-width:]
     del words[-width:]
-    values = len(fields) + len(words) - 1
+    there = len(fields) + len(words) - 1
     if not words:
-        raise InputError(f"{source}, line {number}: {values} values, {width} expected; the file is cut off "
+        raise InputError(f"{source}, line {number}: {there} values, {width} expected; the file is cut off "
                          f"or damaged")
     token = b" ".join(words)
     needed = wanted.wants(token)
     if len(words) > 1 and not needed and _NUMBER.fullmatch(words[-1]):
-        raise InputError(f"{source}, line {number}: {values} values after '{words[0][:40].decode('utf-8', 'replace')}', {width} "
+        raise InputError(f"{source}, line {number}: {there} values after '{words[0][:40].decode('utf-8', 'replace')}', {width} "
                          f"expected; a number is too many, or the line is damaged")
     if needed:
         wanted.keep(token, floats(fields, f"{source}, line {number}"))

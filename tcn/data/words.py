@@ -1,7 +1,7 @@
 """Class names -> word vectors, from a committed table, a word2vec file or a GloVe file.
 
-In: a file and class names. Out: `Words`, one float32 row a class, with a sentence on where each came from.
-Files of word vectors are read in a stream (tcn/data/word_files.py): only rows that a class name may need are kept.
+In: a file and class names. Out: `Words`: one float32 row per class, and a sentence on where each came from.
+Files of word vectors are read as a stream (`tcn.data.word_files`), and only rows that a class name may need are kept.
 Paper: semantic metric.
 """
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import pickle
 import re
 import sys
 import unicodedata
@@ -22,16 +21,17 @@ import numpy as np
 
 from tcn.config import InputError
 from tcn.data import word_files
+from tcn.data.pickled import read_pickle
 from tcn.files import text
 
 _JOINTS = ("_", "-", "")
-"""How a vocabulary may join a name's words, in order of preference: `palm_tree`, `t-shirt`, `seashell`."""
+"""What may join a name's words in a vocabulary, in order of preference: `palm_tree`, `t-shirt`, `seashell`."""
 _FUNCTION_WORDS = frozenset({"a", "an", "and", "of", "the", "to"})
-"""Left out of an average where the vocabulary lacks them, as Google News lacks a, and, of, to."""
+"""Words left out of a mean if the vocabulary lacks them, as Google News lacks a, and, of, to."""
 _RESPELLINGS = {"axe": "ax", "tablelamp": "table lamp"}
 """Names in the paper's data sets that an American vocabulary, or one without rare compounds, may lack."""
 _FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_-", b"abcdefghijklmnopqrstuvwxyz  ")
-"""Normal form of a token in ASCII, up to runs of its joints."""
+"""Translates an ASCII token to its normal form, except for repeated joints."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Words:
 
     @property
     def digest(self) -> str:
-        """sha256 over names and vectors: the part of a run's identity that words decide."""
+        """sha256 over names and vectors, which enters a run's identity."""
         total = hashlib.sha256("\n".join(self.names).encode())
         total.update(np.ascontiguousarray(self.vectors, dtype="<f4").tobytes())
         return total.hexdigest()
@@ -144,7 +144,7 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
 
 
 def _places(header: Sequence[str], source: Path) -> list[int]:
-    """Columns of the vector's values in their order: by number where they are called v0, v1, ..., else as they stand."""
+    """The columns of a vector's values in order: by number if they are called v0, v1, ..., else as in the header."""
     numbers = [int(match[1]) for column in header[1:] if (match := re.fullmatch(r"\s*v(\d{1,6})\s*", column))]
     if len(numbers) < len(header) - 1:
         return list(range(1, len(header)))
@@ -173,16 +173,16 @@ def _as_written(name: str) -> tuple[str, ...]:
 
 
 class _Found(NamedTuple):
-    """A word of the file that some name may need."""
+    """A word of the file that a name may need."""
 
     rank: int
-    """0: lower case, 1: title case, 2: another."""
+    """0: lower case, 1: title case, 2: any other."""
     token: str
     vector: np.ndarray
 
 
 class _Wanted:
-    """Words that some class name may need, each under every key by which a name may ask for it."""
+    """The words that class names may need, under every key by which a name may look them up."""
 
     def __init__(self, names: Iterable[str]) -> None:
         spellings = [parts for name in names for parts in _spellings(name)]
@@ -192,13 +192,13 @@ class _Wanted:
         self._folded = {normal_form(key).encode() for key in self._lower} | {form.encode() for form in self._forms}
         self._longest = 4 * max(map(len, self._texts | self._lower | self._forms), default=0)
         self.texts: dict[str, _Found] = {}
-        """Word as written -> the first such."""
+        """Word as written -> its first occurrence."""
         self.lower: dict[str, _Found] = {}
-        """Lower case -> the best written."""
+        """Word in lower case -> its spelling of lowest rank."""
         self.forms: dict[str, _Found] = {}
-        """Normal form -> the best written."""
+        """Normal form -> its spelling of lowest rank."""
         self.repeated: set[str] = set()
-        """Words that stand in the file again, with another vector."""
+        """Words that occur again in the file with a different vector."""
         self.garbled = False
         """Whether the file holds words that are not UTF-8."""
 
@@ -261,7 +261,7 @@ def _from_vocabulary(source: Path, names: Sequence[str]) -> tuple[np.ndarray, st
 
 
 def _resolve(name: str, wanted: _Wanted) -> tuple[np.ndarray | None, str, set[str]]:
-    """The raw vector of a name, the token or mean it is, and the tokens used; or None and the words that lack one."""
+    """The raw vector of a name, the token or mean that it is, and the tokens used; or None, and the words without a vector."""
     for written in _as_written(name):
         if written in wanted.texts:
             return wanted.texts[written].vector, written, {written}
@@ -283,7 +283,7 @@ def _resolve(name: str, wanted: _Wanted) -> tuple[np.ndarray | None, str, set[st
 
 
 def _shared(names: Sequence[str], vectors: np.ndarray) -> str:
-    """Which names have one and the same vector, for the description; nothing where all differ."""
+    """The part of the description that says which names share a vector; empty if none do."""
     groups: dict[bytes, list[str]] = {}
     for name, vector in zip(names, vectors, strict=True):
         groups.setdefault(np.float32(vector).tobytes(), []).append(name)
@@ -291,88 +291,13 @@ def _shared(names: Sequence[str], vectors: np.ndarray) -> str:
     return f"; the same vector for {'; '.join(alike)}" if alike else ""
 
 
-# --- pickled vectors in circulation -------------------------------------------------------------------------
-
-# A pickle is a program. numpy's own loaders trust it: a dtype whose flags it forges makes an array of bytes one of addresses,
-# and reading that runs wherever the file points. So nothing of numpy is handed to it, only these plain stand-ins.
-
-class _Kind:
-    """Stands in for numpy.dtype: plain numbers only."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(f2|f4|f8|[iu][1248]|b1)", code):
-            raise InputError(f"it holds values of type {code!r}, which are no numbers")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        if not (isinstance(state, tuple) and len(state) >= 5 and state[1] in ("<", ">", "|", "=") and state[2:5] == (None,) * 3):
-            raise InputError("it describes a type of numbers that plain arrays don't have")
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """Stands in for numpy.ndarray."""
-
-    values: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, raw = state
-        self.values = _numbers(raw, kind, shape, "F" if fortran else "C")
-
-    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
-        if self.values is None:
-            raise ValueError("an array without contents")
-        return np.array(self.values, dtype=dtype)
-
-
-def _numbers(raw: bytes | str, kind: _Kind, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
-    if isinstance(raw, str):  # bytes of Python 2
-        raw = raw.encode("latin1")
-    return np.frombuffer(bytes(raw), kind.dtype).reshape(shape, order=order)
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise InputError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_ADMITTED: dict[tuple[str, str], object] = {
-    ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Kind, ("collections", "OrderedDict"): dict, ("_codecs", "encode"): _bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda kind, shape, code: _Array() for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): lambda kind, raw: _numbers(raw, kind, ())[()] for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): lambda raw, kind, shape, order, *_: _numbers(raw, kind, shape, order)
-       for core in ("core", "_core")},
-}
-"""All that a pickled dictionary of names and arrays asks for, and what it gets."""
-
-
-class _OnlyArrays(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _ADMITTED:
-            raise InputError(f"it asks for {module}.{name}, which names and arrays don't need")
-        return _ADMITTED[module, name]
-
-
 def convert_pickle(source: Path, target: Path) -> int:
     """Turn a pickled dictionary {class name: vector} into a table for `load_words`; the number of rows.
 
-    Everything in the file but names, numbers and arrays is refused before it is built. Vectors may be [W] or
-    [1, W]. Raises InputError for a file of another make, naming what is in the way.
+    Vectors may be [W] or [1, W]. Raises InputError where the file holds anything else (see `read_pickle`).
     """
-    try:
-        with open(source, "rb") as stream:
-            content = _OnlyArrays(stream, encoding="latin1").load()  # arrays pickled by Python 2 need latin1
-    except InputError as error:
-        raise InputError(f"{source} is not converted: {error}") from error
-    except OSError as error:
-        raise InputError(f"{source} can't be read: {error.strerror}") from error
-    except (Exception, RecursionError, MemoryError) as error:  # a damaged pickle raises nearly anything
-        raise InputError(f"{source} is no readable pickle ({type(error).__name__}: {error})") from error
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{source} holds a {type(content).__name__}; expected a dictionary of class names "
-                         f"and vectors")
-    rows = []
+    content = read_pickle(source)
+    rows: list[np.ndarray] = []
     for name, value in content.items():
         try:
             row = np.asarray(value, dtype=np.float64).reshape(-1)

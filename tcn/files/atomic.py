@@ -1,7 +1,7 @@
 """Write files atomically: a file appears under its name only when it is complete and on the disk.
 
 In: paths and bytes. Out: whole files, or a StorageError that names the file and the cure. Everything that a later start
-reads is written here.
+reads is written through this file.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StorageError(InputError):
-    """A file can't be written: no room, no permission, a broken disk. The message names the file and the way out.
+    """A file cannot be written: no room, no permission, a broken disk. The message names the file and the way out.
 
     fault: the message without the way out, for commands whose way out is another one. full: whether room is what is missing.
     """
@@ -33,7 +33,7 @@ class StorageError(InputError):
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """What to tell the user about a file that can't be written."""
+    """What to tell the user about a file that cannot be written."""
     reason = (error.strerror or str(error)).lower()
     full = error.errno in _NO_ROOM
     if full:
@@ -46,10 +46,10 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write to: it takes the place of `path` when the block ends, flushed to disk before, and is removed
-    where the block raises. A process killed in it leaves a neighbour ending in `.partial`, which nobody reads.
+    """A binary file to write to. When the block ends, the file is flushed to disk and replaces `path`.
 
-    Raises StorageError where it can't be written.
+    If the block raises, the file is removed. A process that is killed inside the block leaves a file ending in `.partial`, which
+    nobody reads. Raises StorageError where the file cannot be written.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -68,7 +68,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The new name itself must outlive a power cut; where folders can't be flushed, the file's own flush has to do.
+    # The new name must survive a power cut too. Not every system can flush a folder; there the file's own flush must do.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -78,25 +78,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """A whole file in one go; StorageError where it can't be written."""
+    """Write a whole file. Raises StorageError where it cannot be written."""
     with writing(path) as out:
         out.write(content)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written directly in `folder`; only where no other process writes there."""
+    """Remove half-written files that a killed process left directly in `folder`. No other process may be writing there."""
     for partial in folder.glob(f"*{PARTIAL}"):
         with contextlib.suppress(OSError):
             partial.unlink()
 
 
 def existing_parent(path: Path) -> Path:
-    """`path`, or the nearest folder above it that is there."""
+    """`path`, or the nearest folder above it that exists."""
     return next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
 
 
 def writable(folder: Path, what: str, option: str) -> None:
-    """InputError where `folder`, called `what`, is a file, or neither it nor the nearest folder above it can be written."""
+    """Raise InputError where `folder` (called `what` in the message) is a file, or cannot be written or created."""
     try:
         there = existing_parent(folder)
         if not there.is_dir():
@@ -108,12 +108,12 @@ def writable(folder: Path, what: str, option: str) -> None:
 
 
 def amount(size: float) -> str:
-    """Bytes as people read them: "1.2 GB", "34 MB"."""
+    """A number of bytes for people: "1.2 GB", "34 MB"."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def room(folder: Path, needed: int, what: str) -> None:
-    """StorageError, said before hours are spent, where `folder` has no room for so many bytes."""
+    """Raise StorageError where `folder` has no room for `needed` bytes. Called before hours are spent on them."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(f"no room for {what}: {needed / 1e6:,.0f} MB are needed in {folder}, {free / 1e6:,.0f} MB are free; "

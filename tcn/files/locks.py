@@ -1,6 +1,6 @@
-"""Lock files: one process at a time holds one, and others can read who does.
+"""Lock files: one process at a time holds one, and others can read which process that is.
 
-In: a path. Out: a context in which nobody else holds it. The operating system releases the lock of a process that dies.
+In: a path. Out: a context in which no other process holds it. The operating system releases the lock of a process that dies.
 """
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tcn.files.atomic import storage_error
 try:
     import fcntl
 except ImportError:  # not on Windows: two processes at once are then not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # stands for the absent module
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class Held(Exception):
-    """Somebody else holds a lock; `holder` says who, as far as the lock file tells."""
+    """Another process holds a lock. `holder` says which, as far as the lock file tells."""
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(f"{holder} holds {path}")
@@ -83,7 +83,7 @@ def _taken(file: IO[bytes], path: Path, seconds: float | None) -> bool:
 
 
 def _sign(file: IO[bytes], text: str) -> None:
-    # Who holds it is a courtesy to others: a full disk must not stop the holder.
+    # The signature only informs others, so a full disk must not stop the holder.
     with contextlib.suppress(OSError):
         file.truncate(0)
         file.write(text.encode())
@@ -91,7 +91,7 @@ def _sign(file: IO[bytes], text: str) -> None:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds a lock now; None where nobody does, also where a dead process's name still stands in the file."""
+    """Which process holds a lock now; None where none does, even if the file still names a process that died."""
     if fcntl is None or not path.exists():
         return None
     try:

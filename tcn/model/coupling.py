@@ -1,7 +1,7 @@
 """Which parts of the two encoders are one set of tensors, softly tied, or independent.
 
 In: two encoders of one architecture and a `Coupling`. Out: a `CoupledEncoders` that encodes either modality,
-and the list of tensor pairs the sharing loss speaks of. Paper: coupled network, weight sharing.
+and the list of tensor pairs under the sharing loss. Paper: coupled network, weight sharing.
 """
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class CoupledEncoders(nn.Module):
 
     def encode(self, images: Tensor, modality: Modality) -> Tensor:
         """Features [B, d] of images of one modality."""
-        return (self.sketch if modality is Modality.SKETCH else self.photo)(images)
+        features: Tensor = (self.sketch if modality is Modality.SKETCH else self.photo)(images)
+        return features
 
     def encode_pair(self, sketches: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
         """Features of a training step's sketches and photos, in one call where the coupling is joint."""
@@ -60,13 +61,13 @@ class CoupledEncoders(nn.Module):
 
     def soft_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """The (sketch, photo) tensor pairs the sharing loss ties, in definition order."""
-        return [(sub_s._parameters[name], sub_p._parameters[name])
+        return [(_tensor(sub_s, name), _tensor(sub_p, name))
                 for part, sub_s, sub_p, name in self._walk() if self._mode(part, sub_s) == "soft"]
 
     def tensors(self) -> Iterator[tuple[str, nn.Module, Tensor, Tensor]]:
         """Every parameter as (part, the module that owns it, the sketch encoder's, the photo encoder's), in definition order."""
         for part, sub_s, sub_p, name in self._walk():
-            yield part, sub_s, sub_s._parameters[name], sub_p._parameters[name]
+            yield part, sub_s, _tensor(sub_s, name), _tensor(sub_p, name)
 
     def _mode(self, part: str, module: nn.Module) -> str:
         is_norm = isinstance(module, BATCH_NORMS)
@@ -91,7 +92,14 @@ class CoupledEncoders(nn.Module):
                     sub_p._buffers.update(sub_s._buffers)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CoupledEncoders":
-        # Moving a module makes new buffers, which would quietly untie shared statistics.
-        super()._apply(fn, recurse)
+        # Moving a module makes new buffers, which would silently untie shared statistics.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
         self._tie()
         return self
+
+
+def _tensor(module: nn.Module, name: str) -> Tensor:
+    """The parameter that `module` itself owns under `name`."""
+    found = module._parameters[name]
+    assert found is not None
+    return found

@@ -51,38 +51,46 @@ class ModalityBatchNorm(nn.Module):
         super().__init__()
         self.norms = nn.ModuleDict({m.value: nn.BatchNorm1d(features) for m in Modality})
         self._tie()
-        # Loading may assign new tensors, which would quietly untie scale and shift; so may moving, below.
-        self.register_load_state_dict_post_hook(lambda module, keys: module._tie())
+        # Loading may assign new tensors, which would silently untie scale and shift; so may moving, below.
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]  # torch leaves it so
+            lambda module, keys: module._tie())
 
     @property
     def weight(self) -> Tensor:
         """Shared scale [D]."""
-        return self.norms[Modality.SKETCH.value].weight
+        return self._norm(Modality.SKETCH).weight
 
     @property
     def bias(self) -> Tensor:
         """Shared shift [D]."""
-        return self.norms[Modality.SKETCH.value].bias
+        return self._norm(Modality.SKETCH).bias
+
+    def _norm(self, modality: Modality) -> nn.BatchNorm1d:
+        norm = self.norms[modality.value]
+        assert isinstance(norm, nn.BatchNorm1d)
+        return norm
 
     def _tie(self) -> None:
-        first, second = (self.norms[m.value] for m in Modality)
+        first, second = (self._norm(m) for m in Modality)
         second.weight, second.bias = first.weight, first.bias
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ModalityBatchNorm":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
         self._tie()
         return self
 
     def forward(self, x: Tensor, modality: Modality) -> Tensor:
         if not isinstance(modality, Modality):
             raise InputError(f"modality is {modality!r}; pass Modality.SKETCH or Modality.PHOTO")
-        return self.norms[modality.value](x)
+        normalised: Tensor = self.norms[modality.value](x)
+        return normalised
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
     """One batch norm for both modalities, called once for each (released code for Sketchy)."""
 
-    def forward(self, x: Tensor, modality: Modality) -> Tensor:  # noqa: D102 - same role as ModalityBatchNorm
+    # torch's own takes no modality; the embedding calls both forms alike
+    def forward(self, x: Tensor, modality: Modality) -> Tensor:  # type: ignore[override]  # noqa: D102
         return super().forward(x)
 
 
@@ -98,7 +106,7 @@ class Embedding(nn.Module):
         super().__init__()
         with borrowed(generator_seed):
             self.projection = nn.Linear(features, dim)
-            self.norm = ModalityBatchNorm(dim) if norm == "per_modality" else SharedBatchNorm(dim)
+            self.norm: nn.Module = ModalityBatchNorm(dim) if norm == "per_modality" else SharedBatchNorm(dim)
             self.class_head = nn.Linear(dim, classes)
             self.distillation_head = nn.Linear(dim, teacher_classes)
         self.dropout = nn.Dropout(dropout)
@@ -111,4 +119,5 @@ class Embedding(nn.Module):
 
     def forward(self, features: Tensor, modality: Modality) -> Tensor:
         """Retrieval features [B, D] of backbone features [B, d] of one modality."""
-        return self.dropout(self.norm(self.projection(features), modality))
+        out: Tensor = self.dropout(self.norm(self.projection(features), modality))
+        return out

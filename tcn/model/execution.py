@@ -1,7 +1,7 @@
-"""How a model is carried out on a device: precision, memory order, and kernels made for the shapes at hand.
+"""How a model is executed on a device: precision, memory order, and kernels made for the shapes at hand.
 
 In: `config.Execution`, a device. Out: contexts in which training and feature extraction run, and modules that compute
-what their plain forms compute, to a stated tolerance (docs/speed.md). Nothing here changes what is learned from what.
+what their plain forms compute, to a stated tolerance (docs/speed.md). The method itself does not change.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 from contextlib import contextmanager, nullcontext
-from typing import ContextManager, Iterator
+from typing import Any, ContextManager, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,10 @@ FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_
 
 
 def place(model: nn.Module, execution: Execution, device: torch.device | str) -> nn.Module:
-    """The model on `device`, its convolution weights in the order asked for, its batch norms in the form asked for. Raises InputError for bf16 or TF32 where the
-    device has none."""
+    """The model on `device`, with convolution weights in the memory order, and batch norms in the form, that `execution` asks for.
+
+    Raises InputError for bf16 or TF32 where the device lacks it.
+    """
     device = torch.device(device)
     if execution.precision == "tf32" and device.type != "cuda":
         raise InputError(f"setting 'execution.precision' is 'tf32', which only CUDA devices have; on {device.type} choose "
@@ -35,23 +37,27 @@ def place(model: nn.Module, execution: Execution, device: torch.device | str) ->
     # The compiler makes kernels of its own.
     if execution.batch_norm == "two-pass" and execution.compile == "none" and device.type == "cpu":
         sum_in_two_passes(model)
-    return model.to(device, memory_format=FORMATS[execution.memory_format])
+    # torch declares memory_format for tensors only
+    model.to(device, memory_format=FORMATS[execution.memory_format])  # type: ignore[call-overload]
+    return model
 
 
 def ordered(images: Tensor, execution: Execution) -> Tensor:
-    """Images [B, 3, H, W] in the memory order asked for; the same tensor where they are so already."""
+    """Images [B, 3, H, W] in the memory order asked for; the same tensor if it already has that order."""
     return images.contiguous(memory_format=FORMATS[execution.memory_format])
 
 
 def reduced(execution: Execution, device: torch.device) -> ContextManager[None]:
-    """Where the convolutions of a training step run: under bf16 autocast if asked for."""
+    """The context for the convolutions of a training step: bf16 autocast if asked for, else nothing."""
     return torch.autocast(device.type, torch.bfloat16) if execution.precision == "bf16" else nullcontext()
 
 
 @contextmanager
 def training_mode(execution: Execution, device: torch.device) -> Iterator[None]:
-    """Sets the products' precision on CUDA, and lets cuDNN try its algorithms, or only the deterministic ones where those are
-    asked for; gives all of it back as it was."""
+    """The context of training: precision of products on CUDA, and whether cuDNN tries its algorithms or only deterministic ones.
+
+    Everything is restored afterwards.
+    """
     tf32 = "tf32" if execution.precision == "tf32" else "ieee"
     same = execution.algorithms == "deterministic"
     with _products(tf32), _algorithms(device.type == "cuda" and not same, same):
@@ -60,7 +66,7 @@ def training_mode(execution: Execution, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def scoring_mode() -> Iterator[None]:
-    """Features that are scored are computed in float32 proper, uncompiled, by deterministic kernels, whatever training used."""
+    """The context in which features to be scored are computed: plain float32, not compiled, deterministic kernels."""
     with _products("ieee"), _algorithms(False, torch.are_deterministic_algorithms_enabled()), \
             torch.compiler.set_stance("force_eager"):
         torch.backends.cudnn.deterministic = True
@@ -82,17 +88,17 @@ def _algorithms(tried: bool, deterministic: bool) -> Iterator[None]:
 
 
 def same_products() -> None:
-    """Give cuBLAS a workspace of its own, without which its sums may come in another order; to be called before CUDA is used.
+    """Give cuBLAS a fixed workspace, without which the order of its sums may vary. To be called before CUDA is used.
 
-    It costs some 24 MB of a GPU's memory and no time that we know of; without it `algorithms: deterministic` is refused by torch.
+    It costs about 24 MB of GPU memory and no measurable time. Without it, torch refuses `algorithms: deterministic`.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextmanager
 def _products(precision: str) -> Iterator[None]:
-    # cuDNN's convolutions use TF32 unless told otherwise: "float32" would be it in name only.
-    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    # cuDNN's convolutions use TF32 unless told otherwise, so "float32" would be a wrong name.
+    places: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made at import
     before = [place.fp32_precision for place in places]
     try:
         for place in places:
@@ -131,6 +137,7 @@ class CroppedConv2d(nn.Conv2d):
                 and module.kernel_size == tuple(2 * p + 1 for p in module.padding) and max(module.padding) > 0)
 
     def forward(self, images: Tensor) -> Tensor:
+        assert not isinstance(self.padding, str)  # `fits` takes no other
         rows, columns = (max(0, pad - (side - 1)) for pad, side in zip(self.padding, images.shape[2:]))
         if not rows and not columns:
             return super().forward(images)
@@ -162,6 +169,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
             was = last.weight
             fused = fuse_conv_bn_eval(last.eval(), child.eval())
             last.weight = nn.Parameter(torch.empty_like(was).copy_(fused.weight), requires_grad=False)
+            assert fused.bias is not None  # a batch norm has a shift
             last.bias = nn.Parameter(fused.bias.detach(), requires_grad=False)
             parent, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(parent), attribute, getattr(child, "act", nn.Identity()))

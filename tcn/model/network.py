@@ -1,6 +1,6 @@
 """Encoders and embedding composed: images of a modality in, retrieval features and logits out.
 
-Paper: figure of the framework. Every output has a name, so that nobody scores photos with the sketches' side.
+Paper: figure of the framework. Every output has a name, so that the two modalities cannot be confused.
 """
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class CoupledNetwork(nn.Module):
 
     def embedding(self, modality: Modality) -> Embedding:
         """The embedding network that serves a modality (the same one where it is hard-shared)."""
-        return self.embeddings[modality.value]
+        found = self.embeddings[modality.value]
+        assert isinstance(found, Embedding)
+        return found
 
     def soft_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Tensor pairs under the sharing loss, those of a softly tied embedding included."""
@@ -69,7 +71,8 @@ class CoupledNetwork(nn.Module):
         sketches' side for photos at test time.
         """
         side = side or modality
-        return self.embedding(side)(self.encoders.encode(images, modality), side)
+        features: Tensor = self.embedding(side)(self.encoders.encode(images, modality), side)
+        return features
 
     def forward(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
         """A training step: sketches and photos [B, 3, H, W] of the same B pairs.
@@ -97,7 +100,7 @@ class CoupledNetwork(nn.Module):
 
 @contextmanager
 def _untracked(module: nn.Module) -> Iterator[None]:
-    """Batch norms inside normalise by their batch and leave the running statistics alone."""
+    """The context in which batch norms normalise by their batch but do not update the running statistics."""
     norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

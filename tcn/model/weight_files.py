@@ -1,8 +1,7 @@
 """Files of weights: read without running code, and matched to an architecture by the names of its tensors.
 
-In: a PyTorch file by whoever trained the network, and the architecture's own tensors. Out: those tensors with the file's values,
-or the reason why the file does not fit: what it lacks, what is too much, whose names it holds.
-Paper: none; the encoders and the teacher start from ImageNet weights.
+In: a PyTorch file from any source, and the architecture's own tensors. Out: those tensors with the file's values,
+or the reason why the file does not fit: what it lacks, what it holds beyond the architecture, whose names it has.
 """
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ from tcn.config import InputError
 
 State = dict[str, Tensor]
 _DEEPEST = 4
-"""How many mappings deep a state dict may lie in a file: `checkpoint`, `model`, `state_dict`, and one more."""
+"""Number of mappings in which a state dict may be nested: `checkpoint`, `model`, `state_dict`, and one more."""
 _COUNTER = ".num_batches_tracked"
-"""Counts steps and is no weight: batch norms with a momentum never read it."""
+"""A counter of steps, not a weight: batch norms with a momentum never read it."""
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TELLING = (
     (r"(^|\.)(text_model|token_embedding|text_projection|logit_scale|transformer\.resblocks)(\.|$)", "a CLIP model"),
@@ -32,11 +31,11 @@ _TELLING = (
     (r"^(\w+\.)*4\.0\.conv1\.weight$", "a ResNet whose layers are numbered, as nn.Sequential numbers its children; rename them "
                                       "(0 is conv1, 1 bn1, 4 to 7 layer1 to layer4)"),
 )
-"""Names of tensors that give another architecture away."""
+"""Tensor names that are typical of another architecture, and what to call it."""
 
 
 def read(path: Path) -> dict[str, State]:
-    """The state dicts of a file by where they lie in it: "" for the whole, or keys as `model` or `checkpoint.state_dict`.
+    """The state dicts of a file by their place in it: "" for the whole file, or keys such as `model` or `checkpoint.state_dict`.
 
     Raises InputError naming the file where it is missing, damaged, wants to run code, or holds no mapping from names to tensors.
     """
@@ -98,7 +97,7 @@ def fit(states: Mapping[str, State], own: State, classifier: str, origin: str, k
         needed = needed - head
     whole = [(where, prefix, renamed) for where, state in states.items()
              for prefix, renamed in _by_prefix(state, names, head) if renamed.keys() >= needed]
-    # Files with this key have always been read by it; an averaged copy may lie beside.
+    # Where there is this key, it names the weights meant; an averaged copy may lie beside it.
     whole = [one for one in whole if one[0] == "state_dict"] or whole
     if len(whole) > 1:
         places = ", ".join(_place(where, prefix) for where, prefix, _ in whole)
@@ -114,7 +113,7 @@ def fit(states: Mapping[str, State], own: State, classifier: str, origin: str, k
 
 
 def _by_prefix(state: State, names: Mapping[str, str], head: set[str]) -> list[tuple[str, dict[str, str]]]:
-    """For each beginning of the file's names, longest match first: own name -> name in the file."""
+    """Beginning of the file's names -> own name -> name in the file; the beginning with most matches first."""
     found: dict[str, dict[str, str]] = {}
     for name in state:
         for prefix, tail in _tails(name):
@@ -130,7 +129,7 @@ def _by_prefix(state: State, names: Mapping[str, str], head: set[str]) -> list[t
 
 
 def _tails(name: str) -> Iterator[tuple[str, str]]:
-    """Every way to cut a name at a dot: nothing and the whole first."""
+    """Every way to split a name at a dot into beginning and rest, the empty beginning first."""
     parts = name.split(".")
     return ((name[:len(name) - len(tail)], tail) for n in range(len(parts)) for tail in [".".join(parts[n:])])
 
@@ -154,12 +153,12 @@ def _check(name: str, written: str, value: Tensor, own: Tensor, of_head: bool, o
 
 def _misfit(states: Mapping[str, State], names: Mapping[str, str], needed: set[str], head: set[str],
             known: Callable[[], Mapping[str, State]]) -> str:
-    """The cause, in words that follow the file's name."""
+    """The reason why a file does not fit, as words that follow the file's name."""
     where, prefix, renamed = max(((where, *one) for where, state in states.items()
                                   for one in _by_prefix(state, names, head) or [("", {})]),
                                  key=lambda one: (len(one[2]), len(states[one[0]])))
     if 2 * len(renamed) < len(needed):
-        prefix, renamed = "", {}  # a few names alike by chance, as every block of a ResNet holds a conv1.weight
+        prefix, renamed = "", {}  # a few equal names are chance: every block of a ResNet holds a conv1.weight
     state, own = states[where], list(dict.fromkeys(names.values()))
     lacking = [name for name in own if name in needed and name not in renamed]
     unexpected = [name for name in state if name not in renamed.values()]
@@ -171,7 +170,7 @@ def _misfit(states: Mapping[str, State], names: Mapping[str, str], needed: set[s
                   "file as --weights and the whole network as --teacher-weights")
     for name, theirs in known().items():
         for _, found in _by_prefix(state, {key: key for key in theirs}, set()):
-            # No tensor more: a ResNet-18's are among those of a ResNet-34.
+            # The file must hold nothing else: the tensors of a ResNet-18 are among those of a ResNet-34.
             if len(found) == len(state) and all(key in found and state[found[key]].shape == tensor.shape
                                                 for key, tensor in theirs.items() if not key.endswith(_COUNTER)):
                 return f"holds the weights of {name}, another architecture; choose it with --set network.backbone={name}"

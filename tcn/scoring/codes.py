@@ -50,7 +50,8 @@ class Rotation:
         if rows.shape[1] != len(self.mean):
             raise InputError(f"features have {rows.shape[1]} dimensions, but the rotation was fitted on "
                              f"{len(self.mean)}")
-        return (rows - (self.mean if mean is None else mean)) @ self.matrix
+        rotated: np.ndarray = (rows - (self.mean if mean is None else mean)) @ self.matrix
+        return rotated
 
     @property
     def T(self) -> np.ndarray:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +22,31 @@ from tcn.data.prefetch import ahead, ahead_for, to_float
 from tcn.model.execution import scoring_mode
 
 
+class Encoding(Protocol):
+    """What features are taken from: an `nn.Module` that encodes images of either modality."""
+
+    training: bool
+
+    def encode(self, images: torch.Tensor, modality: Modality, side: Modality | None = None) -> torch.Tensor:
+        """Retrieval features [B, D] of images [B, 3, H, W]. side: whose output of the embedding is read, the images' own if None."""
+
+    def encode_backbone(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """The encoder's pooled features [B, d]."""
+
+    def modules(self) -> Iterator[torch.nn.Module]:
+        """As of `nn.Module`, like the next one."""
+
+    def eval(self) -> Any: ...
+
+
+class _Modules(Protocol):
+    def modules(self) -> Iterator[torch.nn.Module]: ...
+
+    def eval(self) -> Any: ...
+
+
 @contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: _Modules) -> Iterator[None]:
     """`model` in evaluation mode; every module inside is given back in the mode it was found in, on an exception too."""
     found = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -34,7 +58,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
+def extract(model: Encoding, pixels: Pixels, modality: Modality, image_size: int, device: torch.device,
             layer: str = "embedding", batch: int = 64, side: Modality | None = None, resize: str = "float") -> np.ndarray:
     """Features float32 [N, D] in evaluation mode, without augmentation; float32 throughout, whatever training used.
 
@@ -42,6 +66,7 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
     read, the images' own if None (the released code reads the sketches' for photos). resize: see `tcn.data.augment.resize`. The
     model's mode is given back as found (`evaluating`).
     """
+    encode: Callable[[torch.Tensor, Modality], torch.Tensor]
     if layer == "backbone":
         encode = model.encode_backbone
     else:
@@ -52,7 +77,8 @@ def extract(model: torch.nn.Module, pixels: Pixels, modality: Modality, image_si
     with evaluating(model), scoring_mode(), contextlib.closing(reading) as blocks:
         # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
         rows = [encode(to_network(to_float(block, device), image_size, resize), modality).float() for block in blocks]
-        return torch.cat(rows).cpu().numpy()
+        features: np.ndarray = torch.cat(rows).cpu().numpy()
+        return features
 
 
 @dataclass(frozen=True)
@@ -69,7 +95,8 @@ class Standardiser:
         return cls(features.mean(0), np.where(deviation > 1e-12, deviation, 1).astype(np.float32))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        return ((features - self.mean) / self.deviation).astype(np.float32)
+        scaled: np.ndarray = (features - self.mean) / self.deviation
+        return scaled.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -90,12 +117,14 @@ class Components:
         return cls(found.mean_, found.components_)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        return ((features - self.mean) @ self.components.T).astype(np.float32)
+        reduced: np.ndarray = (features - self.mean) @ self.components.T
+        return reduced.astype(np.float32)
 
 
 def unit(features: np.ndarray) -> np.ndarray:
     """Rows of features [N, D] at length 1; a row of zeros stays one."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    lengths: np.ndarray = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12))
 
 
 def singular_values(features: np.ndarray, top: int = 30) -> np.ndarray:
@@ -103,4 +132,5 @@ def singular_values(features: np.ndarray, top: int = 30) -> np.ndarray:
 
     Shorter where min(N, D) is below `top`.
     """
-    return np.linalg.svd(unit(features).astype(np.float64), compute_uv=False)[:top]
+    values: np.ndarray = np.linalg.svd(unit(features).astype(np.float64), compute_uv=False)
+    return values[:top]

@@ -1,6 +1,6 @@
 """Features and labels as they are given, to tensors and arrays that can be compared.
 
-Comes in: NumPy arrays, tensors or sequences from anywhere. Goes out: unit vectors in float64, or codes of -1 and +1 in float32, on one
+In: NumPy arrays, tensors or sequences from anywhere. Out: unit vectors in float64, or codes of -1 and +1 in float32, on one
 device; labels as integers or strings with one spelling for each class. Whatever is wrong is an `InputError` that names the
 argument and says what to do.
 """
@@ -105,7 +105,8 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
         row = int((largest[:, 0] == 0).nonzero()[0])
         raise InputError(f"{name} row {row} is all zeros: no direction, so no ranking; leave it out")
     tensor = tensor / largest
-    return tensor / torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
+    return tensor / norms
 
 
 def _no_codes(name: str, tensor: Tensor, kind: str) -> str:

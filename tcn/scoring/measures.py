@@ -1,6 +1,6 @@
 """Ranks to values: AP and Prec of each query, by each rule, in every way in which equal distances may be ordered.
 
-Comes in: the ranks of the relevant photos, or the runs of equal distance in which they stand (`tcn.scoring.rankings`). Goes out: one
+In: the ranks of the relevant photos, or the runs of equal distance in which they stand (`tcn.scoring.rankings`). Out: one
 number per query and measure (paper, section 4). Torch throughout, so any device; `tcn.scoring.cpu` computes the same faster on a
 CPU. B queries, R relevant photos each (the most that a query of the block has), N photos.
 """

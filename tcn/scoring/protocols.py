@@ -1,6 +1,6 @@
 """The rules by which published code computes "mAP" and "Prec": every one of them, and nothing else.
 
-Comes in: nothing. Goes out: `PROTOCOLS`, and for each protocol its metrics as `Measure`s: AP or Prec of one query, by one rule, at one
+In: nothing. Out: `PROTOCOLS`, and for each protocol its metrics as `Measure`s: AP or Prec of one query, by one rule, at one
 cut-off. A new protocol is one entry of `PROTOCOLS`. `tcn.scoring.measures` (any device) and `tcn.scoring.cpu` compute the
 measures from ranks; `tcn.scoring.scores` averages them. Source: the paper, section 4, and the released code named at each entry.
 
@@ -103,9 +103,7 @@ class AP:
 
     def ceiling(self, relevant: np.ndarray, photos: int) -> np.ndarray:
         """The largest value that any ranking of N = `photos` can reach, float64 [Q]. relevant: int64 [Q], R of each query."""
-        if self.k is not None and self.divisor is Divisor.K:
-            return np.minimum(relevant, self.k) / self.k
-        return (relevant > 0).astype(np.float64)
+        return _share_of(relevant, self.k) if self.k is not None and self.divisor is Divisor.K else _any(relevant)
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,22 @@ class Prec:
 
     def ceiling(self, relevant: np.ndarray, photos: int) -> np.ndarray:
         """As of `AP`."""
-        any_relevant = (relevant > 0).astype(np.float64)
         if self.k == "R":
-            return any_relevant
+            return _any(relevant)
         if self.rule is Precision.NEXT_ITEM:
-            return any_relevant * (photos > self.k)
-        return np.minimum(relevant, self.k) / self.k if self.rule is Precision.HITS_PER_K else any_relevant
+            return _any(relevant) * (photos > self.k)
+        return _share_of(relevant, self.k) if self.rule is Precision.HITS_PER_K else _any(relevant)
+
+
+def _any(relevant: np.ndarray) -> np.ndarray:
+    """1 where a query has a relevant photo, else 0: float64 [Q]."""
+    return (relevant > 0).astype(np.float64)
+
+
+def _share_of(relevant: np.ndarray, k: int) -> np.ndarray:
+    """The largest share of the first `k` photos that can be relevant: float64 [Q]."""
+    share: np.ndarray = np.minimum(relevant, k) / k
+    return share
 
 
 Measure = AP | Prec

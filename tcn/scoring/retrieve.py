@@ -1,6 +1,6 @@
 """The ranking itself: the nearest photos of each query, and precision against recall.
 
-Comes in: features and labels, as `tcn.scoring.scores` takes them. Goes out: indices of photos, or the interpolated curve of the PASCAL
+In: features and labels, as `tcn.scoring.scores` takes them. Out: indices of photos, or the interpolated curve of the PASCAL
 VOC challenge. Equal distances stay in gallery order. Works on any device.
 """
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From features to numbers: one ranking per query, read by every protocol that calls itself mAP or Prec.
 
-Comes in: query and gallery features (or binary codes) with their labels. Goes out: `Scores`: values per query, and
+In: query and gallery features (or binary codes) with their labels. Out: `Scores`: values per query, and
 their averages under each named protocol, each with its chance level and its ceiling (paper, section 4).
 
 Only the ranks of the relevant photos matter. On a CPU they come from sorted whole numbers (`tcn.scoring.cpu`). Elsewhere,

@@ -1,8 +1,8 @@
-"""Checkpoints: whole, checked, the last two kept, a damaged one passed over and named.
+"""Checkpoints: written atomically, checked when read; the last two are kept, and a damaged one is skipped with a note.
 
 In: the state of a run at the end of an epoch. Out: `epoch-0003.pt` and the one before it in the run's folder, and the
-newest of them that is undamaged. A run's random streams need no place in a checkpoint: each is derived from seed, role,
-epoch and step (tcn/seeding.py), and so is the learning rate.
+newest undamaged one of them. A checkpoint does not hold random streams or the learning rate, since each is derived from seed,
+role, epoch and step (tcn/seeding.py).
 """
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tcn.files.atomic import StorageError, writing
 KEPT = 2
 _NAME = re.compile(r"epoch-(\d{4,})\.pt")
 EARLIER = ("resume.pt", "best.pt")
-"""What versions of this project before these checkpoints wrote; they lack the kept epoch's distances and are not taken up."""
+"""Checkpoints of earlier versions of this project. They lack the distances of the kept epoch, and cannot be resumed."""
 
 
 class Damaged(InputError):
-    """A checkpoint that is there but not as it was written."""
+    """A checkpoint exists but is not as it was written."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What to go on from: a run's last whole state, or None; and what had to be passed over, a sentence each."""
+    """What to resume: a run's last whole state, or None; and a sentence for each checkpoint that had to be skipped."""
 
     state: dict[str, Any] | None
     notes: tuple[str, ...] = ()
@@ -44,21 +44,22 @@ def save(value: Any, path: Path) -> None:
     """
     with writing(path) as out:
         try:
-            # To an open file: given a path, torch writes the path's name into the file.
+            # To an open file, since given a path, torch writes the path's name into the file.
             torch.save(value, out)
         except RuntimeError as error:
-            # torch hides what the system said of a failed write behind an error of its own.
-            while error is not None and not isinstance(error, OSError):
-                error = error.__context__
-            if error is None:
+            # torch wraps the system's error of a failed write into one of its own.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            if cause is None:
                 raise
-            raise error from None
+            raise cause from None
 
 
 def load(path: Path) -> Any:
-    """A checkpoint's contents on the CPU, every byte checked, without running code.
+    """A checkpoint's contents on the CPU. Every byte is checked, and no code is run.
 
-    Raises InputError where there is none; Damaged where it is cut short, altered or no checkpoint.
+    Raises InputError where there is none; Damaged where the file is truncated, altered or not a checkpoint.
     """
     if not path.exists():
         raise InputError(f"no checkpoint at {path}; the run has to be trained first")
@@ -76,9 +77,9 @@ def load(path: Path) -> Any:
 
 
 def keep(state: dict[str, Any], folder: Path) -> None:
-    """Save `state` as the checkpoint of its `epoch`; the one before stays, older ones go.
+    """Save `state` as the checkpoint of its `epoch`. The one before is kept, older ones are removed.
 
-    Where there is no room for a third file, the older of two goes first. Raises StorageError where that does not help.
+    Where there is no room for a third file, the older of two is removed first. Raises StorageError where that does not help.
     """
     path = folder / f"epoch-{state['epoch']:04d}.pt"
     try:
@@ -90,14 +91,14 @@ def keep(state: dict[str, Any], folder: Path) -> None:
         _remove(older)
         save(state, path)
     others = [p for p in _found(folder) if p != path]
-    # A later epoch's can only be one that was passed over as damaged.
+    # A checkpoint of a later epoch can only be one that was skipped as damaged.
     before = [p for p in others if _epoch(p) < state["epoch"]]
     _remove([p for p in others if p not in before[:KEPT - 1]])
 
 
 def last(folder: Path) -> Resumed:
-    """The newest undamaged checkpoint of a folder; damaged ones are named and left in place until a newer one is whole."""
-    notes = []
+    """The newest undamaged checkpoint of a folder. Damaged ones are named, and stay until a newer one is whole."""
+    notes: list[str] = []
     for path in _found(folder):
         try:
             return Resumed(load(path), tuple(notes))
@@ -112,7 +113,7 @@ def last(folder: Path) -> Resumed:
 
 
 def epochs(folder: Path) -> int:
-    """How far the checkpoints of a folder go, by their names; 0 where there is none."""
+    """The last epoch of a folder's checkpoints, by their names; 0 where there is none."""
     return max(map(_epoch, _found(folder)), default=0)
 
 
@@ -122,7 +123,7 @@ def forget(folder: Path) -> None:
 
 
 def host_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of a state dict in the host's memory; entries that are one tensor stay one."""
+    """A copy of a state dict in the host's memory. Entries that share one tensor still share one."""
     copies: dict[tuple[Any, ...], Tensor] = {}
     found = {}
     for name, tensor in state.items():
@@ -134,8 +135,10 @@ def host_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def room_needed(state_bytes: int) -> int:
-    """Bytes of disk that a run needs at its worst moment: two checkpoints and the one being written. `state_bytes`: the
-    model's; Adam keeps two more of each, and the kept epoch's model is a fourth."""
+    """The most bytes of disk that a run needs at once: two checkpoints and the one being written.
+
+    state_bytes: size of the model. A checkpoint holds four times as much: the model, two moments of Adam, and the kept epoch's model.
+    """
     return (KEPT + 1) * 4 * state_bytes
 
 
@@ -145,7 +148,9 @@ def _found(folder: Path) -> list[Path]:
 
 
 def _epoch(path: Path) -> int:
-    return int(_NAME.fullmatch(path.name)[1])
+    found = _NAME.fullmatch(path.name)
+    assert found is not None  # `_found` gives no other
+    return int(found[1])
 
 
 def _remove(paths: list[Path]) -> None:

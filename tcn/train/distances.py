@@ -1,7 +1,7 @@
 """How far the two encoders move during training: from their common start and from each other, layer by layer.
 
-In: a CoupledEncoders at its start, then at chosen steps. Out: `Distances`, arrays over steps and layers. The paper shows
-no such measurement; it tells a softly tied network from one that hardly leaves its ImageNet start.
+In: a CoupledEncoders at its start, then at chosen steps. Out: `Distances`, arrays over steps and layers. The paper has
+no such measurement. It distinguishes a softly tied network from one that hardly leaves its ImageNet start.
 """
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tcn.config import InputError
 from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
 
 READINGS = 600
-"""Steps of a run that are read, about evenly spread after the first ones."""
+"""Number of steps of a run that are read, spread about evenly after the first ones."""
 FIRST_STEPS = 16
-"""The first steps are all read: with a rate of Adam's, most of a short way is gone there."""
+"""Number of first steps that are all read: with Adam, most of a short distance is covered there."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Distances:
         self.read(0)
 
     def due(self, step: int) -> bool:
-        """Whether a step (from 1) is one of those to be read: the first, every so many, and the last."""
+        """Whether a step, counted from 1, is to be read: the first ones, every `total_steps // READINGS`-th, and the last."""
         return step <= FIRST_STEPS or step % self._every == 0 or step == self._total
 
     @torch.no_grad()
@@ -76,12 +76,12 @@ class Distances:
                 "between": rows[:, :, 0], "sketch": rows[:, :, 1], "photo": rows[:, :, 2]}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on from here: steps, names of layers, and float64 rows [T, L, 3]."""
+        """What a checkpoint needs to resume: steps, names of layers, and float64 rows [T, L, 3]."""
         return {"steps": list(self._steps), "layers": [layer.name for layer in self._layers],
                 "rows": torch.stack([row.cpu() for row in self._rows])}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave. InputError where it is of other layers."""
+        """Continue from what `state` returned. Raises InputError where its layers are others."""
         if state["layers"] != [layer.name for layer in self._layers]:
             raise InputError("the checkpoint holds distances of another network's layers; delete it to train again")
         self._steps, self._rows = list(state["steps"]), list(state["rows"])
@@ -90,7 +90,8 @@ class Distances:
 def _norm(tensor: Tensor) -> Tensor:
     # Sums in float64, where the device has it: a float32 sum over a million equal squares loses digits.
     wide = torch.float32 if tensor.device.type == "mps" else torch.float64
-    return torch.linalg.vector_norm(tensor.detach(), dtype=wide)
+    norm: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=wide)
+    return norm
 
 
 def _layers(encoders: CoupledEncoders) -> list[tuple[str, str, str, Tensor, Tensor]]:

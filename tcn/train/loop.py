@@ -1,7 +1,7 @@
-"""The loop: schedule, epochs, validation, choice of the epoch, checkpoint and resume.
+"""The training loop: schedule, epochs, validation, choice of the epoch, checkpoint and resume.
 
-In: a Method and its model, training pairs, validation images of seen or never-trained classes. Out: the model
-at its chosen epoch, a history per epoch and per step. Unseen classes never enter. Paper: implementation details.
+In: a Method and its model, training pairs, validation images of seen classes or of classes never trained on. Out: the model
+at its chosen epoch, and a history per epoch and per step. Unseen classes are never used. Paper: implementation details.
 """
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Callable
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from tcn.config import Config, InputError, Modality
@@ -26,19 +25,17 @@ from tcn.scoring.features import evaluating, extract
 from tcn.seeding import stream_seed, torch_stream
 from tcn.train import checkpoints
 from tcn.train.distances import Distances
-from tcn.train.method import Method
+from tcn.train.method import AnyModel, Method, Model
 
 READ_EVERY = 16
-"""Steps after which loss values are fetched from a device other than the CPU: each fetch makes it wait for the next step."""
-
-
+"""Number of steps after which loss values are fetched from a device other than the CPU: each fetch synchronises with it."""
 EXPLODED = 1e6
 """A mean loss term, before its weight, above which a run is stopped: 6,000 times the largest one in 84 runs on emoji (169, the
 sharing loss at weight 0.1)."""
 
 
 class Diverged(RuntimeError):
-    """The loss stopped being a number or exploded; the message names epoch, step and term.
+    """A loss is not finite or exploded. The message names epoch, step and term.
 
     `epoch`, `step` (both from 1, the step within the run) and `values`: the loss terms of that step.
     """
@@ -51,8 +48,8 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class ValidationData:
-    """What a checkpoint may be chosen by: held-out sketches of seen classes; sketches and photos of validation
-    classes (None where a data set has none). Never an unseen class."""
+    """The images by which the kept epoch may be chosen: held-out sketches of seen classes; sketches and photos of validation
+    classes (None where a data set has none). Unseen classes are never among them."""
 
     heldout: Pixels | None
     sketches: Pixels | None
@@ -77,20 +74,20 @@ def learning_rate(epoch: int, epochs: int, base: float) -> float:
     """
     if epochs < 1:
         raise InputError(f"epochs is {epochs}; a schedule needs at least 1")
-    return base * 0.001 ** (epoch / (2 * epochs))
+    return float(base * 0.001 ** (epoch / (2 * epochs)))
 
 
-def _features(model: nn.Module, images: Pixels, modality: Modality, image_size: int, device: torch.device, resize: str
+def _features(model: Model, images: Pixels, modality: Modality, image_size: int, device: torch.device, resize: str
               ) -> np.ndarray:
     features = extract(model, images, modality, image_size, device, resize=resize)
-    # Losses are read before the update they lead to: an epoch's last update is judged here.
+    # A loss is computed before the update it leads to, so an epoch's last update is checked here.
     if not np.isfinite(features).all():
         raise Diverged("features of validation images are not finite after the epoch; lower training.encoder_rate or "
                        "training.head_rate", 0, 0, {})
     return features
 
 
-def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: torch.device, resize: str = "float") -> float:
+def class_accuracy(model: Model, sketches: Pixels, image_size: int, device: torch.device, resize: str = "float") -> float:
     """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
     features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device, resize)).to(device)
     with evaluating(model), torch.no_grad():
@@ -98,7 +95,7 @@ def class_accuracy(model: nn.Module, sketches: Pixels, image_size: int, device: 
     return float(np.mean([right[sketches.labels == c].mean() for c in np.unique(sketches.labels)]))
 
 
-def validate(model: nn.Module, data: ValidationData, image_size: int, device: torch.device, resize: str = "float"
+def validate(model: Model, data: ValidationData, image_size: int, device: torch.device, resize: str = "float"
              ) -> dict[str, float]:
     """`seen_accuracy` and `validation_map` (mAP@all, `released` rules, validation classes), NaN where there is no data."""
     result = {"seen_accuracy": math.nan, "validation_map": math.nan}
@@ -117,7 +114,7 @@ def base_rates(config: Config) -> dict[str, float]:
     return {"encoder": config.training.encoder_rate, "head": config.training.head_rate}
 
 
-def adam(model: nn.Module, config: Config) -> torch.optim.Adam:
+def adam(model: Model, config: Config) -> torch.optim.Adam:
     """The optimizer of a run: one group of parameters for each learning rate, named `encoder` and `head`."""
     groups, rates = model.groups(), base_rates(config)
     fused = config.execution.optimizer == "fused"
@@ -126,21 +123,22 @@ def adam(model: nn.Module, config: Config) -> torch.optim.Adam:
                             weight_decay=config.training.weight_decay, fused=fused, foreach=None if fused else False)
 
 
-def fit(method: Method, model: nn.Module, source: PairSource, validation: ValidationData, config: Config,
+def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validation: ValidationData, config: Config,
         folder: Path, device: torch.device, label: str = "", progress: bool = True,
         on_epoch: Callable[[History], None] | None = None, distances: Distances | None = None) -> History:
     """Train `model` in place and leave it at its chosen epoch.
 
-    Goes on from the newest whole checkpoint in `folder` and leaves one at the end of every epoch: model, optimizer, history,
-    distances, and the model of the epoch that would be kept. Straight and resumed give the same bits. `on_epoch` is called
-    after each epoch, and once before the first where an earlier call's epochs are taken over. `distances`, made from the
-    model at its start, are read at the steps it asks for.
+    Resumes from the newest whole checkpoint in `folder`, and leaves one at the end of every epoch: model, optimizer, history,
+    distances, and the model of the epoch that would be kept. A resumed run gives the same bits as an uninterrupted one.
+    `on_epoch` is called after each epoch, and once before the first where the run is resumed. `distances`, made from the
+    model at its start, are read at the steps that they ask for.
     Raises Diverged where a loss is not finite or explodes, its `history` reaching to the step before;
     StorageError where the disk has no room for checkpoints.
     """
     settings = config.training
     optimizer = adam(model, config)
-    history, done, best = History(), 0, None
+    history, done = History(), 0
+    best: dict[str, torch.Tensor] | None = None
     resumed = checkpoints.last(folder)
     for note in resumed.notes:
         warn(f"{label}: {note}".removeprefix(": "))
@@ -154,9 +152,9 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
         if on_epoch:  # the process may have died between its checkpoint and this
             on_epoch(history)
     else:
-        # Said now, not after an epoch of hours.
-        state = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
-        room(folder, checkpoints.room_needed(sum(state.values())), "this run's checkpoints")
+        # Checked now rather than after hours of the first epoch.
+        sizes = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
+        room(folder, checkpoints.room_needed(sum(sizes.values())), "this run's checkpoints")
         history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device, config.data.resize)})
     bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
                smoothing=0.1, dynamic_ncols=True)
@@ -182,15 +180,17 @@ def fit(method: Method, model: nn.Module, source: PairSource, validation: Valida
             bar.set_postfix_str(f"{settings.select_by} {value:.3f}")
             if on_epoch:
                 on_epoch(history)
-    if history.best_epoch:
+    if best is not None:
         model.load_state_dict(best)
     return history
 
 
-def train_step(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config,
+def train_step(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config,
                generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """One update of `model` in place. Returns the mean of each loss term and the `total`, scalars on the device: reading
-    one makes the device wait, so the caller chooses when."""
+    """One update of `model` in place. Returns the mean of each loss term and the `total`, as scalars on the device.
+
+    Reading such a scalar synchronises with the device, so the caller chooses when.
+    """
     losses = method.losses(model, batch, config, generator)
     total = losses.total()
     optimizer.zero_grad(set_to_none=True)
@@ -200,7 +200,7 @@ def train_step(method: Method, model: nn.Module, optimizer: torch.optim.Optimize
 
 
 class _Readings:
-    """Loss values of one epoch's steps: they wait on the device, and reach the history `every` so many steps."""
+    """The loss values of one epoch's steps. They stay on the device, and are added to the history after every `every` steps."""
 
     def __init__(self, history: History, epoch: int, steps: int, every: int) -> None:
         self.sums: dict[str, float] = {}
@@ -209,13 +209,13 @@ class _Readings:
         self._waiting: list[tuple[dict[str, torch.Tensor], int]] = []
 
     def add(self, values: dict[str, torch.Tensor], pairs: int) -> None:
-        """A step's mean loss terms over so many pairs. Raises Diverged as `fetch` does."""
+        """Add a step's mean loss terms over `pairs` pairs. Raises Diverged as `fetch` does."""
         self._waiting.append((values, pairs))
         if len(self._waiting) >= self._every:
             self.fetch()
 
     def fetch(self) -> None:
-        """All that waits, in one copy. Raises Diverged, naming the step, where a total is not finite."""
+        """Fetch all waiting values in one copy. Raises Diverged, which names the step, where one is not finite or exploded."""
         if not self._waiting:
             return
         rows = torch.stack([torch.stack(list(values.values())) for values, _ in self._waiting]).detach().tolist()
@@ -233,7 +233,7 @@ class _Readings:
         self._waiting.clear()
 
 
-def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
+def _epoch(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
            epoch: int, device: torch.device, bar: tqdm, history: History, distances: Distances | None) -> dict[str, float]:
     model.train()
     current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in base_rates(config).items()}
@@ -241,7 +241,7 @@ def _epoch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, s
         group["lr"] = current[group["name"]]
     started = time.perf_counter()
     readings = _Readings(history, epoch, source.steps, 1 if device.type == "cpu" else READ_EVERY)
-    # Dropout draws from torch's global stream: seeded per epoch, and given back as it was.
+    # Dropout draws from torch's global stream, which is seeded for each epoch and restored afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training_mode(config.execution, device):
         torch.manual_seed(stream_seed(config.seed, "dropout", epoch))
         for step, batch in enumerate(source.epoch(config.seed, epoch, device)):

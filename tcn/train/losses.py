@@ -2,13 +2,13 @@
 
 Weights of the terms are applied once, in training. Sources: paper, sections on weight sharing, knowledge transfer and
 the semantic metric; edge cases as in the released code where the paper is silent. Metric and distillation are computed
-in float64 and rounded at the end to the inputs' type (half precision: to float32): differences of distances and confident
-heads cancel digits that float32 has not got, and the tensors are small. The sharing loss, whose tensors are not, has a
-plain form and one for speed.
+in float64 and rounded at the end to the inputs' type (half precision: to float32), because differences of distances and
+confident heads cancel digits that float32 lacks, and the tensors are small. The sharing loss, whose tensors are large, has a
+plain form and a fast one.
 """
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,12 @@ Classify = Callable[[Tensor], Tensor]
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """The tensor in float32 where it is of half precision."""
+    """The tensor, converted to float32 if it has half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _widest(device: torch.device) -> torch.dtype:
-    """float64, or float32 on MPS, which has nothing wider."""
+    """float64, or float32 on MPS, which has no wider type."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -36,7 +36,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 _CHUNK = 2**18
-"""Elements handled at once on the CPU: what they need (3 MB in float32) stays in its caches."""
+"""Elements handled at once on the CPU, so that their 3 MB in float32 stay in its caches."""
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _through_memory(tensor: Tensor) -> bool:
-    """Whether chunks that fit the caches are the way, as on a CPU; elsewhere few kernels over all tensors."""
+    """Whether to work in chunks that fit the caches, as on a CPU, or with few kernels over all tensors, as elsewhere."""
     return tensor.device.type == "cpu"
 
 
@@ -56,16 +56,16 @@ def _without_gaps(tensor: Tensor) -> bool:
 class _Norms(torch.autograd.Function):
     """Norms of tensor differences and their gradients, each in one pass over memory (CPU) or few kernels (elsewhere).
 
-    Left to autograd, the norms of n pairs are some 8n kernels, and on the CPU about twice the memory traffic.
+    Autograd would need about 8n kernels for the norms of n pairs, and on the CPU about twice the memory traffic.
     """
 
     @staticmethod
-    def forward(ctx, count: int, *tensors: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:  # noqa: D102
         sketch, photo = tensors[:count], tensors[count:]
         ctx.count = count
+        differences: tuple[Tensor, ...] = ()
         if _through_memory(sketch[0]):
-            squares = torch.stack([_squared_distance(s, p) for s, p in zip(sketch, photo)])
-            norms, differences = squares.sqrt(), ()
+            norms = torch.stack([_squared_distance(s, p) for s, p in zip(sketch, photo)]).sqrt()
         else:
             differences = torch._foreach_sub([_full(s) for s in sketch], [_full(p) for p in photo])
             norms = torch.stack(torch._foreach_norm(differences, 2, _widest(sketch[0].device)))
@@ -74,7 +74,7 @@ class _Norms(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         norms, *saved = ctx.saved_tensors
         scales = torch.where(norms > 0, grad / norms, 0.0)
         if _through_memory(norms):
@@ -105,7 +105,7 @@ def _scaled_differences(sketch: Tensor, photo: Tensor, scale: float) -> tuple[Te
 
 
 def _norms_in_few_passes(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether `_Norms` serves: on the CPU it walks through memory, so both of a pair must lie there alike, in float32 or more."""
+    """Whether `_Norms` applies: on the CPU, both tensors of a pair must have the same layout in memory, and at least float32."""
     if not _through_memory(pairs[0][0]):
         return True
     return all(s.dtype == p.dtype and s.dtype in (torch.float32, torch.float64) and s.stride() == p.stride()
@@ -123,13 +123,16 @@ def sharing_norms(pairs: Sequence[tuple[Tensor, Tensor]], form: str = "fused") -
     if not pairs:
         return torch.zeros(0)
     if form == "fused" and _norms_in_few_passes(pairs):
-        return _Norms.apply(len(pairs), *(s for s, _ in pairs), *(p for _, p in pairs))
+        norms: Tensor = _Norms.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
+            len(pairs), *(s for s, _ in pairs), *(p for _, p in pairs))
+        return norms
     return torch.stack([_norm(_full(s) - _full(p)) for s, p in pairs])
 
 
 def _norm(difference: Tensor) -> Tensor:
     # torch's norm has gradient 0 at 0, as asked for
-    return torch.linalg.vector_norm(difference, dtype=_widest(difference.device)).to(difference.dtype)
+    norm: Tensor = torch.linalg.vector_norm(difference, dtype=_widest(difference.device))
+    return norm.to(difference.dtype)
 
 
 def soft_sharing(sketch_encoder: nn.Module, photo_encoder: nn.Module) -> Tensor:
@@ -205,7 +208,7 @@ def _hardest(distances: Tensor, labels: Tensor, margin: float | str) -> Tensor:
     lonely = same.all(1)
     # Rows without a negative: replace before the loss, so that no infinity meets the gradient.
     gap = furthest - nearest.masked_fill(lonely, 0)
-    loss = F.softplus(gap) if margin == "soft" else F.relu(gap + margin)
+    loss = F.softplus(gap) if margin == "soft" else F.relu(gap + float(margin))
     return loss.masked_fill(lonely, 0)
 
 

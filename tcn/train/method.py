@@ -6,7 +6,7 @@ live outside this package; nothing here looks them up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Protocol
+from typing import Any, Callable, Generic, Mapping, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tcn.data.pairs import PairBatch
 from tcn.model.backbones import Backbone, Classifier, Teacher
 from tcn.model.coupling import CoupledEncoders
 from tcn.model.network import CoupledNetwork
+from tcn.scoring.features import Encoding
 from tcn.seeding import borrowed, stream_seed
 from tcn.train.losses import (
     batch_hard,
@@ -40,7 +41,9 @@ class LossTerms:
 
     def total(self) -> Tensor:
         """The scalar that is minimised."""
-        return sum(self.weights[name] * value for name, value in self.means().items())
+        total = sum(self.weights[name] * value for name, value in self.means().items())
+        assert isinstance(total, Tensor)  # every method has a term
+        return total
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,41 @@ class Ingredients:
     imagenet_words: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to learn: `name` enters the run's identity; `build` makes the model; `losses` reads a batch.
+class Model(Encoding, Protocol):
+    """What training and scoring need of a model: an `nn.Module` with these methods. `TcnModel` is one."""
 
-    The model is an nn.Module with encode(images, modality, side=None), encode_backbone, classify(features, modality),
-    groups() -> {"encoder": [...], "head": [...]} parameters, and `encoders`, its CoupledEncoders.
-    """
+    @property
+    def encoders(self) -> CoupledEncoders:
+        """The two encoders."""
+
+    def classify(self, features: Tensor, modality: Modality) -> Tensor:
+        """Logits of the seen classes [B, C] from retrieval features [B, D]."""
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by learning rate: "encoder", "head"."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As of `nn.Module`, like the next two."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+@dataclass(frozen=True)
+class Method(Generic[AnyModel]):
+    """A way to learn: how its model is built, and which loss terms it has."""
 
     name: str
-    build: Callable[[Config, Ingredients], nn.Module]
-    losses: Callable[[nn.Module, PairBatch, Config, torch.Generator], LossTerms]
+    """Part of the run's identity."""
+    build: Callable[[Config, Ingredients], AnyModel]
+    losses: Callable[[AnyModel, PairBatch, Config, torch.Generator], LossTerms]
+    """From the model, a batch and the generator of the step's random numbers: the terms, before their weights."""
     compares_words: bool = False
-    """Reads word vectors of seen classes and of ImageNet's classes whatever the weights of the losses are."""
+    """Whether word vectors of seen classes and of ImageNet's classes are read whatever the weights of the losses are."""
 
 
 class TcnModel(nn.Module):
@@ -83,6 +108,7 @@ class TcnModel(nn.Module):
         with borrowed(stream_seed(config.seed, "words")):
             self.word_projection = nn.Linear(size, config.network.dim)
             self.word_regression = nn.Linear(config.network.dim, size)
+        self.words: Tensor
         self.register_buffer("words", ingredients.words, persistent=False)
         # In a tuple, the teacher stays out of the parameters and the checkpoint.
         self._teacher = (Teacher(ingredients.teacher, ingredients.classifier, config.execution),)
@@ -103,8 +129,9 @@ class TcnModel(nn.Module):
         return self._teacher[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TcnModel":
-        self.teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
+        return self
 
     def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
         """Retrieval features [B, D]; `side` as in `CoupledNetwork.encode`."""
@@ -116,7 +143,8 @@ class TcnModel(nn.Module):
 
     def classify(self, features: Tensor, modality: Modality) -> Tensor:
         """Seen-class logits [B, C] of retrieval features [B, D]."""
-        return self.network.embedding(modality).class_head(features)
+        logits: Tensor = self.network.embedding(modality).class_head(features)
+        return logits
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning rate: the encoders', and all others."""
@@ -125,10 +153,9 @@ class TcnModel(nn.Module):
         return {"encoder": encoders, "head": [p for p in self.parameters() if id(p) not in known]}
 
 
-class Tying(Protocol):
-    """A penalty on the encoders' weights, a scalar; None where nothing is tied."""
-
-    def __call__(self, model: TcnModel, config: Config) -> Tensor | None: ...
+AnyTcn = TypeVar("AnyTcn", bound=TcnModel)
+Tying = Callable[[AnyTcn, Config], Tensor | None]
+"""A penalty on the encoders' weights, a scalar; None where nothing is tied."""
 
 
 def soft_tying(model: TcnModel, config: Config) -> Tensor | None:
@@ -137,8 +164,8 @@ def soft_tying(model: TcnModel, config: Config) -> Tensor | None:
     return sharing_norms(pairs, config.execution.sharing).sum() if pairs else None
 
 
-def tcn_losses(model: TcnModel, batch: PairBatch, config: Config, generator: torch.Generator, tying: Tying = soft_tying
-               ) -> LossTerms:
+def tcn_losses(model: AnyTcn, batch: PairBatch, config: Config, generator: torch.Generator,
+               tying: Tying[AnyTcn] = soft_tying) -> LossTerms:
     """All terms of the paper's total loss on one batch; terms of weight 0 that cost a forward pass are left out.
 
     tying: what stands for L_SWS, under its weight and name (the paper's unless a control replaces it).

@@ -1,6 +1,6 @@
 """Blocks of queries, the arrays of a thread, and the threads that work on them.
 
-Comes in: which queries have how many relevant photos. Goes out: `Block`s of queries with the same number, worked on in threads, and
+In: which queries have how many relevant photos. Out: `Block`s of queries with the same number, worked on in threads, and
 the `Result` of all. No loop over queries or ranks in Python.
 """
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Binary codes on a CPU: packed bits, and counts of photos at each distance.
 
-Comes in: the gallery, the queries and what is asked of them. Goes out: values per query under each way to order equal distances.
+In: the gallery, the queries and what is asked of them. Out: values per query under each way to order equal distances.
 
 Distances are the bits counted after an exclusive or. For each query, two tables over the distances 0..D follow, of all photos and of the
 relevant ones, both read off sorted rows. Expectations over tie orders follow from these tables, not from photos.

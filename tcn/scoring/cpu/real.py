@@ -1,6 +1,6 @@
 """Real-valued features on a CPU: whole-number keys that keep the order of distances.
 
-Comes in: the gallery, the queries and the measures. Goes out: values per query, and the queries whose relevant photos tie with others.
+In: the gallery, the queries and the measures. Out: values per query, and the queries whose relevant photos tie with others.
 
 Products and half norms come from one float64 matrix product, rounded to the units in which ties are defined. Each distance
 becomes a 32-bit integer key whose lowest bit marks relevant photos; after sorting, the positions of marked keys are the ranks. Where a

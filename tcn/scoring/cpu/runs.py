@@ -1,6 +1,6 @@
 """Runs of equal Hamming distance, and ranks drawn within them.
 
-Comes in: how many photos, and how many relevant ones, lie at each distance from each query. Goes out: the run in which each relevant photo
+In: how many photos, and how many relevant ones, lie at each distance from each query. Out: the run in which each relevant photo
 stands, and its ranks under random tie orders, the same as `tcn.scoring.rankings.random_ranks` draws.
 """
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Runs:
     @property
     def mixed(self) -> np.ndarray:
         """Queries, bool [B], whose tie order matters."""
-        return ((self.hits > 0) & (self.hits < self.size)).any(1)
+        found: np.ndarray = np.any((self.hits > 0) & (self.hits < self.size), axis=1)
+        return found
 
     def of_photos(self) -> TieGroups:
         """For each relevant photo, nearest first, the run it stands in: int64 [B, R] (all rows have R)."""
@@ -51,10 +52,11 @@ def _mix(state: np.ndarray) -> np.ndarray:
     for shift, factor in ((30, _FIRST), (27, _SECOND)):
         np.bitwise_xor(state, np.right_shift(state, np.uint64(shift), out=shifted), out=state)
         np.multiply(state, factor, out=state)
-    return np.bitwise_xor(state, np.right_shift(state, np.uint64(31), out=shifted), out=state)
+    np.bitwise_xor(state, np.right_shift(state, np.uint64(31), out=shifted), out=state)
+    return state
 
 
-def _draws(seed: int, streams: Iterable[np.ndarray | int], counter: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _draws(seed: int, streams: Iterable[np.ndarray | int], counter: np.ndarray, size: np.ndarray | np.float64) -> np.ndarray:
     """Float64 from 0 to below `size`: `tcn.scoring.rankings.uniform` times `size`."""
     state = np.zeros(1, np.uint64)
     for part in (seed, *streams):

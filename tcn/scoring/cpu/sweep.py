@@ -1,6 +1,6 @@
 """One pass over all queries on a CPU (paper, section 4).
 
-Comes in: the gallery, the queries and what is asked of them. Goes out: values per query, drawn values, and the queries left to
+In: the gallery, the queries and what is asked of them. Out: values per query, drawn values, and the queries left to
 `tcn.scoring.measures.score_block`. Each thread takes whole blocks of queries.
 """
 from __future__ import annotations

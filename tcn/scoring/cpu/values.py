@@ -1,6 +1,6 @@
 """Ranks, or runs of equal distance, to the values of measures, on tables of a whole block.
 
-Comes in: ranks float64 [B, R] of B queries with R relevant photos each, or their `Runs`. Goes out: float64 [B] for each measure, the same
+In: ranks float64 [B, R] of B queries with R relevant photos each, or their `Runs`. Out: float64 [B] for each measure, the same
 as from `tcn.scoring.measures`; what several measures share is summed once.
 """
 from __future__ import annotations
@@ -42,7 +42,8 @@ class _Ranked:
             return self.hits(cut) / measure.over(self.number)
         total = self.total(measure.interpolated, measure.k)
         if measure.k is not None and measure.divisor is Divisor.HITS:
-            return total / np.maximum(self.hits(measure.k), 1)
+            mean: np.ndarray = total / np.maximum(self.hits(measure.k), 1)
+            return mean
         return total / measure.over(self.number)
 
     def hits(self, cut: int) -> np.ndarray:
