@@ -1,12 +1,12 @@
 """Text from results made fit to show: letters that hide or turn text become visible, and each format's own signs are escaped.
 
-In: any text, as a folder, a class or a damaged file may hold it. Out: text for HTML, Markdown and CSV (LaTeX: `latex`), and
-names for files and anchors. Class names, variants, reasons, commands and paths all pass through here.
+In: any text, as a folder, a class or a damaged file may hold it. Out: text for Markdown and CSV, and names for files and anchors.
+Class names, variants, reasons, commands and paths all pass through here. LaTeX is escaped in `tables.latex`, HTML by the templates
+of `render.page`.
 """
 from __future__ import annotations
 
 import hashlib
-import html as standard
 import re
 
 import pandas as pd
@@ -37,15 +37,6 @@ def shortened(name: str, length: int = 40) -> str:
     """
     name = " ".join(visible(name).split())
     return name if len(name) <= length else name[:length - 1].rstrip() + "…"
-
-
-def html(text: object) -> str:
-    """For HTML, in text as in quoted attributes.
-
-    >>> html("<a b='&'>")
-    '&lt;a b=&#x27;&amp;&#x27;&gt;'
-    """
-    return standard.escape(visible(text), quote=True)
 
 
 def markdown(text: str, strip: bool = True) -> str:
