@@ -82,6 +82,6 @@ def reference_floor(suite: Suite, task: Task) -> list[str]:
     """
     metric = paper.retrieval_metric(task)
     floors = [v for v in paper.main_variants(suite, task) if v.startswith("floor-") and suite.cells_of(task, v)]
-    means = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in floors}
-    means = {v: m.mean for v, m in means.items() if m.n}
+    measured = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in floors}
+    means = {v: m.mean for v, m in measured.items() if m.n}
     return [max(means, key=means.__getitem__)] if means else floors[:1]

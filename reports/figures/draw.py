@@ -107,7 +107,7 @@ def motivation(frame: pd.DataFrame) -> Figure:
     across = len(known) if len(known) < 4 else 2
     down = math.ceil(len(known) / across)
     figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 2.25 * down))
-    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.06)
+    figure.set_layout_engine("constrained", w_pad=0.07, h_pad=0.06)
     panels = figure.subplots(down, across, squeeze=False)
     losses = []
     for panel, quantity in zip(panels.flat, known):
@@ -300,8 +300,8 @@ def class_precision(frame: pd.DataFrame) -> Figure:
     right.set_xlim(left=0)
     right.tick_params(axis="y", length=0)
     right.grid(axis="y", visible=False)
-    for y in range(0, len(names), 2):
-        right.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
+    for band in range(0, len(names), 2):
+        right.axhspan(band - 0.5, band + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
     return figure
 
 

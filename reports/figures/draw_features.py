@@ -226,7 +226,8 @@ def layer_distances(frame: pd.DataFrame) -> Figure:
     """Frame of `feature_data.layer_distances` -> maps of layer over step, curves over steps, and parts at the last step."""
     mapped = list(dict.fromkeys(frame.loc[frame["level"] == "layer", "variant"]))
     figure = Figure(figsize=(PAGE, (2.15 if mapped else 0.0) + 4.55))
-    rows = figure.subfigures(3 if mapped else 2, 1, height_ratios=[*([2.15] if mapped else []), 2.05, 2.5])
+    ratios = [*([2.15] if mapped else []), 2.05, 2.5]
+    rows = np.atleast_1d(np.asarray(figure.subfigures(len(ratios), 1, height_ratios=ratios)))
     if mapped:
         _layer_maps(rows[0], frame, mapped)
     over, at_end = rows[-2].subplots(1, 3, sharey=True), rows[-1].subplots(1, 2, sharey=True)
@@ -271,7 +272,6 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
     # the scale starts where the least moved of the maps still shows
     least = layers.loc[layers["between"] > 0, "between"]
     low = max(SHARES[0], 10 ** math.floor(math.log10(least.quantile(0.02)))) if len(least) else SHARES[0]
-    image = None
     for panel, variant in zip(panels, mapped):
         part = layers[layers["variant"] == variant]
         table = part.pivot(index="depth", columns="step", values="between")
@@ -291,7 +291,7 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
         panel.grid(visible=False)
         finish(panel, _named(variant, part), "Optimiser step", "", legend=False)
     panels[0].set_ylabel("Convolutions by depth")
-    bar = row.colorbar(image, ax=list(panels), fraction=0.05, pad=0.015, extend="min")
+    bar = row.colorbar(panels[-1].images[0], ax=list(panels), fraction=0.05, pad=0.015, extend="min")
     powers(bar.ax.yaxis)
     bar.ax.minorticks_off()
     bar.set_label("Distance of the encoders,\nshare of the start’s norm", fontsize=7)

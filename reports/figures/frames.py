@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -45,9 +46,9 @@ HARDEST = 12
 def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
     """All figures of a task that have something to show, in the order of KINDS; `cache` is for t-SNE."""
     made = {"tsne": _made("tsne", suite, task, lambda: tsne(suite, task, cache))}
-    made |= {builder.__name__: _made(builder.__name__, suite, task, lambda builder=builder: builder(suite, task)) for builder in (
-        overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision, dimensions,
-        sharing_weight, coupling, ledger_bars, publishers, intervals)}
+    for builder in (overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision,
+                    dimensions, sharing_weight, coupling, ledger_bars, publishers, intervals):
+        made[builder.__name__] = _made(builder.__name__, suite, task, partial(builder, suite, task))
     return [figure for kind in KINDS if (figure := made[kind]) is not None]
 
 

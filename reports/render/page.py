@@ -47,7 +47,7 @@ def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[
 
 def table_html(table: Table) -> str:
     """A table as it stands on the page: a `<figure>` with its notes, numbers linked to the entries of their runs."""
-    return str(ENVIRONMENT.get_template("blocks.html.j2").make_module().table(table))
+    return ENVIRONMENT.from_string('{% from "blocks.html.j2" import table %}{{ table(shown) }}').render(shown=table)
 
 
 def _printed(value: object) -> object:

@@ -4,7 +4,7 @@ In: a checked suite. Out: sections that `page` sets in HTML and `documents` in M
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports import naming, paper
@@ -64,7 +64,7 @@ class Section:
         return [*self.blocks, *(block for part in self.parts for block in part.every())]
 
 
-def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
+def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
              findings: Sequence[Finding], beyond: FigureData | None = None) -> list[Section]:
     """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
     `beyond`: the extension's figure."""
@@ -148,7 +148,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
 
     validation = any(score.classes == "validation" for score in suite.scores(task))
     overview = drawn("overview")
-    parts = [
+    parts: list[tuple[str, str, str, Sequence[Block | None]]] = [
         ("comparison", "The comparison: who finds the right photos", "Comparison",
          [RULES, comparison.comparison(suite, task), protocols.duplicates(suite, task), *overview, *_verdicts(suite, task),
           *drawn("precision_recall")]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import statistics
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from scipy.stats import t
@@ -38,7 +39,7 @@ def of_controls(suite: Suite, task: Task) -> list[str]:
         first = measured[0].pair.first
         if claim.key == "near-frozen-1000" and first == "tcn":
             continue  # the paper's own weight: the same runs as above
-        parts = [f"{signed(f.comparison.difference)} {span(f.comparison)} against {_lower(naming.label(f.pair.second))} "
+        parts = [f"{signed(f.measured.difference)} {span(f.measured)} against {_lower(naming.label(f.pair.second))} "
                  f"({f.why or f.state})" for f in measured]
         missing = [naming.short_label(f.pair.second) for f in pairs.values() if f.comparison is None]
         sentences.append(f"“{claim.statement}”: {naming.task_title(task)}, {naming.short_label(first)} {'; '.join(parts)}. "
@@ -140,8 +141,7 @@ def travelled(suite: Suite, task: Task, variant: str) -> list[tuple[float, float
     found = []
     for cell in suite.cells_of(task, variant):
         arrays = suite.distances(cell)
-        chosen = arrays["kinds"] == "convolution" if arrays is not None else np.array([False])
-        if not chosen.any():
+        if arrays is None or not (chosen := arrays["kinds"] == "convolution").any():
             continue
         last = {name: arrays[name][-1, chosen].astype(np.float64) for name in ("between", "sketch", "photo")}
         start = np.linalg.norm(arrays["start_norm"][chosen].astype(np.float64))
@@ -151,11 +151,13 @@ def travelled(suite: Suite, task: Task, variant: str) -> list[tuple[float, float
     return found
 
 
-def mean_of(moves: list[tuple[float, float, Cell]], which: int) -> float:
+def mean_of(moves: list[tuple[float, float, Cell]], which: Literal[0, 1]) -> float:
+    """Mean over runs of how far they went from their start (0), or apart (1)."""
     return statistics.fmean(move[which] for move in moves)
 
 
 def against(pair: Pair) -> str:
+    """A pair as tables name it: TCN against HWS."""
     return f"{naming.short_label(pair.first)} against {naming.short_label(pair.second)}"
 
 

@@ -73,6 +73,18 @@ class Finding:
     p_classes: float = math.nan
 
     @property
+    def measured(self) -> Comparison:
+        """The comparison, for a pair of which it is known that it was measured; ValueError else."""
+        if self.comparison is None:
+            raise ValueError(f"{self.pair.first} against {self.pair.second} was not measured")
+        return self.comparison
+
+    @property
+    def testable(self) -> bool:
+        """Whether it has enough common seeds for a sign-flip test over them."""
+        return self.comparison is not None and self.comparison.seeds >= verdicts.SIGN_TEST_SEEDS
+
+    @property
     def significant(self) -> bool:
         """Whether the corrected test over seeds and, where there are classes, the one over classes is below SIGNIFICANT."""
         return self.p_seeds < SIGNIFICANT and (math.isnan(self.p_classes) or self.p_classes < SIGNIFICANT)
@@ -166,18 +178,18 @@ def claims(suite: Suite) -> list[ClaimRow]:
 def findings(suite: Suite, task: Task) -> dict[Pair, Finding]:
     """Every pair behind the claims, compared on the task's runs and judged by RULE."""
     # a pair that serves two claims is one comparison, whatever the paper says beside it
-    if (key := ("findings", task)) in suite.memory:
-        return suite.memory[key]
+    if ("findings", task) in suite.memory:
+        return suite.memory["findings", task]
     distinct: dict[tuple[str, str, str], Finding] = {}
-    keys = {}
+    keys: dict[Pair, tuple[str, str, str]] = {}
     for pair in (pair for claim in CLAIMS for pair in claim.pairs):
         there = _resolved(suite, task, pair)
         keys[pair] = there.first, there.second, there.measure
         if keys[pair] not in distinct:
             distinct[keys[pair]] = _compared(suite, task, there)
-    tested = [key for key, f in distinct.items() if f.comparison is not None and f.comparison.seeds >= verdicts.SIGN_TEST_SEEDS]
-    by_classes = holm([distinct[key].comparison.p_classes for key in tested])
-    by_seeds = holm([distinct[key].comparison.p_seeds for key in tested])
+    tested = [key for key, f in distinct.items() if f.testable]
+    by_classes = holm([distinct[key].measured.p_classes for key in tested])
+    by_seeds = holm([distinct[key].measured.p_seeds for key in tested])
     for key, p_classes, p_seeds in zip(tested, by_classes, by_seeds):
         distinct[key] = judged(replace(distinct[key], p_classes=p_classes, p_seeds=p_seeds))
     suite.memory["findings", task] = {
@@ -233,8 +245,8 @@ def untested(pair: Pair, first: np.ndarray, second: np.ndarray, common: list[int
 
 
 def judged(found: Finding) -> Finding:
-    """RULE, for a comparison with enough seeds."""
-    c = found.comparison
+    """The finding with the state that RULE gives it; for a comparison with enough seeds."""
+    c = found.measured
     if found.pair.measure == RETRIEVAL and math.isnan(c.p_classes):
         return replace(found, why=f"{found.why}; no values per class")
     by_classes = found.p_classes < SIGNIFICANT or found.pair.measure != RETRIEVAL

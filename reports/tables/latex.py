@@ -75,10 +75,14 @@ def _latex(text: str, breaks: bool) -> str:
 class Column(Protocol):
     """What must be known of a column."""
 
-    name: str
-    numeric: bool
-    wrap: bool
-    wide: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def numeric(self) -> bool: ...
+    @property
+    def wrap(self) -> bool: ...
+    @property
+    def wide(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], sections: i
         fixed = sum(width for width, wrap in zip(natural, wraps) if not wrap)
         if fixed + sum(low for low, wrap in zip(least, wraps) if wrap) <= room:
             break
-    widths = natural
+    widths: list[float] = [*natural]
     if fixed + sum(width for width, wrap in zip(natural, wraps) if wrap) > room:
         # by the root of their lengths: the longest sentence gets most room, but not all of it; none gets less than its least
         shares = [width ** 0.5 if wrap else 0.0 for width, wrap in zip(natural, wraps)]
