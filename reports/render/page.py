@@ -51,7 +51,7 @@ def table_html(table: Table) -> str:
 
 
 def _printed(value: object) -> object:
-    """What a template prints: text with its hidden characters made visible. Markup is our own and stays."""
+    """What a template prints: text with its hidden characters made visible. Markup, which only we make, stays as it is."""
     return value if isinstance(value, Markup) else visible(value)
 
 
@@ -144,4 +144,4 @@ def _environment() -> Environment:
 
 
 ENVIRONMENT = _environment()
-"""Renders templates: escapes all that they print, and refuses names that nobody set."""
+"""Renders templates: escapes all that they print, and raises an error for a name that was not passed."""

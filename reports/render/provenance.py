@@ -22,11 +22,11 @@ from reports.read.schema import Mirrored, Reproduction, parse
 from reports.read.suite import Suite
 
 EQUAL = 1e-9
-"""Two means of the same values differ by less: they are only added up in another order."""
+"""Two means of the same values, added up in another order, differ by less than this."""
 SHORT_DIFF = 200
-"""Most lines of a diff that the page shows in full; a longer one is linked."""
+"""A diff of at most so many lines stands on the page in full; a longer one is linked."""
 LONG_DIFF = 1 << 20
-"""Bytes of a diff that are read at most."""
+"""A diff of more bytes than this is not read."""
 MACRO = {"released"}
 """Rules that average over classes first; the others average over queries."""
 FILES = ("config.json", "provenance.json", "status.json", "metrics.csv", "per_query.npz", "per_query.csv", "ledger.csv",
@@ -45,6 +45,7 @@ class Check:
 
     @property
     def equal(self) -> bool:
+        """Whether the two agree."""
         return abs(self.recomputed - self.stated) <= EQUAL
 
 
@@ -58,10 +59,11 @@ class Recomputed:
 
     @property
     def differing(self) -> tuple[Check, ...]:
+        """The numbers that the run's own values don't give."""
         return tuple(check for check in self.checks if not check.equal)
 
     def sentence(self) -> str:
-        """`recomputed from 270 per-query values: equal`, or what is not."""
+        """What was recomputed from how many values, and whether it agrees."""
         if self.problem:
             return self.problem
         counts = sorted({check.values for check in self.checks})
@@ -179,7 +181,9 @@ def _entry(cell: Cell, suite: Suite, page_folder: Path, checked: Recomputed) -> 
 
 
 def _per_query(folder: Path) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """File name, class of each value, values [queries] by `features/rule/metric`; older runs kept a CSV of three columns."""
+    """File name; then, by `features/rule/metric`, the class of each query and the values [queries].
+
+    Older runs kept a CSV file with three numbers a query."""
     path = folder / "per_query.npz"
     if path.exists():
         arrays = read_arrays(path)

@@ -32,7 +32,7 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
     """Whether a trained variant beats the best floor of the same feature length on the validation classes."""
     question = "Does training beat the best untrained floor of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
-    # the weight grid and the ablations stay out: a best of many would flatter training
+    # without the weight grid and the ablations: the best of many rows would favour training
     rows = dict.fromkeys([*paper.main_variants(suite, task), *paper.UNTRAINED])
     measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
     floors = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("floor-")}

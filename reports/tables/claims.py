@@ -82,7 +82,9 @@ def table(suite: Suite) -> Table:
                                  *_numbers({task: found[task] for task in numbers}))))
         if group == PAPERS:
             rows += _extension(suite, papers, laptops)
-    notes = [RULE, INTERVAL, *(note for task in numbers for note in (_family_note(suite, task), *evidence.of_controls(suite, task)) if note)]
+    notes = [RULE, INTERVAL]
+    for task in numbers:
+        notes += [_family_note(suite, task), *evidence.of_controls(suite, task)]
     if laptops:
         notes.append("A laptop's verdict is one on its own data and budget. It says nothing on the paper's data sets, and a "
                      "“does not” there does not contradict the paper.")
@@ -161,7 +163,8 @@ def controls(suite: Suite, task: Task) -> Table | None:
             else:
                 numbers = [Entry(signed(c.difference), c.difference, runs=f.runs), Entry(span(c)), _plain(c.effect),
                            _p(f.p_classes), _p(f.p_seeds), Entry(f.verdict)]
-            rows.append(Row((Entry(naming.label(variant)), _level(suite, task, variant), *numbers, *_moves(suite, task, variant))))
+            rows.append(Row((Entry(naming.label(variant)), _level(suite, task, variant), *numbers,
+                             *_moves(suite, task, variant))))
     notes = ((f"{metric}: released rule, real-valued, unseen classes. Differences on common seeds only; – where that is no "
               "question of this table or nothing was measured."),
              ("From start: distance of an encoder's convolutions from their ImageNet start at the end of training, as a "

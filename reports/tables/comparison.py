@@ -204,7 +204,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
 
 
 def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
-    """Chance, ceiling, counts and runs over all rows; its values mean nothing but "some"."""
+    """Chance, ceiling, counts and runs over all rows. Its values only say that something was measured."""
     found = [m for m in (suite.measure(task, v, score) for v in variants) if m.n]
     return Measured({i: m.mean for i, m in enumerate(found)}, (),
                     tuple(sorted({round(c, 9) for m in found for c in m.chance})),
