@@ -1,7 +1,7 @@
 """From result folders to a report: tables, figures, one self-contained HTML file, Markdown and LaTeX.
 
-In reading order; each file and room imports only those listed above it. Of
-this project it imports only tcn.files; nothing here loads torch or MLflow.
+In reading order; each file and folder imports only what is listed above it. Of the rest of this project the report imports
+tcn.files alone, and nothing here loads torch or MLflow.
 
 read          files -> checked contents -> the cells of a suite
 wording       lists, counts and signed numbers in sentences

@@ -1,4 +1,4 @@
-"""What a figure is before it is drawn: its kind, its data, its caption; and what captions say alike.
+"""What a figure is before it is drawn: its kind, its data and its caption, and sentences that several captions share.
 
 In: cells of a Suite. Out: FigureData for `figures.draw`. The kinds stand here in the order of the page.
 """
@@ -32,7 +32,7 @@ class FigureData:
     caption: str
     frame: pd.DataFrame
     examples: pd.DataFrame | None = None
-    """Retrieval examples below the figure, with the columns of `feature_data.retrieval`."""
+    """Retrieval examples below the figure, with the columns of `feature_frames.retrieval`."""
 
     def saved(self, results: Path) -> pd.DataFrame:
         """All that the figure shows as one frame, paths of pictures relative to the folder of results.
@@ -62,8 +62,8 @@ def seed_count(frame: pd.DataFrame, by: str = "variant") -> str:
 def with_common_seeds(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
     """The frame with a column `paired`, and a sentence: which seeds the line through its rows rests on.
 
-    A point with six seeds beside a point with one is no trend: the line takes the seeds that all points have, the other
-    seeds are dots. Where no seed is common to all, every point takes its own and the sentence says so.
+    Points of different seeds don't show a trend: the line is drawn through the means over the seeds that all points have, and
+    other seeds are dots. Where no seed is common to all, each point takes its own seeds, and the sentence says so.
     """
     common = set.intersection(*(set(part["seed"]) for _, part in frame.groupby(by)))
     if not common:
@@ -82,6 +82,6 @@ def reference_floor(suite: Suite, task: Task) -> list[str]:
     """
     metric = paper.retrieval_metric(task)
     floors = [v for v in paper.main_variants(suite, task) if v.startswith("floor-") and suite.cells_of(task, v)]
-    means = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in floors}
-    means = {v: m.mean for v, m in means.items() if m.n}
+    measured = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in floors}
+    means = {v: m.mean for v, m in measured.items() if m.n}
     return [max(means, key=means.__getitem__)] if means else floors[:1]

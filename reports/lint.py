@@ -87,7 +87,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that a line breaks. `others` are further lines that it takes to see it."""
+    """A rule that a line breaks. others: further lines that the rule compares it with."""
 
     rule: str
     kind: str
@@ -101,8 +101,7 @@ class Finding:
 def read(path: Path) -> list[Line]:
     """Rows of a CSV file. Raises ReportError naming line and field.
 
-    Trailing zeros get lost on the way into a file, so a source's numbers all count as written to as many digits as its
-    most precise one.
+    Spreadsheets drop trailing zeros, so all numbers of a source are taken to have as many digits as its most precise one.
     """
     rows = published.read(path)
     digits: dict[str, int] = {}

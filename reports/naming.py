@@ -75,11 +75,13 @@ METHOD_TEXTS = {
     "hws": ("TCN's losses on one encoder for both modalities, one batch for both.", ""),
     "class-only": ("One encoder and the class loss, nothing else: what ordinary classification already gives.", ""),
     "siamese": (("One encoder; sketch-photo pairs of one class are drawn together, pairs of different classes pushed beyond a "
-                "margin (contrastive loss)."), ("All pairs of a batch instead of sampled ones, features of unit length, our encoder and "
-                "start; a class head reads the features without training them.")),
+                 "margin (contrastive loss)."),
+                ("All pairs of a batch instead of sampled ones, features of unit length, our encoder and start; a class head "
+                 "reads the features without training them.")),
     "triplet": (("One encoder; for each sketch its furthest photo of the same class against the nearest of another, and the "
-                "reverse (batch-hard triplets across modalities)."), ("Batches are drawn by photo, not by a fixed number of items "
-                "a class as batch-hard mining usually has it; softplus in place of a margin.")),
+                 "reverse (batch-hard triplets across modalities)."),
+                ("Batches are drawn by photo, not by a fixed number of items a class as batch-hard mining usually has it; "
+                 "softplus in place of a margin.")),
     "teacher-pca": ("The frozen ImageNet teacher's features, reduced to D by principal components of seen classes; no training.",
                     ""),
     "sake": ("SAKE's idea: one network that is told the modality, its teacher's signal corrected by how near class names are.",

@@ -78,8 +78,8 @@ def _row(where: str, number: int, row: dict[str | None, Any]) -> tuple[int, str,
     if fields["dimension"] and not (re.fullmatch(r"0*[1-9]\d{0,6}", fields["dimension"], re.ASCII)):
         raise ReportError(f"{where}, field dimension: '{fields['dimension']}' is no number of dimensions; "
                           "write 512, or nothing where the source doesn't say")
-    wanted = {name: fields.get(name, "") for name in (*COLUMNS, "note")}
-    return number, fields["value"], Published(**{**wanted, "value": value}, table=fields.get("table") or "comparison")
+    texts = {name: fields.get(name, "") for name in (*COLUMNS, "note") if name != "value"}
+    return number, fields["value"], Published(**texts, value=value, table=fields.get("table") or "comparison")
 
 
 @lru_cache(maxsize=1)

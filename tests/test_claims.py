@@ -18,6 +18,7 @@ from reports import naming, paper, published
 from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import read_suite
+from reports.render.page import table_html
 from reports.stats import evidence, judging, uncertainty
 from reports.tables import claims, extension
 
@@ -439,7 +440,7 @@ def test_everything_renders_with_one_seed_six_seeds_and_rows_missing(tmp_path, v
     shown = [claimed, claims.comparisons(suite, EMOJI), claims.controls(suite, EMOJI)]
     for table in filter(None, shown):
         assert all(len(row.entries) == len(table.columns) for row in table.rows if row.kind != "section")
-        for text in (table.to_html(), table.to_latex(), table.to_markdown(), table.to_csv(), table.to_runs_csv()):
+        for text in (table_html(table), table.to_latex(), table.to_markdown(), table.to_csv(), table.to_runs_csv()):
             assert text and "nan" not in text.lower()
     assert (shown[2] is None) == (not set(variants) & set(paper.CONTROLS))
     names = " ".join(row.entries[0].text for row in claimed.rows)

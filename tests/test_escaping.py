@@ -26,6 +26,7 @@ from reports.read import escaping
 from reports.read.schema import Task
 from reports.read.suite import read_suite
 from reports.render import command
+from reports.render.page import ENVIRONMENT, TEMPLATES, breakable, code
 from reports.tables.table import Column, Entry, Row, Table
 from reports.tables.latex import latex
 
@@ -34,6 +35,7 @@ HOSTILE = ("<script>alert(1)</script>", "\" onmouseover=\"alert(1)", "' autofocu
            "nul\x00bell\x07esc\x1b[31m", "half \ud800 pair", "=HYPERLINK(\"x\")", "+1+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3",
            "| cell | `code` *bold*", "[link](javascript:alert(1))", "![x](http://x/y.png)", "--> <!-- ]]> </style></pre>", "猫 ő ß 😀",
            "../../../etc/x", "x" * 3000, "% comment", "# heading", "1. list", "- item", " ", "\u00a0")
+PRINTED = ENVIRONMENT.from_string('<p title="{{ text }}">{{ text }}{{ [text] | join }}!</p>')
 TEXT = st.text(st.one_of(st.characters(), st.sampled_from("<>&\"'%\\$#_{}^~|`*[]()!=+-@\n\r\t\x00\u202e\ud800")), max_size=60)
 
 
@@ -46,10 +48,12 @@ class Reader(html.parser.HTMLParser):
         self.attributes: set[str] = set()
         self.links: set[str] = set()
         self.text: list[str] = []
+        self.titles: list[str] = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.titles += [value or "" for name, value in attrs if name == "title"]
         self.links |= {value or "" for name, value in attrs if name in ("href", "src")}
 
     def handle_data(self, data):
@@ -66,10 +70,28 @@ def parsed(text: str) -> Reader:
 @fuzz("texts to escape")
 @given(TEXT)
 def test_html_gives_back_the_text_and_no_tag(text):
-    page = parsed(f'<p title="{escaping.html(text)}">{escaping.html(text)}</p>')
+    page = parsed(PRINTED.render(text=text))
     assert page.tags == {"p"} and page.attributes == {"title"}
-    shown = "".join(page.text)
-    assert shown == escaping.visible(text) and shown.encode("utf-8") is not None
+    assert "".join(page.text) == f"{escaping.visible(text)}{escaping.visible(text)}!" == page.titles[0] + page.titles[0] + "!"
+    assert page.titles[0].encode("utf-8") is not None
+
+
+@fuzz("texts to escape")
+@given(TEXT)
+def test_code_and_dotted_names_in_html_give_back_the_text_and_no_tag_but_their_own(text):
+    page = parsed(str(code(text)))
+    assert page.tags <= {"code"} and not page.attributes
+    assert "".join(page.text) == escaping.visible(text.replace("`", "") if text.count("`") % 2 == 0 else text)
+    page = parsed(str(breakable(text)))
+    assert page.tags <= {"wbr"} and not page.attributes and "".join(page.text) == escaping.visible(text)
+
+
+def test_no_template_prints_what_is_not_escaped():
+    for path in TEMPLATES.glob("*.j2"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", text), path
+        assert not re.search(r"<[^>]*=\s*{{", text), path  # every attribute that a template fills stands in quotes
+    assert ENVIRONMENT.autoescape is True
 
 
 @fuzz("texts to escape")

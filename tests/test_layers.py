@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,11 @@ def test_nothing_edits_the_import_path():
         for path in python_files(folder):
             if path != Path(__file__):
                 assert "sys.path" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_data_files_of_a_package_are_installed_with_it(package):
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    installed = {path for pattern in patterns.get(package, ()) for path in (ROOT / package).glob(pattern)}
+    needed = {path for path in (ROOT / package).rglob("*") if path.suffix in (".csv", ".yaml", ".j2", ".css")}
+    assert {path for path in needed if "results" not in path.parts} == installed

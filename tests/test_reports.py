@@ -34,6 +34,7 @@ from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, NoResults, paired, read_suite
 from reports.render import command, provenance
+from reports.render.page import table_html
 from reports.stats import verdicts
 from reports.tables import ablations, comparison, ledger, protocols, runs
 from reports.tables.latex import latex
@@ -391,7 +392,7 @@ def test_text_is_escaped_in_every_format():
     table = Table("odd", "a|b & <c>", (Column("x_y"),), (Row((Entry("50% <i>|$"),)),))
     assert "a\\|b & \\<c\\>" in table.to_markdown() and "50% \\<i\\>\\|$" in table.to_markdown()
     assert r"50\% \textless{}i\textgreater{}\textbar{}\$" in table.to_latex() and r"x\_y" in table.to_latex()
-    assert "50% &lt;i&gt;|$" in table.to_html() and "<i>" not in table.to_html()
+    assert "50% &lt;i&gt;|$" in table_html(table) and "<i>" not in table_html(table)
 
 
 def test_a_dollar_in_a_class_name_is_no_formula(rendered, tmp_path):
@@ -561,7 +562,7 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
                     numbers += 1
                     assert entry.runs, (table.name, row.entries[0].text, column.full)
                     assert set(listed[section, row.entries[0].text, column.full]) <= names
-                    assert f'href="#{entry.runs[0].group_anchor}"' in table.to_html()
+                    assert f'href="#{entry.runs[0].group_anchor}"' in table_html(table)
     assert numbers > 500
     # a mean over two seeds names exactly these two
     tcn = next(row for row in found[2].rows if row.entries[0].text == naming.label("tcn"))

@@ -1,7 +1,7 @@
 """Tidy frames -> Figures, in one style: colour-blind-safe, readable in grey and at column width.
 
 In: FigureData. Out: Figures; naming and saving happen in `render`. Drawings of features and retrieved photos stand in
-`feature_figures`, what all have in common in `figure_style`.
+`draw_features`, what all have in common in `style`.
 """
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw(data: FigureData) -> Figure:
 
 @styled
 def overview(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.overview` -> dot plot, one panel per class set, variants down the side."""
+    """Frame of `frames.overview` -> dot plot, one panel per class set, variants down the side."""
     sets = [c for c in ("unseen", "validation") if (frame["classes"] == c).any()]
     variants = list(dict.fromkeys(frame["variant"]))
     figure = Figure(figsize=(PAGE if len(sets) > 1 else PAGE * 0.6, 0.62 + 0.24 * len(variants)))
@@ -102,12 +102,12 @@ def overview(frame: pd.DataFrame) -> Figure:
 
 @styled
 def motivation(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.motivation` -> a panel per quantity: two of losses, then accuracy and mAP where known."""
+    """Frame of `frames.motivation` -> a panel per quantity: two of losses, then accuracy and mAP where known."""
     known = [q for q in MOTIVATION if (frame["quantity"] == q).any()]
     across = len(known) if len(known) < 4 else 2
     down = math.ceil(len(known) / across)
     figure = Figure(figsize=(PAGE if across > 1 else COLUMN, 2.25 * down))
-    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.06)
+    figure.set_layout_engine("constrained", w_pad=0.07, h_pad=0.06)
     panels = figure.subplots(down, across, squeeze=False)
     losses = []
     for panel, quantity in zip(panels.flat, known):
@@ -144,7 +144,7 @@ def motivation(frame: pd.DataFrame) -> Figure:
 
 @styled
 def publishers(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.publishers` -> grouped bars, one group per publisher."""
+    """Frame of `frames.publishers` -> grouped bars, one group per publisher."""
     views, variants = list(dict.fromkeys(frame["view"])), list(dict.fromkeys(frame["variant"]))
     figure = Figure(figsize=(PAGE, 2.6))
     panel = figure.subplots()
@@ -178,7 +178,7 @@ def publishers(frame: pd.DataFrame) -> Figure:
 
 @styled
 def sharing_weight(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.sharing_weight` -> mAP over the weight on a logarithmic axis."""
+    """Frame of `frames.sharing_weight` -> mAP over the weight on a logarithmic axis."""
     figure = Figure(figsize=(COLUMN, 2.4))
     panel = figure.subplots()
     weights = sorted(frame["weight"].unique())
@@ -203,7 +203,7 @@ def sharing_weight(frame: pd.DataFrame) -> Figure:
 
 @styled
 def dimensions(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.dimensions` -> mAP over the length of the features, real-valued and binary."""
+    """Frame of `frames.dimensions` -> mAP over the length of the features, real-valued and binary."""
     figure = Figure(figsize=(COLUMN, 2.4))
     panel = figure.subplots()
     for features, label, colour, line, marker in (("real", "real-valued, D numbers", "#0072b2", "-", "o"),
@@ -220,7 +220,7 @@ def dimensions(frame: pd.DataFrame) -> Figure:
 
 @styled
 def coupling(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.coupling` -> dot plot from nothing coupled, at the top, to everything; one panel a class set."""
+    """Frame of `frames.coupling` -> dot plot from nothing coupled, at the top, to everything; one panel a class set."""
     sets = [c for c in ("unseen", "validation") if (frame["classes"] == c).any()]
     rows = frame.drop_duplicates("variant")[["variant", "part"]]
     beside = rows["variant"].iloc[-1] == "tcn-own-embedding"
@@ -254,7 +254,7 @@ def coupling(frame: pd.DataFrame) -> Figure:
 
 @styled
 def precision_recall(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.precision_recall` -> one curve per variant, mean over seeds with the band of seeds."""
+    """Frame of `frames.precision_recall` -> one curve per variant, mean over seeds with the band of seeds."""
     figure = Figure(figsize=(COLUMN, 2.7))
     panel = figure.subplots()
     for variant in dict.fromkeys(frame["variant"]):
@@ -276,7 +276,7 @@ def precision_recall(frame: pd.DataFrame) -> Figure:
 
 @styled
 def class_precision(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.class_precision` -> all classes as sorted curves, and the hardest ones by name."""
+    """Frame of `frames.class_precision` -> all classes as sorted curves, and the hardest ones by name."""
     variants = list(dict.fromkeys(frame["variant"]))
     hardest = frame[frame["hardness"] < HARDEST].sort_values("hardness", kind="stable")
     names = list(dict.fromkeys(hardest["class"]))
@@ -300,14 +300,14 @@ def class_precision(frame: pd.DataFrame) -> Figure:
     right.set_xlim(left=0)
     right.tick_params(axis="y", length=0)
     right.grid(axis="y", visible=False)
-    for y in range(0, len(names), 2):
-        right.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
+    for band in range(0, len(names), 2):
+        right.axhspan(band - 0.5, band + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
     return figure
 
 
 @styled
 def intervals(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.intervals` -> forest plot: a difference and its interval a row, under the heading of its group."""
+    """Frame of `frames.intervals` -> forest plot: a difference and its interval a row, under the heading of its group."""
     lines: list[tuple[str, pd.Series | None]] = []
     for group, part in frame.groupby("group", sort=False):
         lines += [(str(group), None)] * bool(str(group)) + [(str(row["label"]), row) for _, row in part.iterrows()]
@@ -343,7 +343,7 @@ def intervals(frame: pd.DataFrame) -> Figure:
 
 @styled
 def ledger_bars(frame: pd.DataFrame) -> Figure:
-    """Frame of `figure_data.ledger_bars` -> horizontal bars, one per trap, training and scoring told apart by hatch."""
+    """Frame of `frames.ledger_bars` -> horizontal bars, one per trap, training and scoring told apart by hatch."""
     traps = list(dict.fromkeys(frame["trap"]))
     figure = Figure(figsize=(PAGE, 0.75 + 0.33 * len(traps)))
     panel = figure.subplots()

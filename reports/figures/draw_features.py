@@ -1,6 +1,6 @@
-"""Draws what `feature_data` prepares: singular values, t-SNE, retrieved photos, distances of the encoders' layers.
+"""Draws what `feature_frames` prepares: singular values, t-SNE, retrieved photos, distances of the encoders' layers.
 
-In: tidy frames. Out: Figures in the one style of `figure_style`.
+In: tidy frames. Out: Figures in the one style of `style`.
 """
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHARES = (1e-5, 1.0)
 
 @styled
 def singular_values(frame: pd.DataFrame) -> Figure:
-    """Frame of `feature_data.singular_values` -> one panel per variant with four curves."""
+    """Frame of `feature_frames.singular_values` -> one panel per variant with four curves."""
     variants = list(dict.fromkeys(frame["variant"]))
     across = len(variants) if len(variants) <= 4 else 3
     down = math.ceil(len(variants) / across)
@@ -87,9 +87,9 @@ def singular_values(frame: pd.DataFrame) -> Figure:
 
 @styled
 def tsne(frame: pd.DataFrame, examples: pd.DataFrame | None = None) -> Figure:
-    """Frame of `feature_data.tsne` -> one panel per variant; dots photos, crosses sketches, numbers name the classes.
+    """Frame of `feature_frames.tsne` -> one panel per variant; dots photos, crosses sketches, numbers name the classes.
 
-    `examples`, with the columns of `feature_data.retrieval`, stand below.
+    `examples`, with the columns of `feature_frames.retrieval`, stand below.
     """
     variants = list(dict.fromkeys(frame["variant"]))
     width = PAGE if len(variants) > 1 else COLUMN
@@ -145,7 +145,7 @@ def _embedding(panel: Axes, part: pd.DataFrame, classes: list[str]) -> None:
 
 @styled
 def retrieval(frame: pd.DataFrame) -> Figure:
-    """Frame of `feature_data.retrieval` -> a page of queries, each with one row of 13 photos per variant."""
+    """Frame of `feature_frames.retrieval` -> a page of queries, each with one row of 13 photos per variant."""
     figure = Figure(figsize=(PAGE, PAGE * _height(frame) / _width()))
     figure.set_layout_engine("none")
     _examples(figure.add_axes((0.004, 0.0, 0.992, 1.0)), frame)
@@ -223,10 +223,11 @@ def _pictures(axes: Axes, files: list[str], left: float, top: float) -> None:
 
 @styled
 def layer_distances(frame: pd.DataFrame) -> Figure:
-    """Frame of `feature_data.layer_distances` -> maps of layer over step, curves over steps, and parts at the last step."""
+    """Frame of `feature_frames.layer_distances` -> maps of layer over step, curves over steps, and parts at the last step."""
     mapped = list(dict.fromkeys(frame.loc[frame["level"] == "layer", "variant"]))
     figure = Figure(figsize=(PAGE, (2.15 if mapped else 0.0) + 4.55))
-    rows = figure.subfigures(3 if mapped else 2, 1, height_ratios=[*([2.15] if mapped else []), 2.05, 2.5])
+    ratios = [*([2.15] if mapped else []), 2.05, 2.5]
+    rows = np.atleast_1d(np.asarray(figure.subfigures(len(ratios), 1, height_ratios=ratios)))
     if mapped:
         _layer_maps(rows[0], frame, mapped)
     over, at_end = rows[-2].subplots(1, 3, sharey=True), rows[-1].subplots(1, 2, sharey=True)
@@ -271,7 +272,6 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
     # the scale starts where the least moved of the maps still shows
     least = layers.loc[layers["between"] > 0, "between"]
     low = max(SHARES[0], 10 ** math.floor(math.log10(least.quantile(0.02)))) if len(least) else SHARES[0]
-    image = None
     for panel, variant in zip(panels, mapped):
         part = layers[layers["variant"] == variant]
         table = part.pivot(index="depth", columns="step", values="between")
@@ -279,8 +279,8 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
         # equal cells over the logarithm of the step, each with the last reading before it
         grid = np.linspace(0, math.log10(max(steps[-1], 10)), 96)
         at = np.clip(np.searchsorted(np.log10(steps), grid + 1e-9, side="right") - 1, 0, len(steps) - 1)
-        image = panel.imshow(np.clip(table.to_numpy()[:, at], low, None), norm=LogNorm(low, SHARES[1]), cmap="cividis",
-                             aspect="auto", extent=(0, grid[-1], len(table) - 0.5, -0.5), interpolation="none")
+        panel.imshow(np.clip(table.to_numpy()[:, at], low, None), norm=LogNorm(low, SHARES[1]), cmap="cividis", aspect="auto",
+                     extent=(0, grid[-1], len(table) - 0.5, -0.5), interpolation="none")
         decades = range(int(grid[-1]) + 1)
         panel.set_xticks(list(decades), [f"{10 ** d:,}" for d in decades])
         places = part.groupby("part", sort=False)["depth"].agg(["min", "max"])
@@ -291,7 +291,7 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
         panel.grid(visible=False)
         finish(panel, _named(variant, part), "Optimiser step", "", legend=False)
     panels[0].set_ylabel("Convolutions by depth")
-    bar = row.colorbar(image, ax=list(panels), fraction=0.05, pad=0.015, extend="min")
+    bar = row.colorbar(panels[-1].images[0], ax=list(panels), fraction=0.05, pad=0.015, extend="min")
     powers(bar.ax.yaxis)
     bar.ax.minorticks_off()
     bar.set_label("Distance of the encoders,\nshare of the start’s norm", fontsize=7)

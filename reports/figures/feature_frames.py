@@ -1,7 +1,7 @@
 """Stored features, retrieval examples and parameter distances -> one tidy frame and one caption per figure.
 
 In: cells' features.npz, singular_values.csv, examples.json, distances.npz. Out: the paper's figures of singular values, of
-t-SNE and of retrieved photos, and one that the paper has not: how far each layer of the two encoders moved, and apart.
+t-SNE and of retrieved photos, and one that the paper lacks: how far each layer of the two encoders moved, and apart.
 A builder returns None where there is nothing to draw.
 """
 from __future__ import annotations
@@ -27,7 +27,7 @@ TSNE_CLASSES = 8
 TSNE_SEED = 2021
 """Draws the classes and starts the embedding; fixed before any result was seen."""
 TSNE_POINTS = 100
-"""Most points of one class and modality that are embedded."""
+"""At most so many points of one class and modality are embedded."""
 FEW_POINTS = 30
 """Below this many points a class, all unseen classes are embedded and 8 of them coloured."""
 TSNE_EXAMPLES = 2
@@ -124,7 +124,8 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     below = ""
     if examples is not None:
         below = (f" Below: the first {examples['block'].nunique()} of the fixed example queries, each with the {RETRIEVED} "
-                 "photos ranked first with (TCN) and without sharing (NWS); ✓ and a solid frame: right, ✗ and a dashed one: wrong.")
+                 "photos ranked first with (TCN) and without sharing (NWS); ✓ and a solid frame: right, ✗ and a dashed one: "
+                 "wrong.")
     shown = ", ".join(f"{naming.short_label(c.variant)} seed {c.seed}" for c, _ in loaded if c.variant in set(frame["variant"]))
     return FigureData("tsne", f"{task.slug}-tsne", "Unseen classes in the feature space",
                       f"t-SNE of the L2-normalised retrieval features. {how}; dots are photos, crosses sketches. A number "
@@ -162,7 +163,7 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
 
     level `layer`: one convolution, `between` alone, for at most MAPPED variants; `part`: the convolutions of one part as one
     vector; `whole`: all of them, and all batch norms. `between`: distance of the two encoders; `start`: root mean square
-    of the two distances from the ImageNet start. Distances at the start are 0 and left away.
+    of the two distances from the ImageNet start. Distances at the start are 0 and left out.
     """
     frames, seeds, still = [], [], []
     mapped = 0
@@ -198,7 +199,7 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
 
 
 def _by_weight(suite: Suite, task: Task, variants: tuple[str, ...] = SOFT_WEIGHTS) -> list[str]:
-    """The variants with TCN and its two weights in order of weight, a weight's row left away where it is TCN's own."""
+    """The variants with TCN and its two weights in order of weight, without a row of the grid that has TCN's own weight."""
     own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
 
     def weight(variant: str) -> float:
@@ -297,7 +298,7 @@ def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
     found = _kept(path)
     if found is not None and found.shape == (len(vectors), 2):
         return found
-    from openTSNE import TSNE  # slow to import, and only needed where the cache has nothing
+    from openTSNE import TSNE  # slow to import, and not needed where the cache has it
 
     if vectors.shape[1] < 2:  # it starts from two directions
         vectors = np.pad(vectors, ((0, 0), (0, 1)))
@@ -322,7 +323,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _kept(path: Path) -> np.ndarray | None:
-    """An embedding that was kept, None where it is not there or not as it was written: it is then worked out again."""
+    """A cached embedding. None where there is none or the file is damaged; it is then computed again."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,12 +1,13 @@
 """Checked cells -> one tidy frame and one caption per figure; `every` gives all of a task in the order of the page.
 
-What a figure shows is decided here and in `feature_data` (which runs, which classes, how smoothed) and said in its
-caption; how it looks is decided in `figures`. A builder returns None where there is nothing to draw.
+What a figure shows (which runs, which classes, how smoothed) is decided here and in `feature_frames`, and its caption says so.
+How it looks is decided in `draw`. A builder returns None where there is nothing to draw.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from reports.read.cells import Cell, Score, setting
 from reports.read.files import ReportError, shown
 from reports.read.schema import Task
 from reports.read.suite import Suite
-from reports.tables import comparison, ledger
+from reports.tables import claims, comparison, ledger
 from reports.wording import listed
 from tcn.files.atomic import StorageError
 
@@ -39,20 +40,20 @@ COUPLING = {
 }
 """Variant -> what it couples, from nothing to everything: the paper's general criterion. The last one stands beside it."""
 HARDEST = 12
-"""Most classes that are named."""
+"""How many classes are named at most."""
 
 
 def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
     """All figures of a task that have something to show, in the order of KINDS; `cache` is for t-SNE."""
     made = {"tsne": _made("tsne", suite, task, lambda: tsne(suite, task, cache))}
-    made |= {builder.__name__: _made(builder.__name__, suite, task, lambda builder=builder: builder(suite, task)) for builder in (
-        overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision, dimensions,
-        sharing_weight, coupling, ledger_bars, publishers, intervals)}
+    for builder in (overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision,
+                    dimensions, sharing_weight, coupling, ledger_bars, publishers, intervals):
+        made[builder.__name__] = _made(builder.__name__, suite, task, partial(builder, suite, task))
     return [figure for kind in KINDS if (figure := made[kind]) is not None]
 
 
 def _made(kind: str, suite: Suite, task: Task, build: Callable[[], FigureData | None]) -> FigureData | None:
-    """The figure; one that checked numbers still don't allow is named among what was left out, and costs itself alone."""
+    """The figure; None, with a note in `left_out`, where it can't be made although its numbers passed all checks."""
     try:
         return build()
     except (ReportError, StorageError):
@@ -291,8 +292,6 @@ def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
 
 def intervals(suite: Suite, task: Task) -> FigureData | None:
     """Columns: label, difference, low, high, seeds, group, metric: paired differences as `claims` works them out."""
-    from reports.tables import claims  # it draws on tables too: imported where it is used
-
     frame = claims.interval_frame(suite, task)
     if frame is None or frame.empty:
         return None

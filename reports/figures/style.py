@@ -24,7 +24,8 @@ COLUMN, PAGE = 3.4, 7.0
 INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 RIGHT, WRONG = "#007a55", "#d55e00"
 """Bluish green and vermilion: told apart by all common forms of colour blindness; line style and glyph differ too."""
-LOOKS: dict[str, tuple[str, str, str, str]] = {
+Dashes = str | tuple[int, tuple[float, ...]]
+LOOKS: dict[str, tuple[str, str, Dashes, str]] = {
     "tcn": ("#0072b2", "o", "-", ""),
     "hws": ("#d55e00", "s", "--", "////"),
     "nws": ("#009e73", "^", "-.", "...."),

@@ -75,7 +75,7 @@ class Cell:
     provenance: Provenance
     metrics: pd.DataFrame
     dim: int | None
-    """Length of its feature vectors, None where neither features nor settings tell."""
+    """Length of its feature vectors; None where neither its features nor its settings say it."""
 
     @property
     def name(self) -> str:
@@ -245,7 +245,7 @@ def read_features(path: Path) -> dict[str, np.ndarray]:
 
 
 def _finite(values: np.ndarray) -> bool:
-    """Whether these are numbers to reckon with: floats or integers, none NaN, infinite or beyond MOST_NUMBER."""
+    """Whether these are floats or integers, none of them NaN, infinite or beyond MOST_NUMBER."""
     return values.dtype.kind in "fiu" and bool(np.isfinite(values).all()) and bool((np.abs(values) <= MOST_NUMBER).all())
 
 
@@ -265,7 +265,7 @@ def read_classes(cell: Cell, score: Score, expected: float | None) -> pd.Series 
     means = pd.Series(values, index=pd.Index(names, name="class")).groupby(level=0).mean()
     skipped = setting(cell.config, "evaluation.missing_classes") == "as-released" and score.metric.startswith("mAP")
     if skipped and all_ranks in arrays and arrays[all_ranks].shape == names.shape:
-        # AP over all ranks is 0 for a class without photos alone, and as released such a class is not averaged
+        # only a class without photos has an AP of 0 over all ranks, and the released code leaves such a class out
         means = means[pd.Series(arrays[all_ranks], index=names).groupby(level=0).max().reindex(means.index) > 0]
     if score.protocol == "released" and expected is not None and not abs(means.mean() - expected) <= CLASS_TOLERANCE:
         raise ReportError(f"per_query.npz, {key}: its classes average to {means.mean():.6f}, metrics.csv says {expected:.6f}; "
@@ -290,7 +290,7 @@ def read_distances(path: Path) -> dict[str, np.ndarray]:
     for name in ("layers", "parts", "kinds"):
         if arrays[name].dtype.kind != "U":
             raise ReportError(f"{path.name}, {name}: expected names, found {arrays[name].dtype}")
-    # compared and not subtracted: unsigned numbers have no negative difference
+    # compared, not subtracted: differences of unsigned numbers are never negative
     numbers = arrays["steps"]
     rising = numbers.dtype.kind in "iu" and not (numbers[1:] <= numbers[:-1]).any()
     if not (rising and 0 <= int(numbers[0]) and int(numbers[-1]) < MOST_COUNT):
@@ -326,7 +326,7 @@ def _example(folder: Path, where: str, entry: Any) -> dict[str, Any]:
 
 
 def _picture(folder: Path, name: str) -> Path:
-    """A picture under the cell's examples/, and nowhere else, that can be shown."""
+    """Path of a readable picture below the run's examples/; ReportError for any other name."""
     for path in (folder / "examples" / name, folder / name):
         try:
             there = path.is_file() and path.resolve().is_relative_to((folder / "examples").resolve())

@@ -1,23 +1,23 @@
 """Text from results made fit to show: letters that hide or turn text become visible, and each format's own signs are escaped.
 
-In: any text, as a folder, a class or a damaged file may hold it. Out: text for HTML, Markdown and CSV (LaTeX: `latex`), and
-names for files and anchors. Class names, variants, reasons, commands and paths all pass through here.
+In: any text, as a folder, a class or a damaged file may hold it. Out: text for Markdown and CSV, and names for files and
+anchors. Class names, variants, reasons, commands and paths all pass through here. LaTeX is escaped in `tables.latex`, HTML by
+the templates of `render.page`.
 """
 from __future__ import annotations
 
 import hashlib
-import html as standard
 import re
 
 import pandas as pd
 
 HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters, lone surrogates, line ends that few programs know, and marks that change the direction of what follows:
-with them a name can read as another one."""
+"""Control characters, lone surrogates, unusual line separators, and marks that change the direction of text: with them a name can
+look like another one."""
 FORMULA = tuple("=+-@＝＋－＠")
 """First letters at which spreadsheets take a CSV field for a formula."""
 LONGEST_NAME = 80
-"""Letters of a file's name or an anchor that come from results; endings and file systems need the rest."""
+"""Most letters of a file's name or an anchor that come from results; endings and limits of file systems need the rest."""
 
 
 def visible(text: object) -> str:
@@ -39,17 +39,8 @@ def shortened(name: str, length: int = 40) -> str:
     return name if len(name) <= length else name[:length - 1].rstrip() + "…"
 
 
-def html(text: object) -> str:
-    """For HTML, in text as in quoted attributes.
-
-    >>> html("<a b='&'>")
-    '&lt;a b=&#x27;&amp;&#x27;&gt;'
-    """
-    return standard.escape(visible(text), quote=True)
-
-
 def markdown(text: str, strip: bool = True) -> str:
-    r"""For Markdown, also in a table's cell, on one line; `strip`: without the blanks around it.
+    r"""Text escaped for Markdown, on one line, also within a table's cell. strip: without the blanks around it.
 
     >>> print(markdown("a|b <c>"), markdown(" x ", strip=False), markdown("# _a_ ~b~"), markdown("a_b, 1.5"), sep=";")
     a\|b \<c\>; x ;\# \_a\_ \~b\~;a_b, 1.5
@@ -64,7 +55,7 @@ def markdown(text: str, strip: bool = True) -> str:
 
 
 def csv_text(value: object) -> object:
-    """A field of a CSV file, on one line: what a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
+    """A field of a CSV file, on one line. What a spreadsheet would run as a formula gets an apostrophe in front; numbers don't.
 
     >>> csv_text("=1+1"), csv_text("-0.25"), csv_text("tcn"), csv_text(-0.25)
     ("'=1+1", '-0.25', 'tcn', -0.25)
@@ -86,7 +77,7 @@ def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
 def slug(*parts: str) -> str:
     """Name for files and anchors: letters, digits, dots, hyphens and underscores only; different parts give different names.
 
-    Where a name had to be changed or cut, a few digits of its digest keep it apart from its likes.
+    Where a name had to be changed or cut, digits of its digest keep it distinct from similar names.
 
     >>> slug("emoji", "fixed"), slug("a b")[:3], slug("a b") == slug("a-b"), slug("a", "b-c") == slug("a-b", "c")
     ('emoji-fixed', 'a-b', False, False)

@@ -21,15 +21,15 @@ from PIL import Image
 from reports.read.escaping import visible
 
 FREE_BYTES, MOST_RATIO = 64 << 20, 100
-"""Up to so many bytes an array may take whatever the size of its file; beyond, so many times what it takes in the file."""
+"""An array may decompress to FREE_BYTES unconditionally; beyond that, to at most MOST_RATIO times its compressed size."""
 MOST_SIDE = 4096
-"""Pixels of the longer side of an example; a run writes 96."""
+"""Longest side, in pixels, of an example picture; runs write 96."""
 MOST_DEPTH = 30
-"""Groups within groups in a JSON file."""
+"""Deepest nesting of a JSON file."""
 MOST_COUNT = 1 << 53
-"""Counts and seeds below this are exact as float64 too, and no run counts further."""
+"""Counts and seeds must be smaller than this: below it, float64 holds whole numbers exactly."""
 MOST_NUMBER = 1e30
-"""Numbers in tables; a loss beyond it says nothing more, and axes could not hold it."""
+"""Largest number that a table may hold; no axis could show larger ones."""
 
 
 class ReportError(ValueError):
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _whole_letters(value: Any) -> Any:
-    """Halves of pairs, which JSON can spell and no file can hold, as their code points."""
+    """Replace lone surrogates, which JSON can spell but UTF-8 can't encode, by their code points."""
     if isinstance(value, dict):
         return {visible(key): _whole_letters(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -106,7 +106,7 @@ def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> p
 
 
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """The named arrays of an npz file (all for None), those that it lacks left away; every byte of them is checked.
+    """The named arrays of an npz file (all for None), without those that it lacks. Every byte of them is checked.
 
     Raises ReportError where it can't be read, an array holds Python objects, or it declares more than the file justifies.
     """
@@ -129,11 +129,11 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
 
 
 def array_shape(path: Path, name: str) -> tuple[int, ...] | None:
-    """Shape of one array from its header alone; None where the file can't tell."""
+    """Shape of one array, from its header alone; None where the header can't be read."""
     try:
         with zipfile.ZipFile(_file(path)) as archive, archive.open(f"{name}.npy") as stream:
             return _header(stream)[0]
-    except Exception:  # the reader of the array names what is wrong
+    except Exception:  # whoever reads the array itself names what is wrong
         return None
 
 
@@ -151,7 +151,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         content = stream.read()
         if stream.read(1) or len(content) != size:
             raise ReportError("is cut short")
-    if dtype.itemsize == 0:  # text of no letters: there are no bytes to tell how many
+    if dtype.itemsize == 0:  # empty texts take no bytes, so the file's size says nothing
         return np.zeros(shape, dtype) if math.prod(shape) < FREE_BYTES else _refuse(shape)
     array = np.frombuffer(content, dtype).reshape(shape[::-1]).T if fortran else np.frombuffer(content, dtype).reshape(shape)
     if dtype.kind == "U":
@@ -175,7 +175,7 @@ def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def check_picture(path: Path) -> None:
-    """ReportError where a file is no PNG or JPEG that can be shown, or larger than MOST_SIDE, which its header tells."""
+    """ReportError where a file is not a readable PNG or JPEG, or has a side longer than MOST_SIDE."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at below
@@ -186,12 +186,12 @@ def check_picture(path: Path) -> None:
                 image.convert("RGBA")
     except ReportError:
         raise
-    except Exception as error:  # a damaged picture fails in as many ways as there are decoders
+    except Exception as error:  # decoders raise many kinds of errors for a damaged picture
         raise _unreadable(path, error) from None
 
 
 def _file(path: Path) -> Path:
-    """The path, where a plain file is there: a pipe or a device would be read for ever."""
+    """The path. OSError where a folder, pipe or device is there: reading a pipe might never end."""
     if path.exists() and not path.is_file():
         raise OSError("it is no file" + (", but a folder" if path.is_dir() else ""))
     return path

@@ -30,7 +30,7 @@ class NoResults(ReportError):
 
 @dataclass(frozen=True)
 class Measured:
-    """One number over seeds: never a mean over fewer seeds than it says."""
+    """One number over seeds, with the seeds that it was expected from."""
 
     values: dict[int, float]
     """Seed -> value, for the seeds that have it."""
@@ -50,6 +50,7 @@ class Measured:
 
     @property
     def n(self) -> int:
+        """How many seeds have a value."""
         return len(self.values)
 
     @property

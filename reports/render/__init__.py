@@ -2,7 +2,7 @@
 
 provenance  runs, recomputed and described
 story       what is told, in which order
-page        the HTML page
+page        the HTML page, from the templates and the style in templates/
 documents   Markdown and LaTeX
 staging     files are written aside, and put in place together
 command     `python reports/render.py`

@@ -27,7 +27,7 @@ DPI = 200
 TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
 FIGURE_FILES = (".png", ".pdf", ".csv")
 OWN_FILE = re.compile(r"report\.md|(latex|tables|figures)/[\w.-]+\.(md|tex|csv|png|pdf)", re.ASCII)
-"""What a list of an earlier call's files may name: nothing else is ever removed."""
+"""Names that the list of an earlier call's files may hold: nothing else is ever removed."""
 
 
 def render(results: Path, out: Path) -> Path:
@@ -67,7 +67,7 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
         beyond = None
     checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
     shown = story.sections(suite, pictures, checked, findings, beyond)
-    # what all runs share is said once where people read, and in every row where programs do
+    # people read once what all runs share; the CSV file repeats it in each row
     whole = {"provenance": runs.provenance(suite)}
     written = story.tables_of(shown)
     for table in written:
@@ -86,7 +86,7 @@ def _forget_older(out: Path, files: list[str]) -> None:
     listing = out / "files.txt"
     try:
         older = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-    except (OSError, ValueError):  # damaged: better to leave a file too many
+    except (OSError, ValueError):  # the list is damaged: rather keep a file too many
         older = []
     for name in set(older) - set(files):
         if OWN_FILE.fullmatch(name):
@@ -105,7 +105,7 @@ def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], folder: Pat
         widths[data.name] = _save_figure(data, folder, results)
     except StorageError:
         raise
-    except Exception as error:  # numbers that pass every check and that no axis can hold
+    except Exception as error:  # some numbers pass every check and still fit on no axis
         suite.left_out.append((f"figure {data.name}", f"can't be drawn ({type(error).__name__}: {shown(str(error), 200)})"))
         return False
     return True
@@ -118,7 +118,7 @@ def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
         # without dates in the files, the same results give the same bytes
         with writing(folder / f"{data.name}.png") as file:
             figure.savefig(file, dpi=DPI, format="png")
-        figure.set_layout_engine("none")  # laid out by now: once is enough, and both files look the same
+        figure.set_layout_engine("none")  # it is laid out by now; a second time could differ
         with writing(folder / f"{data.name}.pdf") as file:
             figure.savefig(file, format="pdf", metadata={"CreationDate": None})
     staging.write_text(folder / f"{data.name}.csv", csv_frame(data.saved(results)).to_csv(index=False))
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _line(text: object) -> str:
-    """One line for a terminal, which names from results must not command."""
+    """One line for a terminal; control characters in names from results are shown as code points."""
     return visible(text).replace("\r", " ").replace("\n", " ")
 
 

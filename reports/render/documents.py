@@ -1,4 +1,4 @@
-"""The report as Markdown for a repository and as a LaTeX document; both hold what the page holds, but for the runs' entries.
+"""The report as Markdown for a repository and as a LaTeX document: what the page holds, except the entries of single runs.
 
 In: the report's sections. Out: text of report.md (beside figures/) and of latex/report.tex, which reads ../tables/*.tex and
 ../figures/*.pdf and compiles with a basic TeX Live.

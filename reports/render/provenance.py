@@ -1,7 +1,7 @@
 """From a number on the page to what it was made of: one entry per run, down to its per-query values.
 
-In: checked cells. Out: HTML of each run's entry (settings, code, data, environment, files, how to run it again), and the
-outcome of working its means out again from the per-query values that the run kept.
+In: checked cells. Out: what each run's entry shows (settings, code, data, environment, files, how to run it again), and its means
+worked out again from the per-query values that it kept.
 """
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ import numpy as np
 
 from reports import naming
 from reports.read.cells import Cell, Score, setting
-from reports.read.escaping import html as _e
 from reports.read.files import ReportError, read_arrays, read_json
 from reports.read.schema import Mirrored, Reproduction, parse
 from reports.read.suite import Suite
-from reports.tables.entries import duration
 
 EQUAL = 1e-9
-"""Two means of the same values differ by less: they are only added up in another order."""
+"""Two means of the same values, added up in another order, differ by less than this."""
 SHORT_DIFF = 200
-"""Most lines of a diff that the page shows in full; a longer one is linked."""
+"""A diff of at most so many lines stands on the page in full; a longer one is linked."""
 LONG_DIFF = 1 << 20
-"""Bytes of a diff that are read at most."""
+"""A diff of more bytes than this is not read."""
 MACRO = {"released"}
 """Rules that average over classes first; the others average over queries."""
 FILES = ("config.json", "provenance.json", "status.json", "metrics.csv", "per_query.npz", "per_query.csv", "ledger.csv",
@@ -47,6 +45,7 @@ class Check:
 
     @property
     def equal(self) -> bool:
+        """Whether the two agree."""
         return abs(self.recomputed - self.stated) <= EQUAL
 
 
@@ -60,10 +59,11 @@ class Recomputed:
 
     @property
     def differing(self) -> tuple[Check, ...]:
+        """The numbers that the run's own values don't give."""
         return tuple(check for check in self.checks if not check.equal)
 
     def sentence(self) -> str:
-        """`recomputed from 270 per-query values: equal`, or what is not."""
+        """What was recomputed from how many values, and whether it agrees."""
         if self.problem:
             return self.problem
         counts = sorted({check.values for check in self.checks})
@@ -113,63 +113,77 @@ def summary(found: Mapping[str, Recomputed]) -> str:
     return text + (f" {without} run{'s' * (without != 1)} kept none that could be read." if without else "")
 
 
-def runs(suite: Suite, page_folder: Path, found: Mapping[str, Recomputed]) -> list[str]:
-    """HTML: for every task and variant a heading with an anchor, below it one entry per run."""
-    parts: list[str] = []
-    group = ""
-    again: dict[str, list[Reproduction]] = {}
-    for reproduction in suite.reproductions:
-        again.setdefault(reproduction.run, []).append(reproduction)
+@dataclass(frozen=True)
+class Kept:
+    """A file of a run, and its address relative to the page; empty where no relative path leads there (on another drive)."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is known of the uncommitted changes that a run was made with."""
+
+    file: Kept | None
+    """The diff, where the run kept it."""
+    size: str = ""
+    text: str | None = None
+    """The diff itself, where it is short enough to be shown."""
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """What the page shows of one run."""
+
+    cell: Cell
+    checked: Recomputed
+    again: tuple[Reproduction, ...]
+    """Repetitions of the run."""
+    folder: Kept
+    files: tuple[Kept, ...]
+    settings: tuple[str, ...]
+    """`name = value` of every setting."""
+    versions: str
+    manifest: str
+    mlflow: str
+    changes: Changes | None
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one task and variant."""
+
+    anchor: str
+    title: str
+    entries: tuple[RunEntry, ...]
+
+
+def groups(suite: Suite, page_folder: Path, checked: Mapping[str, Recomputed]) -> list[RunGroup]:
+    """Every finished run, by task and variant. `checked`: run -> its means worked out again."""
+    found: dict[str, list[Cell]] = {}
     for cell in suite.cells:
-        if cell.group_anchor != group:
-            group = cell.group_anchor
-            parts.append(f'<h4 id="{_e(group)}">{_e(naming.task_title(cell.task))}: {_e(naming.label(cell.variant))}</h4>')
-        parts.append(_run(cell, page_folder, found[cell.name], again.get(cell.name, [])))
-    return parts
+        found.setdefault(cell.group_anchor, []).append(cell)
+    return [RunGroup(anchor, f"{naming.task_title(cells[0].task)}: {naming.label(cells[0].variant)}",
+                     tuple(_entry(cell, suite, page_folder, checked[cell.name]) for cell in cells))
+            for anchor, cells in found.items()]
 
 
-def _run(cell: Cell, page_folder: Path, checked: Recomputed, again: list[Reproduction]) -> str:
+def _entry(cell: Cell, suite: Suite, page_folder: Path, checked: Recomputed) -> RunEntry:
     p = cell.provenance
-    facts: dict[str, Any] = {
-        "folder": _link(cell.folder, page_folder, cell.name + "/"),
-        "run again": f"<code>python benchmarks/run_all.py --reproduce {_e(cell.name)}</code>",
-        "was run again": "; ".join(f"{_e(r.date[:10])}: {_e(r.verdict)}" for r in again),
-        "per-query values": _checks(checked),
-        "MLflow run": _mlflow(cell.folder),
-        "files": ", ".join(_link(cell.folder / name, page_folder, name) for name in FILES if (cell.folder / name).is_file()),
-        "settings": _details(f"all settings ({len(_flat(cell.config))})",
-                             f'<pre>{_e(chr(10).join(f"{k} = {v}" for k, v in _flat(cell.config).items()))}</pre>'),
-        "identity": _e(p.identity), "seed": _e(cell.seed), "command": _code(p.command),
-        "commit": _e(p.commit or "not a checkout"), "uncommitted changes": _diff(cell, page_folder),
-        "device": _e(p.device), "threads": _e(p.threads), "platform": _e(p.platform),
-        "versions": _e(", ".join([f"Python {p.python or '?'}", *(f"{k} {v}" for k, v in p.versions.items())])),
-        "data digest": _e(p.data_digest), "split digest": _e(p.split_digest),
-        "content digest": _e(_manifest(p.manifest)) if "manifest" in p.model_fields_set else "",
-        "words digest": _e(p.words_digest), "word vectors": _e(p.words),
-        "weights": _e(p.weights), "epoch chosen by": _e(p.selected_by),
-        "best epoch": _e("" if cell.status.best_epoch is None else cell.status.best_epoch),
-        "optimiser steps": _e("" if p.optimizer_steps is None else p.optimizer_steps), "started": _e(p.started),
-        "finished": _e(p.finished), "training": _e(duration(p.train_seconds)),
-        "in all": _e(duration(p.total_seconds)), "notes": _e("; ".join(p.notes)),
-    }
-    rows = "".join(f"<dt>{_e(name)}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
-    mark = " · per-query values DIFFER" if checked.differing else ""
-    return (f'<details id="{_e(cell.anchor)}"><summary>seed {cell.seed}: {_e(cell.name)}{mark}</summary>'
-            f"<dl>{rows}</dl></details>")
-
-
-def _checks(checked: Recomputed) -> str:
-    text = _e(checked.sentence())
-    if not checked.checks:
-        return text
-    rows = "".join(f"<tr><td>{_e(c.name)}</td><td>{c.values:,}</td><td>{c.recomputed:.6f}</td><td>{c.stated:.6f}</td>"
-                   f"<td>{'equal' if c.equal else '<strong>DIFFERS</strong>'}</td></tr>" for c in checked.checks)
-    head = "".join(f"<th>{name}</th>" for name in ("features/rule/metric", "values", "recomputed", "metrics.csv", ""))
-    return text + _details("each number", f'<table class="checks"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>')
+    return RunEntry(
+        cell, checked, tuple(r for r in suite.reproductions if r.run == cell.name),
+        _kept(cell.folder, page_folder, folder=True),
+        tuple(_kept(cell.folder / name, page_folder) for name in FILES if (cell.folder / name).is_file()),
+        tuple(f"{name} = {value}" for name, value in _flat(cell.config).items()),
+        ", ".join([f"Python {p.python or '?'}", *(f"{name} {version}" for name, version in p.versions.items())]),
+        _manifest(p.manifest) if "manifest" in p.model_fields_set else "", _mlflow(cell.folder), _changes(cell, page_folder))
 
 
 def _per_query(folder: Path) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """File name, class of each value, values [queries] by `features/rule/metric`; older runs kept a CSV of three columns."""
+    """File name; then, by `features/rule/metric`, the class of each query and the values [queries].
+
+    Older runs kept a CSV file with three numbers a query."""
     path = folder / "per_query.npz"
     if path.exists():
         arrays = read_arrays(path)
@@ -225,23 +239,23 @@ def _mlflow(folder: Path) -> str:
     try:
         found = parse(Mirrored, read_json(folder / "mlflow.json"), "mlflow.json")
     except ReportError as error:
-        return _e(error)
-    return f"{_e(found.run_id)} in {_e(found.uri.rstrip('/').rsplit('/', 1)[-1])}"
+        return str(error)
+    return f"{found.run_id} in {found.uri.rstrip('/').rsplit('/', 1)[-1]}"
 
 
-def _diff(cell: Cell, page_folder: Path) -> str:
+def _changes(cell: Cell, page_folder: Path) -> Changes | None:
+    """Uncommitted changes; None where there were none."""
     if not cell.provenance.dirty:
-        return "none"
-    digest = f"SHA-256 {_e(cell.provenance.diff_sha256 or 'unknown')}"
+        return None
     path = cell.folder / "diff.patch"
     if not path.is_file() or not path.resolve().is_relative_to(cell.folder.resolve()):
-        return f"yes, not kept; {digest}"  # a link that leads elsewhere could show any file of this machine
+        return Changes(None)  # a link that leads elsewhere could show any file of this machine
+    file = _kept(path, page_folder)
     if path.stat().st_size > LONG_DIFF:
-        return f"{_link(path, page_folder, 'diff.patch')}, {digest}, {path.stat().st_size / 1e6:,.1f} MB"
+        return Changes(file, f", {path.stat().st_size / 1e6:,.1f} MB")
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = text.count("\n")
-    shown = _details(f"{lines} lines", f"<pre>{_e(text)}</pre>") if lines <= SHORT_DIFF else f" ({lines:,} lines)"
-    return f"{_link(path, page_folder, 'diff.patch')}, {digest}{shown}"
+    return Changes(file, f"{lines} lines", text) if lines <= SHORT_DIFF else Changes(file, f" ({lines:,} lines)")
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -256,19 +270,10 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _link(path: Path, page_folder: Path, text: str) -> str:
-    """A link relative to the page: results may be moved as a whole."""
+def _kept(path: Path, page_folder: Path, folder: bool = False) -> Kept:
+    """A file or folder with its address relative to the page: results may be moved as a whole."""
     try:
         target = Path(os.path.relpath(path, page_folder)).as_posix()
     except ValueError:  # another drive: no relative path leads there
-        return _e(text)
-    address = quote(os.fsencode(target + "/" * text.endswith("/")))
-    return f'<a href="{_e(address)}">{_e(text)}</a>'
-
-
-def _details(title: str, inside: str) -> str:
-    return f"<details><summary>{_e(title)}</summary>{inside}</details>"
-
-
-def _code(text: object) -> str:
-    return f"<code>{_e(text)}</code>" if text else ""
+        return Kept(path.name, "")
+    return Kept(path.name, quote(os.fsencode(target + "/" * folder)))

@@ -4,7 +4,7 @@ In: a checked suite. Out: sections that `page` sets in HTML and `documents` in M
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports import naming, paper
@@ -40,7 +40,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Points:
-    """A list."""
+    """A list of sentences."""
 
     items: tuple[str, ...]
 
@@ -50,21 +50,21 @@ Block = str | Text | Points | Verdict | Table | FigureData
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of the report: heading, anchor, what it holds, and its parts below it."""
+    """A section of the report: heading, anchor, its blocks, and its parts below it."""
 
     anchor: str
     title: str
     blocks: tuple[Block, ...]
     parts: tuple[Section, ...] = ()
     short: str = ""
-    """Its name in the bar of contents; none: it is not there."""
+    """Its name in the bar of contents, from which it is left out where this is empty."""
 
     def every(self) -> list[Block]:
         """Its blocks and those of its parts, in order."""
         return [*self.blocks, *(block for part in self.parts for block in part.every())]
 
 
-def sections(suite: Suite, pictures: dict[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
+def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
              findings: Sequence[Finding], beyond: FigureData | None = None) -> list[Section]:
     """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
     `beyond`: the extension's figure."""
@@ -118,7 +118,8 @@ def opening(suite: Suite) -> list[Block]:
     counts += [f"{len(suite.left_out)} found and not used"] if suite.left_out else []
     started = f", started {str(suite.created)[:16].replace('T', ' ')}" if suite.created else ""
     others = f"Of other runs, {', '.join(counts)}. " if counts else ""
-    blocks.append(Text(f"{ablations.time_sentence(suite) or 'No finished run.'} {others}Profile {suite.profile}{started}.", "soft"))
+    time = ablations.time_sentence(suite) or "No finished run."
+    blocks.append(Text(f"{time} {others}Profile {suite.profile}{started}.", "soft"))
     if suite.command:
         blocks.append(Text(suite.command, "command"))
     if suite.missing_datasets:
@@ -148,7 +149,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
 
     validation = any(score.classes == "validation" for score in suite.scores(task))
     overview = drawn("overview")
-    parts = [
+    parts: list[tuple[str, str, str, Sequence[Block | None]]] = [
         ("comparison", "The comparison: who finds the right photos", "Comparison",
          [RULES, comparison.comparison(suite, task), protocols.duplicates(suite, task), *overview, *_verdicts(suite, task),
           *drawn("precision_recall")]),
@@ -276,7 +277,7 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
 
 
 def profile_name(suite: Suite) -> str:
-    """Profile for people."""
+    """Name of a profile for people."""
     return PROFILES.get(suite.profile, suite.profile)
 
 

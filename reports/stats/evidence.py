@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import statistics
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from scipy.stats import t
@@ -21,9 +22,9 @@ from reports.stats.uncertainty import LEVEL, Comparison
 from reports.wording import counted, listed, signed
 
 GAPS_NAMED = 6
-"""Most gaps of the paper's that are named one by one."""
+"""How many gaps of the paper's table are named one by one at most."""
 QUESTION = ("near-frozen", "common", "near-frozen-1000")
-"""Claims on which the evidence is put in sentences."""
+"""Claims whose evidence is put into sentences."""
 
 
 def of_controls(suite: Suite, task: Task) -> list[str]:
@@ -37,8 +38,8 @@ def of_controls(suite: Suite, task: Task) -> list[str]:
             continue
         first = measured[0].pair.first
         if claim.key == "near-frozen-1000" and first == "tcn":
-            continue  # the paper's own weight: the same runs as above
-        parts = [f"{signed(f.comparison.difference)} {span(f.comparison)} against {_lower(naming.label(f.pair.second))} "
+            continue  # TCN ran with the paper's weight: these are the same runs as above
+        parts = [f"{signed(f.measured.difference)} {span(f.measured)} against {_lower(naming.label(f.pair.second))} "
                  f"({f.why or f.state})" for f in measured]
         missing = [naming.short_label(f.pair.second) for f in pairs.values() if f.comparison is None]
         sentences.append(f"“{claim.statement}”: {naming.task_title(task)}, {naming.short_label(first)} {'; '.join(parts)}. "
@@ -120,7 +121,7 @@ def paper_gaps(suite: Suite, task: Task) -> list[str]:
         values = {p.method: p.value for p in facts if Task(p.dataset, p.split) == place}
         pairs = [(a, b) for a, b in combinations(paper.ABLATION, 2) if a.group == b.group and {a.method, b.method} <= set(values)]
         gaps = [(round(abs(values[a.method] - values[b.method]), 6), a, b) for a, b in pairs]
-        # TCN's own row against the others is what the table is read for
+        # readers compare TCN's own row with the others, so those gaps come first
         below = sorted((gap for gap in gaps if gap[0] < limit),
                        key=lambda gap: ("tcn" not in (gap[1].variant, gap[2].variant), gap[0]))
         if not below:
@@ -140,8 +141,7 @@ def travelled(suite: Suite, task: Task, variant: str) -> list[tuple[float, float
     found = []
     for cell in suite.cells_of(task, variant):
         arrays = suite.distances(cell)
-        chosen = arrays["kinds"] == "convolution" if arrays is not None else np.array([False])
-        if not chosen.any():
+        if arrays is None or not (chosen := arrays["kinds"] == "convolution").any():
             continue
         last = {name: arrays[name][-1, chosen].astype(np.float64) for name in ("between", "sketch", "photo")}
         start = np.linalg.norm(arrays["start_norm"][chosen].astype(np.float64))
@@ -151,15 +151,18 @@ def travelled(suite: Suite, task: Task, variant: str) -> list[tuple[float, float
     return found
 
 
-def mean_of(moves: list[tuple[float, float, Cell]], which: int) -> float:
+def mean_of(moves: list[tuple[float, float, Cell]], which: Literal[0, 1]) -> float:
+    """Mean over runs of how far they went from their start (0), or apart (1)."""
     return statistics.fmean(move[which] for move in moves)
 
 
 def against(pair: Pair) -> str:
+    """A pair as tables name it: TCN against HWS."""
     return f"{naming.short_label(pair.first)} against {naming.short_label(pair.second)}"
 
 
 def seeds_text(found: Finding) -> str:
+    """How many common seeds a finding has, and how many classes were left out."""
     c = found.comparison
     lost = f", {found.dropped} classes not in all runs left out" if found.dropped else ""
     return "none" if c is None else counted(c.seeds, "seed") + lost
@@ -170,6 +173,7 @@ def _title(where: Task) -> str:
 
 
 def span(c: Comparison) -> str:
+    """The interval of a comparison: [+0.010, +0.020]."""
     return "[–]" if math.isnan(c.interval.low) else f"[{signed(c.interval.low)}, {signed(c.interval.high)}]"
 
 

@@ -73,13 +73,25 @@ class Finding:
     p_classes: float = math.nan
 
     @property
+    def measured(self) -> Comparison:
+        """The comparison. ValueError for a pair that was not measured."""
+        if self.comparison is None:
+            raise ValueError(f"{self.pair.first} against {self.pair.second} was not measured")
+        return self.comparison
+
+    @property
+    def testable(self) -> bool:
+        """Whether it has enough common seeds for a sign-flip test over them."""
+        return self.comparison is not None and self.comparison.seeds >= verdicts.SIGN_TEST_SEEDS
+
+    @property
     def significant(self) -> bool:
         """Whether the corrected test over seeds and, where there are classes, the one over classes is below SIGNIFICANT."""
         return self.p_seeds < SIGNIFICANT and (math.isnan(self.p_classes) or self.p_classes < SIGNIFICANT)
 
     @property
     def verdict(self) -> str:
-        """The state with the plain word that belongs to it."""
+        """The state, with its reason or with the word significant."""
         return self.state + (f": {self.why}" if self.why else " (significant)" if self.significant and self.state != OPEN else "")
 
 
@@ -91,7 +103,7 @@ class ClaimRow:
     found: dict[Task, tuple[Finding, ...]]
 
     def state(self, task: Task) -> str:
-        """Of all its pairs together: one that does not hold refutes it, and all must hold."""
+        """The state of all its pairs together: it holds if all do, and does not if one does not."""
         return combined(finding.state for finding in self.found.get(task, ()))
 
 
@@ -157,7 +169,7 @@ def combined(states: Iterable[str]) -> str:
 
 
 def claims(suite: Suite) -> list[ClaimRow]:
-    """Every claim with what each task says of it; the extension's, which belongs to no task, is a row of `table` alone."""
+    """Every claim with what each task says of it. The extension's claim belongs to no task; `tables.claims` adds it."""
     measured = {task: findings(suite, task) for task in suite.tasks()}
     return [ClaimRow(claim, {task: tuple(found[pair] for pair in claim.pairs) for task, found in measured.items()})
             for claim in CLAIMS]
@@ -165,19 +177,19 @@ def claims(suite: Suite) -> list[ClaimRow]:
 
 def findings(suite: Suite, task: Task) -> dict[Pair, Finding]:
     """Every pair behind the claims, compared on the task's runs and judged by RULE."""
-    # a pair that serves two claims is one comparison, whatever the paper says beside it
-    if (key := ("findings", task)) in suite.memory:
-        return suite.memory[key]
+    # a pair that belongs to two claims is tested once
+    if ("findings", task) in suite.memory:
+        return suite.memory["findings", task]
     distinct: dict[tuple[str, str, str], Finding] = {}
-    keys = {}
+    keys: dict[Pair, tuple[str, str, str]] = {}
     for pair in (pair for claim in CLAIMS for pair in claim.pairs):
         there = _resolved(suite, task, pair)
         keys[pair] = there.first, there.second, there.measure
         if keys[pair] not in distinct:
             distinct[keys[pair]] = _compared(suite, task, there)
-    tested = [key for key, f in distinct.items() if f.comparison is not None and f.comparison.seeds >= verdicts.SIGN_TEST_SEEDS]
-    by_classes = holm([distinct[key].comparison.p_classes for key in tested])
-    by_seeds = holm([distinct[key].comparison.p_seeds for key in tested])
+    tested = [key for key, f in distinct.items() if f.testable]
+    by_classes = holm([distinct[key].measured.p_classes for key in tested])
+    by_seeds = holm([distinct[key].measured.p_seeds for key in tested])
     for key, p_classes, p_seeds in zip(tested, by_classes, by_seeds):
         distinct[key] = judged(replace(distinct[key], p_classes=p_classes, p_seeds=p_seeds))
     suite.memory["findings", task] = {
@@ -211,7 +223,7 @@ def _resolved(suite: Suite, task: Task, pair: Pair) -> Pair:
 
 
 def _compared(suite: Suite, task: Task, pair: Pair) -> Finding:
-    """The comparison itself, not yet tested against the others; what is missing is named."""
+    """The comparison itself, before the correction for all others; what is missing is named."""
     sides = [_values(suite, task, variant, pair.measure) for variant in (pair.first, pair.second)]
     common = sorted(set(sides[0]) & set(sides[1]))
     if not common:
@@ -227,14 +239,14 @@ def _compared(suite: Suite, task: Task, pair: Pair) -> Finding:
 
 
 def untested(pair: Pair, first: np.ndarray, second: np.ndarray, common: list[int]) -> Finding:
-    """A comparison that no rule has judged yet: it cannot be told, with the plain word."""
+    """A comparison before it is judged: it cannot be told, and `why` says in how many seeds the first side is above."""
     c = compare(first, second)
     return Finding(pair, c, tuple(common), state=OPEN, why=f"above in {c.wins} of {counted(c.seeds, 'seed')}")
 
 
 def judged(found: Finding) -> Finding:
-    """RULE, for a comparison with enough seeds."""
-    c = found.comparison
+    """The finding with the state that RULE gives it; for a comparison with enough seeds."""
+    c = found.measured
     if found.pair.measure == RETRIEVAL and math.isnan(c.p_classes):
         return replace(found, why=f"{found.why}; no values per class")
     by_classes = found.p_classes < SIGNIFICANT or found.pair.measure != RETRIEVAL

@@ -177,7 +177,7 @@ def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down correction in the order given: the chance of a single false finding among all stays below the level.
 
     The i-th smallest of m p-values is multiplied by m - i + 1, never below the one before it, never above 1. NaN stays NaN
-    and counts for nothing.
+    and is not counted as a test.
 
     >>> [round(q, 3) for q in holm([0.01, 0.04, 0.03, 0.005])]
     [0.03, 0.06, 0.06, 0.02]

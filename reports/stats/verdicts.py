@@ -4,7 +4,6 @@ A verdict never says more than its seeds can: one seed gives an order, not a fin
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -33,7 +32,7 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
     """Whether a trained variant beats the best floor of the same feature length on the validation classes."""
     question = "Does training beat the best untrained floor of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
-    # the weight grid and the ablations stay out: a best of many would flatter training
+    # without the weight grid and the ablations: the best of many rows would favour training
     rows = dict.fromkeys([*paper.main_variants(suite, task), *paper.UNTRAINED])
     measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
     floors = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("floor-")}
@@ -131,23 +130,24 @@ def unequal_training(suite: Suite, task: Task) -> list[str]:
     for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):
         if len({getattr(cell.provenance, key) for cell in cells}) > 1:
             sentences.append(f"Not all rows of this task are of the same {name}: "
-                             f"{_by_value(cells, lambda c, key=key: getattr(c.provenance, key)[:8] or 'unknown')}.")
+                             f"{_by_value(cells, [getattr(c.provenance, key)[:8] or 'unknown' for c in cells])}.")
     trained = [cell for cell in cells if cell.trained]
     for key in ("training.epochs", "training.encoder_rate", "training.head_rate", "training.select_by",
                 "data.image_size", "data.batch_pairs", "network.backbone"):
         if len({str(setting(cell.config, key)) for cell in trained}) > 1:
             sentences.append(f"Not all trained rows have the same {key}: "
-                             f"{_by_value(trained, lambda c, key=key: str(setting(c.config, key)))}.")
+                             f"{_by_value(trained, [str(setting(c.config, key)) for c in trained])}.")
     dirty = sorted({naming.short_label(c.variant) for c in cells if c.provenance.dirty})
     if dirty:
         sentences.append(f"Run from a working tree with uncommitted changes: {listed(dirty)}.")
     return sentences
 
 
-def _by_value(cells: list[Cell], key: Callable[[Cell], str]) -> str:
+def _by_value(cells: list[Cell], values: list[str]) -> str:
+    """Each value with the variants of the cells that have it; `values` are those of `cells`, in their order."""
     groups: dict[str, set[str]] = {}
-    for cell in cells:
-        groups.setdefault(key(cell), set()).add(naming.short_label(cell.variant))
+    for cell, value in zip(cells, values):
+        groups.setdefault(value, set()).add(naming.short_label(cell.variant))
     return "; ".join(f"{value}: {', '.join(sorted(names))}" for value, names in groups.items())
 
 

@@ -29,7 +29,7 @@ from reports.tables.table import Column, Entry, Row, Table
 SEEDS = "Mean ± standard deviation over seeds; in brackets the seeds it rests on (s0–5: seeds 0 to 5), one seed without spread."
 DIFFERENCE = "The difference to TCN is taken seed by seed, over the seeds that both rows have, and then averaged."
 HOW = {"hard": "one", "soft": "tied", "none": "apart", "joint": "one batch", "separate": "two calls"}
-"""Value of a coupling setting -> how the table says it."""
+"""Value of a coupling setting -> its word in the table."""
 _TCN = {**dict.fromkeys(("stem", "stage1", "stage2", "stage3", "stage4"), "soft"), "batch_norm_affine": "none",
         "batch_norm_statistics": "none", "embedding": "hard", "call": "separate"}
 _STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
@@ -43,7 +43,7 @@ COUPLED: dict[str, dict[str, str]] = {
     "hws": dict.fromkeys(_TCN, "hard") | {"call": "joint"},
     "tcn-own-embedding": {**_TCN, "embedding": "none"},
 }
-"""How the parts of a variant's encoders are coupled, where no run's settings tell."""
+"""How the parts of a variant's encoders are meant to be coupled; used where it has no run."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def coupling(suite: Suite, task: Task) -> Table | None:
                    "sets."),
                   ("BN: batch norms of the encoders. calls: sketches and photos pass in one batch, or each in a call of its own, "
                    "normalised by its own batch."),
-                  ("One set of batch norms with two calls is trained on the statistics of each modality's own batches and tested on "
-                   "the mean of both: the two rows of hard sharing, which differ in the calls alone, show what that costs, and a "
-                   "row with shared batch norms pays it too."),
+                  ("One set of batch norms with two calls is trained on the statistics of each modality's own batches and tested "
+                   "on the mean of both: the two rows of hard sharing, which differ in the calls alone, show what that costs, and "
+                   "a row with shared batch norms pays it too."),
                   f"Real-valued features, unseen classes. {SEEDS} {DIFFERENCE}"))
 
 
@@ -218,7 +218,10 @@ def dimensions(suite: Suite, task: Task) -> Table | None:
 
 
 def methods(suite: Suite, task: Task) -> Table | None:
-    """Other methods under the same harness beside TCN, HWS and the floors, each with what it is and is not; None as above."""
+    """Other methods under the same harness beside TCN, HWS and the floors: what each is, and how it differs from its source.
+
+    None where none was asked for.
+    """
     if not asked_for(suite, task, "methods"):
         return None
     first, second = paper.headline(task)[:2]

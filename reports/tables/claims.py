@@ -82,7 +82,9 @@ def table(suite: Suite) -> Table:
                                  *_numbers({task: found[task] for task in numbers}))))
         if group == PAPERS:
             rows += _extension(suite, papers, laptops)
-    notes = [RULE, INTERVAL, *(note for task in numbers for note in (_family_note(suite, task), *evidence.of_controls(suite, task)) if note)]
+    notes = [RULE, INTERVAL]
+    for task in numbers:
+        notes += [_family_note(suite, task), *evidence.of_controls(suite, task)]
     if laptops:
         notes.append("A laptop's verdict is one on its own data and budget. It says nothing on the paper's data sets, and a "
                      "“does not” there does not contradict the paper.")
@@ -156,11 +158,13 @@ def controls(suite: Suite, task: Task) -> Table | None:
         rows.append(Row((Entry(f"Against {naming.label(first)}"),), "section"))
         for variant in dict.fromkeys((first, *variants)):
             f = by_names.get((first, variant))
-            c = None if f is None else f.comparison
-            numbers = [Entry("–")] * 5 + [Entry("–" if f is None else f.verdict)] if c is None else [
-                Entry(signed(c.difference), c.difference, runs=f.runs), Entry(span(c)), _plain(c.effect), _p(f.p_classes),
-                _p(f.p_seeds), Entry(f.verdict)]
-            rows.append(Row((Entry(naming.label(variant)), _level(suite, task, variant), *numbers, *_moves(suite, task, variant))))
+            if f is None or (c := f.comparison) is None:
+                numbers = [*[Entry("–")] * 5, Entry("–" if f is None else f.verdict)]
+            else:
+                numbers = [Entry(signed(c.difference), c.difference, runs=f.runs), Entry(span(c)), _plain(c.effect),
+                           _p(f.p_classes), _p(f.p_seeds), Entry(f.verdict)]
+            rows.append(Row((Entry(naming.label(variant)), _level(suite, task, variant), *numbers,
+                             *_moves(suite, task, variant))))
     notes = ((f"{metric}: released rule, real-valued, unseen classes. Differences on common seeds only; – where that is no "
               "question of this table or nothing was measured."),
              ("From start: distance of an encoder's convolutions from their ImageNet start at the end of training, as a "
@@ -204,12 +208,12 @@ def _numbers(found: dict[Task, Finding]) -> tuple[Entry, Entry]:
     named = {task: f for task, f in found.items() if f.comparison is not None}
     if not named:
         return Entry(NOT_MEASURED), Entry("none")
-    texts = [f"{signed(f.comparison.difference)} {span(f.comparison)}" for f in named.values()]
+    texts = [f"{signed(f.measured.difference)} {span(f.measured)}" for f in named.values()]
     seeds = [seeds_text(f) for f in named.values()]
     if len(found) > 1:
         texts, seeds = ([f"{naming.task_title(task)}: {text}" for task, text in zip(named, part)] for part in (texts, seeds))
     runs = tuple(cell for f in named.values() for cell in f.runs)
-    value = next(iter(named.values())).comparison.difference if len(named) == 1 else math.nan
+    value = next(iter(named.values())).measured.difference if len(named) == 1 else math.nan
     return Entry("; ".join(texts), value, runs=runs), Entry("; ".join(seeds))
 
 
@@ -233,11 +237,10 @@ def _extension(suite: Suite, papers: list[Task], laptops: list[Task]) -> list[Ro
         sides = measured.of(first), measured.of(second)
         common = sorted(set(sides[0]) & set(sides[1]))
         pair = Pair(first, second, "accuracy on target digits")
-        values = (np.array([[side[seed]] for seed in common]) for side in sides)
-        found.append(untested(pair, *values, common) if common else Finding(pair))
-    tested = [f.comparison is not None and f.comparison.seeds >= verdicts.SIGN_TEST_SEEDS for f in found]
-    corrected = holm([f.comparison.p_seeds if ready else math.nan for f, ready in zip(found, tested)])
-    found = [judged(replace(f, p_seeds=p)) if ready else f for f, ready, p in zip(found, tested, corrected)]
+        ours, rivals = (np.array([[side[seed]] for seed in common]) for side in sides)
+        found.append(untested(pair, ours, rivals, common) if common else Finding(pair))
+    corrected = holm([f.measured.p_seeds if f.testable else math.nan for f in found])
+    found = [judged(replace(f, p_seeds=p)) if f.testable else f for f, p in zip(found, corrected)]
 
     def states(text: str, state: str) -> list[Entry]:
         laptop = [Entry(MISSING)] * len(laptops)
@@ -290,12 +293,11 @@ def _published(pair: Pair, tasks: list[Task], group: str) -> str:
 
 def _family_note(suite: Suite, task: Task) -> str:
     """What the correction allows: how many comparisons were tested, and how many seeds `significant` would take."""
-    tested = {(f.pair.first, f.pair.second, f.pair.measure): f for f in findings(suite, task).values()
-              if f.comparison is not None and f.comparison.seeds >= verdicts.SIGN_TEST_SEEDS}
+    tested = {(f.pair.first, f.pair.second, f.pair.measure): f for f in findings(suite, task).values() if f.testable}
     if not tested:
         return (f"{naming.task_title(task)}: no comparison has {verdicts.SIGN_TEST_SEEDS} common seeds, so none was tested "
                 "and nothing here is significant.")
-    m, seeds = len(tested), min(f.comparison.seeds for f in tested.values())
+    m, seeds = len(tested), min(f.measured.seeds for f in tested.values())
     least = min(1.0, m * best_p(seeds))
     reach = f"above {SIGNIFICANT}, so nothing here could be called significant; that would take {seeds_needed(m)} seeds" \
         if least >= SIGNIFICANT else f"below {SIGNIFICANT}"

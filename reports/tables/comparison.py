@@ -102,9 +102,9 @@ def paper_comparison(suite: Suite) -> Table | None:
         for rule in paper.RULES:
             entries = []
             for where, metric in paper.COMPARISON_COLUMNS:
-                task = tasks.get(where)
-                variants = [v for v in suite.variants(task) if paper.is_tcn(v) and suite.dim(task, v) == dim] if task else []
-                best = [suite.measure(task, v, Score(metric, rule, kind)) for v in variants] if task else []
+                ours = tasks.get(where)
+                best = [suite.measure(ours, v, Score(metric, rule, kind)) for v in suite.variants(ours)
+                        if paper.is_tcn(v) and suite.dim(ours, v) == dim] if ours else []
                 found = next((m for m in best if m.n), Measured({}, ()))
                 entries.append(measured_entry(found, with_seeds=True))
             rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries)))
@@ -128,8 +128,8 @@ def paper_comparison(suite: Suite) -> Table | None:
             value = facts[key].get((where, metric))
             mark = "†" if (key, where, metric) in marked else ""
             entries.append(Entry("–") if value is None else Entry(f"{value:.3f}{mark}", value))
-        method, dim, kind, _ = key
-        rows.append(Row((Entry(method), Entry(dim or "–"), Entry(kind), Entry("published"), *entries)))
+        method, length, features, _ = key
+        rows.append(Row((Entry(method), Entry(length or "–"), Entry(features), Entry("published"), *entries)))
     notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
              "each author's own rules, which differ; – means that the source gives no number."),
              "† contradicted by another published number or by a provable rule; see the table of contradictions.",
@@ -204,7 +204,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
 
 
 def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
-    """Chance, ceiling, counts and runs over all rows; its values mean nothing but "some"."""
+    """Chance, ceiling, counts and runs over all rows. Its values only say that something was measured."""
     found = [m for m in (suite.measure(task, v, score) for v in variants) if m.n]
     return Measured({i: m.mean for i, m in enumerate(found)}, (),
                     tuple(sorted({round(c, 9) for m in found for c in m.chance})),

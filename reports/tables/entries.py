@@ -72,7 +72,7 @@ def difference_entry(suite: Suite, task: Task, variant: str, metric: str) -> Ent
 
 
 def duration(seconds: object) -> str:
-    """Seconds for people.
+    """Seconds as people write them.
 
     >>> duration(42.31), duration(754), duration(7560), duration(None)
     ('42 s', '12 min 34 s', '2 h 06 min', '–')

@@ -1,6 +1,6 @@
 """The extension's results -> a table: digits on plain ground to digits blended with photos.
 
-In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. The results of another task than
+In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. Results of another task than
 the paper's, MNIST to MNIST-M, are never shown beside its numbers.
 """
 from __future__ import annotations
@@ -20,7 +20,7 @@ TITLES = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN,
           "dann-coupled": "DANN + coupled network"}
 ORDER = tuple(TITLES)
 PUBLISHED_NAMES = {"source-only": "source only", "dann": "DANN", "dann-coupled": "DANN+TCN"}
-"""Our method -> its name in the paper's table; one of ours it has not."""
+"""Our method -> its name in the paper's table, which lacks one of ours."""
 MNIST = "MNIST to MNIST-M"
 
 
@@ -43,7 +43,7 @@ class Found:
 
 
 def read(root: Path) -> Found:
-    """The runs below `root`/extension; those of another task than most, unfinished and broken ones are left out with why."""
+    """The runs below `root`/extension. Unfinished, broken ones and those of another task than most are left out with a reason."""
     runs, left_out = [], []
     for folder in sorted((root / FOLDER / "runs").glob("*")):
         name = f"{FOLDER}/runs/{folder.name}"

@@ -13,14 +13,14 @@ from reports.read.escaping import visible
 
 SIZES = ((r"\footnotesize", 104, False), (r"\scriptsize", 114, False), (r"\scriptsize", 136, False),
          (r"\footnotesize", 158, True), (r"\scriptsize", 174, True), (r"\tiny", 208, True))
-"""Font sizes in the order in which they are tried, the letters that a line holds, and whether it is a line of a turned page. The
-third asks for a little shrinking, which only a table on one page can do."""
+"""(font size, letters that fit a line, whether the page is turned), in the order in which they are tried. The third needs a
+little shrinking, which only a table on a single page allows."""
 GAP = 2.0
 """Letters that the space between two columns takes."""
 NARROW, WIDE = 16, 40
 """Letters below which no column of sentences breaks, and those that a column of long sentences keeps."""
 LONGEST_WORD = 40
-"""Letters without a blank after which a line may break: no word of a language is as long."""
+"""Letters without a blank after which a line may break; natural words are shorter."""
 LINES = 44
 """A table of more lines than this runs over several pages."""
 PACKAGES = ("booktabs", "graphicx", "array", "longtable")
@@ -75,10 +75,14 @@ def _latex(text: str, breaks: bool) -> str:
 class Column(Protocol):
     """What must be known of a column."""
 
-    name: str
-    numeric: bool
-    wrap: bool
-    wide: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def numeric(self) -> bool: ...
+    @property
+    def wrap(self) -> bool: ...
+    @property
+    def wide(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], sections: i
         fixed = sum(width for width, wrap in zip(natural, wraps) if not wrap)
         if fixed + sum(low for low, wrap in zip(least, wraps) if wrap) <= room:
             break
-    widths = natural
+    widths: list[float] = [*natural]
     if fixed + sum(width for width, wrap in zip(natural, wraps) if wrap) > room:
         # by the root of their lengths: the longest sentence gets most room, but not all of it; none gets less than its least
         shares = [width ** 0.5 if wrap else 0.0 for width, wrap in zip(natural, wraps)]

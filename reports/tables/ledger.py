@@ -22,7 +22,7 @@ SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "
 ALL = "all"
 """Trap id of the entry for all of them at once."""
 VARIANT = "tcn"
-"""Whose trained networks the scoring traps are measured on."""
+"""The variant on whose trained networks the scoring traps are measured."""
 TIE_ORDERS = {
     "expected": "expected over random order (what the tables here hold)",
     "best": "best order: relevant photos first", "worst": "worst order: relevant photos last",
@@ -146,8 +146,8 @@ def ties(suite: Suite, task: Task) -> Table | None:
             gap = signed_entry(paired(line[i], grid["expected"][i])) if arm != "expected" and "expected" in grid else Entry("–")
             entries += [measured_entry(line[i]), gap]
         rows.append(Row((Entry(TIE_ORDERS[arm]), *entries, seeds_entry(max(line, key=lambda m: m.n)))))
-    return Table(f"{task.slug}-ties", f"{naming.task_title(task)}: {naming.label(VARIANT)}, binary codes, by tie order (measured)",
-                 (*columns, Column("Seeds")), tuple(rows),
+    title = f"{naming.task_title(task)}: {naming.label(VARIANT)}, binary codes, by tie order (measured)"
+    return Table(f"{task.slug}-ties", title, (*columns, Column("Seeds")), tuple(rows),
                  (("The same codes and the same Hamming distances in every row: many photos share a distance, and the order "
                    "among them is nobody's choice. Released rule, unseen classes, mean ± standard deviation over seeds."),))
 

@@ -1,4 +1,4 @@
-"""Tables of the runs themselves: where their numbers come from, which have none, and what was found and not used."""
+"""Tables of the runs themselves: where their numbers come from, which runs have none, and what was found and not used."""
 from __future__ import annotations
 
 from reports import naming

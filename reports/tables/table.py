@@ -1,4 +1,4 @@
-"""A table and its formats: Markdown, CSV, LaTeX (booktabs) and HTML from one object.
+"""A table and its formats: Markdown, CSV and LaTeX (booktabs) from one object; `render.page` shows it as HTML.
 
 In: entries, columns and rows. Out: text. Whatever stands in an entry is escaped only on the way out, once per format.
 """
@@ -7,16 +7,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from dataclasses import dataclass, field
 
 from reports.read.cells import Cell
-from reports.read.escaping import csv_text, html, markdown
-from reports.read.suite import NOT_MEASURED
+from reports.read.escaping import csv_text, markdown
 from reports.tables.latex import PACKAGES, Layout, latex, layout
-
-RUNS_IN_TIP = 6
-"""Most runs that the tip of a linked number names; the table's `.runs.csv` names all."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Entry:
     seeds: str = ""
     strong: bool = False
     runs: tuple[Cell, ...] = field(default=(), repr=False)
-    """The runs that the number was measured in: the HTML form links to them, `to_runs_csv` lists them."""
+    """The runs that the number was measured in: the page links to them, `to_runs_csv` lists them."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ class Table:
         head = [" & ".join(latex(column.name) for column in self.columns) + r" \\", "\\midrule"]
         if any(column.group for column in self.columns):
             spans, rules, at = [], [], 1
-            for group, width in self._groups():
+            for group, width in self.groups():
                 spans.append(f"\\multicolumn{{{width}}}{{c}}{{{latex(group)}}}" if group else "&" * (width - 1))
                 if group:
                     rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
@@ -165,34 +160,8 @@ class Table:
         return layout(self.columns, [[e.text for e in row.entries] for row in self.rows if row.kind != "section"],
                       sum(row.kind == "section" for row in self.rows))
 
-    def to_html(self) -> str:
-        """A `<figure>` with the table and its notes; run links point at provenance anchors of the page."""
-        numbers, texts = (sum(flags) for flags in zip(*((c.numeric, c.wrap) for c in self.columns)))
-        crowded = (numbers > 7 or texts > 3 or len(self.columns) > 11
-                   or any(column.wide for column in self.columns) and numbers > 3)
-        dense = " dense" if crowded else ""
-        parts = [f'<figure class="table{dense}" id="table-{html(self.name)}">',
-                 f"<figcaption>{html(self.title)}</figcaption>", '<div class="scroll"><table>', "<thead>"]
-        if any(column.group for column in self.columns):
-            parts.append("<tr>" + "".join(
-                f'<th class="span" colspan="{width}" scope="colgroup">{html(group)}</th>' if group
-                else f'<td colspan="{width}"></td>' for group, width in self._groups()) + "</tr>")
-        parts.append("<tr>" + "".join(f'<th scope="col"{_css(column)}>{html(column.name)}</th>'
-                                      for column in self.columns) + "</tr></thead><tbody>")
-        for row in self.rows:
-            if row.kind == "section":
-                parts.append(f'<tr class="section"><th colspan="{len(self.columns)}" scope="rowgroup">'
-                             f"{html(row.entries[0].text)}</th></tr>")
-                continue
-            parts.append(f'<tr class="{row.kind}">' + "".join(
-                f"<td{_css(column, entry)}>{_html_entry(column, entry)}</td>"
-                for column, entry in zip(self.columns, row.entries)) + "</tr>")
-        parts.append("</tbody></table></div>")
-        if self.notes:
-            parts.append('<ul class="notes">' + "".join(f"<li>{html(note)}</li>" for note in self.notes) + "</ul>")
-        return "\n".join([*parts, "</figure>"])
-
-    def _groups(self) -> list[tuple[str, int]]:
+    def groups(self) -> list[tuple[str, int]]:
+        """Spanning headings with the number of columns below each; the heading is empty above columns without one."""
         spans: list[tuple[str, int]] = []
         for column in self.columns:
             if spans and spans[-1][0] == column.group:
@@ -200,44 +169,3 @@ class Table:
             else:
                 spans.append((column.group, 1))
         return spans
-
-
-def _css(column: Column, entry: Entry | None = None) -> str:
-    names = ["number"] if column.numeric else ["wrap"] if column.wrap else []
-    names += ["wide"] if column.wide else []
-    if entry is not None and entry.text == NOT_MEASURED:
-        names.append("absent")
-    if entry is not None and column.name == "Seeds" and "/" in entry.text and len(set(entry.text.split("/"))) > 1:
-        names.append("short")
-    return f' class="{" ".join(names)}"' if names else ""
-
-
-def _html_entry(column: Column, entry: Entry) -> str:
-    text = html(entry.text)
-    if column.name.startswith("Setting"):
-        return re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", text)  # dotted keys break where they are joined
-    if column.name == "Run" and entry.runs:
-        return f'<a href="#{entry.runs[0].anchor}">{text}</a>'
-    if column.name == "Seeds":
-        links = "".join(f'<a href="#{cell.anchor}" title="run {html(cell.name)}">s{cell.seed}</a>'
-                        for cell in entry.runs)
-        return f'{text} <span class="runs">{links}</span>' if links else text
-    mean, plus_minus, spread = text.partition(" ± ")
-    if not plus_minus and (found := re.fullmatch(r"(\S+) (\(s\d.*\))", text)):  # one seed, named
-        mean, spread = found[1], f' <span class="sd">{found[2]}</span>'
-    else:
-        spread = f' <span class="sd">± {spread}</span>' if plus_minus else ""
-    if entry.strong:
-        mean = f"<strong>{mean}</strong>"
-    groups: dict[str, list[str]] = {}
-    for cell in entry.runs:
-        groups.setdefault(cell.group_anchor, []).append(cell.name)
-    if not groups:
-        return mean + spread
-    first, *others = groups
-    names = [cell.name for cell in entry.runs]
-    more = f" and {len(names) - RUNS_IN_TIP} more" if len(names) > RUNS_IN_TIP else ""
-    text = f'<a class="cell" href="#{first}" title="{html("; ".join(names[:RUNS_IN_TIP]) + more)}">{mean}</a>'
-    if len(others) == 1:
-        text += f'<a class="also" href="#{others[0]}" title="{html("; ".join(groups[others[0]]))}">↗</a>'
-    return text + spread
