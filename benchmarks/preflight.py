@@ -20,7 +20,8 @@ import torch
 
 import baselines
 from benchmarks.experiments import Cell
-from benchmarks.runner import Material, build_model, lacks_ledger
+from benchmarks.material import Material, build_model
+from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
 from tcn.data import emoji, pixels

@@ -16,8 +16,9 @@ import yaml
 
 from benchmarks import experiments, preflight, provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import Material, Places, limit_threads
+from benchmarks.material import Material, Places
 from benchmarks.store import CellFolder, Suite
+from benchmarks.threads import limit_threads
 from tcn.config import InputError
 from tcn.data import datasets
 from tcn.model import backbones

@@ -251,7 +251,8 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
 
     from benchmarks import preflight, prepared, provenance, reproduce
     from benchmarks.launch.driver import duration
-    from benchmarks.runner import Material, limit_threads
+    from benchmarks.material import Material
+    from benchmarks.threads import limit_threads
     from tcn.files.atomic import writable
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides",

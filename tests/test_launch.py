@@ -20,6 +20,7 @@ from small_suite import ONE, cells, common, places
 from benchmarks import preflight, prepared, run_all, runner
 from benchmarks.launch import driver
 from benchmarks.launch.driver import Board, Ended, Failure, Job, Progress, seconds_left, share
+from benchmarks.material import Material
 from benchmarks.mirror import NoMirror
 from benchmarks.store import CellFolder, write_table
 from tcn.config import InputError
@@ -175,7 +176,7 @@ def folders(place, tmp_path):
 
     planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["floor-svd", "tcn", "hws", "nws"], [3],
                                prepared._overrides(options.overrides), True)
-    material = runner.Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
+    material = Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
     return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
 
 

@@ -25,7 +25,7 @@ import baselines
 import tcn
 from benchmarks import provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import build_model
+from benchmarks.material import build_model
 from benchmarks.store import read_json, write_json
 from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
 from tcn.data.datasets import Files

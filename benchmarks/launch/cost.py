@@ -20,7 +20,7 @@ from benchmarks import provenance
 from benchmarks.experiments import FEEDS, Cell
 from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
 from benchmarks.launch.driver import cores
-from benchmarks.runner import Material
+from benchmarks.material import Material
 from benchmarks.store import CellFolder, read_config, read_json, read_rows
 from tcn.config import InputError
 from tcn.data import datasets, emoji
@@ -28,7 +28,7 @@ from tcn.data.datasets import Split
 from tcn.files.atomic import amount, existing_parent
 
 LEDGER_PASSES = 13
-"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (runner.score_ledger)."""
+"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (scoring.score_ledger)."""
 SCORES_PER_QUERY = 2 * 29
 """Arrays in per_query.npz: features and codes, by every metric and protocol."""
 

@@ -28,9 +28,11 @@ import torch
 
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
+from benchmarks.material import Material, Places
 from benchmarks.mirror import Mirror, NoMirror
-from benchmarks.runner import Failure, Material, Places, attempt, check_threads, lacks_ledger, limit_threads
+from benchmarks.runner import Failure, attempt, lacks_ledger
 from benchmarks.store import CellFolder
+from benchmarks.threads import check_threads, limit_threads
 from tcn.config import InputError
 from tcn.files.atomic import StorageError
 from tcn.files.locks import Held
