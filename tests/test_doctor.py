@@ -18,7 +18,7 @@ from trees import SKETCHY_EXTENDED, SKETCHY_ORIGINALS, make_emoji, make_lists, m
 
 from tcn.__main__ import main
 from tcn.config import InputError
-from tcn.data import datasets, doctor
+from tcn.data import datasets, doctor, emoji
 from tcn.data.contents import read_contents
 from tcn.data.datasets import SPECS, load, read_plan
 
@@ -382,11 +382,11 @@ def test_emoji_is_checked_where_it_is_built_and_never_built(tmp_path: Path, monk
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the check must not fetch anything")
 
-    monkeypatch.setattr(doctor.emoji, "_fetch", never)
+    monkeypatch.setattr(emoji, "_fetch", never)
     assert command("--datasets", "emoji", "--cache", tmp_path / "cache") == 1
     assert "emoji is not built" in capsys.readouterr().out
     made = make_emoji(tmp_path, size=16)
-    monkeypatch.setattr(doctor.emoji, "find_built", lambda *_, **__: made)
+    monkeypatch.setattr(emoji, "find_built", lambda *_, **__: made)
     distinct_bytes(made / "photo")
     distinct_bytes(made / "sketch")
     report = checked(tmp_path, "emoji")
@@ -403,4 +403,4 @@ def test_emoji_is_checked_where_it_is_built_and_never_built(tmp_path: Path, monk
 
 
 def test_every_data_set_says_where_the_field_gets_it() -> None:
-    assert set(doctor.SOURCES) == set(SPECS)
+    assert all(spec.origin for spec in SPECS.values())

@@ -14,7 +14,7 @@ import pytest
 from trees import SKETCHY_EXTENDED, SKETCHY_SKETCHES, make_listed, make_lists, make_tree, split_table
 
 from tcn.config import InputError
-from tcn.data import datasets, doctor
+from tcn.data import datasets, doctor, emoji
 from tcn.data import lists as list_files
 from tcn.data.datasets import SPECS, Listings, Split, load, read_list, read_plan
 
@@ -161,7 +161,7 @@ def test_lists_asked_for_are_used_or_an_error_names_those_looked_for_and_found(q
 def test_emoji_have_no_lists_to_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--lists .*: Emoji has no published lists; leave the option out"):
         load("emoji", data_root=None, cache=tmp_path, progress=False, lists=tmp_path)
-    monkeypatch.setattr(doctor.emoji, "find_built", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(emoji, "find_built", lambda *_, **__: tmp_path)
     reports, status = doctor.check_all(["emoji"], data_root=None, cache=tmp_path, lists=tmp_path, fast=True, progress=False)
     assert status == 1 and "has no published lists" in reports[0].problems[0]
 

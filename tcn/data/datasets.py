@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
@@ -39,9 +40,22 @@ _LISTS = ("train_sketches", "train_photos", "heldout_sketches", "validation_sket
           "query", "gallery")
 
 
+class Builder(Protocol):
+    """A module that makes a data set on this machine, such as `tcn.data.emoji`; its functions are looked up when they are called."""
+
+    def build(self, cache: Path, tarballs: Path | None = None, *, progress: bool = True) -> Path:
+        """The data set's folder in `cache`, made there if need be, from the packages in `tarballs` or over the network."""
+
+    def find_built(self, cache: Path) -> Path | None:
+        """The finished and undamaged folder in `cache`, or None."""
+
+    def read_manifest(self, folder: Path) -> dict[str, Any]:
+        """What was made: `digest` of the contents, and `per_publisher`, the number of pictures by publisher."""
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One data set: where its files lie below a data root, its splits, and what its numbers are called."""
+    """One data set: where its files lie below a data root, its splits, what its numbers are called, and all that is special to it."""
 
     name: str
     title: str
@@ -63,6 +77,16 @@ class DatasetSpec:
     where lists are looked for only when asked for."""
     list_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """List (`tcn.data.lists.PARTS`) -> names that its file in that folder goes by."""
+    origin: str = ""
+    """Where the field gets the files."""
+    builder: Builder | None = None
+    """What makes the data set in a cache folder; None where its files lie in a data root."""
+    named_by_publisher: bool = False
+    """Whether a file's name, without its ending, names the publisher of the picture (`Files.sources`)."""
+    same_hand: Mapping[str, str] = field(default_factory=dict)
+    """Publisher of sketches -> publisher whose photos repeat the same drawings: its queries are also scored without these photos."""
+    words: Path | None = None
+    """Table of word vectors of its classes that comes with the project; None where the user brings them."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -75,7 +99,11 @@ _GENERIC = ("sketch/tx_000000000000", "photo/tx_000000000000", "extended_photo",
 """Folder names that say nothing of a data set: they count only in a folder named after it."""
 SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in (
     DatasetSpec("emoji", "Emoji", (), ("sketch",), ("photo",), ("fixed",), {"fixed": ("mAP@all", "Prec@R")},
-                "Built on this machine from published emoji drawings; the split is committed with the code."),
+                "Built on this machine from published emoji drawings; the split is committed with the code.",
+                origin="Built on this machine by `make bench` or `python benchmarks/run_all.py`; this check never downloads.",
+                builder=emoji, named_by_publisher=True,
+                same_hand={"emojione-monotone": "emojione-v1"},  # EmojiOne drew both
+                words=_SPLITS / "emoji_words.csv"),
     DatasetSpec("sketchy", "Sketchy Extended", ("sketchy", "sketchyextended"),
                 ("256x256/sketch/tx_000000000000_ready",),
                 ("256x256/photo/tx_000000000000_ready", "EXTEND_image_sketchy_ready"),
@@ -92,21 +120,27 @@ SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in
                  "EXTEND_image_sketchy_ready": ("EXTEND_image_sketchy", "256x256/EXTEND_image_sketchy", "extended_photo")},
                 {"1": ("zeroshot1",), "2": ("zeroshot0", "zeroshot2", ".")},  # CMCA calls it zeroshot2
                 list_files.names_of(("sketch_tx_000000000000_ready_filelist_{}.txt",), ("all_photo_filelist_{}.txt",),
-                                    "sketchy")),
+                                    "sketchy"),
+                origin="Sketches and original photos: sketchy.eye.gatech.edu (its rendered 256x256 archive). The extended photos and "
+                       "prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), DSH and ZSIH."),
     DatasetSpec("tuberlin", "TU-Berlin Extended", ("tuberlin", "tuberlinextended"), ("png_ready",),
                 ("ImageResized_ready",), ("1",), {"1": _ALL},
                 "Classes, roles and counts of the list files released with the paper; the counts of seen classes' photos "
                 "are in a list that was not at hand.",
                 {"png_ready": ("png", "sketches"), "ImageResized_ready": ("ImageResized", "images")},
                 {"1": ("zeroshot", ".")},
-                list_files.names_of(("png_ready_filelist_{}.txt",), ("ImageResized_ready_filelist_{}.txt",), "tuberlin")),
+                list_files.names_of(("png_ready_filelist_{}.txt",), ("ImageResized_ready_filelist_{}.txt",), "tuberlin"),
+                origin="Sketches: cybertron.cg.tu-berlin.de/eitz/projects/classifysketch (png archive). The extended photos and "
+                       "prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), DSH and ZSIH."),
     DatasetSpec("quickdraw", "QuickDraw Extended", ("quickdraw", "quickdrawextended"),
                 ("QuickDraw_sketches_final",), ("QuickDraw_images_final",), ("1",), {"1": _ALL},
                 "Class names released with the paper; counts of ZSE-SBIR's lists of its unseen classes.",
                 {"QuickDraw_sketches_final": ("sketches",), "QuickDraw_images_final": ("QuickDraw_images", "images")},
                 {"1": ("zeroshot", ".")},
                 list_files.names_of(("sketch_{}.txt", "sketch_filelist_{}.txt"),
-                                    ("all_photo_{}.txt", "all_photo_filelist_{}.txt", "photo_filelist_{}.txt"), "quickdraw")),
+                                    ("all_photo_{}.txt", "all_photo_filelist_{}.txt", "photo_filelist_{}.txt"), "quickdraw"),
+                origin="QuickDraw Extended, sketches and photos: Doodle2Search (sounakdey/doodle2search), hosted at "
+                       "datasets.cvc.uab.es/QuickDraw."),
 )})
 
 
@@ -257,8 +291,8 @@ def read_plan(dataset: str, split: str | None = None) -> Plan:
 def available(data_root: Path | None, names: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Which data sets can be loaded, and for each other one the reason.
 
-    `data_root` None: the folder in `$TCN_DATA`, if set. `names` None: all. Emoji counts as present, since it
-    is built on demand. A data set is missing unless all its folders exist; its classes are checked by `load`.
+    `data_root` None: the folder in `$TCN_DATA`, if set. `names` None: all. A data set with a builder counts as
+    present, since it is built on demand. A data set is missing unless all its folders exist; its classes are checked by `load`.
     Raises InputError for an unknown name, or a data root that is not a folder.
     """
     root = _data_root(data_root)
@@ -266,7 +300,7 @@ def available(data_root: Path | None, names: Sequence[str] | None = None) -> tup
     missing: dict[str, str] = {}
     for name in SPECS if names is None else names:
         found, _ = spec(name)
-        where = "" if name == "emoji" else _locate(found, root)
+        where = "" if found.builder else _locate(found, root)
         if isinstance(where, _Place) or not where:
             present.append(name)
         else:
@@ -452,8 +486,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
         raise InputError(f"--lists {lists}: {found.title} has no published lists; leave the option out")
     plan = read_plan(dataset, split)
     root_of_all = None
-    if dataset == "emoji":
-        place = _Place(emoji.build(cache, emoji_tarballs, progress=progress), {name: name for name in found.folders})
+    if found.builder:
+        place = _Place(found.builder.build(cache, emoji_tarballs, progress=progress), {name: name for name in found.folders})
     else:
         root_of_all = _data_root(data_root)
         where = _locate(found, root_of_all)
@@ -469,8 +503,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
                  for folder in found.folders]
     except OSError as error:
         raise InputError(f"{shown(error.filename or root)} can't be listed: {error.strerror}") from error
-    if dataset == "emoji":
-        _compare_with_manifest(root, trees, problems)
+    if found.builder:
+        _compare_with_manifest(found.builder, root, trees, problems)
     sketches, photos = trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):]
     listing, listed = None, {}
     if found.list_folders and lists not in (None, "none"):
@@ -666,13 +700,13 @@ def _compare_counts(trees: list[_Tree], plan: Plan, kind: str) -> list[str]:
     return notes
 
 
-def _compare_with_manifest(root: Path, trees: list[_Tree], problems: list[str]) -> None:
-    """Hold a build of emoji to its own manifest: pictures by publisher."""
+def _compare_with_manifest(builder: Builder, root: Path, trees: list[_Tree], problems: list[str]) -> None:
+    """Compare the pictures of each publisher with the manifest that the builder left."""
     counts: dict[str, int] = {}
     for file, _ in (one for tree in trees for images in tree.files.values() for one in images):
         publisher = os.path.splitext(file)[0]
         counts[publisher] = counts.get(publisher, 0) + 1
-    listed = emoji.read_manifest(root)["per_publisher"]
+    listed = builder.read_manifest(root)["per_publisher"]
     for publisher in sorted(counts.keys() | listed.keys()):
         there, built = counts.get(publisher, 0), listed.get(publisher, 0)
         if there != built:
@@ -722,7 +756,7 @@ def _assemble(found: DatasetSpec, plan: Plan, root: Path, sketches: list[_Tree],
     disk = {tree.folder: tree for tree in sketches + photos}
     lists = {key: _files(found, root, entries, label_of, disk) for key, entries in parts.items()}
     # by folder, class, then file: each class's files are in order already
-    data_digest = emoji.read_manifest(root)["digest"] if found.name == "emoji" else _digest(
+    data_digest = found.builder.read_manifest(root)["digest"] if found.builder else _digest(
         f"{folder}/{name}/{file}\t{size}" for folder, tree in sorted(disk.items())
         for name, images in sorted(tree.files.items()) for file, size in images)
     split_digest = _digest([
@@ -759,7 +793,7 @@ def _training_sketches(found: DatasetSpec, plan: Plan, root: Path, seen: Sequenc
         files[name].append(file)
     short = 0
     for name, names in files.items():
-        if found.name == "emoji":
+        if plan.held_out:
             kept[name] = {f"{plan.held_out[name]}.png"} if name in plan.held_out else set()
             if not kept[name] <= set(names):
                 raise InputError(f"{root}: the held-out drawing {name}/{plan.held_out[name]}.png is not "
@@ -791,7 +825,7 @@ def _files(found: DatasetSpec, root: Path, entries: list[_Entry], label_of: Mapp
         root=root,
         paths=tuple([f"{where[folder, name]}/{file}" for folder, name, file in entries]),
         labels=np.array([label_of[name] for _, name, _ in entries], dtype=np.int64),
-        sources=tuple([Path(file).stem for _, _, file in entries]) if found.name == "emoji" else ("",) * len(entries),
+        sources=tuple([Path(file).stem for _, _, file in entries]) if found.named_by_publisher else ("",) * len(entries),
         # every image's name has an ending, and a character before it
         groups=tuple([f"{name}/{file[:file.rindex('.')] if stems else file}" for _, name, file in entries]),
     )

@@ -19,20 +19,11 @@ from typing import Any
 import yaml
 
 from tcn.config import InputError
-from tcn.data import datasets, emoji
+from tcn.data import datasets
 from tcn.data.contents import TRAITS, Content, content_digest, read_contents
 from tcn.data.datasets import SPECS, Listings, Split, Survey
 
 OVERLAP = Path(datasets.__file__).parent / "splits" / "imagenet_overlap.yaml"
-SOURCES: Mapping[str, str] = {
-    "sketchy": "Sketches and original photos: sketchy.eye.gatech.edu (its rendered 256x256 archive). The extended photos and "
-               "prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), DSH and ZSIH.",
-    "tuberlin": "Sketches: cybertron.cg.tu-berlin.de/eitz/projects/classifysketch (png archive). The extended photos and "
-                "prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), DSH and ZSIH.",
-    "quickdraw": "QuickDraw Extended, sketches and photos: Doodle2Search (sounakdey/doodle2search), hosted at "
-                 "datasets.cvc.uab.es/QuickDraw.",
-    "emoji": "Built on this machine by `make bench` or `python benchmarks/run_all.py`; this check never downloads.",
-}
 WORDS = ("Word vectors (not checked here): word2vec, GoogleNews-vectors-negative300.bin, from "
          "code.google.com/archive/p/word2vec; or GloVe text files from nlp.stanford.edu/projects/glove.")
 _EXAMPLES = 5
@@ -90,7 +81,7 @@ def check(dataset: str, split: str | None = None, *, data_root: Path | None, cac
     no file: no content digest, no duplicates by content, no decoding. Raises InputError where the data set can't be listed.
     """
     spec, split = datasets.spec(dataset, split)
-    report = Report(dataset, split, spec.title, source=SOURCES.get(dataset, ""))
+    report = Report(dataset, split, spec.title, source=spec.origin)
     options = {"data_root": data_root, "cache": cache, "progress": progress, "listings": {} if listings is None else listings}
     try:
         found = datasets.survey(dataset, split, lists=lists, **options)
@@ -166,8 +157,8 @@ def _damage(found: Survey, contents: Mapping[str, Content], report: Report) -> N
     odd: dict[str, list[str]] = {trait: [] for trait in TRAITS}
     for name, content in sorted(contents.items()):
         for trait in content.traits:
-            # emoji are drawn here, at their own size
-            if trait != "size" or found.spec.name != "emoji":
+            # what is drawn on this machine is drawn at the size that was asked for
+            if trait != "size" or not found.spec.builder:
                 odd[trait].append(found.files[name][0])
     report.pictures = {trait: {"count": len(some), "examples": some[:_EXAMPLES]} for trait, some in odd.items() if some}
     if broken:
@@ -311,11 +302,13 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
     _, missing = datasets.available(data_root, wanted)
     if lists not in (None, "none", "auto") and not Path(lists).expanduser().is_dir():
         raise InputError(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
-    if "emoji" in wanted and emoji.find_built(cache) is None:
-        missing["emoji"] = f"emoji is not built in {cache}"
+    built_here = {name: builder for name in wanted if (builder := SPECS[name].builder)}
+    for name, builder in built_here.items():
+        if builder.find_built(cache) is None:
+            missing[name] = f"{name} is not built in {cache}"
     rootless = data_root is None and not os.environ.get(datasets.DATA_ROOT_VARIABLE)
-    if rootless and set(wanted) - {"emoji"} and (names is not None or "emoji" in missing):
-        raise InputError(next(reason for name, reason in missing.items() if name != "emoji"))
+    if rootless and set(wanted) - built_here.keys() and (names is not None or built_here.keys() & missing.keys()):
+        raise InputError(next(reason for name, reason in missing.items() if name not in built_here))
     reports: list[Report] = []
     listed = any(SPECS[name].list_folders for name in wanted)
     for name in wanted:
@@ -330,9 +323,9 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
                                          listings=listings))
                 except InputError as error:
                     reports.append(Report(name, split, spec.title, "problems", problems=[str(error)],
-                                          source=SOURCES.get(name, "")))
+                                          source=spec.origin))
                 continue
-            report = Report(name, split, spec.title, notes=[missing[name]], source=SOURCES.get(name, ""))
+            report = Report(name, split, spec.title, notes=[missing[name]], source=spec.origin)
             if names is not None or datasets.folders_there(name, data_root):
                 report.state, report.problems, report.notes = "problems", [missing[name]], []
             reports.append(report)
@@ -386,7 +379,7 @@ def render(reports: Sequence[Report]) -> Iterator[str]:
         if report.manifest:
             yield f"  manifest {report.manifest}"
         yield ""
-    if any(report.dataset != "emoji" for report in reports):
+    if any(SPECS[report.dataset].words is None for report in reports):
         yield WORDS
     states = [report.state for report in reports]
     words = {"whole": "whole", "problems": "with problems", "missing": "missing"}
