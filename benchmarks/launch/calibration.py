@@ -160,7 +160,7 @@ class Calibration:
             complain(str(error))
             return {}
 
-    def loop(self, cell: Cell) -> Rate:
+    def training(self, cell: Cell) -> Rate:
         """Training pairs per second."""
         shape = training_shape(cell.config)
         return self._rate("training", shape, f"training, {shape.backbone} at {shape.image_size} pixels like {cell.variant}",
