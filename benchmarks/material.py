@@ -24,9 +24,8 @@ from tcn.train.loop import ValidationData
 from tcn.train.method import Ingredients, Method
 
 Made = TypeVar("Made")
-_SPLITS = Path(datasets.__file__).parent / "splits"
-EMOJI_WORDS, IMAGENET_WORDS = _SPLITS / "emoji_words.csv", _SPLITS / "imagenet_words.csv"
-"""Vectors of the laptop's classes and of ImageNet's, made with one sentence model (benchmarks/make_words.py)."""
+IMAGENET_WORDS = Path(datasets.__file__).parent / "splits" / "imagenet_words.csv"
+"""Vectors of ImageNet's classes, made with the sentence model that made those of the laptop's (benchmarks/make_words.py)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,11 @@ class Material:
             dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress, emoji_tarballs=p.emoji_tarballs,
             lists=p.lists, listings=self._listings.setdefault(dataset, {})))
 
+    def is_built(self, dataset: str) -> bool:
+        """False for a data set that would first have to be made on this machine."""
+        builder = datasets.spec(dataset)[0].builder
+        return builder is None or builder.find_built(self.places.cache) is not None
+
     def split_of(self, config: Config) -> Split:
         """The split that a run's settings name."""
         return self.split(config.data.dataset, config.data.split)
@@ -100,7 +104,7 @@ class Material:
     def words(self, config: Config) -> Words:
         """Word vectors of the seen classes. InputError where the data set comes without any and the user gave none."""
         data = config.data
-        source = self.places.words or (EMOJI_WORDS if data.dataset == "emoji" else None)
+        source = self.places.words or datasets.spec(data.dataset)[0].words
         if source is None:
             raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
                              f"GloVe text, or a table made with benchmarks/make_words.py)")

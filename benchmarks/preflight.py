@@ -24,7 +24,7 @@ from benchmarks.material import Material, build_model
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
-from tcn.data import emoji, pixels
+from tcn.data import pixels
 from tcn.files.atomic import amount, complain, existing_parent, writable
 from tcn.model import backbones
 from tcn.train.method import Ingredients
@@ -122,7 +122,7 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
     """
     folders, ahead, known = [], [], set()
     for cell in cells:
-        if not fetch and cell.dataset == "emoji" and not emoji.find_built(material.places.cache):
+        if not fetch and not material.is_built(cell.dataset):
             continue
         same_split = [one for one in cells if one.task == cell.task]
         if checks.ask(lambda: material.split(cell.dataset, cell.split), same_split) is None:

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.extraction import RunFeatures, SetFeatures
 from tcn.config import Config, Modality, change
+from tcn.data import datasets
 from tcn.data.datasets import Files
 from tcn.scoring import codes, metrics
 from tcn.scoring.features import singular_values, unit
@@ -25,8 +26,6 @@ HEADLINE = ("released", "standard")
 """Protocols that head the tables; the other four are recorded where all queries meet the whole gallery."""
 METRICS = ("mAP@all", "Prec@100", "mAP@200", "Prec@200", "Prec@R", "Prec@5")
 LEDGER_METRICS = ("mAP@all", "Prec@100", "Prec@R", "mAP@200", "Prec@200")
-SAME_HAND = {"emojione-monotone": "emojione-v1"}
-"""Publisher of sketches -> publisher of photos by the same artist (emoji)."""
 ITQ_STARTS = 8
 """Starts from which the ledger fits ITQ to the same features, to show how far the start alone moves a number."""
 ONE_MATRIX_BYTES = 2e9
@@ -105,12 +104,13 @@ def score_run(features: RunFeatures, config: Config, device: torch.device | None
     """Every metric of unseen and validation classes, from features and from their ITQ codes; curve; singular values."""
     rows: list[MetricRow] = []
     per_query: dict[str, np.ndarray] = {}
+    same_hand = datasets.spec(config.data.dataset)[0].same_hand
     for classes, own in features.sets().items():
         kinds: dict[Kind, tuple[np.ndarray, np.ndarray]] = {"real": (own.query, own.gallery)}
         if config.evaluation.binary:
             kinds["binary"] = itq_codes(features, own.query, own.gallery, config)
         for kind, pair in kinds.items():
-            for subset in subsets(own.query_files, own.gallery_files, SAME_HAND):
+            for subset in subsets(own.query_files, own.gallery_files, same_hand):
                 scores = _score(own, pair, DISTANCES[kind], subset, config, device)
                 rows += _rows(scores, classes, kind, subset)
                 if classes == "unseen" and subset.whole and subset.duplicates == "as-published":
@@ -139,8 +139,8 @@ def repeats(files: Files) -> bool:
 def subsets(query: Files, gallery: Files, same_hand: Mapping[str, str]) -> list[Subset]:
     """All queries against all photos first; then photos counted once where the list repeats some; then each publisher's queries.
 
-    same_hand: publisher of sketches -> publisher of photos by the same artist. Such queries are scored a second time without
-    these photos.
+    same_hand: publisher of sketches -> publisher whose photos repeat the same drawings. Such queries are scored a second time
+    without these photos.
     """
     everything, sources = np.ones(len(query), bool), np.array(query.sources)
     all_photos, photo_sources = np.ones(len(gallery), bool), np.array(gallery.sources)

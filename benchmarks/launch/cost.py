@@ -23,7 +23,7 @@ from benchmarks.launch.driver import cores
 from benchmarks.material import Material
 from benchmarks.store import CellFolder, read_config, read_json, read_rows
 from tcn.config import InputError
-from tcn.data import datasets, emoji
+from tcn.data import datasets
 from tcn.data.datasets import Split
 from tcn.files.atomic import amount, existing_parent
 
@@ -194,7 +194,7 @@ class Estimator:
         """Sizes of a cell's lists, its state in words, epochs done."""
         if cell.dataset in self.missing:
             return published_sizes(cell.dataset, cell.split), "not here", 0
-        if cell.dataset == "emoji" and not emoji.find_built(self.material.places.cache):
+        if not self.material.is_built(cell.dataset):
             # A plan fetches nothing: what has to be built first is shown as to do.
             return None, "to do (data set not built yet)", 0
         try:
