@@ -15,11 +15,12 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from small_suite import ONE, cells, common, places
+from small_suite import ONE, SMALL, cells, common, places
 
 from benchmarks import preflight, prepared, run_all, runner
-from benchmarks.launch import driver
-from benchmarks.launch.driver import Board, Ended, Failure, Job, Progress, seconds_left, share
+from benchmarks.launch import driver, jobs, processes
+from benchmarks.launch.board import Board, Progress, seconds_left
+from benchmarks.launch.jobs import Ended, Failure, Job, share
 from benchmarks.material import Material
 from benchmarks.mirror import NoMirror
 from benchmarks.store import CellFolder, write_table
@@ -76,8 +77,8 @@ def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
 def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, monkeypatch, capsys):
     """Two worker processes; the one that trains is killed after an epoch: nothing but that epoch's successor is lost."""
     made = []
-    original = driver.Processes.__init__
-    monkeypatch.setattr(driver.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
+    original = processes.Processes.__init__
+    monkeypatch.setattr(processes.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
     output = place / "two"
     watcher = kill_after_first_epoch(output, lambda: next((i for n, i in made[0].process_ids().items() if "__tcn__" in n), None))
     status = run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(output), "--launcher", "processes",
@@ -222,9 +223,9 @@ def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
 def test_a_worker_that_sees_other_data_says_so(folders):
     folder = folders[0][1]
     job = Job(folder.cell, folder.path.parent.parent, folder.identity, folders[1].places, "cpu", torch.get_num_threads(), "x")
-    failure = driver.work(job)
+    failure = jobs.work(job)
     assert failure.final and "other data" in failure.reason and "00000000" in failure.reason and folder.state == "new"
-    failure = driver.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
+    failure = jobs.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
     assert failure.final and "/none/at/all" in failure.reason
 
 
@@ -325,7 +326,7 @@ def test_the_board_tells_every_cell_in_lines_or_repaints_a_terminal(folders):
     (["--reproduce", "x", "--workers", "2"], "set, --workers"),
     (["--reproduce", "x", "--launcher", "ray"], "set, --launcher")])
 def test_options_that_do_not_go_together_are_named(place, capsys, arguments, words):
-    status = run_all.main([*places(place), "--set", "network.backbone=resnet18", *ONE, "--variants", "floor-svd", "--output",
+    status = run_all.main([*places(place), *SMALL, *ONE, "--variants", "floor-svd", "--output",
                            str(place / "bad"), *arguments])
     err = capsys.readouterr().err
     assert status == 2 and words in err and not (place / "bad").exists()

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from baselines.domain_adversarial import METHODS, DigitModel, Settings, losses
 from benchmarks import interrupts, provenance
-from benchmarks.launch.driver import duration
+from benchmarks.launch.board import duration
 from benchmarks.store import EXTENSION, SUMS, read_json, write_json, write_table
 from benchmarks.threads import check_threads
 from tcn.config import InputError

@@ -19,7 +19,7 @@ import baselines
 from benchmarks import provenance
 from benchmarks.experiments import FEEDS, Cell
 from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
-from benchmarks.launch.driver import cores
+from benchmarks.launch.jobs import cores
 from benchmarks.material import Material
 from benchmarks.store import CellFolder, read_config, read_json, read_rows
 from tcn.config import InputError
