@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import re
@@ -22,6 +21,7 @@ from baselines import ledger, method_named
 from benchmarks.experiments import Cell
 from tcn.config import InputError, from_dict, to_dict
 from tcn.files.atomic import complain, sweep, writable, write_bytes
+from tcn.files.checksums import SUMS, file_digest, read_sums, write_line
 from tcn.files.locks import Held, holder, lock
 from tcn.train import checkpoints
 
@@ -32,8 +32,6 @@ EXTENSION = "extension"
 """Folder of benchmarks/digits.py beside the cells; it may be there before them."""
 LOCK = ".lock"
 """Held by the process that works on a cell, or writes what belongs to all of them."""
-SUMS = "SHA256SUMS"
-"""Checksums of a finished cell's files, in the form that `sha256sum -c` reads."""
 CHECKPOINT = "checkpoint.pt"
 CHECKED_BYTES = 8_000_000
 """Files up to this size are compared with their checksum whenever a finished cell is met; larger ones (features, checkpoint)
@@ -190,7 +188,7 @@ class CellFolder:
 
     def seal(self) -> None:
         """Write the checksums of all files: the cell is whole."""
-        lines = [f"{_digest(path)}  {path.relative_to(self.path).as_posix()}\n" for path in sorted(self.path.rglob("*"))
+        lines = [write_line(file_digest(path), path.relative_to(self.path).as_posix()) for path in sorted(self.path.rglob("*"))
                  if path.is_file() and not _UNSEALED.fullmatch(path.name)]
         write_bytes(self.path / SUMS, "".join(lines).encode())
 
@@ -231,11 +229,10 @@ def damaged(folder: Path) -> list[str]:
         return []
     found, listed = [], set()
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_sums(folder)
+    except (OSError, ValueError):
         return [SUMS]
-    for line in lines:
-        digest, _, name = line.partition("  ")
+    for digest, name in lines:
         file = folder / name
         listed.add(name)
         try:
@@ -243,7 +240,7 @@ def damaged(folder: Path) -> list[str]:
                 found.append(SUMS)
             elif not file.is_file() and name == CHECKPOINT:
                 continue  # the user may have wanted the room
-            elif not file.is_file() or (file.stat().st_size <= CHECKED_BYTES and _digest(file) != digest):
+            elif not file.is_file() or (file.stat().st_size <= CHECKED_BYTES and file_digest(file) != digest):
                 found.append(name)
         except (OSError, ValueError):  # ValueError: a name that no file can have
             found.append(name)
@@ -254,11 +251,6 @@ def damaged(folder: Path) -> list[str]:
 def _within(name: str) -> bool:
     """Whether a name from a file stays below the folder it is taken in."""
     return not Path(name).is_absolute() and ".." not in Path(name).parts
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Suite:

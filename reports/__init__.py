@@ -1,9 +1,9 @@
 """From result folders to a report: tables, figures, one self-contained HTML file, Markdown and LaTeX.
 
-In reading order; each file and room imports only those listed above it. Nothing here imports torch, MLflow or the method.
+In reading order; each file and room imports only those listed above it. Of
+this project it imports only tcn.files; nothing here loads torch or MLflow.
 
 read          files -> checked contents -> the cells of a suite
-writing       whole files or none
 paper         names, published facts, and what each of the paper's tables needs
 lint          published numbers that contradict their own rules
 figure_kinds  names and order of the figures

@@ -18,10 +18,9 @@ import pytest
 from mounts import read_only, resize, small_disk
 from result_folders import write_suite
 
-from reports import writing
 from reports.figures import feature_frames, frames
 from reports.read.suite import ReportError, Task, read_suite
-from reports.render import command
+from reports.render import command, staging
 
 EMOJI = Task("emoji", "fixed")
 ROUNDS = int(os.environ.get("TCN_KILLS", "5"))
@@ -53,7 +52,7 @@ def results(tmp_path) -> Path:
 def contents(out: Path) -> dict[str, bytes]:
     """Every file of a report; locks and the cache aside."""
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*"))
-            if path.is_file() and path.name != writing.LOCK and "cache" not in path.parts}
+            if path.is_file() and path.name != staging.LOCK and "cache" not in path.parts}
 
 
 def child(work: Callable[[], object], wait: bool = True) -> int:
@@ -153,7 +152,7 @@ def test_killed_at_any_moment_every_file_is_an_old_or_a_new_one(results, one_fig
         os.kill(process, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
         for path, content in contents(out).items():
-            if not path.startswith(writing.STAGED):
+            if not path.startswith(staging.STAGED):
                 assert content in (whole["old"].get(path), whole["new"].get(path)), path
         command.render(results / name, out)
         assert contents(out) == whole[name]  # nothing of the killed call is left either
@@ -170,7 +169,7 @@ def test_killed_while_files_are_put_in_place_the_next_call_puts_all_of_them(resu
 
         def counted(source, target):
             nonlocal done
-            if Path(source).parent.parent.name.startswith(writing.STAGED) and Path(target).parent.parent == out:
+            if Path(source).parent.parent.name.startswith(staging.STAGED) and Path(target).parent.parent == out:
                 done += 1
                 if done > after:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -181,7 +180,7 @@ def test_killed_while_files_are_put_in_place_the_next_call_puts_all_of_them(resu
             command.render(results / "new", out)
 
         assert child(killed) == -signal.SIGKILL
-        found = {name: content for name, content in contents(out).items() if not name.startswith(writing.STAGED)}
+        found = {name: content for name, content in contents(out).items() if not name.startswith(staging.STAGED)}
         assert all(content in (whole["old"].get(name), whole["new"].get(name)) for name, content in found.items())
         assert found["index.html"] == whole["old"]["index.html"]
         command.render(results / "new", out)
@@ -195,8 +194,8 @@ def test_an_interrupted_picture_is_not_there(results, monkeypatch, one_figure):
     command.render(results / "old", out)
     before = contents(out)
 
-    def half(self, path, **_):
-        Path(path).write_bytes(b"\x89PNG half")
+    def half(self, file, **_):
+        file.write(b"\x89PNG half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Figure, "savefig", half)
@@ -218,10 +217,10 @@ def test_two_calls_at_once_leave_one_whole_report(results):
 
 
 def test_a_call_that_does_not_end_is_named(results, monkeypatch):
-    monkeypatch.setattr(writing, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(staging, "WAIT_SECONDS", 0.2)
     out = results / "report"
     out.mkdir()
-    with writing._locked(out), pytest.raises(ReportError, match="another call writes a report to .* and does not end; stop it"):
+    with staging._locked(out), pytest.raises(ReportError, match="another call writes a report to .* and does not end .*; stop it"):
         command.render(results / "new", out)
     assert "made as new" in command.render(results / "new", out).read_text()
 

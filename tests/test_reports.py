@@ -410,15 +410,16 @@ def test_an_earlier_calls_files_go_and_foreign_ones_stay(tmp_path, text_only):
     assert (out / "tables" / "tuberlin-1-comparison.md").exists()
 
 
-def test_the_command_needs_neither_torch_nor_mlflow_nor_the_method(tmp_path):
+def test_the_command_loads_neither_torch_nor_mlflow_nor_the_method(tmp_path):
     write_suite(tmp_path, ("floor-svd",))
     program = ("import runpy, sys; sys.argv = ['render.py', '--results', sys.argv[1]]\n"
                "try:\n    runpy.run_path('reports/render.py', run_name='__main__')\n"
                "except SystemExit as end:\n    assert end.code == 0, end.code\n"
-               "print(sorted({'torch', 'mlflow', 'tcn', 'timm', 'benchmarks'} & {m.split('.')[0] for m in sys.modules}))")
+               "print(sorted({'torch', 'mlflow', 'timm', 'baselines', 'benchmarks'} & {m.split('.')[0] for m in sys.modules}))\n"
+               "print(sorted({'.'.join(m.split('.')[:2]) for m in sys.modules if m.startswith('tcn')}))")
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True,
                           cwd=Path(command.__file__).parents[2], check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-2:] == ["[]", "['tcn', 'tcn.config', 'tcn.files']"]
     assert str(tmp_path / "report" / "index.html") in done.stdout
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from reports import paper
 from reports.figure_kinds import FigureData, listed, reference_floor
 from reports.read.suite import Cell, Suite, Task, digest, setting
-from reports.writing import writing
+from tcn.files.atomic import write_bytes
 
 TSNE_CLASSES = 8
 TSNE_SEED = 2021
@@ -302,8 +302,7 @@ def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
                          random_state=TSNE_SEED, n_jobs=1).fit(vectors))
     content = io.BytesIO()
     np.save(content, xy, allow_pickle=False)
-    with writing(path) as partial:
-        partial.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+    write_bytes(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
     return xy
 
 

@@ -17,6 +17,7 @@ from reports.figures.feature_frames import layer_distances, retrieval, singular_
 from reports.read.files import ReportError, shown
 from reports.read.suite import Cell, Score, Suite, Task, setting
 from reports.tables import comparison, ledger
+from tcn.files.atomic import StorageError
 
 __all__ = ["KINDS", "FigureData", "every", "layer_distances", "retrieval", "singular_values", "tsne"]
 
@@ -51,7 +52,7 @@ def _made(kind: str, suite: Suite, task: Task, build: Callable[[], FigureData | 
     """The figure; one that checked numbers still don't allow is named among what was left out, and costs itself alone."""
     try:
         return build()
-    except ReportError:
+    except (ReportError, StorageError):
         raise
     except Exception as error:
         suite.left_out.append((f"figure {task.slug}, {kind}", "can't be worked out of these runs "

@@ -31,6 +31,7 @@ from reports.read.files import (
     read_json,
     shown,
 )
+from tcn.files.checksums import SUMS, file_digest, read_sums
 
 __all__ = ["ReportError", "read_frame", "read_json"]
 FOLDER_NAME = re.compile(r"^(?P<dataset>[^-]+)-(?P<split>.+?)__(?P<variant>.+)__seed(?P<seed>\d+)__(?P<identity>\w+)$")
@@ -562,16 +563,15 @@ def _read_cell(folder: Path) -> Cell | Unfinished:
 def _check_digest(folder: Path, name: str) -> None:
     """ReportError where a file is there and not as the run wrote it, by the run's SHA256SUMS; older runs, which have none, and
     files that are not listed are taken as they are."""
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file() or not (folder / name).is_file():
+    if not (folder / SUMS).is_file() or not (folder / name).is_file():
         return
     try:
-        wanted = next((line[:64] for line in sums.read_text(encoding="utf-8").splitlines() if line[64:] == f"  {name}"), None)
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest() if wanted else None
+        wanted = next((digest for digest, listed in read_sums(folder) if listed == name), None)
+        found = file_digest(folder / name) if wanted is not None else None
     except (OSError, ValueError) as error:
-        raise ReportError(f"{name} can't be compared with SHA256SUMS ({type(error).__name__})") from None
+        raise ReportError(f"{name} can't be compared with {SUMS} ({type(error).__name__})") from None
     if found != wanted:
-        raise ReportError(f"{name} is not as the run wrote it (SHA-256 {found[:8]}, SHA256SUMS says "
+        raise ReportError(f"{name} is not as the run wrote it (SHA-256 {found[:8]}, {SUMS} says "
                           f"{visible(wanted or 'nothing')[:8]}): it was damaged or edited")
 
 

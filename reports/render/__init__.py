@@ -4,5 +4,6 @@ provenance  runs, recomputed and described
 story       what is told, in which order
 page        the HTML page
 documents   Markdown and LaTeX
+staging     files are written aside, and put in place together
 command     `python reports/render.py`
 """

@@ -12,14 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import lint, paper, writing
+from reports import lint, paper
 from reports.figures import digits, draw, frames
 from reports.figures.frames import FigureData
 from reports.read.escaping import csv_frame, visible
 from reports.read.files import ReportError, shown
 from reports.read.suite import Suite, Task, read_suite
-from reports.render import documents, page, provenance, story
+from reports.render import documents, page, provenance, staging, story
 from reports.tables import comparison
+from tcn.files.atomic import StorageError, writing
 
 DPI = 200
 TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
@@ -44,7 +45,7 @@ def headline_text(results: Path) -> str:
 
 
 def _render(suite: Suite, results: Path, out: Path) -> Path:
-    with writing.staged(out) as new:
+    with staging.staged(out) as new:
         files = _write_report(suite, results, out, new.folder)
         new.publish(files, ["index.html"], lambda: _forget_older(out, files))
     return out / "index.html"
@@ -71,10 +72,10 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
     for table in written:
         full = whole.get(table.name, table)
         for ending, text in zip(TABLE_FILES, (table.to_markdown(), table.to_latex(), full.to_csv(), full.to_runs_csv())):
-            writing.write_text(new / "tables" / f"{table.name}{ending}", text)
-    writing.write_text(new / "report.md", documents.to_markdown(suite, shown))
-    writing.write_text(new / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
-    writing.write_text(new / "index.html", page.page(suite, shown, out, checked, new / "figures"))
+            staging.write_text(new / "tables" / f"{table.name}{ending}", text)
+    staging.write_text(new / "report.md", documents.to_markdown(suite, shown))
+    staging.write_text(new / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
+    staging.write_text(new / "index.html", page.page(suite, shown, out, checked, new / "figures"))
     return ["report.md", "latex/report.tex", *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
             *(f"figures/{f.name}{e}" for f in story.figures_of(shown) for e in FIGURE_FILES)]
 
@@ -90,7 +91,7 @@ def _forget_older(out: Path, files: list[str]) -> None:
         if OWN_FILE.fullmatch(name):
             with contextlib.suppress(OSError):
                 (out / name).unlink(missing_ok=True)
-    writing.write_text(listing, "\n".join(files) + "\n")
+    staging.write_text(listing, "\n".join(files) + "\n")
 
 
 def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
@@ -101,7 +102,7 @@ def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], folder: Pat
     """Whether the figure could be written; if not, it is named among what was left out, and the report does without it."""
     try:
         widths[data.name] = _save_figure(data, folder, results)
-    except ReportError:  # the folder can't be written
+    except StorageError:
         raise
     except Exception as error:  # numbers that pass every check and that no axis can hold
         suite.left_out.append((f"figure {data.name}", f"can't be drawn ({type(error).__name__}: {shown(str(error), 200)})"))
@@ -114,12 +115,12 @@ def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
     with draw.style():
         figure = digits.draw(data.frame) if data.kind == "digits" else draw.draw(data)
         # without dates in the files, the same results give the same bytes
-        with writing.writing(folder / f"{data.name}.png") as path:
-            figure.savefig(path, dpi=DPI, format="png")
+        with writing(folder / f"{data.name}.png") as file:
+            figure.savefig(file, dpi=DPI, format="png")
         figure.set_layout_engine("none")  # laid out by now: once is enough, and both files look the same
-        with writing.writing(folder / f"{data.name}.pdf") as path:
-            figure.savefig(path, format="pdf", metadata={"CreationDate": None})
-    writing.write_text(folder / f"{data.name}.csv", csv_frame(data.saved(results)).to_csv(index=False))
+        with writing(folder / f"{data.name}.pdf") as file:
+            figure.savefig(file, format="pdf", metadata={"CreationDate": None})
+    staging.write_text(folder / f"{data.name}.csv", csv_frame(data.saved(results)).to_csv(index=False))
     return float(figure.get_figwidth())
 
 

@@ -2,5 +2,6 @@
 
 text        text files as people save them: byte-order marks, line ends, encodings
 atomic      a file appears under its name only when it is complete and on the disk
+checksums   SHA-256 of files, and the list of them beside the files
 locks       one process at a time, and who it is
 """

@@ -22,20 +22,26 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StorageError(InputError):
-    """A file can't be written: no room, no permission, a broken disk. The message names the file and the way out."""
+    """A file can't be written: no room, no permission, a broken disk. The message names the file and the way out.
+
+    fault: the message without the way out, for commands whose way out is another one. full: whether room is what is missing.
+    """
+
+    def __init__(self, message: str, fault: str = "", full: bool = False) -> None:
+        super().__init__(message)
+        self.fault, self.full = fault or message, full
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """What to tell the user about a file that can't be written."""
     reason = (error.strerror or str(error)).lower()
-    if error.errno in _NO_ROOM:
-        free = ""
+    full = error.errno in _NO_ROOM
+    if full:
         with contextlib.suppress(OSError):
-            free = f", {shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free"
-        return StorageError(f"writing {path} failed ({reason}{free}); free some space and give the same command again: what was "
-                            f"finished is kept")
-    return StorageError(f"writing {path} failed ({reason}); make its folder writable, or choose another one, and give the same "
-                        f"command again: what was finished is kept")
+            reason += f", {shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free"
+    fault = f"writing {path} failed ({reason})"
+    cure = "free some space" if full else "make its folder writable, or choose another one,"
+    return StorageError(f"{fault}; {cure} and give the same command again: what was finished is kept", fault, full)
 
 
 @contextlib.contextmanager
