@@ -21,8 +21,9 @@ from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.material import Material
 from benchmarks.mirror import Mirror
+from benchmarks.records import read_json, read_rows, write_json
 from benchmarks.runner import run_cell
-from benchmarks.store import CellFolder, Suite, damaged, read_config, read_json, read_rows, write_json
+from benchmarks.store import CellFolder, Suite, damaged, read_config
 from tcn.config import InputError
 from tcn.train import checkpoints
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.extraction import RunFeatures, SetFeatures
+from benchmarks.records import write_json, write_table
 from benchmarks.scoring import HEADLINE, LEDGER_COLUMNS, METRIC_COLUMNS, LedgerRow, RunScores, repeats
-from benchmarks.store import write_json, write_table
 from tcn.data.datasets import Files, Split
 from tcn.data.pixels import decode
 from tcn.files.atomic import write_bytes

@@ -22,18 +22,11 @@ from benchmarks.experiments import Cell
 from benchmarks.extraction import run_features
 from benchmarks.material import Material, build_model, uses_words
 from benchmarks.mirror import CellMirror, Mirror, NoMirror
+from benchmarks.records import read_json, read_rows, write_json, write_table
 from benchmarks.run_artifacts import write_arrays, write_ledger, write_run
+from benchmarks.run_folder import CHECKPOINT
 from benchmarks.scoring import score_ledger, score_run
-from benchmarks.store import (
-    CHECKPOINT,
-    EPOCH_TERMS,
-    STEP_TERMS,
-    CellFolder,
-    read_json,
-    read_rows,
-    write_json,
-    write_table,
-)
+from benchmarks.store import EPOCH_TERMS, STEP_TERMS, CellFolder
 from tcn.config import Config, InputError
 from tcn.data import doctor
 from tcn.data.datasets import Split

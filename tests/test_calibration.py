@@ -13,7 +13,8 @@ from benchmarks.launch import cost as launch_cost
 from benchmarks.launch.calibration import Calibration, Rate, ScoringShape, scoring_shape, training_shape
 from benchmarks.launch.cost import Sizes
 from benchmarks.material import Material, Places
-from benchmarks.store import CellFolder, write_json, write_table
+from benchmarks.records import write_json, write_table
+from benchmarks.store import CellFolder
 from tcn.config import to_dict
 from tcn.data.pixels import decode
 

@@ -23,7 +23,8 @@ from benchmarks.launch.board import Board, Progress, seconds_left
 from benchmarks.launch.jobs import Ended, Failure, Job, share
 from benchmarks.material import Material
 from benchmarks.mirror import NoMirror
-from benchmarks.store import CellFolder, write_table
+from benchmarks.records import write_table
+from benchmarks.store import CellFolder
 from tcn.config import InputError
 from tcn.train import checkpoints
 

@@ -26,7 +26,7 @@ import tcn
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.material import build_model
-from benchmarks.store import read_json, write_json
+from benchmarks.records import read_json, write_json
 from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
 from tcn.data.datasets import Files
 from tcn.data.pairs import PairSource

@@ -21,7 +21,8 @@ from benchmarks.experiments import FEEDS, Cell
 from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
 from benchmarks.launch.jobs import cores
 from benchmarks.material import Material
-from benchmarks.store import CellFolder, read_config, read_json, read_rows
+from benchmarks.records import read_json, read_rows
+from benchmarks.store import CellFolder, read_config
 from tcn.config import InputError
 from tcn.data import datasets
 from tcn.data.datasets import Split

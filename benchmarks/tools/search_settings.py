@@ -20,7 +20,7 @@ import baselines
 from benchmarks import experiments, preflight
 from benchmarks.material import Material, Places, build_model
 from benchmarks.provenance import ROOT
-from benchmarks.store import read_rows
+from benchmarks.records import read_rows
 from benchmarks.threads import limit_threads
 from tcn.config import Config, InputError, change
 from tcn.data.pairs import PairSource
