@@ -2,19 +2,26 @@
 
 In the order of a run's life; each file imports only files and rooms listed above it.
 
-experiments  profiles and variants -> the cells of a plan
-interrupts   Ctrl-C and the signals that end a call in order
-provenance   which code, packages and machine a number comes from
-store        a cell's folder: whole files, checksums, states
-moved        results folders that lie elsewhere than they were made
-mirror       the same results in MLflow (the only import of mlflow)
-runner       the life of a cell: material, training, scoring, artefacts
-preflight    what a plan needs, checked before anything runs
-prepared     command line -> checked plan
-reproduce    one recorded run again, compared number by number
-launch       where cells run: worker processes, Ray, their cost
-extension    domain adaptation on digits
-run_all      the command
-tools        makers of committed data, searches, fault injection
-speed        every hot path beside a plain reference
+experiments    profiles and variants -> the runs of a plan
+interrupts     Ctrl-C and the signals that end a call in order
+threads        how many CPU threads a run uses
+provenance     which code, packages and machine a number comes from
+records        JSON and CSV files of results
+run_folder     a run's folder: who works on it, states, checksums
+store          the cells and the suite of an output folder
+moved          results folders that lie elsewhere than they were made
+mirror         the same results in MLflow (the only import of mlflow)
+material       what all runs share: lists, images, words, pretrained networks
+extraction     trained network -> features
+scoring        features -> every number that is reported
+run_artifacts  features and numbers -> files of a run's folder
+runner         the life of a run: states, training, failure, resume
+preflight      what a plan needs, checked before anything runs
+prepared       command line -> checked plan
+reproduce      one recorded run again, compared number by number
+launch         where runs are computed: worker processes, Ray, their cost
+extension      domain adaptation on digits
+run_all        the command
+tools          makers of committed data, searches, fault injection
+speed          every hot path beside a plain reference
 """

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.moved import STORE, address, artifact_root, set_addresses
-from benchmarks.store import LOCK, CellFolder, Suite, count, read_json, read_rows, word, write_json
+from benchmarks.records import count, read_json, read_rows, word, write_json
+from benchmarks.run_folder import LOCK
+from benchmarks.store import CellFolder, Suite
 from tcn.config import InputError, flatten, to_dict
 from tcn.files.atomic import PARTIAL, sweep
 from tcn.files.locks import Held, holder

@@ -20,10 +20,10 @@ import torch
 
 import baselines
 from benchmarks.experiments import Cell
-from benchmarks.runner import Material, build_model, lacks_ledger
+from benchmarks.material import Material, build_model
+from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
-from tcn.data import emoji
 from tcn.data.decode import Reading
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
@@ -123,7 +123,7 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
     """
     folders, ahead, known = [], [], set()
     for cell in cells:
-        if not fetch and cell.dataset == "emoji" and not emoji.find_built(material.places.cache):
+        if not fetch and not material.is_built(cell.dataset):
             continue
         same_split = [one for one in cells if one.task == cell.task]
         if checks.ask(lambda: material.split(cell.dataset, cell.split), same_split) is None:

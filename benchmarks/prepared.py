@@ -16,10 +16,11 @@ import yaml
 
 from benchmarks import experiments, preflight, provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import Material, Places, limit_threads
+from benchmarks.material import Material, Places
 from benchmarks.store import CellFolder, Suite
+from benchmarks.threads import limit_threads
 from tcn.config import InputError
-from tcn.data import locate
+from tcn.data import locate, specs
 from tcn.model import backbones
 
 
@@ -59,15 +60,10 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     for key, names in experiments.held_by_variants(cells, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     material = Material(places_of(options, root, checks))
-    present, missing = ["emoji"], {}
-    if name == "paper" and options.data_root and not options.data_root.expanduser().is_dir():
-        present = []  # said already
-    elif name == "paper":
-        present, missing = checks.ask(lambda: locate.available(options.data_root, sorted({cell.dataset for cell in cells}))
-                                      ) or ([], {})
-        if options.datasets and missing and not options.dry_run:
-            checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
-                       + "; leave out of --datasets what is not there")
+    present, missing = _present(sorted({cell.dataset for cell in cells}), options.data_root, checks)
+    if options.datasets and missing and not options.dry_run:
+        checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
+                   + "; leave out of --datasets what is not there")
     here = [cell for cell in cells if cell.dataset in present]
     # A plan costs what is not here too, by the published counts.
     cells = cells if options.dry_run else here
@@ -86,6 +82,16 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
     return Prepared(name, cells, missing, folders, material, device, output), checks
+
+
+def _present(names: Sequence[str], root: Path | None, checks: preflight.Checks) -> tuple[list[str], dict[str, str]]:
+    """Data sets that can be loaded here, and for each other one why not; a `root` that is no folder was named before."""
+    present = [name for name in names if specs.spec(name)[0].builder]
+    others = [name for name in names if name not in present]
+    if not others or (root and not root.expanduser().is_dir()):
+        return present, {}
+    found, missing = checks.ask(lambda: locate.available(root, others)) or ([], {})
+    return present + found, missing
 
 
 def data_root(options: argparse.Namespace) -> Path | None:

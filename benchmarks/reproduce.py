@@ -19,9 +19,11 @@ import torch
 from baselines import VARIANTS
 from benchmarks import provenance
 from benchmarks.experiments import Cell
+from benchmarks.material import Material
 from benchmarks.mirror import Mirror
-from benchmarks.runner import Material, run_cell
-from benchmarks.store import CellFolder, Suite, damaged, read_config, read_json, read_rows, write_json
+from benchmarks.records import read_json, read_rows, write_json
+from benchmarks.runner import run_cell
+from benchmarks.store import CellFolder, Suite, damaged, read_config
 from tcn.config import InputError
 from tcn.train import checkpoints
 

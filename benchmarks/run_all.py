@@ -157,6 +157,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from benchmarks import prepared, provenance
     from benchmarks.launch.driver import run_cells
+    from benchmarks.launch.local import run_in_turn
     from benchmarks.mirror import Mirror
     from benchmarks.store import Suite
 
@@ -189,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
         if launched:
             trained, skipped = run_cells(folders, material, mirror, launched, failures)
         else:
-            trained, skipped = _run_cells(folders, material, mirror, device, failures)
+            trained, skipped = run_in_turn(folders, material, mirror, device, failures)
     except BaseException:
         mirror.close("KILLED")
         raise
@@ -250,8 +251,9 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     import torch
 
     from benchmarks import preflight, prepared, provenance, reproduce
-    from benchmarks.launch.driver import duration
-    from benchmarks.runner import Material, limit_threads
+    from benchmarks.launch.board import duration
+    from benchmarks.material import Material
+    from benchmarks.threads import limit_threads
     from tcn.files.atomic import writable
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides",
@@ -286,7 +288,7 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
     """Render the report; a failure there is one of the call's failures, and costs no result."""
     import traceback
 
-    from benchmarks.launch.driver import duration
+    from benchmarks.launch.board import duration
     from reports.read.files import ReportError
     from reports.render.command import render
 
@@ -305,67 +307,12 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
     return page
 
 
-def _run_cells(folders: Sequence[Any], material: Any, mirror: Any, device: Any, failures: dict[str, str]
-               ) -> tuple[int, int]:
-    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
-
-    Cells that another call works on are left to it, and looked at again when the others are done.
-    """
-    from benchmarks import interrupts
-    from benchmarks.launch.driver import duration
-    from benchmarks.runner import lacks_ledger
-
-    trained = skipped = 0
-    left, told = list(enumerate(folders, 1)), {}
-    while left:
-        elsewhere = []
-        for number, folder in left:
-            interrupts.check()
-            if holder := folder.holder():
-                if told.get(number) != holder:
-                    print(f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}: left to {holder}",
-                          flush=True)
-                told[number] = holder
-                elsewhere.append((number, folder))
-                continue
-            if folder.whole() and not lacks_ledger(folder):
-                skipped += 1
-                mirror.settle(folder)
-                continue
-            if number in told and folder.state == "failed":
-                failures[folder.cell.name] = f"{folder.status['reason']} (in another call of the command)"
-                continue
-            started = time.perf_counter()
-            failure = _one_cell(number, len(folders), folder, material, mirror, device)
-            if failure and failure.holder:  # it was quicker
-                elsewhere.append((number, folder))
-            elif failure:
-                failures[folder.cell.name] = failure.reason
-                print(f"  failed: {failure.reason}", file=sys.stderr)
-            else:
-                trained += 1
-                print(f"  finished in {duration(time.perf_counter() - started)}", flush=True)
-        left = elsewhere
-        if left:
-            time.sleep(1.0)
-    return trained, skipped
-
-
-def _one_cell(number: int, count: int, folder: Any, material: Any, mirror: Any, device: Any) -> Any:
-    from benchmarks import provenance
-    from benchmarks.runner import attempt
-
-    label = f"[{number}/{count}] {folder.cell.variant} seed {folder.cell.seed}"
-    resumed = f", resumed after epoch {folder.epochs_done}" if folder.epochs_done else ""
-    print(f"{label} on {folder.cell.dataset} {folder.cell.split}{resumed}", flush=True)
-    return attempt(folder.cell, folder, material, mirror, device, label, provenance.command())
-
-
 def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
     """The workers asked for; InputError where they can't be had."""
     import torch
 
-    from benchmarks.launch import driver
+    from benchmarks.launch import jobs
+    from benchmarks.launch.processes import Processes
 
     wishes = {name: getattr(options, name) for name in ("workers", "threads", "cells_per_gpu", "cpus_per_cell")}
     if options.launcher == "ray":
@@ -374,8 +321,8 @@ def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
         return RayLauncher(options.device, options.ray_address, **wishes)
     every = device.type == "cuda" and device.index is None
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
-    share = driver.share(driver.cores(), len(devices) if device.type == "cuda" else 0, **wishes)
-    return driver.Processes(devices, share, output / "workers")
+    share = jobs.share(jobs.cores(), len(devices) if device.type == "cuda" else 0, **wishes)
+    return Processes(devices, share, output / "workers")
 
 
 def _cells(number: int) -> str:

@@ -1,107 +1,30 @@
 """Result folders, the truth: one cell's plain files, and the suite that lists the cells. Written whole or not at all.
 
-A `CellFolder` is one cell's files, with a lock that says who works on it and checksums once it is finished. A `Suite` is an
-output folder. benchmarks/mirror.py repeats both in MLflow.
+A `CellFolder` is one cell's files (benchmarks/run_folder.py: its lock, states, checksums). A `Suite` is an output folder.
+benchmarks/mirror.py repeats both in MLflow.
 """
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
-import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from baselines import ledger, method_named
 from benchmarks.experiments import Cell
+from benchmarks.records import read_json, write_json
+from benchmarks.run_folder import LOCK, RunFolder, State, differing
 from tcn.config import InputError, from_dict, to_dict
 from tcn.files.atomic import sweep, warn, writable, write_bytes
-from tcn.files.checksums import SUMS, file_digest, read_sums, write_line
-from tcn.files.locks import Held, holder, lock
-from tcn.train import checkpoints
+from tcn.files.locks import lock
 
 STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total")
 EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "class_photo", "distillation", "sharing",
                "semantic", "seen_accuracy", "validation_map", "seconds", "pairs_per_second")
 EXTENSION = "extension"
 """Folder of benchmarks/digits.py beside the cells; it may be there before them."""
-LOCK = ".lock"
-"""Held by the process that works on a cell, or writes what belongs to all of them."""
-CHECKPOINT = "checkpoint.pt"
-CHECKED_BYTES = 8_000_000
-"""Files up to this size are compared with their checksum whenever a finished cell is met; larger ones (features, checkpoint)
-carry checksums of their own, which are compared when they are read."""
-_UNSEALED = re.compile(rf"status\.json|mlflow\.json|error\.txt|\.lock|{SUMS}|.*\.partial|epoch-\d+\.pt")
-"""Files that change, or go, after a cell is sealed."""
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON file, readable by people."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """A CSV with `columns` first and any further keys after them; absent values are empty."""
-    extra = dict.fromkeys(key for row in rows for key in row if key not in columns)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, *extra], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: ("" if isinstance(v, float) and np.isnan(v) else v) for k, v in row.items()} for row in rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def read_json(path: Path, cure: str = "move its folder away to run that cell again") -> dict[str, Any]:
-    """The object in a JSON file; InputError naming the file, and the `cure`, where it is missing, damaged or holds no object."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read ({type(error).__name__}: {error}); {cure}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} can't be read (it holds a {type(found).__name__} in place of an object); {cure}")
-    return found
-
-
-def count(text: str) -> int:
-    """A whole number from 0 that every reader can hold; ValueError for others."""
-    if not 0 <= (number := int(text)) < 1 << 53:
-        raise ValueError(f"{text} is no count")
-    return number
-
-
-def word(text: str) -> str:
-    """A name as this project gives them, fit for a column or a metric; ValueError for others."""
-    if not re.fullmatch(r"[\w@.-]{1,80}", text):
-        raise ValueError(f"{text!r} is no name")
-    return text
-
-
-def read_rows(path: Path, columns: Mapping[str, Callable[[str], Any]] | None = None) -> list[dict[str, str]]:
-    """Rows of a CSV file, none where there is no file. InputError naming file and line where it can't be read, a line has
-    another number of fields than the header, or a field of `columns` is not what its function (`float`, `count`, `word`)
-    takes."""
-    if not path.exists():
-        return []
-    try:
-        with open(path, newline="", encoding="utf-8") as source:
-            rows = list(csv.DictReader(source))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} can't be read ({error}); move its folder away to run that cell again") from error
-    if rows and (odd := [name for name in rows[0] if name is not None and not re.fullmatch(r"[\w@.-]{1,80}", name)]):
-        raise InputError(f"{path}, line 1: {odd[0]!r:.60} is no name of a column")
-    for line, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise InputError(f"{path}, line {line}: another number of fields than the header has")
-        for name, kind in (columns or {}).items():
-            try:
-                kind(row[name])
-            except (KeyError, ValueError) as error:
-                raise InputError(f"{path}, line {line}: '{name}' is {row.get(name)!r:.60}, no {kind.__name__}") from error
-    return rows
 
 
 def read_config(folder: Path) -> tuple[Cell, str]:
@@ -119,12 +42,14 @@ def read_config(folder: Path) -> tuple[Cell, str]:
     return Cell(config.data.dataset, config.data.split, variant, config), identity
 
 
-class CellFolder:
+class CellFolder(RunFolder):
     """The files of one cell."""
 
+    required = frozenset({"config.json", "metrics.csv"})
+
     def __init__(self, output: Path, cell: Cell, identity: str) -> None:
+        super().__init__(output / "cells" / f"{cell.name}__{identity[:8]}")
         self.cell, self.identity = cell, identity
-        self.path = output / "cells" / f"{cell.name}__{identity[:8]}"
 
     @classmethod
     def read(cls, path: Path) -> CellFolder:
@@ -136,121 +61,39 @@ class CellFolder:
                              f"again")
         return found
 
-    @property
-    def status(self) -> dict[str, Any]:
-        """state: `finished`, `failed`, `interrupted`, `running` (or killed while so), or `new`; reason; epochs_done, epochs,
-        best_epoch. A status that is damaged reads as `interrupted`: the checkpoints know how far the cell is."""
-        path = self.path / "status.json"
-        blank = {"state": "new", "reason": None, "epochs_done": 0, "best_epoch": None}
-        if not path.exists():
-            return blank
-        try:
-            found = read_json(path)
-            return {**blank, "state": str(found["state"]), "reason": found["reason"], "epochs_done": int(found["epochs_done"]),
-                    "best_epoch": found.get("best_epoch")}
-        except (InputError, KeyError, TypeError, ValueError):
-            warn(f"{path} is damaged; the cell is taken up at its last checkpoint")
-            return {**blank, "state": "interrupted", "reason": f"{path.name} is damaged"}
+    def _parsed(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._parsed(found) | {"epochs_done": int(found["epochs_done"]), "best_epoch": found.get("best_epoch")}
 
-    @property
-    def state(self) -> str:
-        """`status`' state."""
-        return self.status["state"]
+    def _blank(self) -> dict[str, Any]:
+        return super()._blank() | {"epochs_done": 0, "best_epoch": None}
 
     @property
     def epochs_done(self) -> int:
         """Epochs trained so far."""
         return self.status["epochs_done"]
 
-    def set_state(self, state: str, reason: str | None = None, epochs_done: int = 0, best_epoch: int | None = None
+    def set_state(self, state: State, reason: str | None = None, epochs_done: int = 0, best_epoch: int | None = None
                   ) -> None:
         """Write status.json."""
-        write_json(self.path / "status.json", {"state": state, "reason": reason, "epochs_done": epochs_done,
-                                               "epochs": self.cell.config.training.epochs, "best_epoch": best_epoch})
+        self._write_status(state, reason, epochs_done=epochs_done, epochs=self.cell.config.training.epochs,
+                           best_epoch=best_epoch)
 
     def write_config(self) -> None:
         """Write config.json: the settings that were hashed, and the variant's name."""
         write_json(self.path / "config.json", {**to_dict(self.cell.config), "variant": self.cell.variant,
                                                "identity": self.identity})
 
-    @contextlib.contextmanager
-    def claim(self, about: str, seconds: float = 0.5) -> Iterator[None]:
-        """Be the only one who works on this cell. Raises tcn.files.locks.Held, which says who does, after waiting so long (half a
-        second: somebody may only have looked)."""
-        with lock(self.path / LOCK, about, seconds):
-            for folder in (self.path, self.path / "examples"):
-                sweep(folder)  # what is half-written now is a dead process's
-            yield
-
-    def holder(self) -> str | None:
-        """Who works on this cell now, if anybody."""
-        return holder(self.path / LOCK)
-
-    def seal(self) -> None:
-        """Write the checksums of all files: the cell is whole."""
-        lines = [write_line(file_digest(path), path.relative_to(self.path).as_posix()) for path in sorted(self.path.rglob("*"))
-                 if path.is_file() and not _UNSEALED.fullmatch(path.name)]
-        write_bytes(self.path / SUMS, "".join(lines).encode())
-
-    def damaged(self) -> list[str]:
-        """Its files that are not as they were sealed (`damaged` of its folder)."""
-        return damaged(self.path)
-
-    def set_aside(self) -> Path:
-        """Move the folder out of the way, to OUTPUT/damaged, keeping its MLflow run for the cell that takes its place."""
-        base = self.path.parent.parent / "damaged"
-        number = next(n for n in range(1, 10_000) if not (base / f"{self.path.name}-{n}").exists())
-        target = base / f"{self.path.name}-{number}"
-        with self.claim("moving a damaged cell aside"):
-            base.mkdir(exist_ok=True)
-            self.path.rename(target)
-        note = target / "mlflow.json"
-        if note.exists():
+    def set_aside(self) -> Path | None:
+        """Like RunFolder's; the cell that takes the folder's place keeps its MLflow run."""
+        target = super().set_aside()
+        if target and (note := target / "mlflow.json").exists():
             write_bytes(self.path / "mlflow.json", note.read_bytes())
         return target
 
-    def whole(self) -> bool:
-        """Whether the cell is finished; one whose files are not as they were written is named, set aside, and not."""
-        if self.state != "finished":
-            return False
-        if not (bad := self.damaged()):
-            checkpoints.forget(self.path)  # a process that died in the moment of finishing left them
-            return True
-        with contextlib.suppress(Held):  # another call is at it already
-            warn(f"{self.path.name}: not as it was written: {', '.join(bad)}; set aside as {self.set_aside()} and run again")
-        return False
-
 
 def damaged(folder: Path) -> list[str]:
-    """Files of a finished cell, of CHECKED_BYTES at most, that are gone or not as they were sealed; larger ones that are gone,
-    but for the checkpoint, which no table is made of. Empty for a cell of an earlier version, without checksums."""
-    path = folder / SUMS
-    if not path.exists():
-        return []
-    found, listed = [], set()
-    try:
-        lines = read_sums(folder)
-    except (OSError, ValueError):
-        return [SUMS]
-    for digest, name in lines:
-        file = folder / name
-        listed.add(name)
-        try:
-            if not re.fullmatch("[0-9a-f]{64}", digest) or not name or not _within(name):
-                found.append(SUMS)
-            elif not file.is_file() and name == CHECKPOINT:
-                continue  # the user may have wanted the room
-            elif not file.is_file() or (file.stat().st_size <= CHECKED_BYTES and file_digest(file) != digest):
-                found.append(name)
-        except (OSError, ValueError):  # ValueError: a name that no file can have
-            found.append(name)
-    # A list that was cut between two lines would vouch for less.
-    return sorted({*found, *([] if {"config.json", "metrics.csv"} <= listed else [SUMS])})
-
-
-def _within(name: str) -> bool:
-    """Whether a name from a file stays below the folder it is taken in."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
+    """Files of a finished cell that are gone or not as they were sealed (`run_folder.differing`)."""
+    return differing(folder, CellFolder.required)
 
 
 class Suite:

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import experiments, provenance, run_all, runner
+from benchmarks import experiments, provenance, run_all
 from benchmarks.launch import calibration
 from benchmarks.launch import cost as launch_cost
 from benchmarks.launch.calibration import Calibration, Rate, ScoringShape, scoring_shape, training_shape
 from benchmarks.launch.cost import Sizes
-from benchmarks.store import CellFolder, write_json, write_table
+from benchmarks.material import Material, Places
+from benchmarks.records import write_json, write_table
+from benchmarks.store import CellFolder
 from tcn.config import to_dict
 from tcn.data.decode import decode
 
@@ -28,8 +30,8 @@ def planned(*variants: str, **settings) -> dict[str, experiments.Cell]:
 
 
 @pytest.fixture(scope="module")
-def material(place) -> runner.Material:
-    return runner.Material(runner.Places(place / "cache", place / "data", progress=False))
+def material(place) -> Material:
+    return Material(Places(place / "cache", place / "data", progress=False))
 
 
 @pytest.fixture

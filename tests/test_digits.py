@@ -25,7 +25,7 @@ from mounts import resize, small_disk
 from PIL import Image
 
 from baselines import domain_adversarial as da
-from benchmarks.extension import digits
+from benchmarks.extension import digits, digits_data
 from benchmarks.store import Suite
 from reports.figures import digits as digits_figure
 from reports.tables import extension
@@ -71,7 +71,7 @@ def test_reversal_schedule(progress, weight):
 def test_blending_is_the_absolute_difference_by_pixel_and_channel():
     rng = np.random.default_rng(0)
     grey, crops = rng.integers(0, 256, (3, 4, 4), np.uint8), rng.integers(0, 256, (3, 3, 4, 4), np.uint8)
-    out = digits.blend(grey, crops)
+    out = digits_data.blend(grey, crops)
     for n in range(3):
         for c in range(3):
             for y in range(4):
@@ -82,9 +82,9 @@ def test_blending_is_the_absolute_difference_by_pixel_and_channel():
 def test_patches_are_crops_of_the_photos_and_too_small_a_photo_is_refused():
     photo = np.arange(6 * 7 * 3, dtype=np.uint8).reshape(6, 7, 3)
     windows = {photo[t:t + 4, left:left + 4].transpose(2, 0, 1).tobytes() for t in range(3) for left in range(4)}
-    assert all(p.tobytes() in windows for p in digits.patches([photo], 20, 4, np.random.default_rng(1)))
+    assert all(p.tobytes() in windows for p in digits_data.patches([photo], 20, 4, np.random.default_rng(1)))
     with pytest.raises(InputError, match="7 x 6 pixels"):
-        digits.patches([photo], 1, 8, np.random.default_rng(1))
+        digits_data.patches([photo], 1, 8, np.random.default_rng(1))
 
 
 def test_offline_parts_are_disjoint_and_so_are_the_patches_of_training_and_test(monkeypatch):
@@ -92,7 +92,7 @@ def test_offline_parts_are_disjoint_and_so_are_the_patches_of_training_and_test(
     photo = np.zeros((427, 640, 3), np.uint8)
     photo[:, 320:] = 255
     monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: SimpleNamespace(images=[photo, photo]))
-    task = digits.offline_task(16)
+    task = digits_data.offline_task(16)
     found = [task.source.images, task.target.images, task.source_test.images, 255 - task.target_test.images]
     labels = np.concatenate([part.labels for part in (task.source, task.target, task.source_test, task.target_test)])
     assert all((images == images[:, :1]).all() for images in found)
@@ -106,18 +106,18 @@ def test_offline_parts_are_disjoint_and_so_are_the_patches_of_training_and_test(
 
 
 def test_every_call_makes_the_same_digits_and_the_digest_tells_others_apart():
-    task = digits.offline_task(16)
-    assert task.digest == digits.offline_task(16).digest != digits.offline_task(12).digest
+    task = digits_data.offline_task(16)
+    assert task.digest == digits_data.offline_task(16).digest != digits_data.offline_task(12).digest
     labels = task.target_test.labels.copy()
     labels[0] = (labels[0] + 1) % 10
-    assert dataclasses.replace(task, target_test=digits.Domain(task.target_test.images, labels)).digest != task.digest
+    assert dataclasses.replace(task, target_test=digits_data.Domain(task.target_test.images, labels)).digest != task.digest
 
 
 def test_patches_are_drawn_by_what_the_part_is_called(monkeypatch):
     """`target` and a role of as many letters draw unlike; the numbers are those of tcn.seeding for the name."""
     drawn = []
-    monkeypatch.setattr(digits, "numpy_stream", lambda *key: (drawn.append(key), numpy_stream(*key))[1])
-    digits.offline_task(8)
+    monkeypatch.setattr(digits_data, "numpy_stream", lambda *key: (drawn.append(key), numpy_stream(*key))[1])
+    digits_data.offline_task(8)
     assert drawn == [(0, "digits split"), (0, "digits patches, target"), (0, "digits patches, target test")]
     first, other = (numpy_stream(0, f"digits patches, {role}").integers(0, 1 << 40, 4).tolist() for role in ("target", "garget"))
     assert first != other
@@ -132,16 +132,16 @@ def test_mnist_m_s_patches_are_drawn_by_name_too(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name in "ab":
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{name}.jpg", quality=100)
-    task = digits.mnist_task(tmp_path, False, None, tmp_path)
+    task = digits_data.mnist_task(tmp_path, False, None, tmp_path)
     for role, found, name in (("target", task.target, "a"), ("target test", task.target_test, "b")):
         photo = np.asarray(Image.open(tmp_path / f"{name}.jpg"))
-        assert np.array_equal(found.images, digits.patches([photo], 3, 28, numpy_stream(0, f"MNIST-M, {role}")))
+        assert np.array_equal(found.images, digits_data.patches([photo], 3, 28, numpy_stream(0, f"MNIST-M, {role}")))
 
 
 def test_training_never_reads_the_target_s_labels():
-    task = digits.offline_task(8)
-    without = dataclasses.replace(task, target=digits.Domain(task.target.images, np.full_like(task.target.labels, -1)),
-                                  target_test=digits.Domain(task.target_test.images, (task.target_test.labels + 1) % 10))
+    task = digits_data.offline_task(8)
+    without = dataclasses.replace(task, target=digits_data.Domain(task.target.images, np.full_like(task.target.labels, -1)),
+                                  target_test=digits_data.Domain(task.target_test.images, (task.target_test.labels + 1) % 10))
     settings = da.Settings("dann-coupled", steps=3, batch=8, image_size=8)
     cpu = torch.device("cpu")
     (known, first), (unknown, second) = (digits.train(t, settings, cpu, "", progress=False) for t in (task, without))
@@ -151,7 +151,7 @@ def test_training_never_reads_the_target_s_labels():
 
 
 def test_accuracy_is_the_share_of_digits_classified_right():
-    task = digits.offline_task(8)
+    task = digits_data.offline_task(8)
     model = da.DigitModel(da.Settings("dann-own-norms", image_size=8)).eval()
     with torch.no_grad():
         model.target.norms[0].bias.add_(torch.randn(32))  # the target's own extractor must be the one that is asked
@@ -240,6 +240,21 @@ def test_finished_runs_are_kept_and_equal_a_repetition(finished, tmp_path, capsy
     assert digits.main([*command[:-1], "7"]) == 2 and "other settings (steps)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("gone", [("status.json",), ("status.json", "SHA256SUMS")])
+def test_finished_runs_of_earlier_versions_are_kept(gone, finished, tmp_path, capsys):
+    """They have no status.json, and the oldest no checksums either: their result.json came last."""
+    root, command = finished
+    place = tmp_path / "out"
+    shutil.copytree(root / "extension", place)
+    for run in (place / "runs").iterdir():
+        for name in gone:
+            (run / name).unlink()
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs").glob("*/result.json")}
+    assert digits.main(["--output", str(place), *command[2:]]) == 0 and len(before) == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before and not (place / "damaged").exists()
+    assert digits.main(["--output", str(place), *command[2:-1], "7"]) == 2 and "other settings" in capsys.readouterr().err
+
+
 def test_report_and_runs_name_the_methods_alike():
     assert extension.TITLES == da.METHODS
 
@@ -260,7 +275,7 @@ def test_published_numbers_stand_only_beside_mnist(finished, tmp_path):
     root, _ = finished
     folder = tmp_path / "extension" / "runs" / "dann__seed0"
     folder.mkdir(parents=True)
-    result = {"data": digits.PUBLISHED, "method": "dann", "title": "DANN", "seed": 0, "target_accuracy": 0.9,
+    result = {"data": digits_data.PUBLISHED, "method": "dann", "title": "DANN", "seed": 0, "target_accuracy": 0.9,
               "source_accuracy": 0.99, "steps": 5, "seconds": 1.0}
     (folder / "result.json").write_text(json.dumps(result))
     text = extension.table(tmp_path).to_markdown()
@@ -338,7 +353,7 @@ def test_other_pictures_of_the_same_name_are_refused(finished, tmp_path, capsys)
         assert "other pictures of the same name" in capsys.readouterr().err
     assert not (place / "runs" / "source-only__seed5").exists()
     result = place / "runs" / "source-only__seed0" / "result.json"
-    result.write_text(json.dumps({**json.loads(result.read_text()), "data": digits.PUBLISHED}))
+    result.write_text(json.dumps({**json.loads(result.read_text()), "data": digits_data.PUBLISHED}))
     before = (place / "examples.png").stat().st_mtime_ns
     assert digits.main(["--output", str(place), *command[2:]]) == 2
     assert "holds a run of 'MNIST to MNIST-M'" in capsys.readouterr().err
@@ -368,7 +383,7 @@ def test_a_file_in_the_output_folder_s_place_is_named(tmp_path, capsys):
 def test_photos_that_are_no_pictures_are_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(InputError, match="a.jpg can't be read as a picture"):
-        digits._photo(tmp_path / "a.jpg")
+        digits_data._photo(tmp_path / "a.jpg")
 
 
 def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
@@ -377,14 +392,14 @@ def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     Image.fromarray(picture).save(folder / "0 a.png")
     (tmp_path / "mnist_m_test_labels.txt").write_text("0 a.png 7\n")
-    domain = digits._mnist_m(tmp_path, "test")
+    domain = digits_data._mnist_m(tmp_path, "test")
     assert domain.labels.tolist() == [7] and np.array_equal(domain.images[0].transpose(1, 2, 0), picture)
     (tmp_path / "mnist_m_test_labels.txt").write_text("0 a.png 7\nnothing\n")
     with pytest.raises(InputError, match="line 2: expected 'name label'"):
-        digits._mnist_m(tmp_path, "test")
+        digits_data._mnist_m(tmp_path, "test")
     (tmp_path / "mnist_m_test_labels.txt").write_text("")
     with pytest.raises(InputError, match="names no pictures"):
-        digits._mnist_m(tmp_path, "test")
+        digits_data._mnist_m(tmp_path, "test")
 
 
 # --- nothing is lost ---------------------------------------------------------------------------------------------
@@ -423,6 +438,7 @@ def test_a_signal_ends_with_its_status_and_the_next_call_gives_the_same_numbers(
     assert digits.main(command) == status and "the same command goes on" in capsys.readouterr().err
     run = tmp_path / "runs" / "dann-coupled__seed0"
     assert not (run / "result.json").exists() and not list(tmp_path.rglob("*.partial"))
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
     monkeypatch.setattr(digits, "accuracy", measure)
     assert digits.main(command) == 0 and "goes on after step 14" in capsys.readouterr().err
     assert numbers(run) == straight and not list(run.glob("epoch-*.pt"))
@@ -431,7 +447,7 @@ def test_a_signal_ends_with_its_status_and_the_next_call_gives_the_same_numbers(
 def test_kill_9_costs_no_digit(straight, tmp_path):
     """A process of its own, killed when its second state is there; what a kill while writing leaves is added."""
     arguments = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
-    code = f"from benchmarks import digits; digits.KEEP_SECONDS = 0; digits.main({arguments})"
+    code = f"from benchmarks.extension import digits; digits.KEEP_SECONDS = 0; digits.main({arguments})"
     run = tmp_path / "runs" / "dann-coupled__seed0"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -451,10 +467,10 @@ def test_kill_9_costs_no_digit(straight, tmp_path):
 
 def test_a_state_of_other_settings_is_named_and_not_taken_up(straight, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
-    task, run = digits.offline_task(16), tmp_path / "runs" / "dann-coupled__seed0"
+    task, run = digits_data.offline_task(16), tmp_path / "runs" / "dann-coupled__seed0"
     run.mkdir(parents=True)
     other = da.Settings("dann-coupled", steps=21, rate=0.01)
-    digits.train(task, other, torch.device("cpu"), "", progress=False, folder=run, digest=task.digest)
+    digits.train(task, other, torch.device("cpu"), "", progress=False, folder=run)
     assert list(run.glob("epoch-*.pt"))
     assert digits.main(["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]) == 0
     assert "other settings or data; it is not taken up" in capsys.readouterr().err and numbers(run) == straight
@@ -517,12 +533,12 @@ def test_a_run_that_another_process_holds_is_left_to_it_and_taken_over_from_a_de
     shutil.copytree(root / "extension", place)
     run = place / "runs" / "source-only__seed0"
     (run / "result.json").unlink()
-    task, settings = digits.offline_task(16), da.Settings("source-only", 0, 6, image_size=16)
+    task, settings = digits_data.offline_task(16), da.Settings("source-only", 0, 6, image_size=16)
     with lock(run / ".lock", "elsewhere"), pytest.raises(digits.Held, match=f"process {os.getpid()}"):
-        digits.run(task, task.digest, settings, place, torch.device("cpu"), "")
+        digits.run(task, settings, place, torch.device("cpu"), "")
     # a dead process's name stands in the file, and nobody holds it
     (run / ".lock").write_text(json.dumps({"pid": 1, "host": "gone", "since": "2020-01-01 00:00:00"}))
-    assert digits.run(task, task.digest, settings, place, torch.device("cpu"), "")
+    assert digits.run(task, settings, place, torch.device("cpu"), "")
     assert numbers(run) == numbers(root / "extension" / "runs" / run.name)
 
 
@@ -564,10 +580,10 @@ def test_lists_of_mnist_m_name_pictures_of_their_folder_alone(line, message, tmp
     (tmp_path / "mnist_m_train").mkdir()
     (tmp_path / "mnist_m_train_labels.txt").write_text(f"\n{line}\n", encoding="utf-8")
     with pytest.raises(InputError, match=f"line 2.*{message}|{message}.*line 2"):
-        digits._mnist_m(tmp_path, "train")
+        digits_data._mnist_m(tmp_path, "train")
     (tmp_path / "mnist_m_train_labels.txt").write_bytes(b"\xff\xfe0")
     with pytest.raises(InputError, match="no UTF-8 text"):
-        digits._mnist_m(tmp_path, "train")
+        digits_data._mnist_m(tmp_path, "train")
 
 
 def test_photos_of_absurd_size_and_damaged_mnist_are_named(tmp_path):
@@ -576,7 +592,7 @@ def test_photos_of_absurd_size_and_damaged_mnist_are_named(tmp_path):
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (raw / name).write_bytes(b"\0\0\x08\x03garbage")
     with pytest.raises(InputError, match="--mnist .*no MNIST there"):
-        digits.mnist_task(tmp_path, False, None, None)
+        digits_data.mnist_task(tmp_path, False, None, None)
     Image.new("1", (20_000, 10_000)).save(tmp_path / "wide.png")
     with pytest.raises(InputError, match="wide.png can't be read as a picture .*pixels"):
-        digits._photo(tmp_path / "wide.png")
+        digits_data._photo(tmp_path / "wide.png")

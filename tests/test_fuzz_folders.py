@@ -17,7 +17,8 @@ from test_fuzz_inputs import JSON, damage
 from benchmarks import experiments, reproduce, runner
 from benchmarks.launch import cost
 from benchmarks.mirror import Mirror
-from benchmarks.store import CellFolder, Suite, damaged, write_json, write_table
+from benchmarks.records import write_json, write_table
+from benchmarks.store import CellFolder, Suite, damaged
 from tcn.config import InputError
 
 RECORD = {"device": "a processor", "threads": 1, "versions": {"torch": "2"}, "commit": "c" * 40, "data_digest": "d" * 64,

@@ -18,10 +18,13 @@ import torch
 from small_suite import ONE, SMALL, cells, common, places
 
 from benchmarks import preflight, prepared, run_all, runner
-from benchmarks.launch import driver
-from benchmarks.launch.driver import Board, Ended, Failure, Job, Progress, seconds_left, share
+from benchmarks.launch import driver, jobs, processes
+from benchmarks.launch.board import Board, Progress, seconds_left
+from benchmarks.launch.jobs import Ended, Failure, Job, share
+from benchmarks.material import Material
 from benchmarks.mirror import NoMirror
-from benchmarks.store import CellFolder, write_table
+from benchmarks.records import write_table
+from benchmarks.store import CellFolder
 from tcn.config import InputError
 from tcn.train import checkpoints
 
@@ -75,8 +78,8 @@ def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
 def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, monkeypatch, capsys):
     """Two worker processes; the one that trains is killed after an epoch: nothing but that epoch's successor is lost."""
     made = []
-    original = driver.Processes.__init__
-    monkeypatch.setattr(driver.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
+    original = processes.Processes.__init__
+    monkeypatch.setattr(processes.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
     output = place / "two"
     watcher = kill_after_first_epoch(output, lambda: next((i for n, i in made[0].process_ids().items() if "__tcn__" in n), None))
     status = run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(output), "--launcher", "processes",
@@ -175,7 +178,7 @@ def folders(place, tmp_path):
 
     planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["floor-svd", "tcn", "hws", "nws"], [3],
                                prepared._overrides(options.overrides), True)
-    material = runner.Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
+    material = Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
     return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
 
 
@@ -221,9 +224,9 @@ def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
 def test_a_worker_that_sees_other_data_says_so(folders):
     folder = folders[0][1]
     job = Job(folder.cell, folder.path.parent.parent, folder.identity, folders[1].places, "cpu", torch.get_num_threads(), "x")
-    failure = driver.work(job)
+    failure = jobs.work(job)
     assert failure.final and "other data" in failure.reason and "00000000" in failure.reason and folder.state == "new"
-    failure = driver.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
+    failure = jobs.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
     assert failure.final and "/none/at/all" in failure.reason
 
 

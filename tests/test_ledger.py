@@ -15,7 +15,8 @@ import baselines
 from baselines import ledger
 from baselines.ledger import TRAPS
 from benchmarks.experiments import PROFILES, plan
-from benchmarks.runner import LEDGER_METRICS, score_ledger
+from benchmarks.extraction import RunFeatures, SetFeatures
+from benchmarks.scoring import LEDGER_METRICS, score_ledger
 from tcn.config import Config, Modality, change, flatten, identity, to_dict
 from tcn.data.augment import to_network
 from tcn.data.splits import Files
@@ -299,8 +300,8 @@ def scored():
     files = (Files(Path("."), tuple(map(str, range(30))), query_labels, ("",) * 30),
              Files(Path("."), tuple(map(str, range(54))), gallery_labels, ("",) * 54, groups))
     settings = change(Config(), {"network.dim": 16})
-    table = score_ledger(settings, files, seen, query, gallery, shifted)
-    found = {(r["trap"], r["arm"], r["features"], r["metric"]): r["value"] for r in table if r.get("value") not in (None, "")}
+    table = score_ledger(RunFeatures(seen, SetFeatures(query, gallery, *files), other_side=shifted), settings)
+    found = {(r.trap, r.arm, r.features, r.metric): r.value for r in table if r.value is not None}
     return found, table, (query, gallery, shifted, query_labels, gallery_labels, groups), np.concatenate(list(seen.values()))
 
 
@@ -355,7 +356,7 @@ def test_one_matrix_and_blocks_agree_and_what_cannot_occur_is_said(scored):
     found, table, _, _ = scored
     for metric in LEDGER_METRICS:
         assert found["one-matrix", "released", "real", metric] == pytest.approx(found["one-matrix", "corrected", "real", metric])
-    absent = {r["trap"]: r["note"] for r in table if r["trap"] not in {key[0] for key in found}}
+    absent = {r.trap: r.note for r in table if r.trap not in {key[0] for key in found}}
     assert absent == {"missing-classes": "every query class has photos"}
 
 
@@ -365,8 +366,9 @@ def test_a_class_without_photos_is_scored_by_both_rules_where_it_is_allowed(scor
     files = (Files(Path("."), tuple(map(str, range(30))), query_labels, ("",) * 30),
              Files(Path("."), tuple(map(str, range(kept.sum()))), gallery_labels[kept], ("",) * kept.sum()))
     settings = change(Config(), {"network.dim": 16, "evaluation.missing_classes": "as-released"})
-    table = score_ledger(settings, files, {m: query for m in Modality}, query, gallery[kept], shifted[kept])
-    found = {(r["trap"], r["arm"], r["features"], r["metric"]): r["value"] for r in table if "arm" in r}
+    table = score_ledger(RunFeatures({m: query for m in Modality}, SetFeatures(query, gallery[kept], *files),
+                                     other_side=shifted[kept]), settings)
+    found = {(r.trap, r.arm, r.features, r.metric): r.value for r in table if r.arm}
     # 5 of 6 classes have photos: the same sum over six classes or five.
     assert found["missing-classes", "corrected", "real", "mAP@all"] == pytest.approx(
         found["missing-classes", "released", "real", "mAP@all"] * 5 / 6, rel=1e-12)

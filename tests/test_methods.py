@@ -160,7 +160,7 @@ def test_sake_refuses_what_it_cannot_be(settings, message):
 
 
 def test_imagenet_names_have_a_committed_vector_each():
-    from benchmarks.runner import IMAGENET_WORDS
+    from benchmarks.material import IMAGENET_WORDS
     from tcn.data.words import load_words
 
     names = imagenet_names()

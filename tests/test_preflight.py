@@ -8,7 +8,8 @@ import pytest
 from small_suite import ONE, TINY, cells, common, make_place, places
 from trees import make_tree
 
-from benchmarks import preflight, prepared, run_all, runner
+from benchmarks import preflight, prepared, run_all
+from benchmarks.launch import local
 from benchmarks.tools import search_settings, torture
 from tcn.config import InputError
 from tcn.model import backbones
@@ -20,7 +21,7 @@ def run(place, command, tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("a cell was started")
 
-    monkeypatch.setattr(runner, "attempt", never)
+    monkeypatch.setattr(local, "attempt", never)
     return lambda *arguments: command(*common(place), *ONE, "--output", str(tmp_path / "out"), *arguments)
 
 

@@ -13,8 +13,8 @@ import pytest
 from small_suite import ONE, cells, common
 from trees import make_tree
 
-from benchmarks import provenance, run_all, runner
-from benchmarks.launch import calibration
+from benchmarks import provenance, run_all
+from benchmarks.launch import calibration, local
 from benchmarks.store import damaged
 from tcn.config import InputError
 from tcn.train import checkpoints, loop
@@ -117,7 +117,7 @@ def test_mlflow_holds_the_same(finished):
 
 def test_a_second_call_trains_nothing_and_changes_no_cell(finished, run, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
-    monkeypatch.setattr(runner, "attempt", None)
+    monkeypatch.setattr(local, "attempt", None)
     status, out, _ = run(*ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(finished), "--no-report")
     assert status == 0 and "0 cells run, 3 already finished" in out
     assert "| TCN (soft sharing) |" in out and "chance" in out.split("already finished")[1]

@@ -524,7 +524,7 @@ def test_ray_on_this_machine_listens_on_the_loopback_address_alone():
     pytest.importorskip("ray")
     code = """
 import os, psutil
-from benchmarks.launch_ray import RayLauncher
+from benchmarks.launch.cluster import RayLauncher
 launcher = RayLauncher("cpu", workers=1)
 own = psutil.Process()
 every = [c for p in (own, *own.children(recursive=True)) for c in p.net_connections("tcp")]

@@ -1,4 +1,5 @@
 """Beyond the paper: coupled encoders for unsupervised domain adaptation.
 
-digits  plain digits to digits blended with photos, by adversarial training
+digits_data  the two domains: plain digits, and digits blended with photos
+digits       from one to the other by adversarial training: the runs and the command
 """

@@ -1,7 +1,11 @@
-"""Where cells run, and what that will cost.
+"""Where runs are computed, and what that will cost.
 
-driver       hands cells to worker processes, starts lost workers again, shows one progress view
-cluster      the same over Ray
+jobs         what is handed out: a run with all that a worker needs, how many at once, what came of it
+processes    worker processes on this machine
+cluster      Ray's workers, here or on other machines (the only import of ray)
+board        how far all runs are
+local        one run after the other in this process
+driver       who gets which run; retries; what other calls work on
 calibration  measures the seconds and bytes of a step on this machine
 cost         prices a plan from these rates
 """

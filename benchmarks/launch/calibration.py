@@ -25,17 +25,17 @@ import baselines
 import tcn
 from benchmarks import provenance
 from benchmarks.experiments import Cell
-from benchmarks.runner import build_model
-from benchmarks.store import read_json, write_json
+from benchmarks.material import build_model
+from benchmarks.records import read_json, write_json
+from tcn import metrics
 from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
-from tcn.data.splits import Files
-from tcn.data.pairs import PairSource
 from tcn.data.decode import decode
+from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels
+from tcn.data.splits import Files
 from tcn.data.store import pack
 from tcn.files.atomic import warn
 from tcn.model import backbones
-from tcn import metrics
 from tcn.scoring.features import extract
 from tcn.seeding import borrowed
 from tcn.train import loop

@@ -1,7 +1,7 @@
-"""Ray's workers for launch.py: cells as tasks on this machine or on a cluster (the only ray import).
+"""Ray's workers: runs as tasks on this machine or on a cluster (the only ray import).
 
-In: an address, how many cells at once, cells a GPU. Out: a `Launcher`. All machines must see the output folder, the data
-and the project at the same paths; nothing else passes between them than jobs and outcomes.
+In: an address, how many runs at once and on each GPU. Out: a `Launcher`. All machines must see the output folder, the data and
+the project at the same paths; only jobs and outcomes pass between them.
 """
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.launch import driver
-from benchmarks.launch.driver import Ended, Job, Share, share
+from benchmarks.launch.jobs import GRACE_SECONDS, Ended, Job, Share, cores, share, work
 from tcn.config import InputError
 
 # Before ray is imported: no usage data leaves the machine, and no other host is asked for anything.
@@ -40,7 +39,7 @@ class RayLauncher:
 
     def __init__(self, device: str, address: str | None = None, *, workers: int | None = None, threads: int | None = None,
                  cells_per_gpu: int | None = None, cpus_per_cell: int | None = None,
-                 run: Callable[[Job], Any] = driver.work) -> None:
+                 run: Callable[[Job], Any] = work) -> None:
         """`device`: auto, cpu or cuda. `address`: of a running cluster, else Ray starts on this machine, on loopback alone.
 
         InputError where Ray is missing, the cluster can't be reached, or it lacks what was asked for.
@@ -48,7 +47,7 @@ class RayLauncher:
         self._ray = ray = _import(address is None)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is None:
-            options |= {"num_cpus": driver.cores(), "include_dashboard": False, "_node_ip_address": LOCALHOST}
+            options |= {"num_cpus": cores(), "include_dashboard": False, "_node_ip_address": LOCALHOST}
         try:
             ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -102,7 +101,7 @@ class RayLauncher:
     def stop(self) -> None:
         """Cancel as by Ctrl-C, which lets a cell note where it is; after the grace, by force."""
         references = list(self._running)
-        for force, seconds in ((False, driver.GRACE_SECONDS), (True, 5.0)):
+        for force, seconds in ((False, GRACE_SECONDS), (True, 5.0)):
             for reference in references:
                 with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
                     self._ray.cancel(reference, force=force)

@@ -19,16 +19,17 @@ import baselines
 from benchmarks import provenance
 from benchmarks.experiments import FEEDS, Cell
 from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
-from benchmarks.launch.driver import cores
-from benchmarks.runner import Material
-from benchmarks.store import CellFolder, read_config, read_json, read_rows
+from benchmarks.launch.jobs import cores
+from benchmarks.material import Material
+from benchmarks.records import read_json, read_rows
+from benchmarks.store import CellFolder, read_config
 from tcn.config import InputError
-from tcn.data import emoji, specs
+from tcn.data import specs
 from tcn.data.splits import Split
 from tcn.files.atomic import amount, existing_parent
 
 LEDGER_PASSES = 13
-"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (runner.score_ledger)."""
+"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (scoring.score_ledger)."""
 SCORES_PER_QUERY = 2 * 29
 """Arrays in per_query.npz: features and codes, by every metric and protocol."""
 
@@ -194,7 +195,7 @@ class Estimator:
         """Sizes of a cell's lists, its state in words, epochs done."""
         if cell.dataset in self.missing:
             return published_sizes(cell.dataset, cell.split), "not here", 0
-        if cell.dataset == "emoji" and not emoji.find_built(self.material.places.cache):
+        if not self.material.is_built(cell.dataset):
             # A plan fetches nothing: what has to be built first is shown as to do.
             return None, "to do (data set not built yet)", 0
         try:

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from benchmarks.speed.reference_data import Warp, batch_from_disk, warp_bytes, warp_floats
 from tcn.config import Config, change
 from tcn.data.augment import draw_geometry
-from tcn.data.splits import Files
-from tcn.data.pairs import PairSource
 from tcn.data.decode import decode
+from tcn.data.pairs import PairSource
+from tcn.data.splits import Files
 from tcn.data.store import pack
 from tcn.model.execution import keep_memory
 

@@ -20,9 +20,9 @@ import torch
 from benchmarks import experiments
 from benchmarks.speed.reference_training import plain_step
 from tcn.config import REFERENCE, Config, Execution, change
-from tcn.data.splits import Files
 from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
+from tcn.data.splits import Files
 from tcn.model import backbones
 from tcn.model.backbones import Backbone, Classifier
 from tcn.model.execution import keep_memory, place, training_mode

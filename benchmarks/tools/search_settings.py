@@ -18,9 +18,10 @@ import torch
 
 import baselines
 from benchmarks import experiments, preflight
+from benchmarks.material import Material, Places, build_model
 from benchmarks.provenance import ROOT
-from benchmarks.runner import Material, Places, build_model, limit_threads, validation_data
-from benchmarks.store import read_rows
+from benchmarks.records import read_rows
+from benchmarks.threads import limit_threads
 from tcn.config import Config, InputError, change
 from tcn.data.pairs import PairSource
 from tcn.files.atomic import writable
@@ -108,7 +109,7 @@ def _try(config: Config, variant: str, material: Material) -> dict[str, float]:
     model = build_model(method, config, material.ingredients(config), torch.device("cpu"))
     source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
     with tempfile.TemporaryDirectory() as folder:
-        history = loop.fit(method, model, source, validation_data(material, config), config, Path(folder),
+        history = loop.fit(method, model, source, material.validation(config), config, Path(folder),
                                torch.device("cpu"), progress=False)
     last = history.epochs[-1]
     return {"epochs": config.training.epochs, "validation_map": history.best_value, "best_epoch": history.best_epoch,

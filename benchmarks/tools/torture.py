@@ -343,6 +343,7 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
     Raises Lost where anything is. `each`: kills a round at most; within: seconds from the start in which moments are drawn.
     """
     import benchmarks.launch.driver  # noqa: F401  imported here, so that each forked child has it
+    import benchmarks.launch.processes  # noqa: F401
     import reports.render.command  # noqa: F401
     from benchmarks import mirror
 

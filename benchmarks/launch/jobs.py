@@ -1,0 +1,138 @@
+"""What is handed out: a run with all that a worker needs for it, how many at once, and what came of it.
+
+In: a planned run and where things are. Out: the run's folder as `runner.attempt` leaves it, and an `Ended` for the driver.
+Workers share nothing else: a `Job` can be sent to another process or machine.
+"""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from benchmarks.experiments import Cell
+from benchmarks.material import Material, Places
+from benchmarks.mirror import NoMirror
+from benchmarks.runner import Failure, attempt
+from benchmarks.store import CellFolder
+from benchmarks.threads import check_threads, limit_threads
+from tcn.config import InputError
+from tcn.model.execution import keep_memory, same_products
+
+GRACE_SECONDS = 20.0
+"""How long workers may take to leave their runs in order when the user stops them."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a machine or cluster is shared out: cells at once, CPU threads of each, cells on one GPU."""
+
+    workers: int
+    threads: int
+    cells_per_gpu: int = 1
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | None = None, cells_per_gpu: int | None = None,
+          cpus_per_cell: int | None = None) -> Share:
+    """Cells at once and threads of each, by what there is and what was asked for. `gpus`: 0 where cells run on the CPU.
+
+    Threads never depend on the number of cells, since results depend on threads. InputError where cells_per_gpu is
+    given without a GPU, or for more threads than MOST_THREADS.
+
+    >>> share(2, 0), share(32, 4, cells_per_gpu=2)
+    (Share(workers=2, threads=1, cells_per_gpu=1), Share(workers=8, threads=4, cells_per_gpu=2))
+    """
+    if cells_per_gpu and not gpus:
+        raise InputError("--cells-per-gpu needs cells that run on a GPU; leave it out, or pass --device cuda")
+    per_cell = cpus_per_cell or threads
+    natural = gpus * (cells_per_gpu or 1) if gpus else cpus // (per_cell or 1)
+    chosen = workers or max(1, natural)
+    each = threads or cpus_per_cell or max(1, cpus // chosen)
+    check_threads(each)
+    return Share(chosen, each, cells_per_gpu or 1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to run one cell; it can be sent to another process or machine."""
+
+    cell: Cell
+    output: Path
+    identity: str
+    places: Places
+    device: str
+    threads: int
+    command: str
+
+    @property
+    def folder(self) -> CellFolder:
+        """Where the cell's files go."""
+        return CellFolder(self.output, self.cell, self.identity)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of a job: finished (neither field set), failed, or lost with its worker."""
+
+    job: Job
+    failure: Failure | None = None
+    lost: str = ""
+    """How the worker went; empty where it reported by itself."""
+
+
+class Launcher(Protocol):
+    """Runs jobs somewhere, several at once."""
+
+    about: str
+    """One line: what the workers are."""
+    share: Share
+    """How the machine is shared out; its threads are those of every cell."""
+    device: str
+    """Where cells run; a launcher with several GPUs may replace it by one of them."""
+
+    def free(self) -> int:
+        """Jobs that may be started now."""
+
+    def start(self, job: Job) -> None:
+        """Start a job and return at once."""
+
+    def poll(self, seconds: float) -> list[Ended]:
+        """Jobs that ended since the last call; waits at most `seconds` for one."""
+
+    def stop(self) -> None:
+        """End all running jobs, giving each GRACE_SECONDS to leave its cell in order."""
+
+    def close(self) -> None:
+        """Let go of workers and connections; nothing runs any more."""
+
+
+@functools.lru_cache(maxsize=1)
+def _material(places: Places) -> Material:
+    return Material(places)
+
+
+def work(job: Job) -> Failure | None:
+    """Run one job in this process: what every worker does. None where the cell finished."""
+    keep_memory()
+    same_products()
+    limit_threads(job.threads)
+    try:
+        material = _material(dataclasses.replace(job.places, progress=False))
+        here = material.identity(job.cell.config)
+        if here != job.identity:
+            return Failure(f"this worker sees other data, words or code than the driver (identity {here[:8]}, expected "
+                           f"{job.identity[:8]}); every machine needs the same files at the same paths", True)
+        return attempt(job.cell, job.folder, material, NoMirror(), torch.device(job.device), "", job.command)
+    except InputError as error:
+        return Failure(str(error), True)
+    except Exception as error:  # a fault of this machine must reach the driver as such
+        return Failure(f"{type(error).__name__}: {error}", False)

@@ -1,0 +1,67 @@
+"""One run after the other in this process: what the command does by itself.
+
+In: the folders of planned runs. Out: the folders as `runner.attempt` leaves them. Runs that another call of the command works on
+are left to it, and looked at again when the others are done.
+"""
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks import interrupts, provenance
+from benchmarks.launch.board import duration
+from benchmarks.material import Material
+from benchmarks.mirror import Mirror
+from benchmarks.runner import Failure, attempt, lacks_ledger
+from benchmarks.store import CellFolder
+
+
+def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirror, device: torch.device,
+                failures: dict[str, str]) -> tuple[int, int]:
+    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped."""
+    trained = skipped = 0
+    left = list(enumerate(folders, 1))
+    told: dict[int, str] = {}
+    while left:
+        elsewhere = []
+        for number, folder in left:
+            interrupts.check()
+            if holder := folder.holder():
+                if told.get(number) != holder:
+                    print(f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}: left to {holder}",
+                          flush=True)
+                told[number] = holder
+                elsewhere.append((number, folder))
+                continue
+            if folder.whole() and not lacks_ledger(folder):
+                skipped += 1
+                mirror.settle(folder)
+                continue
+            if number in told and folder.state == "failed":
+                failures[folder.cell.name] = f"{folder.status['reason']} (in another call of the command)"
+                continue
+            started = time.perf_counter()
+            failure = _one(number, len(folders), folder, material, mirror, device)
+            if failure and failure.holder:  # it was quicker
+                elsewhere.append((number, folder))
+            elif failure:
+                failures[folder.cell.name] = failure.reason
+                print(f"  failed: {failure.reason}", file=sys.stderr)
+            else:
+                trained += 1
+                print(f"  finished in {duration(time.perf_counter() - started)}", flush=True)
+        left = elsewhere
+        if left:
+            time.sleep(1.0)
+    return trained, skipped
+
+
+def _one(number: int, count: int, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device
+         ) -> Failure | None:
+    label = f"[{number}/{count}] {folder.cell.variant} seed {folder.cell.seed}"
+    resumed = f", resumed after epoch {folder.epochs_done}" if folder.epochs_done else ""
+    print(f"{label} on {folder.cell.dataset} {folder.cell.split}{resumed}", flush=True)
+    return attempt(folder.cell, folder, material, mirror, device, label, provenance.command())

@@ -1,0 +1,164 @@
+"""What all runs on this machine share: file lists, decoded images, word vectors and pretrained networks, each read once.
+
+In: `Places` (paths on this machine) and a run's settings. Out: what the run is trained on and built from, and its identity.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from baselines import method_named
+from tcn.config import Config, InputError, identity
+from tcn.data import scan, specs, splits
+from tcn.data.decode import Reading
+from tcn.data.pixels import Pixels
+from tcn.data.specs import SPLITS_FOLDER
+from tcn.data.splits import Split
+from tcn.data.store import pack
+from tcn.data.words import Words, load_words
+from tcn.model import backbones
+from tcn.model.execution import place
+from tcn.train.loop import ValidationData
+from tcn.train.method import Ingredients, Method
+
+Made = TypeVar("Made")
+IMAGENET_WORDS = SPLITS_FOLDER / "imagenet_words.csv"
+"""Vectors of ImageNet's classes, made with the sentence model that made those of the laptop's (benchmarks/make_words.py)."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths on this machine; none of them enters a run's identity."""
+
+    cache: Path
+    data_root: Path | None = None
+    words: Path | None = None
+    weights: Path | None = None
+    teacher_weights: Path | None = None
+    emoji_tarballs: Path | None = None
+    lists: Path | str | None = "auto"
+    """Where list files are: `auto` beside the data, a folder, or None to derive the split from the folders alone."""
+    progress: bool = True
+
+
+class Material:
+    """Splits, words and decoded images of this machine, each read once and shared by all runs."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._kept: dict[Hashable, Any] = {}
+        self._pixels: dict[tuple[str, str, str, int, Reading], Pixels] = {}
+        self._listings: dict[str, scan.Listings] = {}
+
+    def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """The result of `make`, computed once for each `key`. An InputError is kept and raised again too, since finding it
+        anew for every run may take a download, or gigabytes to read."""
+        if key not in self._kept:
+            try:
+                self._kept[key] = make()
+            except InputError as error:
+                self._kept[key] = error
+        kept = self._kept[key]
+        if isinstance(kept, InputError):
+            raise InputError(str(kept)) from kept
+        return kept
+
+    def split(self, dataset: str, name: str) -> Split:
+        """The split's file lists. InputError says what is missing."""
+        p = self.places
+        return self._once(("split", dataset, name), lambda: splits.load(
+            dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress, emoji_tarballs=p.emoji_tarballs,
+            lists=p.lists, listings=self._listings.setdefault(dataset, {})))
+
+    def is_built(self, dataset: str) -> bool:
+        """False for a data set that would first have to be made on this machine."""
+        builder = specs.spec(dataset)[0].builder
+        return builder is None or builder.find_built(self.places.cache) is not None
+
+    def split_of(self, config: Config) -> Split:
+        """The split that a run's settings name."""
+        return self.split(config.data.dataset, config.data.split)
+
+    def pixels(self, config: Config, role: str) -> Pixels:
+        """Decoded images of one of the split's lists."""
+        data = config.data
+        reading = Reading(data.transparent, data.exif)
+        key = data.dataset, data.split, role, data.stored_size, reading
+        if key not in self._pixels:
+            split = self.split_of(config)
+            self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
+                                     f"{data.dataset} {data.split} {role}", self.places.progress, reading)
+        return self._pixels[key]
+
+    def validation(self, config: Config) -> ValidationData:
+        """Held-out sketches of seen classes and images of validation classes: settings and epochs may be chosen by these."""
+        split = self.split_of(config)
+
+        def some(role: str) -> Pixels | None:
+            return self.pixels(config, role) if len(getattr(split, role)) else None
+
+        return ValidationData(some("heldout_sketches"), some("validation_sketches"), some("validation_photos"))
+
+    def words(self, config: Config) -> Words:
+        """Word vectors of the seen classes. InputError where the data set comes without any and the user gave none."""
+        data = config.data
+        source = self.places.words or specs.spec(data.dataset)[0].words
+        if source is None:
+            raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
+                             f"GloVe text, or a table made with benchmarks/make_words.py)")
+        return self._once(("words", data.dataset, data.split, data.unit_words), lambda: load_words(
+            source, self.split_of(config).seen, unit=data.unit_words))
+
+    def imagenet_words(self) -> Words:
+        """Word vectors of ImageNet's 1,000 classes, from the source that gave the seen classes'."""
+        return self._once("ImageNet's words", lambda: load_words(self.places.words or IMAGENET_WORDS, backbones.imagenet_names(),
+                                                                 unit=True))
+
+    def words_digest(self, config: Config) -> str | None:
+        """Digest of all word vectors that a run reads; None where it reads none."""
+        if not uses_words(config):
+            return None
+        digests = [self.words(config).digest]
+        if method_named(config.method).compares_words:
+            digests.append(self.imagenet_words().digest)
+        return "+".join(digests)
+
+    def identity(self, config: Config) -> str:
+        """The identity of a run of these settings on this data."""
+        split = self.split_of(config)
+        return identity(config, split.data_digest, split.split_digest, self.words_digest(config) or "")
+
+    def ingredients(self, config: Config) -> Ingredients:
+        """Encoder, teacher and words: what a model is built from."""
+        net = config.network
+        encoder = backbones.encoder(net.backbone, net.weights, self.places.weights)
+        teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
+        words, further = self.word_tensors(config)
+        return Ingredients(encoder, teacher, classifier, words, len(self.split_of(config).seen), further)
+
+    def word_tensors(self, config: Config) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Word vectors of the C seen classes (zeros [C, 1] where the run reads none), and of ImageNet's classes where the
+        method compares the two."""
+        if uses_words(config):
+            words = torch.from_numpy(np.asarray(self.words(config).vectors))
+        else:
+            words = torch.zeros(len(self.split_of(config).seen), 1)
+        compared = method_named(config.method).compares_words
+        return words, torch.from_numpy(self.imagenet_words().vectors) if compared else None
+
+
+def uses_words(config: Config) -> bool:
+    """Whether a run reads word vectors."""
+    used = (config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
+            or method_named(config.method).compares_words)
+    return config.training.optimizer != "none" and used
+
+
+def build_model(method: Method, config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:
+    """The model of a run on its device. InputError where the device can't do what `execution` asks."""
+    return place(method.build(config, ingredients), config.execution, device)
