@@ -68,10 +68,10 @@ def root() -> Path:
     return Path(tree().name)
 
 
-def ours(splits: tuple[str, ...], by: str | None) -> list[splits.Split]:
+def ours(names: tuple[str, ...], by: str | None) -> list[splits.Split]:
     listings: scan.Listings = {}
     options = {"data_root": root(), "cache": root() / "cache", "progress": False, "lists": by, "listings": listings}
-    return [splits.load("sketchy", split, **options) for split in splits]
+    return [splits.load("sketchy", split, **options) for split in names]
 
 
 def plain(splits: tuple[str, ...], by: str | None) -> list[dict[str, list[str]]]:
