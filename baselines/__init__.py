@@ -139,8 +139,8 @@ _ALL = (
             method=controls.SQUARED),
     Variant("hws-slow", "HWS, encoder rate a tenth", "control: hard sharing that moves less", _ONE_ENCODER,
             {"training.encoder_rate": 0.1}),
-    Variant("hard-conv-slow", "Hard-shared convolutions, encoder rate a tenth", "control: one set of convolutions that moves less, "
-            "batch norms by modality", _HARD_CONVOLUTIONS, {"training.encoder_rate": 0.1}),
+    Variant("hard-conv-slow", "Hard-shared convolutions, encoder rate a tenth", "control: one set of convolutions that moves "
+            "less, batch norms by modality", _HARD_CONVOLUTIONS, {"training.encoder_rate": 0.1}),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}

@@ -11,4 +11,5 @@ from tcn.train.losses import (
     soft_sharing,
 )
 
-__all__ = ["anchor_distances", "batch_hard", "classification", "distillation", "entropy", "semantic_metric", "semantic_regression", "sharing_norms", "soft_sharing"]
+__all__ = ["anchor_distances", "batch_hard", "classification", "distillation", "entropy", "semantic_metric",
+           "semantic_regression", "sharing_norms", "soft_sharing"]

@@ -1,7 +1,7 @@
 """`python -m tcn evaluate`: score the features or codes of an .npz file by every protocol.
 
-Out go a table on standard output (or, with --json, one JSON object and nothing else) and notes, warnings and errors on standard
-error. The numbers are those of `tcn.scoring.scores` (paper, section 4).
+In: the options. Out: a table on standard output (with --json, one JSON object and nothing else), and notes, warnings and errors
+on standard error. The numbers are those of `tcn.scoring.scores` (paper, section 4).
 """
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tcn.scoring.scores import DUPLICATES, score
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    """Score what the options name, print it, and return the exit status."""
     names = _metric_names(args.protocols, args.ks)
     _check_options(args, names)
     arrays, ignored = read_arrays(args.features)
@@ -37,7 +38,7 @@ def evaluate(args: argparse.Namespace) -> int:
         result = _scored(arrays, args)
     except InputError as error:
         raise InputError(f"{args.features}: {_as_options(str(error))}") from error
-    # Of what the file holds: codes that --itq makes of it fall together without being one photo.
+    # Counted in the file's own rows: codes made by --itq may coincide without being the same photo.
     copies = 0 if "gallery_group" in arrays else inputs.identical_rows(arrays["gallery"])
     if args.json and copies:
         warn(f"note: {args.features}: {identical(copies)}")
@@ -56,7 +57,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def _metric_names(protocols: Sequence[str], ks: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    """What each protocol has a value for, from the score of a single point: known before a long run."""
+    """The metrics of each protocol, from the score of a single point, so that they are known before a long run."""
     point, label = np.ones((1, 1)), np.zeros(1, dtype=int)
     scores = score(point, point, label, label, protocols, ks=ks)
     return {name: scores.metrics(name) for name in scores.protocols}
@@ -93,7 +94,7 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
         rules = DUPLICATES
     if "distinct" in rules and (mixed := groups_of_several_classes(arrays)):
         warn(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
-              "distinct keeps the first entry of each class")
+             "distinct keeps the first entry of each class")
     scores = [
         score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
@@ -105,7 +106,7 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
 
 
 def _as_options(message: str) -> str:
-    """The library names its arguments; on a command line these are options."""
+    """A message of the library, with the names of its arguments replaced by those of the options."""
     return re.sub(r"\b(metric|missing_classes|duplicates|spellings)='([\w-]+)'",
                   lambda hit: f"--{hit[1].replace('_', '-')} {hit[2]}", message)
 
@@ -129,8 +130,8 @@ def quantised(
                                         bits=args.itq or None, seed=args.seed)
     if fit == "as-released":
         warn("warning: ITQ is fitted on the queries themselves (--itq-fit as-released). This is\n"
-              "TRANSDUCTIVE: test data shape the codes, and queries and gallery are each centred on their\n"
-              "own mean. Compare these numbers only with others made so.")
+             "TRANSDUCTIVE: test data shape the codes, and queries and gallery are each centred on their\n"
+             "own mean. Compare these numbers only with others made so.")
     on = f"the {len(arrays['train'])} rows of train" if fit == "seen" else "the queries (TRANSDUCTIVE)"
     made = f"{query.shape[1]} bits by ITQ, {rule} rule, fitted on {on}"
     return {**arrays, "query": query, "gallery": gallery}, made

@@ -1,5 +1,4 @@
-"""Scores as `evaluate` shows them: lines of text, or one row of a CSV file for each number.
-"""
+"""Scores as `evaluate` shows them: lines of text, or one row of a CSV file for each number."""
 from __future__ import annotations
 
 import argparse
@@ -12,7 +11,6 @@ import numpy as np
 
 from tcn.scoring.scores import Scores
 
-#: How each order of equal distances is described under the table.
 TIES = {
     "expected": "photos at equal distance in random order, the mean over all orders",
     "best": "the largest value that any order of photos at equal distance gives (a bound, not an estimate)",
@@ -31,7 +29,7 @@ DISTANCES = {
 
 @dataclass(frozen=True)
 class Result:
-    """What one file was found to be worth."""
+    """The scores of one file of features."""
 
     scores: list[Scores]  #: by rule for duplicates, that of --json first
     rows: list[list[dict[str, Any]]]  #: for each of them the tidy rows: protocol, metric, value, chance, ...
@@ -40,6 +38,7 @@ class Result:
 
 
 def identical(number: int) -> str:
+    """What to tell the user about gallery entries that are identical."""
     return (f"{number} gallery entries are identical to an earlier one; if they are one photo listed again, which moves Prec, "
             "say so in gallery_group")
 

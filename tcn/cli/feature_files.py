@@ -1,5 +1,4 @@
-"""Read the .npz file of features and labels that `evaluate` scores; every error names the file and the array.
-"""
+"""Reads the .npz file of features and labels that `evaluate` scores. Every error names the file and the array."""
 from __future__ import annotations
 
 import zipfile
@@ -14,6 +13,7 @@ from tcn.files.atomic import warn
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
 OPTIONAL = ("gallery_group", "train")
+
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The known arrays of an .npz file, and the names of its other arrays, which are not read.
@@ -67,7 +67,7 @@ def _read_array(path: Path, store: Any, name: str) -> np.ndarray:
 
 
 def check_groups(arrays: Mapping[str, np.ndarray]) -> None:
-    """The metrics look at groups only where they use them; a wrong array is an error in any case."""
+    """Raise InputError where `gallery_group` is wrong, even if no metric uses it."""
     groups, photos = arrays["gallery_group"], arrays["gallery"]
     if groups.dtype.kind not in "iuU":
         raise InputError(f"gallery_group is an array of {groups.dtype}; groups are integers or strings")
@@ -77,6 +77,7 @@ def check_groups(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def groups_of_several_classes(arrays: Mapping[str, np.ndarray]) -> int:
+    """The number of groups whose photos have several classes."""
     if arrays.get("gallery_group", np.empty(0)).shape != arrays["gallery_labels"].shape:
         return 0  # an error that the metrics name
     group = np.unique(arrays["gallery_group"], return_inverse=True)[1]
@@ -91,7 +92,7 @@ def _is_code(array: np.ndarray) -> bool:
 
 
 def distance(arrays: Mapping[str, np.ndarray], wanted: str | None) -> str:
-    """The metric asked for, or the one that fits the arrays."""
+    """The distance asked for, or the one that fits the arrays."""
     query, gallery = arrays["query"], arrays["gallery"]
     if _is_code(query) != _is_code(gallery) and {query.dtype.kind, gallery.dtype.kind} <= set("fiub"):
         raise InputError(f"query is {query.dtype} and gallery {gallery.dtype}: one holds codes, the other "
@@ -102,7 +103,7 @@ def distance(arrays: Mapping[str, np.ndarray], wanted: str | None) -> str:
             low, high = array.min(), array.max()
             if (low, high) in ((0, 1), (-1, 1)) and ((array == low) | (array == high)).all():
                 warn(f"note: {name} is {array.dtype} of {low:g} and {high:g}, taken as real numbers; codes are bool or uint8: "
-                      f"store {name} > 0")
+                     f"store {name} > 0")
     return wanted or ("hamming" if _is_code(query) else "euclidean")
 
 

@@ -139,7 +139,7 @@ def augment_as_released(image: np.ndarray, flip: bool, sx: float, sy: float, rot
 
 @functools.cache
 def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and standard deviation in grey levels, [1, 3, 1, 1]. Kept on each device: a copy would synchronise with it."""
+    """ImageNet's mean and standard deviation in grey levels, [1, 3, 1, 1]; cached, since a copy to a device would block."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean.to(device), std.to(device)
 
@@ -152,8 +152,8 @@ _FRACTION = 22
 def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The old pixels that each new pixel is made of, int64 [K, new], and their weights in units of 2^-22, int32 [K, new].
 
-    A pixel made of fewer than K has weights of 0. The weights form a triangle, as wide as a new pixel where the image shrinks, and
-    as an old one where it grows.
+    A pixel made of fewer than K has weights of 0. The weights form a triangle, as wide as a new pixel where the image shrinks,
+    and as an old one where it grows.
     """
     scale = old / new
     width = max(scale, 1.0)

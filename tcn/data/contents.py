@@ -74,7 +74,8 @@ def _content(path: Path) -> Content:
     try:
         with opened(io.BytesIO(data)) as image:
             # read before `load`, which drops it; only in PNG does 16 mean bits of a channel
-            deep = image.mode.startswith("I") or (image.format == "PNG" and any("16" in str(tile.args) for tile in getattr(image, "tile", ())))
+            sixteen = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))
+            deep = image.mode.startswith("I") or (image.format == "PNG" and sixteen)
             image.load()
             traits = _traits(image, path.suffix.casefold(), deep)
         wrong = ""

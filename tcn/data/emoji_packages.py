@@ -1,7 +1,7 @@
 """The npm packages of emoji drawings: who publishes them, and which concepts enough publishers draw.
 
-In: package tarballs, which are not trusted: nothing is extracted, and sizes are limited. Out: `Concept`s, each with the SVG text of
-its publishers. `tcn.data.emoji` makes pictures of them. The paper has no such data set.
+In: package tarballs, which are not trusted: nothing is extracted, and sizes are limited. Out: `Concept`s, each with the SVG text
+of its publishers. `tcn.data.emoji` makes pictures of them. The paper has no such data set.
 """
 from __future__ import annotations
 

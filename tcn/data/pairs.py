@@ -55,7 +55,7 @@ class PairSource:
 
     @property
     def pairs(self) -> int:
-        """Pairs in an epoch: one for each photo. A last photo that would be alone in its batch is dropped (batch norm needs two)."""
+        """Pairs in an epoch: one per photo, without a last one that would be alone in its batch (batch norm needs two)."""
         return len(self.photos) - (len(self.photos) % self.settings.batch_pairs == 1)
 
     def epoch(self, seed: int, epoch: int, device: torch.device, depth: int | None = None) -> Iterator[PairBatch]:

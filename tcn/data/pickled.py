@@ -1,7 +1,7 @@
 """Pickled dictionaries of names and arrays, read without running code.
 
-In: a pickle file, which is not trusted. Out: a dictionary of plain values and stand-ins for arrays, or an InputError that says what
-is in the way. `tcn.data.words` makes tables of such files, since word vectors of earlier projects circulate as pickles.
+In: a pickle file, which is not trusted. Out: a dictionary of plain values and stand-ins for arrays, or an InputError that says
+what is in the way. `tcn.data.words` makes tables of such files, since word vectors of earlier projects circulate as pickles.
 """
 from __future__ import annotations
 

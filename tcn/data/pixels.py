@@ -43,7 +43,7 @@ class Packed:
         return len(self.slots)
 
     def rows(self, indices: np.ndarray, make: Callable[[tuple[int, ...]], np.ndarray] | None = None) -> np.ndarray:
-        """The images at `indices`, uint8 [B, S, S, C]: C is 1 if all of them are grey, else 3. `make(shape)` allocates the result."""
+        """The images at `indices`, uint8 [B, S, S, C]: C is 1 if all are grey, else 3. `make(shape)` allocates the result."""
         indices = np.asarray(indices)
         grey, slots = self.grey[indices], self.slots[indices]
         size, channels = self.shape[1], 1 if len(grey) and grey.all() else 3

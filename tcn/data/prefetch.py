@@ -24,8 +24,10 @@ def to_float(block: Tensor, device: torch.device | str) -> Tensor:
 
 
 def ahead_for(device: torch.device) -> int:
-    """Number of batches to read ahead: none on the CPU, whose cores compute; a few elsewhere. In each of them, a pair at 256 pixels
-    takes 0.26 to 0.39 MB of host memory."""
+    """Number of batches to read ahead: none on the CPU, whose cores compute; a few elsewhere.
+
+    In each of them, a pair at 256 pixels takes 0.26 to 0.39 MB of host memory.
+    """
     return 0 if device.type == "cpu" else 4
 
 

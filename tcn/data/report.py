@@ -1,6 +1,6 @@
 """What the check of a data set found, as text and as JSON.
 
-Comes in: the findings of `tcn.data.doctor`, one `Report` for each split. Goes out: lines for people, and one JSON object for programs.
+In: the findings of `tcn.data.doctor`, one `Report` for each split. Out: lines for people, and one JSON object for programs.
 """
 from __future__ import annotations
 

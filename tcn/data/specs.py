@@ -26,21 +26,21 @@ ROLES = ("seen", "validation", "unseen")
 
 
 class Builder(Protocol):
-    """A module that makes a data set on this machine, such as `tcn.data.emoji`. Its functions are looked up when they are called."""
+    """A module that makes a data set on this machine, such as `tcn.data.emoji`."""
 
     def build(self, cache: Path, tarballs: Path | None = None, *, progress: bool = True) -> Path:
-        """Return the data set's folder in `cache`. Make it first, from the packages in `tarballs` or over the network, if need be."""
+        """The data set's folder in `cache`, made first if need be, from the packages in `tarballs` or over the network."""
 
     def find_built(self, cache: Path) -> Path | None:
-        """Return the finished and undamaged folder in `cache`, or None."""
+        """The finished and undamaged folder in `cache`, or None."""
 
     def read_manifest(self, folder: Path) -> dict[str, Any]:
-        """Return what was made: `digest` of the contents, and `per_publisher`, the number of pictures by publisher."""
+        """What was made: `digest` of the contents, and `per_publisher`, the number of pictures by publisher."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One data set: where its files lie below a data root, its splits, what its numbers are called, and all that is special to it."""
+    """One data set: where its files lie below a data root, its splits, its metrics, and all that is special to it."""
 
     name: str
     title: str
@@ -69,7 +69,7 @@ class DatasetSpec:
     named_by_publisher: bool = False
     """Whether a file's name, without its ending, names the publisher of the picture (`Files.sources`)."""
     same_hand: Mapping[str, str] = field(default_factory=dict)
-    """Publisher of sketches -> publisher whose photos repeat the same drawings. Its queries are also scored without these photos."""
+    """Publisher of sketches -> publisher whose photos repeat its drawings. Queries are also scored without these photos."""
     words: Path | None = None
     """Table of word vectors of its classes that comes with the project. None where the user brings them."""
 
@@ -82,7 +82,8 @@ class DatasetSpec:
 _AS_IN_THE_PAPER = ("mAP@all", "Prec@100")
 GENERIC_FOLDERS = ("sketch/tx_000000000000", "photo/tx_000000000000", "extended_photo", "png", "sketches", "images")
 """Folder names that do not tell which data set they belong to. They count only in a folder named after the data set."""
-_PREPARED = "The extended photos and prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), DSH and ZSIH."
+_PREPARED = ("The extended photos and prepared copies with list files: archives linked from the READMEs of SAKE (qliu24/SAKE), "
+             "DSH and ZSIH.")
 SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in (
     DatasetSpec(
         name="emoji", title="Emoji", folder_names=(),

@@ -190,9 +190,11 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
     disk = _Disk(found, plan, place.root, trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):])
     counted = compare_counts(disk.sketches, plan, "sketches") + compare_counts(disk.photos, plan, "photos")
     made = _assembled(disk, [*findings.problems, *place.notes, *findings.notes, *counted], listing, listed)
-    return Survey(found, plan, place.root, place.layout, tuple(trees), tuple(f"{t.where}/{one}" for t in trees for one in t.stray),
-                  tuple(f"{t.where}/{one}" for t in trees for one in t.hollow), listing, tuple(findings.problems),
-                  made.notes[len(findings.problems):], made)
+    return Survey(
+        found, plan, place.root, place.layout, tuple(trees),
+        stray=tuple(f"{tree.where}/{one}" for tree in trees for one in tree.stray),
+        hollow=tuple(f"{tree.where}/{one}" for tree in trees for one in tree.hollow),
+        listing=listing, problems=tuple(findings.problems), notes=made.notes[len(findings.problems):], split=made)
 
 
 # --- from entries to lists --------------------------------------------------------------------------------------------
@@ -277,7 +279,7 @@ def _training_sketches(disk: _Disk, seen: Sequence[str], listed: Mapping[str, li
 
 
 def _held_out_by_rule(disk: _Disk, files: Mapping[str, Sequence[str]], notes: list[str]) -> dict[str, set[str]]:
-    """Class -> the file names to hold out of `files` (class -> file names): by publisher where the table names one, else by hash."""
+    """Class -> the names to hold out of `files` (class -> file names): by publisher where the table names one, else by hash."""
     plan = disk.plan
     if plan.held_out:
         for name, publisher in plan.held_out.items():

@@ -65,8 +65,10 @@ class Store:
 
     @property
     def index_file(self) -> Path:
-        """One line of JSON an image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line up to here]. Where its `Reading` is
-        not the default, the reading's mark is appended to the path."""
+        """One line of JSON per image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line up to here].
+
+        Where its `Reading` is not the default, the reading's mark is appended to the path.
+        """
         return self.folder / "index.jsonl"
 
     def bytes_of(self, pool: str) -> int:
@@ -74,7 +76,7 @@ class Store:
         return self.size * self.size * CHANNELS[pool]
 
     def index(self) -> dict[str, Slot]:
-        """Maps each cached path to its slot. Truncated or corrupt index lines, and lines whose pixels are missing, are skipped."""
+        """Cached path -> its slot. Truncated or corrupt index lines, and lines whose pixels are missing, are skipped."""
         room = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
         try:
             stat = self.index_file.stat()
@@ -129,8 +131,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, doing: str) -> Iterator[None]:
-        """Let one process at a time change the store. A process that has to wait says for which one; the system frees the lock of a
-        process that died. `doing` says what for, to others that wait."""
+        """Let one process at a time change the store; `doing` tells others that wait what it does.
+
+        A process that has to wait says for which one. The system frees the lock of a process that died.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locks.lock(self.folder / "lock", doing))
@@ -216,7 +220,7 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Hand pixels and then lines to the system. A killed process loses nothing of them; the checksums guard against a power cut."""
+        """Hand pixels, then lines, to the system: a killed process loses none of them. Checksums guard against a power cut."""
         if shutil.disk_usage(self.store.folder).free < _SPARE:
             raise InputError(f"no room left for the image cache of {self.name} in {self.store.folder}; free some space or pass "
                              f"another folder with --cache: what is decoded already is kept")

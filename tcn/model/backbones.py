@@ -145,8 +145,8 @@ def _published(file: Path, digest: str) -> dict[str, Tensor]:
 
 
 def _to_be_given() -> dict[str, Tensor]:
-    raise InputError("weights of test_resnet come with no package; pass --weights FILE and --teacher-weights FILE (timm publishes "
-                     "some; random ones are enough to see whether something runs)")
+    raise InputError("weights of test_resnet come with no package; pass --weights FILE and --teacher-weights FILE (timm "
+                     "publishes some; random ones are enough to see whether something runs)")
 
 
 SOURCES: dict[str, Source] = {

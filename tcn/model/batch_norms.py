@@ -3,7 +3,7 @@
 In: a model whose images are in channels-last order on the CPU. Out: the same model, whose batch norms take their batch
 statistics, and the sums of their gradients, in two passes over blocks added up in float64. PyTorch's own kernel for this order
 adds up all pixels of a channel one after the other in float32: over 100,000 of them the mean of a drawing's large white
-areas is wrong in its third digit, and independent batch norms are this paper's subject. The paper does not say how sums are taken.
+areas is wrong in its third digit, and independent batch norms are this paper's subject. The paper does not say how it sums.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FEW = 128
 
 
 class _TwoPass(torch.autograd.Function):
-    """Normalise images [B, C, H, W] by their own mean and variance, then scale and shift; also returns mean and variance (biased)."""
+    """Normalise images [B, C, H, W] by their own mean and variance, scale and shift; returns mean and (biased) variance too."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,7 @@ FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_
 
 
 def place(model: nn.Module, execution: Execution, device: torch.device | str) -> nn.Module:
-    """The model on `device`, with convolution weights in the memory order, and batch norms in the form, that `execution` asks for.
+    """The model on `device`, with the memory order of weights and the form of batch norms that `execution` asks for.
 
     Raises InputError for bf16 or TF32 where the device lacks it.
     """

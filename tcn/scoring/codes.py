@@ -1,8 +1,8 @@
 """Iterative quantisation (ITQ): real-valued retrieval features to binary codes for Hamming ranking.
 
-In come features [N, D]; out comes a `Rotation` whose signs are the code bits (paper, section 4: binary
-retrieval; the method is Gong and Lazebnik's, CVPR 2011). The released code's two deviations, the rotation
-update and what the rotation is fitted on, are settings.
+In: features [N, D]. Out: a `Rotation`; the signs of rotated features are the code bits (paper, section 4: binary
+retrieval; the method is Gong and Lazebnik's, CVPR 2011). The deviations of the released code (the update of the rotation, what it
+is fitted on, where it starts) are settings.
 """
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ RULES = ("textbook", "released")
 FITS = ("seen", "as-released")
 STARTS = ("drawn", "released")
 _RELEASED_SEED = 50
-"""Of the released start: it is the same in every run."""
+"""Seed of the released start, which is the same in every run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
     """A fitted quantiser: bit b of a row x is 1 where column b of (x - mean) @ matrix is at least 0.
 
-    Stands for its matrix wherever an array may stand: `features @ rotation` (arrays and tensors), `rotation.T`,
-    `rotation[0]`, `rotation.shape`, `np.asarray(rotation)`. None of these centres the features: `encode` does.
+    It can be used like its matrix: `features @ rotation` (arrays and tensors), `rotation.T`,
+    `rotation[0]`, `rotation.shape`, `np.asarray(rotation)`. None of these centres the features; `encode` does.
 
     >>> import numpy as np
     >>> turn = itq(np.eye(3))
@@ -65,7 +65,7 @@ class Rotation:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the matrix: float64."""
+        """float64, as of the matrix."""
         return self.matrix.dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -107,8 +107,8 @@ def itq(
     signs as the library leaves them. Returns a `Rotation`, which can be used as the matrix R.
     Raises `InputError` for bad shapes, NaN, or a start that is not orthogonal.
 
-    The rule ends in the nearest of many local minima, so the start alone moves a result: at 64 bits by a standard
-    deviation of 0.004 to 0.006 in mAP@all (measured on features of the released code). Compare codes over several.
+    The iteration ends in one of many local minima, so the start alone changes a result: at 64 bits by a standard
+    deviation of 0.004 to 0.006 in mAP@all (measured on features of the released code). Compare codes over several starts.
 
     Each round takes the codes B = sign(V R) and then, for these codes, a new R. Minimising |B - V R|^2 over
     orthogonal R is maximising tr(R^T V^T B), since the norms of B and V R are fixed. With the singular value
@@ -184,7 +184,7 @@ def binary_codes(
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
-    """-1 and +1; 0 counts as +1, so that every code is a corner."""
+    """The signs as -1 and +1. 0 counts as +1, so that every code is a corner of the cube."""
     return np.where(values >= 0, 1.0, -1.0)
 
 
@@ -195,7 +195,7 @@ def _principal_axes(centred: np.ndarray, bits: int, signed: bool = True) -> np.n
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :bits]
     if not signed:
         return axes
-    # the sign of an eigenvector is the library's choice; fixing it keeps codes the same everywhere
+    # an eigenvector's sign depends on the library; fixing it keeps codes the same everywhere
     largest = axes[np.abs(axes).argmax(0), np.arange(bits)]
     return axes * np.where(largest < 0, -1.0, 1.0)
 

@@ -1,6 +1,6 @@
 """Trained network -> features of any list of images; standardisation per modality; principal components.
 
-In: a model with `encode(images, modality)`, decoded images. Out: float32 arrays, rows in the list's order.
+In: a model (`Encoding`) and decoded images. Out: float32 arrays with rows in the list's order.
 Paper: retrieval on the embedding's features.
 """
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Encoding(Protocol):
     training: bool
 
     def encode(self, images: torch.Tensor, modality: Modality, side: Modality | None = None) -> torch.Tensor:
-        """Retrieval features [B, D] of images [B, 3, H, W]. side: whose output of the embedding is read, the images' own if None."""
+        """Retrieval features [B, D] of images [B, 3, H, W]. side: whose output of the embedding is read (default: own)."""
 
     def encode_backbone(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
         """The encoder's pooled features [B, d]."""
@@ -47,7 +47,7 @@ class _Modules(Protocol):
 
 @contextlib.contextmanager
 def evaluating(model: _Modules) -> Iterator[None]:
-    """`model` in evaluation mode; every module inside is given back in the mode it was found in, on an exception too."""
+    """Put `model` into evaluation mode, and restore the mode of every module inside afterwards, on an exception too."""
     found = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -64,7 +64,7 @@ def extract(model: Encoding, pixels: Pixels, modality: Modality, image_size: int
 
     layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
     read, the images' own if None (the released code reads the sketches' for photos). resize: see `tcn.data.augment.resize`. The
-    model's mode is given back as found (`evaluating`).
+    model's mode is restored (`evaluating`).
     """
     encode: Callable[[torch.Tensor, Modality], torch.Tensor]
     if layer == "backbone":
@@ -75,7 +75,7 @@ def extract(model: Encoding, pixels: Pixels, modality: Modality, image_size: int
     parts = (np.arange(start, min(start + batch, len(pixels))) for start in range(0, len(pixels), batch))
     reading = ahead(parts, lambda own: pixels.gather(own, device), ahead_for(device))
     with evaluating(model), scoring_mode(), contextlib.closing(reading) as blocks:
-        # Fetched once, at the end: a copy after every batch would make the device wait for the next one's images.
+        # Fetched once, at the end: a copy after every batch would make the device wait for the images of the next one.
         rows = [encode(to_network(to_float(block, device), image_size, resize), modality).float() for block in blocks]
         features: np.ndarray = torch.cat(rows).cpu().numpy()
         return features
@@ -122,7 +122,7 @@ class Components:
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Rows of features [N, D] at length 1; a row of zeros stays one."""
+    """Rows of features [N, D] scaled to length 1. A row of zeros stays as it is."""
     lengths: np.ndarray = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, 1e-12))
 

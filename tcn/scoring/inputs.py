@@ -110,7 +110,7 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
 
 
 def _no_codes(name: str, tensor: Tensor, kind: str) -> str:
-    """What an array of type `kind` that should be codes holds instead, and what to do about it."""
+    """What an array of type `kind` holds instead of codes, and what to do about it."""
     for low, high in ((-1, 1), (0, 1), (0, 255)):
         if bool(((tensor == low) | (tensor == high)).all()):
             return f"is {kind} and holds {low} and {high}; metric='hamming' needs codes, bool or uint8 0-1: give {name} > 0"
@@ -150,14 +150,14 @@ def checked_labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
 
 
 def _form(name: str) -> str:
-    """What two spellings of one class have in common: `palm_tree`, `Palm tree `; numbers by value: `3`, `03`."""
+    """The form shared by all spellings of a class: `palm_tree`, `Palm tree `. Numbers are compared by value: `3`, `03`."""
     if re.fullmatch(r"\s*[+-]?[0-9]{1,40}\s*", name):
         return str(int(name))
     return normal_form(name) or name
 
 
 def spellings_of(query_labels: np.ndarray, gallery_labels: np.ndarray) -> dict[str, list[str]]:
-    """Classes that are spelt in several ways: the name to keep (a query's, where there is one) -> the other spellings.
+    """Classes spelt in several ways: the name to keep (a query's, where there is one) -> the other spellings.
 
     Arrays of strings; empty for integers. Names are compared by `tcn.data.words.normal_form`, numbers by value.
     """
@@ -197,9 +197,9 @@ def one_spelling(query: np.ndarray, gallery: np.ndarray, rule: str) -> tuple[np.
 
 
 def identical_rows(rows: np.ndarray) -> int:
-    """How many rows of numbers [N, D] equal an earlier one in every bit: photos listed again, or codes that fall together.
+    """The number of rows of [N, D] that equal an earlier one in every bit: photos listed again, or codes that coincide.
 
-    Told by two products of 64 bits a row: linear time, where a sort of the rows would move them all.
+    Rows are compared by two 64-bit hashes, in linear time; sorting the rows would move them all.
     """
     array = np.ascontiguousarray(rows)
     factors = np.random.default_rng(0).integers(1, 2**63, (array.shape[1], 2), dtype=np.uint64) | np.uint64(1)
@@ -207,6 +207,6 @@ def identical_rows(rows: np.ndarray) -> int:
     step = max(1, 2**20 // array.shape[1])
     for begin in range(0, len(array), step):
         words = array[begin:begin + step].view(f"u{array.itemsize}").astype(np.uint64)
-        words ^= words >> np.uint64(29)  # else two changed signs, the highest bits, would cancel
+        words ^= words >> np.uint64(29)  # otherwise two changed signs (the highest bits) would cancel
         marks[begin:begin + step] = words @ factors
     return len(marks) - len(np.unique(marks.view([("", np.uint64)] * 2)))

@@ -76,7 +76,7 @@ class AP:
 
     k: int | None
     interpolated: bool
-    """False: the mean of the precisions at the hits. True: of the largest precision at a hit's rank or later, as in PASCAL VOC."""
+    """False: mean of the precisions at the hits. True: of the largest precision at a hit's rank or later, as in PASCAL VOC."""
     divisor: Divisor
     """Of the whole ranking, R whatever this says."""
     shared: bool = False

@@ -1,7 +1,7 @@
 """Distances to rankings: how far each photo lies, which of them tie, where the relevant ones come (paper, section 4).
 
-In come query and gallery features; out come distances as whole numbers, so that ties are known exactly, the runs of
-equal distances around each relevant photo, and ranks drawn over random tie orders. Torch throughout: any device.
+In: query and gallery features. Out: distances as whole numbers, so that ties are known exactly; the runs of equal distances
+in which relevant photos stand; and ranks drawn over random tie orders. Torch throughout, so any device.
 """
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tcn.config import InputError
 
-#: Half squared distances are rounded to 2**-40 times the features' spread (at most 1): far above the rounding of
-#: float64 sums, far below what ranks photos. Copies of a photo thus tie, whatever block size, device or threads.
 RESOLUTION = 2.0**40
-#: Spread, about the resolution of float32, below which that unit shrinks no further: copies still tie then.
+"""Half squared distances are rounded to 2**-40 times the features' spread (at most 1): far above the rounding of float64 sums,
+far below the differences that rank photos. Copies of a photo thus tie, whatever the block size, device or threads."""
 LEAST_SPREAD = 2.0**-24
+"""Spread, about the resolution of float32, below which that unit does not shrink further, so that copies still tie."""
 _BLOCK_ELEMENTS = 2**23
 """Elements of one block of distances (queries x photos); a block needs about 40 bytes an element."""
 
@@ -45,10 +45,10 @@ class Gallery:
 
     @classmethod
     def of(cls, photos: Tensor, order: Tensor, queries: Tensor, metric: str) -> Gallery:
-        """photos [N, D] and all the queries that will come, as `_comparable` gives them.
+        """photos: [N, D], and all queries that will be compared with them, as `inputs.comparable` gives them.
 
-        Directions that all lie close together, as a collapsed network's, differ in the last digits of their
-        products only. Around their centre the products are as small as the differences, and lose nothing.
+        Directions that all lie close together, as those of a collapsed network, differ only in the last digits of their
+        products. Centred, the products are as small as the differences, and no digit is lost.
         """
         if metric == "hamming":
             return cls(photos, order, metric, photos.new_zeros(photos.shape[1]), 1.0)
@@ -59,9 +59,9 @@ class Gallery:
         return cls(centred, order, metric, centre, RESOLUTION / spread)
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Whole numbers, float64 [B, N], growing with distance: Hamming, or half the squared distance in units.
+        """Whole numbers, float64 [B, N], that grow with distance: Hamming, or half the squared distance in units.
 
-        For unit vectors that half is the cosine distance, and it orders photos as the distance does.
+        For unit vectors, half the squared distance is the cosine distance, and it orders photos as the distance does.
         """
         if self.metric == "hamming":
             product = queries @ self.features.T
@@ -72,7 +72,7 @@ class Gallery:
         return product.mul_(self.scale).round_().clamp_(min=0.0)
 
     def unstable_ranks(self, distances: Tensor) -> Tensor:
-        """float64 [B, N], from 1: where NumPy's default sort, given the photos in gallery order, puts each."""
+        """float64 [B, N], from 1: the rank of each photo by NumPy's default sort, given the photos in gallery order."""
         given = torch.empty_like(distances)
         given[:, self.order] = distances
         found = np.argsort(given.cpu().numpy(), axis=1)
@@ -81,7 +81,7 @@ class Gallery:
         return torch.from_numpy(ranks).to(distances.device)[:, self.order]
 
     def keys(self, distances: Tensor) -> Tensor:
-        """int64 [B, N], all different in a row: by distance, then by gallery order."""
+        """int64 [B, N], all different within a row: ordered by distance, then by gallery order."""
         if len(self.features) > 2**21:
             raise InputError(f"gallery has {len(self.features)} rows; gallery order is kept up to {2**21}")
         return distances.to(torch.int64).mul_(len(self.features)).add_(self.order)
@@ -123,7 +123,7 @@ class TieGroups:
 
 
 def mixed_bits(state: Tensor) -> Tensor:
-    """splitmix64's mixing steps, in place; int64 products wrap around, the masks make the shifts logical."""
+    """splitmix64's mixing steps, in place. Products of int64 wrap around, and the masks make the shifts logical."""
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         state.bitwise_xor_((state >> shift).bitwise_and_(2 ** (64 - shift) - 1)).mul_(factor)
     return state.bitwise_xor_((state >> 31).bitwise_and_(2**33 - 1))
@@ -133,7 +133,7 @@ def uniform(seed: int, streams: Sequence[Tensor | int], counter: Tensor) -> Tens
     """Uniform float64 in [0, 1), shaped like `counter`: the same on every device and for every block size.
 
     A counter-based generator: the seed and the numbers in `streams` (broadcast against `counter`) name a
-    splitmix64 sequence, `counter` the place in it.
+    splitmix64 sequence, and `counter` is the position in it.
     """
     state = torch.zeros((), dtype=torch.int64, device=counter.device)
     for part in (seed, *streams):  # mixed one by one: neighbouring seeds must not share streams
@@ -146,9 +146,9 @@ def random_ranks(groups: TieGroups, identity: Tensor, seed: int) -> Tensor:
     """Ranks of the relevant photos when equal distances come in random order, float64 [B, R], ascending.
 
     The m relevant photos of a run of n take a uniformly random m of its n positions. Sparse runs draw
-    positions and draw again where two fell together: every step treats the positions alike, so every m-subset
-    is equally likely. Runs more than half full are shuffled outright. identity: int64 [B], names each row's
-    stream of random numbers.
+    positions, and draw again where two coincide. Every step treats the positions alike, so every subset of m
+    positions is equally likely. Runs that are more than half full are shuffled as a whole. identity: int64 [B], names
+    each row's stream of random numbers.
     """
     start, size, before, hits = groups.start, groups.size, groups.hits_before, groups.hits
     rows, width = start.shape
@@ -190,7 +190,7 @@ def random_ranks(groups: TieGroups, identity: Tensor, seed: int) -> Tensor:
 
 
 def sort_rows(table: Tensor) -> Tensor:
-    """Each row ascending; the table given may be overwritten.
+    """Each row in ascending order. The table given may be overwritten.
 
     NumPy's vectorised sort is several times faster on a CPU than torch's, which keeps the indices too.
     """

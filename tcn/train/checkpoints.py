@@ -137,7 +137,7 @@ def host_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def room_needed(state_bytes: int) -> int:
     """The most bytes of disk that a run needs at once: two checkpoints and the one being written.
 
-    state_bytes: size of the model. A checkpoint holds four times as much: the model, two moments of Adam, and the kept epoch's model.
+    state_bytes: size of the model. A checkpoint holds four times as much: model, two moments of Adam, the kept epoch's model.
     """
     return (KEPT + 1) * 4 * state_bytes
 

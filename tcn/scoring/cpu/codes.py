@@ -2,8 +2,8 @@
 
 In: the gallery, the queries and what is asked of them. Out: values per query under each way to order equal distances.
 
-Distances are the bits counted after an exclusive or. For each query, two tables over the distances 0..D follow, of all photos and of the
-relevant ones, both read off sorted rows. Expectations over tie orders follow from these tables, not from photos.
+A distance is the number of bits set after an exclusive or. For each query, sorted rows give two tables over the distances 0..D:
+of all photos, and of the relevant ones. Expectations over tie orders are computed from these tables, not from photos.
 """
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 In: the gallery, the queries and the measures. Out: values per query, and the queries whose relevant photos tie with others.
 
 Products and half norms come from one float64 matrix product, rounded to the units in which ties are defined. Each distance
-becomes a 32-bit integer key whose lowest bit marks relevant photos; after sorting, the positions of marked keys are the ranks. Where a
-relevant photo and an irrelevant one share a key, the row is done again with 64-bit keys, which hold the units themselves. If
-they still share it, they tie, and the row is left to the general path.
+becomes a 32-bit integer key whose lowest bit marks relevant photos; after sorting, the positions of marked keys are the ranks.
+Where a relevant photo and an irrelevant one share a key, the row is done again with 64-bit keys, which hold the units themselves.
+If they still share it, they tie, and the row is left to the general path.
 """
 from __future__ import annotations
 

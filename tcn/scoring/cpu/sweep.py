@@ -26,7 +26,7 @@ def sweep(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, starts:
 
     gallery, queries: on the CPU, photos of one class side by side. schedule: int64 [S], queries with relevant photos,
     ordered by their number. starts, relevant: int64 [Nq], where each query's relevant photos begin, and how many there are.
-    rows: most queries of a block (None: what the caches hold). Values do not depend on blocks or threads beyond the order of sums.
+    rows: most queries of a block (None: what the caches hold). Blocks and threads change values only by the order of sums.
     """
     photos, width = gallery.features.shape
     most = min(ROWS, max(16, KEYS // max(photos, 8 * width)))  # long codes have tables as long
