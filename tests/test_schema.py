@@ -1,4 +1,4 @@
-"""What must stand in the files of a run: the message names file, field and kind; null and absence are one unless said otherwise."""
+"""What must stand in the files of a run: messages name file, field and kind; null and absence are one unless said otherwise."""
 from __future__ import annotations
 
 import json
