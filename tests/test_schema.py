@@ -1,12 +1,16 @@
-"""What must stand in the files of a run: the message names file, field and kind; null and absence are one unless said otherwise."""
+"""What must stand in the files of a run: messages name file, field and kind; null and absence are one unless said otherwise."""
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
+from result_folders import write_suite
 
 from reports.read.files import ReportError
 from reports.read.schema import Hit, Planned, Provenance, Reproduction, Settings, Status, Trap, parse
+from reports.read.suite import read_suite
+from reports.tables import runs
 
 CONFIG = {"data": {"dataset": "emoji", "split": "fixed"}, "variant": "tcn", "seed": 3}
 
@@ -55,3 +59,13 @@ def test_items_of_a_list_of_texts_become_texts():
     found = {"run": "r", "variant": "v", "dataset": "d", "split": "s", "seed": 0, "verdict": "differs", "differences": [1, "b"]}
     reproduction = parse(Reproduction, found, "r.json")
     assert reproduction.differences == ("1", "b") and math.isnan(reproduction.tolerance)
+
+
+def test_what_a_run_did_not_record_reads_as_a_question_mark_and_never_as_none(tmp_path):
+    folder = write_suite(tmp_path, ("tcn",))["tcn", 0]
+    found = json.loads((folder / "provenance.json").read_text())
+    del found["device"]
+    (folder / "provenance.json").write_text(json.dumps({**found, "commit": None, "selected_by": None, "data_digest": None}))
+    table = runs.provenance(read_suite(tmp_path))
+    shown = dict(zip((column.name for column in table.columns), (entry.text for entry in table.rows[0].entries)))
+    assert (shown["Commit"], shown["Selected by"], shown["Data"], shown["Device"]) == ("?", "?", "?", "?, 2 threads")

@@ -23,8 +23,6 @@ from reports.tables import claims, comparison, ledger
 from reports.wording import listed
 from tcn.files.atomic import StorageError
 
-__all__ = ["KINDS", "FigureData", "every", "layer_distances", "retrieval", "singular_values", "tsne"]
-
 COUPLING = {
     "nws": "nothing (NWS)",
     "couple-stem": "stem",

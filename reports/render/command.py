@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports import lint, published
+from reports.figure_kinds import FigureData
 from reports.figures import digits, draw, frames
-from reports.figures.frames import FigureData
 from reports.read.escaping import csv_frame, visible
 from reports.read.files import ReportError, shown
 from reports.read.schema import Task

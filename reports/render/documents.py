@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.figures.frames import FigureData
+from reports.figure_kinds import FigureData
 from reports.read.escaping import markdown
 from reports.read.suite import Suite
 from reports.render import story

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from reports.figures.frames import FigureData
+from reports.figure_kinds import FigureData
 from reports.read.escaping import visible
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance, story

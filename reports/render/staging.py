@@ -79,6 +79,8 @@ def staged(out: Path) -> Iterator[Staged]:
 
 def _sweep(out: Path) -> None:
     """Remove what killed calls left behind: the system has released their locks."""
+    if os.name != "posix":
+        return  # without locks, a call that is alive can't be told from a killed one
     sweep(out)
     for folder in out.glob(f"{STAGED}*"):
         if folder.is_dir() and not folder.is_symlink() and holder(folder / LOCK) is None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from reports import naming, paper
-from reports.figures.frames import FigureData
+from reports.figure_kinds import FigureData
 from reports.lint import Finding
 from reports.read.cells import setting
 from reports.read.schema import Task
@@ -35,7 +36,7 @@ class Text:
     """A paragraph that stands out: `lead`, `soft`, `smoke` (a warning) or `command`."""
 
     text: str
-    style: str = ""
+    style: Literal["", "lead", "soft", "smoke", "command"] = ""
 
 
 @dataclass(frozen=True)

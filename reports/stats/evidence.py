@@ -68,7 +68,7 @@ def why(suite: Suite, task: Task) -> verdicts.Verdict | None:
         parts.append(f"{text}: {states[-1]}" + (f" ({'; '.join(numbers)})" if numbers else "") + ".")
     if set(states) == {MISSING}:
         return None
-    state = "yes" if set(states) == {HOLDS} else "no" if DOES_NOT in states else "open"
+    state: Literal["yes", "no", "open"] = "yes" if set(states) == {HOLDS} else "no" if DOES_NOT in states else "open"
     return verdicts.Verdict("Why does it work: is soft sharing more than near-frozen, or simply common, convolutions with batch "
                             "norms of their own? (Our question, not the paper's.)", state, " ".join(parts))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 from reports import naming, paper
 from reports.read.cells import Cell, Score, setting
@@ -22,7 +23,7 @@ class Verdict:
     """An answer to one question."""
 
     question: str
-    state: str
+    state: Literal["yes", "no", "open", "missing"]
     """`yes`, `no`, `open` (can't be told) or `missing` (not measured)."""
     answer: str
     details: tuple[str, ...] = ()

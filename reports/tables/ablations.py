@@ -146,8 +146,8 @@ def coupling(suite: Suite, task: Task) -> Table | None:
                   ("BN: batch norms of the encoders. calls: sketches and photos pass in one batch, or each in a call of its own, "
                    "normalised by its own batch."),
                   ("One set of batch norms with two calls is trained on the statistics of each modality's own batches and tested "
-                   "on the mean of both: the two rows of hard sharing, which differ in the calls alone, show what that costs, and "
-                   "a row with shared batch norms pays it too."),
+                   "on the mean of both: the two rows of hard sharing, which differ in the calls alone, show what that costs, "
+                   "and a row with shared batch norms pays it too."),
                   f"Real-valued features, unseen classes. {SEEDS} {DIFFERENCE}"))
 
 

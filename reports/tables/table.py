@@ -8,6 +8,7 @@ import csv
 import io
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from reports.read.cells import Cell
 from reports.read.escaping import csv_text, markdown
@@ -49,7 +50,7 @@ class Row:
     """A row; `section` rows carry one spanning text, `reference` rows (chance, ceiling) are set apart."""
 
     entries: tuple[Entry, ...]
-    kind: str = "data"
+    kind: Literal["data", "section", "reference"] = "data"
 
 
 @dataclass(frozen=True)
