@@ -22,6 +22,7 @@ reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits
 run_all        the command
+console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

@@ -128,8 +128,10 @@ class Mirror:
 
     def _parent(self, command: str) -> str:
         note = self.suite.output / "mlflow.json"
-        return self._run_id(note) or self._noted(note, self._find(kind="suite", suite=self.suite.id)) \
-            or self._new_parent(command)
+        known = self._run_id(note)
+        if known is None and (known := self._find(kind="suite", suite=self.suite.id)):
+            self._noted(note, known)
+        return known or self._new_parent(command)
 
     def _run_id(self, note: Path) -> str | None:
         """The run recorded in `note`, if this store still has it."""
@@ -149,9 +151,9 @@ class Mirror:
         """The store's name in notes: a suite's own store may move with its folder."""
         return STORE if self._local else self.uri
 
-    def _noted(self, path: Path, run_id: str | None) -> str | None:
-        if run_id is not None:
-            write_json(path, {"uri": self._name, "run_id": run_id})
+    def _noted(self, path: Path, run_id: str) -> str:
+        """Write a run's name into the note that the next call reads."""
+        write_json(path, {"uri": self._name, "run_id": run_id})
         return run_id
 
     def _new_parent(self, command: str) -> str:
@@ -308,8 +310,8 @@ class CellMirror:
         note = folder.path / "mlflow.json"
         self.run_id = mirror._run_id(note)
         if self.run_id is None and "reproduces" not in mirror.tags:
-            self.run_id = mirror._noted(note, mirror._find(kind="cell", identity=folder.identity,
-                                                           **{"mlflow.parentRunId": mirror.parent}))
+            if found := mirror._find(kind="cell", identity=folder.identity, **{"mlflow.parentRunId": mirror.parent}):
+                self.run_id = mirror._noted(note, found)
         if self.run_id:
             client.update_run(self.run_id, status="RUNNING")
             finished = client.get_metric_history(self.run_id, "epoch/total")

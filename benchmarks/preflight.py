@@ -166,7 +166,10 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
         least += len({path.partition("\0")[0] for path in missing} - {path.partition("\0")[0] for path in there}
                      ) * store.bytes_of("grey")
         most += len(missing) * store.bytes_of("colour")
-    if not most or checks.ask(lambda: writable(cache, "the image cache", "--cache") or True) is None:
+    known = len(checks.reasons)
+    if most:
+        checks.ask(lambda: writable(cache, "the image cache", "--cache"))
+    if not most or len(checks.reasons) > known:
         return
     checks.ask(lambda: check_limit(cache / "pixels", least, "these cells"))
     free = shutil.disk_usage(existing_parent(cache)).free
@@ -211,8 +214,8 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
             built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, copy.deepcopy(encoder),
                                                              copy.deepcopy(teacher), device),
                                     [one for one in cells if one.variant == cell.variant])
-        if built[key] is not None:
-            sizes[cell.name] = built[key]
+        if (size := built[key]) is not None:
+            sizes[cell.name] = size
     return sizes
 
 

@@ -81,6 +81,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     # A plan is shown all the same where single cells lack something.
     if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
+    assert device is not None  # else that was a reason to stop
     return Prepared(name, cells, missing, folders, material, device, output), checks
 
 

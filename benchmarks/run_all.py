@@ -10,7 +10,15 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Sequence
+
+if TYPE_CHECKING:  # imported by the functions that use them: --help must not wait for torch
+    import torch
+
+    from benchmarks.launch.jobs import Launcher
+    from benchmarks.mirror import Mirror
+    from benchmarks.prepared import Prepared
+    from benchmarks.store import Suite
 
 EPILOG = """
 what runs
@@ -112,13 +120,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _seed(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is no seed; give whole numbers from 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a seed; give whole numbers from 0")
     return int(text)
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)
 
 
@@ -155,56 +163,68 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    import reports.render.command  # noqa: F401  read now: the report is made by the code as it is when the call starts
     from benchmarks import prepared, provenance
-    from benchmarks.launch.driver import run_cells
-    from benchmarks.launch.local import run_in_turn
-    from benchmarks.mirror import Mirror
     from benchmarks.store import Suite
 
     if options.reproduce:
         return _reproduce(options, prepared.data_root(options))
     call, checks = prepared.prepare(options)
-    material, device, output, folders = call.material, call.device, call.output, call.folders
     if options.dry_run:
         _dry_run(call, options.calibrate)
         checks.stop(call.cells)
         return 0
     created = provenance.now()
-    launched = None if options.launcher == "local" else _launcher(options, device, output)
-    suite = Suite(output, call.profile, options.quick, options.as_released)
-    print(f"{_cells(len(folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
+    launched = None if options.launcher == "local" else _launcher(options, call.device, call.output)
+    suite = Suite(call.output, call.profile, options.quick, options.as_released)
+    print(f"{_cells(len(call.folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
-          f"{provenance.device_name(device)}, results in {output}")
-
-    from reports.read.files import ReportError
-    from reports.render.command import headline_text
-
+          f"{provenance.device_name(call.device)}, results in {call.output}")
     if launched:
         threads = launched.share.threads
         print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a cell", flush=True)
     failures: dict[str, str] = {}
-    suite.write(folders, call.missing, created, provenance.command())
+    suite.write(call.folders, call.missing, created, provenance.command())
+    mirror, trained, skipped = _compute(call, suite, launched, failures)
+    page = None if options.no_report else _report(call.output, mirror, failures)
+    mirror.close("FAILED" if failures else "FINISHED")
+    print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
+    if options.quick:
+        print("smoke run: an epoch a cell or so; these numbers say nothing about the method\n")
+    _say_results(call.output, page, failures)
+    return 1 if failures else 0
+
+
+def _compute(call: Prepared, suite: Suite, launched: Launcher | None, failures: dict[str, str]) -> tuple[Mirror, int, int]:
+    """Run what is not finished; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
+    how many were skipped."""
+    from benchmarks import provenance
+    from benchmarks.launch.driver import run_cells
+    from benchmarks.launch.local import run_in_turn
+    from benchmarks.mirror import Mirror
+
     mirror = Mirror(suite, provenance.command())
     mirror.close_stale()
     try:
         if launched:
-            trained, skipped = run_cells(folders, material, mirror, launched, failures)
+            trained, skipped = run_cells(call.folders, call.material, mirror, launched, failures)
         else:
-            trained, skipped = run_in_turn(folders, material, mirror, device, failures)
+            trained, skipped = run_in_turn(call.folders, call.material, mirror, call.device, failures)
     except BaseException:
         mirror.close("KILLED")
         raise
     if not mirror.alive:  # it may be back by now
         mirror = Mirror(suite, provenance.command())
-        for folder in folders:
+        for folder in call.folders:
             mirror.settle(folder)
-    page = None
-    if not options.no_report:
-        page = _report(output, mirror, failures)
-    mirror.close("FAILED" if failures else "FINISHED")
-    print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
-    if options.quick:
-        print("smoke run: an epoch a cell or so; these numbers say nothing about the method\n")
+    return mirror, trained, skipped
+
+
+def _say_results(output: Path, page: Path | None, failures: dict[str, str]) -> None:
+    """Print the result table, what failed, and where the report is."""
+    from reports.read.files import ReportError
+    from reports.render.command import headline_text
+
     try:
         print(headline_text(output))
     except ReportError as error:  # results that can't be read are named, and cost nothing else
@@ -213,7 +233,6 @@ def _run(options: argparse.Namespace) -> int:
         print(f"failed: {cell_name}: {reason}", file=sys.stderr)
     if page:
         print(f"report: {page}")
-    return 1 if failures else 0
 
 
 def _sync(options: argparse.Namespace) -> int:
@@ -272,6 +291,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     checks.ask(preflight.tracking_address)
     preflight.check_cells(checks, [original.cell], material, original.suite / reproduce.FOLDER, device)
     checks.stop()
+    assert device is not None  # else that was a reason to stop
     print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads", flush=True)
     started = time.perf_counter()
     result = reproduce.reproduce(original, material, device, options.tolerance, provenance.command())
@@ -284,7 +304,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     return 0 if result.agrees else 1
 
 
-def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
+def _report(output: Path, mirror: Mirror, failures: dict[str, str]) -> Path | None:
     """Render the report; a failure there is one of the call's failures, and costs no result."""
     import traceback
 
@@ -307,7 +327,7 @@ def _report(output: Path, mirror: Any, failures: dict[str, str]) -> Path | None:
     return page
 
 
-def _launcher(options: argparse.Namespace, device: Any, output: Path) -> Any:
+def _launcher(options: argparse.Namespace, device: torch.device, output: Path) -> Launcher:
     """The workers asked for; InputError where they can't be had."""
     import torch
 
@@ -329,7 +349,7 @@ def _cells(number: int) -> str:
     return f"{number} cell{'' if number == 1 else 's'}"
 
 
-def _dry_run(call: Any, force: bool) -> None:
+def _dry_run(call: Prepared, force: bool) -> None:
     """Print what each cell feeds and costs, and what disk and memory all of it needs."""
     from benchmarks.launch import cost
     from benchmarks.launch.calibration import Calibration

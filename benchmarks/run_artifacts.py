@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,8 @@ def write_ledger(folder: Path, rows: Sequence[LedgerRow]) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz file of arrays by name."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(buffer, **named)
     write_bytes(path, buffer.getvalue())
 
 

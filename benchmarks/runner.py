@@ -212,7 +212,8 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
                              max(folder.epochs_done, checkpoints.epochs(folder.path)))
             return
         if isinstance(error, loop.Diverged):
-            _write_history(folder, error.history)
+            if error.history is not None:
+                _write_history(folder, error.history)
             write_json(folder.path / "diverged.json", {
                 "reason": str(error), "epoch": error.epoch, "step": error.step,
                 # JSON has no NaN.

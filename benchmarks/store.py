@@ -167,7 +167,7 @@ class Suite:
         with self.lock("writing suite.json"):
             sweep(self.output)
             path = self.output / "suite.json"
-            old = self.head() if path.exists() else {"cells": [], "created": created}
+            old: dict[str, Any] = self.head() if path.exists() else {"cells": [], "created": created}
             entries = {entry["folder"]: entry for entry in old["cells"]}
             for folder in (*self._unlisted(set(entries)), *folders):
                 cell = folder.cell

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import scoring
 from benchmarks.extraction import RunFeatures, SetFeatures
+from tcn import metrics
 from tcn.config import Config, Modality, change
 from tcn.data.splits import Files
 
@@ -69,7 +70,7 @@ def test_values_per_query_are_those_of_all_queries_against_the_whole_gallery(fea
     np.testing.assert_allclose(scores.per_query["real/standard/mAP@all"], average_precision(
         own.query, own.gallery, own.query_files.labels, own.gallery_files.labels), rtol=1e-6)
     assert {name.split("/")[0] for name in scores.per_query} == {"real", "binary"}
-    assert {name.split("/")[1] for name in scores.per_query} == set(scoring.metrics.ALL)
+    assert {name.split("/")[1] for name in scores.per_query} == set(metrics.ALL)
     assert all(len(values) == 6 for values in scores.per_query.values())
 
 

@@ -259,9 +259,10 @@ def _random_model(cell: Cell, device: torch.device) -> torch.nn.Module:
                        Ingredients(encoder, teacher, classifier, words, CLASSES), device)
 
 
-def _memory(device: torch.device) -> dict[str, int]:
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Bytes at this process's peak on the host and on the device."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"host_bytes": peak, "device_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0}
+    return peak, torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 
 def _wait(device: torch.device) -> None:
@@ -289,7 +290,7 @@ def _measure_extraction(cell: Cell, device: torch.device, folder: Path, model: t
     while count < MOST_PICTURES and seconds < TIMED_SECONDS:
         count *= 4
         seconds = take(count)
-    return Rate(count / seconds, 1, count, **_memory(device))
+    return Rate(count / seconds, 1, count, *_memory(device))
 
 
 def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
@@ -317,7 +318,7 @@ def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
         per_step = second + slope * (batch - more) if slope > 0 else second * batch / more
         timed, units = 2, more
     bytes_of_state = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return Rate(batch / per_step, timed, units, **_memory(device), model_bytes=bytes_of_state)
+    return Rate(batch / per_step, timed, units, *_memory(device), model_bytes=bytes_of_state)
 
 
 def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder: Path, pairs: int, steps: int, warm: bool
@@ -358,10 +359,10 @@ def _measure_scoring(shape: ScoringShape, queries: int, device: torch.device) ->
         labels = np.arange(number) % classes, np.arange(shape.gallery) % classes
         seconds = 0.0
         for metric, width in (("euclidean", shape.dim), ("hamming", shape.bits)):
-            sides = [rng.standard_normal((len(own), width)).astype(np.float32) for own in labels]
-            sides = [side > 0 for side in sides] if metric == "hamming" else sides
+            query, gallery = (rng.standard_normal((len(own), width)).astype(np.float32) for own in labels)
+            sides = (query > 0, gallery > 0) if metric == "hamming" else (query, gallery)
             started = time.perf_counter()
-            metrics.score(*sides, *labels, protocols=metrics.ALL, metric=metric, device=device)
+            metrics.score(sides[0], sides[1], labels[0], labels[1], protocols=metrics.ALL, metric=metric, device=device)
             seconds += time.perf_counter() - started
         return seconds
 

@@ -93,6 +93,7 @@ class _Slot:
 
     def receive(self) -> Ended:
         job, self.job = self.job, None
+        assert job is not None
         try:
             return Ended(job, self.pipe.recv())
         except (EOFError, OSError):
@@ -149,5 +150,7 @@ def _serve(pipe: connection.Connection, log: Path) -> None:
 
 def _end_with_driver() -> None:
     # An orphan would go on writing to a folder that the next call of the command takes up.
-    connection.wait([multiprocessing.parent_process().sentinel])
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    connection.wait([driver.sentinel])
     os._exit(1)

@@ -1,0 +1,67 @@
+"""The command `tcn`, as an installation puts it on the path: one door to the commands of this project.
+
+In: a command line. Out: the exit status of the command that it is handed to. It lives here because the package `tcn`
+imports nothing of the harness.
+"""
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+
+ABOUT = """\
+usage: tcn COMMAND ...
+
+Zero-shot sketch-based image retrieval: train, score by named rules, report.
+
+commands
+  run                     train and score what a profile lists, resume, report (python benchmarks/run_all.py)
+  report                  tables, figures and the page from result folders alone (python reports/render.py)
+  evaluate FEATURES.npz   score features or binary codes made anywhere (python -m tcn evaluate)
+  data check              compare the data sets on disk with what was published (python -m tcn data check)
+
+`tcn COMMAND --help` explains each.
+"""
+
+
+def _tcn(name: str) -> Callable[[Sequence[str]], int]:
+    def call(arguments: Sequence[str]) -> int:
+        from tcn.__main__ import main
+
+        return main([name, *arguments])
+
+    return call
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from benchmarks.run_all import main
+
+    return main(arguments)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from reports.render.command import main
+
+    return main(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": _run, "report": _report, "evaluate": _tcn("evaluate"), "data": _tcn("data")}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 2 for an unknown command, else the command's own."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
+    if name in ("-h", "--help"):
+        print(ABOUT, end="")
+        return 0
+    if name not in COMMANDS:
+        print(ABOUT if not name else f"error: unknown command '{name}'; choose among {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return COMMANDS[name](rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
