@@ -26,7 +26,7 @@ for name in ("TCN_DATA", "TCN_CACHE", "TCN_EMOJI_TARBALLS", "MLFLOW_TRACKING_URI
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root, weights and words for small runs of the command (small_suite.py)."""
-    from small_suite import make_place
+    from support.small_suite import make_place
 
     return make_place(tmp_path_factory.mktemp("place"))
 
@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand this worker's counts to the process that reports."""
     if hasattr(session.config, "workeroutput"):
-        from fuzzing import COUNTS
+        from support.fuzzing import COUNTS
 
         session.config.workeroutput["fuzzed"] = dict(COUNTS)
 
@@ -108,14 +108,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Add a worker's counts."""
-    from fuzzing import COUNTS
+    from support.fuzzing import COUNTS
 
     COUNTS.update(getattr(node, "workeroutput", {}).get("fuzzed", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How many inputs the fuzz tests tried."""
-    from fuzzing import summary
+    from support.fuzzing import summary
 
     if summary():
         terminalreporter.write_line(summary())

@@ -1,6 +1,6 @@
 """Rendering the whole report from the folders of 100 runs: tables, figures, page.
 
-The folders hold made-up numbers in the layout of real runs (tests/result_folders.py). The reference is what everybody
+The folders hold made-up numbers in the layout of real runs (tests/support/result_folders.py). The reference is what everybody
 does by hand, a loop that reads each run's metrics and averages over seeds: it makes one table of the report's, without
 any figure, so the ratio says what all the rest costs, not how fast it could be.
 """

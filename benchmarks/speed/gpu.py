@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one call of under 10 minutes: tests, speed, profile, and what the whole grid costs.
 
 `python benchmarks/speed/gpu.py --output DIR` writes DIR/speed.md and .json (rates and ratios), profile.txt (kernels of a
-training step, by time), tests.txt (tests/test_gpu.py), cost.txt (GPU-hours of the paper's grid at the rates measured).
+training step, by time), tests.txt (tests/train/test_gpu.py), cost.txt (GPU-hours of the paper's grid at the rates measured).
 Parts that no time is left for are named. Random weights and pictures: no data set and no download is needed.
 """
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
     end = time.time() + 60 * options.minutes
-    tests = [sys.executable, "-m", "pytest", "tests/test_gpu.py", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    tests = [sys.executable, "-m", "pytest", "tests/train/test_gpu.py", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
     cost = [sys.executable, "benchmarks/run_all.py", "--dry-run", "--profile", "paper", "--device", "cuda",
             "--variants", "floors", "main", "leave-one-out", "--cache", str(options.output / "cache")]
     parts = {"tests.txt": (tests, TESTS),

@@ -1,7 +1,7 @@
 """One training step in the released style: plain calls, one tensor after the other, every loss value read at once.
 
 The model is built with `config.REFERENCE` execution; only its modules are used here, not its way through them. The formulas
-are the paper's, in the tensors' own type, written without the project's: tests/golden_oracle.py takes them in float64.
+are the paper's, in the tensors' own type, written without the project's: tests/support/golden_oracle.py takes them in float64.
 """
 from __future__ import annotations
 

@@ -50,24 +50,24 @@ class Subject:
     tests: tuple[str, ...]
 
 
-SCORING = ("tests/test_metrics.py", "tests/test_speed_scoring.py")
-FUSED = tuple(f"tests/test_execution.py::{name}" for name in (
+SCORING = ("tests/scoring/test_metrics.py", "tests/scoring/test_speed_scoring.py")
+FUSED = tuple(f"tests/model/test_execution.py::{name}" for name in (
     "test_fused_sharing_is_the_norm_of_each_difference", "test_fused_sharing_meets_gradcheck_and_the_plain_form",
     "test_tensors_that_lie_differently_in_memory_or_are_of_half_precision_go_the_plain_way"))
-CURVES = tuple(f"tests/test_methods.py::{name}" for name in (
+CURVES = tuple(f"tests/train/test_methods.py::{name}" for name in (
     "test_precision_recall_equals_scikit_learns_envelope",
     "test_precision_recall_leaves_out_queries_without_photos_and_refuses_none"))
-GIVEN_BACK = tuple(f"tests/test_given_back.py::{name}" for name in (
+GIVEN_BACK = tuple(f"tests/robustness/test_given_back.py::{name}" for name in (
     "test_every_module_goes_back_to_its_own_mode_after_an_exception",
     "test_modes_go_back_where_nothing_breaks_and_an_evaluating_model_stays_so",
     "test_a_borrowed_stream_is_torch_s_own_and_goes_back_with_other_devices_untouched"))
-REFUSED = "tests/test_invariances.py::test_svd_start_refuses_what_is_no_classifier"
-LOOP = ("tests/test_golden.py", "tests/test_training.py")
+REFUSED = "tests/scoring/test_invariances.py::test_svd_start_refuses_what_is_no_classifier"
+LOOP = ("tests/train/test_golden.py", "tests/train/test_training.py")
 PLAN = (
-    Subject("tcn/train/losses.py", 14, ("tests/test_losses.py", *FUSED)),
-    Subject("tcn/data/augment.py", 11, ("tests/test_images.py", "tests/test_pairs.py")),
-    Subject("tcn/data/pairs.py", 7, ("tests/test_images.py", "tests/test_pairs.py", "tests/test_golden.py")),
-    Subject("tcn/seeding.py", 3, ("tests/test_seeding.py", *GIVEN_BACK)),
+    Subject("tcn/train/losses.py", 14, ("tests/train/test_losses.py", *FUSED)),
+    Subject("tcn/data/augment.py", 11, ("tests/data/test_images.py", "tests/data/test_pairs.py")),
+    Subject("tcn/data/pairs.py", 7, ("tests/data/test_images.py", "tests/data/test_pairs.py", "tests/train/test_golden.py")),
+    Subject("tcn/seeding.py", 3, ("tests/train/test_seeding.py", *GIVEN_BACK)),
     Subject("tcn/scoring/protocols.py", 4, SCORING),
     Subject("tcn/scoring/inputs.py", 3, SCORING),
     Subject("tcn/scoring/retrieve.py", 2, (*SCORING, *CURVES)),
@@ -79,14 +79,14 @@ PLAN = (
     Subject("tcn/scoring/cpu/values.py", 3, SCORING),
     Subject("tcn/scoring/cpu/real.py", 2, SCORING),
     Subject("tcn/scoring/cpu/codes.py", 3, SCORING),
-    Subject("tcn/scoring/codes.py", 8, ("tests/test_codes.py",)),
-    Subject("tcn/scoring/features.py", 6, ("tests/test_features.py", *GIVEN_BACK, "tests/test_methods.py")),
-    Subject("tcn/model/coupling.py", 6, ("tests/test_network.py", "tests/test_controls.py")),
-    Subject("tcn/train/distances.py", 4, ("tests/test_controls.py",)),
-    Subject("reports/stats/uncertainty.py", 11, ("tests/test_statistics.py", "reports/stats/uncertainty.py")),
-    Subject("tcn/data/words.py", 7, ("tests/test_words.py",)),
-    Subject("tcn/model/embedding.py", 4, ("tests/test_network.py", REFUSED, *LOOP)),
-    Subject("tcn/model/network.py", 4, ("tests/test_network.py", *LOOP)),
+    Subject("tcn/scoring/codes.py", 8, ("tests/scoring/test_codes.py",)),
+    Subject("tcn/scoring/features.py", 6, ("tests/scoring/test_features.py", *GIVEN_BACK, "tests/train/test_methods.py")),
+    Subject("tcn/model/coupling.py", 6, ("tests/model/test_network.py", "tests/train/test_controls.py")),
+    Subject("tcn/train/distances.py", 4, ("tests/train/test_controls.py",)),
+    Subject("reports/stats/uncertainty.py", 11, ("tests/report/test_statistics.py", "reports/stats/uncertainty.py")),
+    Subject("tcn/data/words.py", 7, ("tests/data/test_words.py",)),
+    Subject("tcn/model/embedding.py", 4, ("tests/model/test_network.py", REFUSED, *LOOP)),
+    Subject("tcn/model/network.py", 4, ("tests/model/test_network.py", *LOOP)),
     Subject("tcn/train/method.py", 4, LOOP),
     Subject("tcn/train/loop.py", 8, LOOP),
 )

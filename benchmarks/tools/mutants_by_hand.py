@@ -364,7 +364,7 @@ EQUIVALENT: dict[str, str] = {f"{file}: {before} => {after}": why for file, befo
     ("tcn/scoring/scores.py",
      'if place.type == "cpu" and len(schedule):',
      'if place.type != "cpu" and len(schedule):',
-     "the general path gives the same values (tests/test_speed_scoring.py), only later"),
+     "the general path gives the same values (tests/scoring/test_speed_scoring.py), only later"),
     ("tcn/scoring/measures.py",
      "SAMPLED_ELEMENTS = 2**20",
      "SAMPLED_ELEMENTS = 2**21",

@@ -83,7 +83,7 @@ def interval(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLE
     would treat them as independent, which is what the resampling denies.
 
     A bootstrap of few units is narrow: of six seeds that differ as much as 30 classes do, it holds the mean in 0.91 of
-    simulated cases instead of 0.95 (tests/test_statistics.py).
+    simulated cases instead of 0.95 (tests/report/test_statistics.py).
 
     All values equal: low = high = that value. A single value, or none: NaN. ValueError for NaN, infinities or another shape.
 

@@ -1,0 +1,341 @@
+"""Several workers: the same bits as one, a killed worker's cell goes on, retries end, progress is told in one place."""
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from support.small_suite import ONE, SMALL, cells, common, places
+
+from benchmarks import preflight, prepared, run_all, runner
+from benchmarks.launch import driver, jobs, processes
+from benchmarks.launch.board import Board, Progress, seconds_left
+from benchmarks.launch.jobs import Ended, Failure, Job, share
+from benchmarks.material import Material
+from benchmarks.mirror import NoMirror
+from benchmarks.records import write_table
+from benchmarks.store import CellFolder
+from tcn.config import InputError
+from tcn.train import checkpoints
+
+VARIANTS = ("--variants", "floor-svd", "tcn", "--no-report", "--threads", "1")
+ONE_EPOCH_MORE = ("--set", "training.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def alone(place) -> Path:
+    """The grid by one worker: this process."""
+    threads = torch.get_num_threads()
+    assert run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(place / "alone")]) == 0
+    torch.set_num_threads(threads)
+    return place / "alone"
+
+
+def assert_same_bits(first: Path, second: Path, count: int) -> None:
+    """Metrics, per-query values, features, losses and weights of all cells are equal, digit by digit."""
+    here, there = cells(first), cells(second)
+    assert here.keys() == there.keys() and len(here) == count
+    for name, folder in here.items():
+        twin = there[name]
+        assert (folder / "metrics.csv").read_bytes() == (twin / "metrics.csv").read_bytes()
+        for file in ("per_query.npz", "features.npz"):
+            with np.load(folder / file) as a, np.load(twin / file) as b:
+                assert a.files == b.files and all(np.array_equal(a[key], b[key]) for key in a.files)
+        if (folder / "checkpoint.pt").exists():
+            a, b = (torch.load(f / "checkpoint.pt", weights_only=True)["model"] for f in (folder, twin))
+            assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+            rows = [[{k: v for k, v in row.items() if k not in ("seconds", "pairs_per_second")}
+                     for row in csv.DictReader(open(f / file))] for f in (folder, twin) for file in ("history.csv", "steps.csv")]
+            assert rows[:2] == rows[2:]
+
+
+def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
+    """A thread that sends SIGKILL to the worker of the trained cell once that cell has finished an epoch."""
+    def watch() -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            for status in output.glob("cells/*__tcn__*/status.json"):
+                if json.loads(status.read_text())["epochs_done"] >= 1 and (found := ids()):
+                    os.kill(found, signal.SIGKILL)
+                    return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, monkeypatch, capsys):
+    """Two worker processes; the one that trains is killed after an epoch: nothing but that epoch's successor is lost."""
+    made = []
+    original = processes.Processes.__init__
+    monkeypatch.setattr(processes.Processes, "__init__", lambda self, *args: (original(self, *args), made.append(self))[0])
+    output = place / "two"
+    watcher = kill_after_first_epoch(output, lambda: next((i for n, i in made[0].process_ids().items() if "__tcn__" in n), None))
+    status = run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(output), "--launcher", "processes",
+                           "--workers", "2"])
+    watcher.join(5)
+    out = capsys.readouterr().out
+    assert status == 0 and "2 worker processes; 1 CPU thread a cell" in out and "2 cells run" in out
+    assert "again (1 of 3): tcn seed 3 on quickdraw 1: the worker process was killed by SIGKILL" in out
+    assert_same_bits(alone, output, 2)
+    record = json.loads((cells(output)["quickdraw-1__tcn__seed3"] / "provenance.json").read_text())
+    assert record["resumed_from_epoch"] >= 1 and record["threads"] == 1
+    own, twin = (json.loads((cells(o)["quickdraw-1__floor-svd__seed3"] / "provenance.json").read_text())["command"]
+                 for o in (output, alone))
+    assert own == twin
+    client = mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tcn-paper-smoke").experiment_id])
+    assert len(runs) == 3 and all(run.info.status == "FINISHED" for run in runs)
+    run = next(run for run in runs if run.data.tags.get("variant") == "tcn")
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "epoch/total")] == [1, 2]
+    assert "unseen/real/released/mAP_at_all" in run.data.metrics
+
+
+@pytest.mark.slow
+def test_two_ray_workers_one_of_them_killed_give_the_bits_of_one(place, alone, capsys):
+    pytest.importorskip("ray")
+    import psutil
+
+    def trainer() -> int | None:
+        """The Ray worker with most CPU time: the one that trains."""
+        workers = [p for p in psutil.Process().children(recursive=True) if "ray::" in " ".join(p.cmdline())
+                   and "work" in " ".join(p.cmdline())]
+        return max(workers, key=lambda p: sum(p.cpu_times()[:2])).pid if workers else None
+
+    output = place / "ray"
+    watcher = kill_after_first_epoch(output, trainer)
+    status = run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(output), "--launcher", "ray",
+                           "--workers", "2"])
+    watcher.join(5)
+    out = capsys.readouterr().out
+    assert status == 0 and "again (1 of 3)" in out and "the Ray worker was lost" in out
+    assert_same_bits(alone, output, 2)
+    assert json.loads((cells(output)["quickdraw-1__tcn__seed3"] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
+
+
+# --- the driver, with a launcher that ends jobs as it is told -------------------------------------------------
+
+class Scripted:
+    """A launcher without workers: each start of a cell ends as the next item of its script says."""
+
+    about, share, device = "a script", share(1, 0), "cpu"
+
+    def __init__(self, **scripts) -> None:
+        self.scripts, self.running, self.started, self.closed, self.stopped = scripts, [], [], False, False
+
+    def free(self) -> int:
+        return 1 - len(self.running)
+
+    def start(self, job: Job) -> None:
+        self.started.append(job.cell.variant)
+        self.running.append(job)
+
+    def poll(self, seconds: float) -> list[Ended]:
+        job = self.running.pop()
+        end = self.scripts[job.cell.variant.replace("-", "_")].pop(0)
+        if end == "interrupt":
+            self.running.append(job)
+            job.folder.set_state("running", epochs_done=1)
+            raise KeyboardInterrupt
+        if end is None:
+            job.folder.set_state("finished")
+        return [Ended(job, end if isinstance(end, Failure) else None, end if isinstance(end, str) else "")]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Remembered:
+    """Stands for the mirror: which cells were brought up to date, and in what state."""
+
+    def __init__(self) -> None:
+        self.settled = []
+
+    def settle(self, folder) -> None:
+        assert folder.holder() is None  # the mirror claims the cell for itself
+        self.settled.append((folder.cell.variant, folder.state))
+
+
+@pytest.fixture
+def folders(place, tmp_path):
+    """Cell folders of four variants in an empty output, and the material they are run with."""
+    options = run_all.parser().parse_args([*common(place), *ONE])
+    from benchmarks import experiments
+
+    planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["floor-svd", "tcn", "hws", "nws"], [3],
+                               prepared._overrides(options.overrides), True)
+    material = Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
+    return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
+
+
+def drive(folders, launcher) -> tuple[dict[str, str], Remembered, str, tuple[int, int]]:
+    failures, mirror, out = {}, Remembered(), io.StringIO()
+    counts = driver.run_cells(folders[0], folders[1], mirror, launcher, failures, out)
+    return failures, mirror, out.getvalue(), counts
+
+
+def test_lost_cells_are_retried_three_times_and_final_failures_never(folders):
+    lost, passing, final = "the worker vanished", Failure("OSError: disk", False), Failure("loss is not finite", True)
+    script = Scripted(floor_svd=[None], tcn=[lost, passing, None], hws=[final], nws=[lost] * 4)
+    failures, mirror, out, counts = drive(folders, script)
+    assert script.started == ["tcn"] * 3 + ["hws"] + ["nws"] * 4 + ["floor-svd"] and script.closed
+    assert counts == (2, 0)
+    assert failures == {"quickdraw-1__hws__seed3": "loss is not finite",
+                        "quickdraw-1__nws__seed3": "the worker vanished; given up after 3 retries"}
+    states = {f.cell.variant: (f.state, json.loads((f.path / "status.json").read_text())["reason"]) for f in folders[0]}
+    assert states["hws"] == ("failed", "loss is not finite") and states["nws"] == ("failed", failures["quickdraw-1__nws__seed3"])
+    assert states["tcn"][0] == states["floor-svd"][0] == "finished"
+    assert sorted(mirror.settled) == [("floor-svd", "finished"), ("hws", "failed"), ("nws", "failed"), ("tcn", "finished")]
+    assert "again (3 of 3): nws" in out and "again (4" not in out
+
+
+def test_finished_cells_are_skipped_and_mirrored(folders):
+    for folder in folders[0][:3]:
+        folder.set_state("finished")
+    failures, mirror, _, counts = drive(folders, Scripted(nws=[None]))
+    assert counts == (1, 3) and not failures and len(mirror.settled) == 4
+
+
+def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
+    script = Scripted(tcn=["interrupt"])
+    mirror = Remembered()
+    with pytest.raises(KeyboardInterrupt):
+        driver.run_cells(*folders, mirror, script, {}, io.StringIO())
+    tcn = next(f for f in folders[0] if f.cell.variant == "tcn")
+    assert script.stopped and script.closed and tcn.state == "interrupted" and tcn.epochs_done == 1
+    assert mirror.settled == [("tcn", "interrupted")]
+    assert {f.state for f in folders[0] if f is not tcn} == {"new"}
+
+
+def test_a_worker_that_sees_other_data_says_so(folders):
+    folder = folders[0][1]
+    job = Job(folder.cell, folder.path.parent.parent, folder.identity, folders[1].places, "cpu", torch.get_num_threads(), "x")
+    failure = jobs.work(job)
+    assert failure.final and "other data" in failure.reason and "00000000" in failure.reason and folder.state == "new"
+    failure = jobs.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
+    assert failure.final and "/none/at/all" in failure.reason
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_is_no_failure(place, tmp_path, monkeypatch):
+    """torch closes the half-written file and raises an error of its own then."""
+    def half_written(value, path):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(checkpoints, "save", half_written)
+    status = run_all.main([*common(place), *ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out")])
+    assert status == 130
+    assert json.loads((cells(tmp_path / "out")["quickdraw-1__tcn__seed3"] / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_a_cell_held_by_another_process_is_left_alone(folders, monkeypatch):
+    folder, material = folders[0][0], folders[1]
+    with folder.claim("a test"):
+        assert f"process {os.getpid()} on " in folder.holder() and "(a test)" in folder.holder()
+        failure = runner.attempt(folder.cell, folder, material, NoMirror(), torch.device("cpu"), "", "x")
+    assert not failure.final and failure.holder and "is running this cell" in failure.reason and folder.state == "new"
+    assert folder.holder() is None  # let go, it is free again
+
+
+def test_what_a_dead_process_left_half_written_goes_with_the_next_claim(folders):
+    folder = folders[0][0]
+    left = [folder.path / "metrics.csv.77.partial", folder.path / "examples" / "q0-1.png.77.partial"]
+    kept = [folder.path / "metrics.csv", folder.path / "examples" / "q0-1.png"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    with folder.claim("a test"):
+        assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+# --- resources and progress ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("there, asked, expected", [
+    ((2, 0), {}, (2, 1, 1)), ((2, 0), {"workers": 1}, (1, 2, 1)), ((16, 0), {"cpus_per_cell": 4}, (4, 4, 1)),
+    ((16, 0), {"threads": 8}, (2, 8, 1)), ((16, 0), {"workers": 3}, (3, 5, 1)), ((64, 8), {}, (8, 8, 1)),
+    ((64, 8), {"cells_per_gpu": 4}, (32, 2, 4)), ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
+def test_share_of_a_machine(there, asked, expected):
+    found = share(*there, **asked)
+    assert (found.workers, found.threads, found.cells_per_gpu) == expected
+
+
+def test_several_cells_on_a_gpu_need_one():
+    with pytest.raises(InputError, match="--cells-per-gpu"):
+        share(8, 0, cells_per_gpu=2)
+
+
+def test_time_left_by_hand(folders):
+    """Three cells, two at once: 3 epochs of 10 s, 4 of 20 s, and one without epochs of its own at the median, 4 of 15 s."""
+    one, two, three = (replace(f.cell, config=replace(f.cell.config, training=replace(f.cell.config.training, epochs=4)))
+                       for f in folders[0][1:])
+    floor = folders[0][0].cell
+    unfinished = [(one, Progress(1, 4, 5.0, 10.0)), (two, Progress(0, 4, 5.0, 20.0)), (three, Progress(0, 4)),
+                  (floor, Progress(0, 0))]
+    known = {"quickdraw": [10.0, 20.0]}
+    assert seconds_left(unfinished, 2, known) == (30 + 80 + 60) / 2
+    assert seconds_left(unfinished, 100, known) == 80, "the longest cell bounds it"
+    assert seconds_left(unfinished, 2, {}) is None
+    assert seconds_left([(floor, Progress(0, 0))], 1, {}) == 0
+
+
+def test_the_board_tells_every_cell_in_lines_or_repaints_a_terminal(folders):
+    floor, tcn, hws, _ = folders[0]
+    write_table(tcn.path / "history.csv", [{"epoch": 0}, {"epoch": 1, "seconds": 2.0, "pairs_per_second": 80.0}],
+                ("epoch", "seconds", "pairs_per_second"))
+    clock = [0.0]
+    out = io.StringIO()
+    board = Board(6, 2, 1, out, lambda: clock[0])
+    board.show([floor], [])
+    assert out.getvalue() == "", "elsewhere than on a terminal, a block every half minute"
+    clock[0] = 31.0
+    board.show([floor, tcn], [hws])
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("6 cells: 2 done, 2 running, 1 to do, 1 failed; about 0 min 0")
+    assert lines[1:] == ["  floor-svd seed 3 on quickdraw 1: scoring", "  tcn seed 3 on quickdraw 1: trained, epoch 1/1; scoring"]
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    board = Board(6, 2, 1, screen, lambda: clock[0])
+    board.show([hws], [])
+    board.say("finished: x")
+    text = screen.getvalue()
+    assert "hws seed 3 on quickdraw 1: epoch 1/1" in text and text.endswith("\x1b[2A\x1b[Jfinished: x\n")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--workers", "2"], "--workers belongs to --launcher"), (["--ray-address", "h:1"], "--launcher ray"),
+    (["--launcher", "processes", "--cells-per-gpu", "2"], "--cells-per-gpu needs"), (["--calibrate"], "--dry-run"),
+    (["--reproduce", "x", "--workers", "2"], "set, --workers"),
+    (["--reproduce", "x", "--launcher", "ray"], "set, --launcher")])
+def test_options_that_do_not_go_together_are_named(place, capsys, arguments, words):
+    status = run_all.main([*places(place), *SMALL, *ONE, "--variants", "floor-svd", "--output",
+                           str(place / "bad"), *arguments])
+    err = capsys.readouterr().err
+    assert status == 2 and words in err and not (place / "bad").exists()
+
+
+def test_without_ray_the_command_names_the_way_out(place, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    status = run_all.main([*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"),
+                           "--launcher", "ray"])
+    err = capsys.readouterr().err
+    assert status == 2 and "pip install" in err and "--launcher processes" in err

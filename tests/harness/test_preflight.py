@@ -1,0 +1,173 @@
+"""What the plan tells is said before the first cell: all reasons at once, each once, with its cure; nothing is run or written."""
+from __future__ import annotations
+
+import csv
+import shutil
+
+import pytest
+from support.small_suite import ONE, TINY, cells, common, make_place, places
+from support.trees import make_tree
+
+from benchmarks import preflight, prepared, run_all
+from benchmarks.launch import local
+from benchmarks.tools import search_settings, torture
+from tcn.config import InputError
+from tcn.model import backbones
+
+
+@pytest.fixture
+def run(place, command, tmp_path, monkeypatch):
+    """The command on that place with the lighter network, into a new output folder; no cell may be started."""
+    def never(*arguments, **options):
+        raise AssertionError("a cell was started")
+
+    monkeypatch.setattr(local, "attempt", never)
+    return lambda *arguments: command(*common(place), *ONE, "--output", str(tmp_path / "out"), *arguments)
+
+
+@pytest.fixture
+def words(place, tmp_path):
+    """A copy of the word table without one seen class of QuickDraw; its path, and the class."""
+    from tcn.data.specs import read_plan
+
+    lost = read_plan("quickdraw").of("seen")[3]
+    with open(place / "words.csv", newline="") as source, open(tmp_path / "fewer.csv", "w", newline="") as out:
+        csv.writer(out).writerows(row for row in csv.reader(source) if row[0] != lost)
+    return tmp_path / "fewer.csv", lost
+
+
+@pytest.mark.parametrize("how", [(), ("--launcher", "processes")])
+def test_words_that_lack_a_class_are_said_once_before_any_floor_runs(run, words, tmp_path, how):
+    file, lost = words
+    status, out, err = run("--variants", "floor-svd", "tcn", "hws", "nws", "--words", str(file), *how)
+    assert status == 2 and err.count(lost) == 1 and err.count(str(file)) == 1 and err.count("\n") == 1
+    assert "It stops 3 of 4 cells" in err and "without hws, nws, tcn: --variants floor-svd" in err
+    assert not (tmp_path / "out").exists() and "1/4" not in out
+
+
+def test_a_plan_is_shown_and_its_reasons_are_told(run, words, tmp_path, monkeypatch):
+    from benchmarks.launch import calibration
+
+    monkeypatch.setattr(calibration, "SHAPE_SECONDS", 0.05)
+    monkeypatch.setattr(calibration, "TIMED_SECONDS", 0.01)
+    status, out, err = run("--variants", "floor-svd", "tcn", "--words", str(words[0]), "--dry-run")
+    assert status == 2 and "can't run: " in out and words[1] in err and "--variants floor-svd" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_reasons_come_at_once(run, words, tmp_path, monkeypatch):
+    (tmp_path / "w.pth").write_bytes(b"garbage" * 100)
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setenv("TCN_CACHE_LIMIT_GB", "many")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    status, _, err = run("--variants", "tcn", "hws", "--words", str(words[0]), "--weights", str(tmp_path / "w.pth"),
+                         "--teacher-weights", str(tmp_path / "w.pth"), "--device", "cuda:77", "--emoji-tarballs",
+                         str(tmp_path / "nowhere"), "--cache", str(tmp_path / "new cache"), "--output", str(tmp_path / "file"))
+    assert status == 2 and "reasons, and nothing was run" in err
+    reasons = [line for line in err.splitlines() if line.startswith("  - ")]
+    for text in ("--device cuda:77", "'localhost:5000', which has no kind", str(tmp_path / "nowhere"), words[1],
+                 f"{tmp_path / 'file'} is a file", "TCN_CACHE_LIMIT_GB is 'many'", "w.pth can't be read"):
+        assert sum(text in line for line in reasons) == 1, (text, err)
+    assert len(reasons) == 7 and not (tmp_path / "new cache").exists()
+
+
+def test_weights_that_can_t_be_read_or_do_not_fit_are_said_once(run, place, tmp_path):
+    status, _, err = run("--variants", "tcn", "hws", "floor-svd", "--set", *TINY, "network.backbone=resnet18")
+    assert status == 2 and err.count("weights.pth") == 1 and not (tmp_path / "out").exists()
+    (tmp_path / "w.pth").write_bytes(b"garbage" * 100)
+    status, _, err = run("--variants", "tcn", "hws", "--teacher-weights", str(tmp_path / "w.pth"))
+    assert status == 2 and err.count("w.pth") == 1 and "can't be read as a PyTorch state dict" in err
+    status, _, err = run("--variants", "tcn", "--weights", str(tmp_path / "none.pth"))
+    assert status == 2 and err.count("none.pth") == 1 and "No such file" in err
+
+
+def test_a_model_that_can_t_be_built_is_said_before_the_floors(run, tmp_path):
+    status, _, err = run("--variants", "floor-svd-permodality", "tcn", "hws", "--set", "network.dim=1200")
+    assert status == 2 and err.count("dim is 1200") == 1 and not (tmp_path / "out").exists()
+
+
+def test_imagenet_s_words_are_looked_for_where_a_method_compares_them(run, tmp_path):
+    status, _, err = run("--variants", "floor-svd", "sake")
+    assert status == 2 and "has no row for" in err and "of 1000 class names" in err and "--variants floor-svd" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_data_set_that_lacks_something_stops_the_call_and_can_be_left_out(tmp_path, command):
+    root = make_place(tmp_path)
+    make_tree(root / "data", "tuberlin", sketches=2, photos=1, size=8)
+    arguments = [*common(root), "--seeds", "3", "--variants", "floor-svd", "tcn", "--output", str(tmp_path / "out")]
+    status, _, err = command(*arguments)
+    assert status == 2 and "has no row for" in err and not (tmp_path / "out").exists()
+    assert "It stops 1 of 4 cells" in err and "without tuberlin: --datasets quickdraw" in err
+    shutil.rmtree(root / "data" / "QuickDraw" / "QuickDraw_images_final" / "windmill")
+    status, _, err = command(*arguments, "--variants", "floor-svd")
+    assert status == 2 and "windmill" in err and "without quickdraw: --datasets tuberlin" in err
+
+
+def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys):
+    """110 classes of 3 drawings and 2 photos at 32 pixels: 563,200 bytes in grey, three times as many in colour."""
+    usage = shutil.disk_usage(tmp_path)
+    least = 110 * 5 * 32 * 32
+
+    def free(number):
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=number))
+
+    free(least - 1)
+    arguments = ("--variants", "floor-svd", "--cache", str(tmp_path / "cache"))
+    status, _, err = run(*arguments)
+    assert status == 2 and "no room for the image cache" in err and "need 1 MB at the least" in err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
+    free(2 * least)
+    call, _ = prepared.prepare(run_all.parser().parse_args([*common(place), *ONE, "--output", str(tmp_path / "out"), *arguments]))
+    assert "warning: the image cache" in capsys.readouterr().err and len(call.folders) == 1
+
+
+@pytest.mark.parametrize("address", [
+    "", "http://127.0.0.1:5000", "https://user:word@mlflow.example.org/path", "sqlite:////tmp/a b/mlflow.db", "sqlite:///x.db",
+    "postgresql+psycopg2://host/db", "file:///tmp/runs", "/tmp/runs", "./runs", "runs", "databricks", "databricks://profile"])
+def test_well_formed_addresses_pass(monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    preflight.tracking_address()
+
+
+@pytest.mark.parametrize("address", [
+    "localhost:5000", "127.0.0.1:5000", "htp://host:5000", "http://", "http://:5000", "http://host:port", "http://host:99999",
+    "http://host name:5000", "sqlit:///x.db"])
+def test_malformed_addresses_are_named_with_a_cure(monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI is .*give http://HOST:PORT or sqlite"):
+        preflight.tracking_address()
+
+
+def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, monkeypatch):
+    """As on a machine without network to which the folder was sent: nothing has to run, nothing is fetched."""
+    arguments = [*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--no-report"]
+    assert command(*arguments)[0] == 0
+
+    def gone(*arguments):
+        raise InputError("ImageNet weights could not be fetched")
+
+    monkeypatch.setattr(backbones, "build", gone)
+    status, out, _ = command(*arguments)
+    assert status == 0 and "1 already finished" in out
+    status, _, err = command(*arguments, "--variants", "floor-svd", "tcn")
+    assert status == 2 and err.count("could not be fetched") == 1
+    name = next(iter(cells(tmp_path / "out").values())).name
+    status, _, err = command(*places(place), "--reproduce", name, "--output", str(tmp_path / "out"))
+    assert status == 2 and "could not be fetched" in err and not (tmp_path / "out" / "reproductions").exists()
+    status, _, err = command("--data-root", str(tmp_path / "elsewhere"), "--reproduce", name, "--output", str(tmp_path / "out"),
+                             "--device", "cuda:77", "--words", str(tmp_path / "no words"))
+    assert status == 2 and all(text in err for text in ("elsewhere", "cuda:77", "no words"))
+
+
+def test_other_commands_say_their_slips_before_they_begin(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "check_cells", lambda checks, cells, *rest, **options: [])
+    assert search_settings.main(["--part", "3/2", "--threads", "5000", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert all(err.count(text) == 1 for text in ("--part 3/2", "5,000 threads", "is a folder"))
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert search_settings.main(["--out", str(tmp_path / "other.csv")]) == 2
+    assert "has no column 'stage'" in capsys.readouterr().err
+    assert torture.main(["--output", str(tmp_path / "t"), "--", "--variants", "tcm"]) == 2
+    assert "unknown variant 'tcm'" in capsys.readouterr().err
+    assert torture.main(["--output", str(tmp_path / "t"), "--kills", "0"]) == 2 and not (tmp_path / "t").exists()
