@@ -23,7 +23,7 @@ SEEDS = range(14)
 
 
 def _builder() -> ModuleType:
-    path = ROOT / "tests" / "result_folders.py"
+    path = ROOT / "tests" / "support" / "result_folders.py"
     found = importlib.util.spec_from_file_location("result_folders", path)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)

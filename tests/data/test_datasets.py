@@ -185,8 +185,7 @@ def test_held_out_sketches_are_apart_from_training_and_stable(root: Path) -> Non
     first, again = _load(root, "tuberlin"), _load(root, "tuberlin")
     assert first.heldout_sketches.paths == again.heldout_sketches.paths
     assert not set(first.heldout_sketches.paths) & set(first.train_sketches.paths)
-    of_seen = {path for path in (f"png_ready/{name}/{file.name}" for name in first.seen
-                                 for file in (first.query.root / "png_ready" / name).iterdir())}
+    of_seen = {f"png_ready/{name}/{file.name}" for name in first.seen for file in (first.query.root / "png_ready" / name).iterdir()}
     assert set(first.heldout_sketches.paths) | set(first.train_sketches.paths) == of_seen
     assert sorted(first.heldout_sketches.labels) == list(range(220))
 

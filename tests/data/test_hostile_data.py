@@ -312,7 +312,7 @@ def test_links_in_circles_end_the_listing_nowhere(root, base):
     (base / SKETCHES / name / "folder.png").symlink_to(base)
     os.mkfifo(base / SKETCHES / name / "pipe.png")
     (base / "TUBerlin").symlink_to(base)
-    plain = {one for one in on_disk(base, SKETCHES, PLAN.of("seen"))}
+    plain = set(on_disk(base, SKETCHES, PLAN.of("seen")))
     split = _load(root)
     assert {*split.train_sketches.paths, *split.heldout_sketches.paths} == plain
     assert any("png_ready: ignored 6 stray files: " in note and "loop.png" in note and "pipe.png" in note for note in split.notes)

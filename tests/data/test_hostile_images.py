@@ -80,8 +80,8 @@ def _kinds() -> dict[str, tuple[bytes, np.ndarray]]:
     key48 = chunk(b"tRNS", struct.pack(">HHH", *map(int, RGB16[2, 3])))
     palette = chunk(b"PLTE", PALETTE.tobytes())
     opacity = np.array([255, 0, 128, 7])
-    masked16 = np.where(GREY16 == GREY16[0, 1], 255, grey)
-    masked48 = np.where((RGB16 >> 8 == RGB16[2, 3] >> 8).all(-1, keepdims=True), 255, RGB16 >> 8)
+    masked16 = np.where(GREY16[0, 1] == GREY16, 255, grey)
+    masked48 = np.where((RGB16[2, 3] >> 8 == RGB16 >> 8).all(-1, keepdims=True), 255, RGB16 >> 8)
     return {
         "grey, 16 bits": (png(SIZE, SIZE, 16, 0, unfiltered(GREY16)), grey),
         "grey, 16 bits, one see-through": (png(SIZE, SIZE, 16, 0, unfiltered(GREY16), key16), masked16),

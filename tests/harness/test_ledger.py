@@ -366,7 +366,7 @@ def test_a_class_without_photos_is_scored_by_both_rules_where_it_is_allowed(scor
     files = (Files(Path("."), tuple(map(str, range(30))), query_labels, ("",) * 30),
              Files(Path("."), tuple(map(str, range(kept.sum()))), gallery_labels[kept], ("",) * kept.sum()))
     settings = change(Config(), {"network.dim": 16, "evaluation.missing_classes": "as-released"})
-    table = score_ledger(RunFeatures({m: query for m in Modality}, SetFeatures(query, gallery[kept], *files),
+    table = score_ledger(RunFeatures(dict.fromkeys(Modality, query), SetFeatures(query, gallery[kept], *files),
                                      other_side=shifted[kept]), settings)
     found = {(r.trap, r.arm, r.features, r.metric): r.value for r in table if r.arm}
     # 5 of 6 classes have photos: the same sum over six classes or five.

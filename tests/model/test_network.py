@@ -17,10 +17,10 @@ from tcn.model.network import CoupledNetwork
 
 
 def coupling(convolutions: str, **rest) -> Coupling:
-    return Coupling(**{part: convolutions for part in PARTS}, **rest)
+    return Coupling(**dict.fromkeys(PARTS, convolutions), **rest)
 
 
-HARD = dict(batch_norm_affine="hard", batch_norm_statistics="hard")
+HARD = {"batch_norm_affine": "hard", "batch_norm_statistics": "hard"}
 
 
 def test_soft_coupling_has_two_sets_from_one_start_and_ties_convolutions_only():
@@ -31,7 +31,7 @@ def test_soft_coupling_has_two_sets_from_one_start_and_ties_convolutions_only():
 
 def test_each_part_can_be_coupled_on_its_own():
     for part in PARTS:
-        encoders = CoupledEncoders(tiny_backbone(), Coupling(**{p: "none" for p in PARTS} | {part: "hard"}))
+        encoders = CoupledEncoders(tiny_backbone(), Coupling(**dict.fromkeys(PARTS, "none") | {part: "hard"}))
         index = PARTS.index(part)
         for i in range(5):
             same = encoders.sketch.trunk.blocks[i][0].weight is encoders.photo.trunk.blocks[i][0].weight

@@ -110,7 +110,7 @@ def test_no_room_for_the_cache_is_the_same_error(results, monkeypatch, capfd):
 
     assert child(limited) == 2
     assert "tsne-" in capfd.readouterr().out and contents(results / "report") == {}
-    assert not [path for path in (results / "report" / "cache").iterdir()]
+    assert not list((results / "report" / "cache").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(results, capsys):

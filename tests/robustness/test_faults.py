@@ -133,7 +133,7 @@ def test_two_calls_at_once_share_the_work(place, straight):
               if "already finished" in line]
     assert len(counts) == 2 and sum(ran for ran, _, _ in counts) == 3, ends
     assert all(ran + there == 3 and failed == 0 for ran, there, failed in counts)
-    assert {name: states for name, states in runs(output).items()} == {
+    assert runs(output) == {
         "": ["FINISHED"], **{f"quickdraw-1__{v}__seed3": ["FINISHED"] for v in ("tcn", "floor-svd", "hws")}}
 
 

@@ -401,25 +401,27 @@ def findings(source: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and node.value in ("0.0.0.0", "::", "*:0"):
             yield "an address that everybody can reach"
-        if not isinstance(node, ast.Call):
-            continue
-        called = _dotted(node.func, names)
-        options = {keyword.arg: keyword.value for keyword in node.keywords}
+        if isinstance(node, ast.Call):
+            yield from _in_a_call(node, _dotted(node.func, names))
 
-        def given(name: str) -> object:
-            value = options.get(name)
-            return value.value if isinstance(value, ast.Constant) else None if value is None else "not a constant"
 
-        if called in CALLS:
-            yield called
-        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS and given("filter") != "data":
-            yield f".{node.func.attr}"
-        if called == "torch.load" and given("weights_only") is not True:
-            yield "torch.load without weights_only=True"
-        if called in ("numpy.load", "numpy.lib.npyio.NpzFile") and given("allow_pickle") not in (None, False):
-            yield "numpy.load with allow_pickle"
-        if given("shell") not in (None, False):
-            yield "shell=True"
+def _in_a_call(node: ast.Call, called: str) -> Iterator[str]:
+    options = {keyword.arg: keyword.value for keyword in node.keywords}
+
+    def given(name: str) -> object:
+        value = options.get(name)
+        return value.value if isinstance(value, ast.Constant) else None if value is None else "not a constant"
+
+    if called in CALLS:
+        yield called
+    if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS and given("filter") != "data":
+        yield f".{node.func.attr}"
+    if called == "torch.load" and given("weights_only") is not True:
+        yield "torch.load without weights_only=True"
+    if called in ("numpy.load", "numpy.lib.npyio.NpzFile") and given("allow_pickle") not in (None, False):
+        yield "numpy.load with allow_pickle"
+    if given("shell") not in (None, False):
+        yield "shell=True"
 
 
 def _dotted(node: ast.AST, names: dict[str, str]) -> str:

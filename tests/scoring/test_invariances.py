@@ -48,7 +48,7 @@ def assert_same(one: Scores, other: Scores, order=slice(None), sampled: bool = T
 
     sampled=False leaves out what is the mean of drawn tie orders, where another query has another draw.
     """
-    for name, metric in ((name, metric) for name in ALL for metric in one.metrics(name)):
+    for name, metric in ((protocol, metric) for protocol in ALL for metric in one.metrics(protocol)):
         if not sampled and (one.error(name, metric) or other.error(name, metric)):
             continue
         np.testing.assert_allclose(other.per_query(name, metric)[order], one.per_query(name, metric), atol=1e-12,

@@ -325,7 +325,7 @@ def test_as_released_orders_ties_as_each_protocol_s_own_code(kind):
     # the order of ties is made a fact here by giving the sort the very numbers that the ranking sorts
     sides = inputs.comparable(query, gallery, scores.metric, None)
     distances = Gallery.of(sides[1], torch.arange(900), sides[0], scores.metric).distances(sides[0]).numpy()
-    differs = {name: False for name in ALL}
+    differs = dict.fromkeys(ALL, False)
     for i, row in enumerate(distances):
         order = np.argsort(row)
         relevant = gallery_labels == query_labels[i]

@@ -5,7 +5,9 @@ import dataclasses
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tcn.data import emoji_packages
 
@@ -25,7 +27,8 @@ def tarball(path: Path, members: dict[str, bytes]) -> None:
             archive.addfile(info, io.BytesIO(content))
 
 
-def packages(folder: Path, without: dict[str, tuple[str, ...]] = {}, extra: dict[str, bytes] = {}) -> tuple:
+def packages(folder: Path, without: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+             extra: Mapping[str, bytes] = MappingProxyType({})) -> tuple:
     """The eight packages, every publisher drawing every concept except those named; returns sources without digests."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in emoji_packages.SOURCES:

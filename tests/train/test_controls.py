@@ -95,7 +95,7 @@ def test_squared_tying_is_the_sum_of_squares_and_fades_at_zero():
 
 def test_distances_are_those_of_a_plain_loop():
     torch.manual_seed(3)
-    encoders = CoupledEncoders(tiny_backbone(), Coupling(**{**{part: "soft" for part in PARTS}, "stem": "hard"}))
+    encoders = CoupledEncoders(tiny_backbone(), Coupling(**{**dict.fromkeys(PARTS, "soft"), "stem": "hard"}))
     start = {key: value.detach().clone() for key, value in encoders.sketch.named_parameters()}
     distances = Distances(encoders, 10)
     with torch.no_grad():
