@@ -5,7 +5,6 @@ on standard error. The numbers are those of `tcn.scoring.scores` (paper, section
 """
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tcn.cli.evaluate_options import TIE_DRAWS
+from tcn.cli.evaluate_options import EvaluateOptions
 from tcn.cli.evaluate_table import Result, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
@@ -22,7 +21,7 @@ from tcn.scoring import codes, inputs
 from tcn.scoring.scores import DUPLICATES, score
 
 
-def evaluate(args: argparse.Namespace) -> int:
+def evaluate(args: EvaluateOptions) -> int:
     """Score what the options name, print it, and return the exit status."""
     names = _metric_names(args.protocols, args.ks)
     _check_options(args, names)
@@ -49,7 +48,7 @@ def evaluate(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     if args.csv:
         try:
-            write_csv(args, result, names)
+            write_csv(args.csv, args, result, names)
         except OSError as error:
             warn(f"error: {args.csv}: cannot be written: {error.strerror or error}")
             return 1
@@ -63,7 +62,7 @@ def _metric_names(protocols: Sequence[str], ks: Sequence[int]) -> dict[str, tupl
     return {name: scores.metrics(name) for name in scores.protocols}
 
 
-def _check_options(args: argparse.Namespace, names: Mapping[str, Sequence[str]]) -> None:
+def _check_options(args: EvaluateOptions, names: Mapping[str, Sequence[str]]) -> None:
     if args.itq is None and (args.itq_fit or args.itq_rule):
         raise InputError("--itq-fit and --itq-rule say how codes are made; they need --itq")
     if args.itq is not None and args.metric not in (None, "hamming"):
@@ -77,10 +76,9 @@ def _check_options(args: argparse.Namespace, names: Mapping[str, Sequence[str]])
         raise InputError("with --json the numbers by class go to --csv only; add --csv FILE, or leave out --per-class or --json")
     if args.tie_draws is not None and args.ties != "expected":
         raise InputError(f"--tie-draws are orders of which --ties expected takes the mean; --ties {args.ties} draws none")
-    args.tie_draws = args.tie_draws or TIE_DRAWS
 
 
-def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
+def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> Result:
     if "gallery_group" in arrays:
         check_groups(arrays)
     if args.itq is None:
@@ -99,7 +97,7 @@ def _scored(arrays: dict[str, np.ndarray], args: argparse.Namespace) -> Result:
         score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
             args.protocols, metric, args.ks, missing_classes=args.missing_classes, ties=args.ties,
-            tie_draws=args.tie_draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),
+            tie_draws=args.draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),
             duplicates=rule, spellings=args.spellings, block=args.block, device=args.device)
         for rule in rules]
     return Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made)
@@ -112,7 +110,7 @@ def _as_options(message: str) -> str:
 
 
 def quantised(
-    arrays: Mapping[str, np.ndarray], args: argparse.Namespace
+    arrays: Mapping[str, np.ndarray], args: EvaluateOptions
 ) -> tuple[dict[str, np.ndarray], str]:
     """The arrays with codes for features, and how the codes were made."""
     rule, fit = args.itq_rule or "textbook", args.itq_fit or "seen"

@@ -1,11 +1,10 @@
-"""The options of `python -m tcn evaluate`, and its help text.
-"""
+"""The options of `python -m tcn evaluate`, and its help text."""
 from __future__ import annotations
 
 import argparse
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -60,7 +59,36 @@ exit status
 """
 
 
-def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser], run: Callable[[argparse.Namespace], int]) -> None:
+class EvaluateOptions(argparse.Namespace):
+    """The options of one call, with their types. None: the option was not given."""
+
+    features: Path
+    protocols: Sequence[str]
+    ks: Sequence[int]
+    metric: str | None
+    itq: int | None
+    """Number of bits; 0: all dimensions as they are."""
+    itq_fit: str | None
+    itq_rule: str | None
+    missing_classes: str
+    spellings: str
+    ties: str
+    tie_draws: int | None
+    duplicates: str | None
+    per_class: str | None
+    json: bool
+    csv: Path | None
+    seed: int
+    device: str
+    block: int | None
+
+    @property
+    def draws(self) -> int:
+        """Random tie orders to draw."""
+        return self.tie_draws or TIE_DRAWS
+
+
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser], run: Callable[[EvaluateOptions], int]) -> None:
     """Add the subcommand `evaluate`, carried out by `run`, to argparse's subcommands."""
     rules = "\n".join(
         f"  {rule.name:<9} {'voc' if rule.interpolated else 'raw'} AP, AP@K over {rule.divisor.value}, {rule.average.value}; "
@@ -70,7 +98,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     p = commands.add_parser("evaluate", help="score your own features or codes", description=EVALUATE,
                             epilog=EVALUATE_EPILOG.format(protocols=rules), allow_abbrev=False,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.set_defaults(run=run)
+    p.set_defaults(run=lambda args: run(EvaluateOptions(**vars(args))))
     p.add_argument("features", type=Path, metavar="FEATURES.npz", help="features and labels; see below")
     p.add_argument("--protocols", nargs="+", choices=ALL, default=ALL, metavar="NAME",
                    help=f"some of {', '.join(ALL)} (default: all)")

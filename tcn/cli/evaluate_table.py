@@ -1,14 +1,15 @@
 """Scores as `evaluate` shows them: lines of text, or one row of a CSV file for each number."""
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tcn.cli.evaluate_options import EvaluateOptions
 from tcn.scoring.scores import Scores
 
 TIES = {
@@ -43,7 +44,7 @@ def identical(number: int) -> str:
             "say so in gallery_group")
 
 
-def report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: Result,
+def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: Result,
             names: Mapping[str, Sequence[str]], several: Mapping[str, Sequence[str]], copies: int) -> Iterator[str]:
     """The lines of the table, and of what is needed to read it."""
     first, entries = result.scores[0], len(arrays["gallery"])
@@ -53,7 +54,7 @@ def report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: R
     yield f"ties        {args.ties}: {TIES[args.ties]}"
     error = max(row["standard_error"] for rows in result.rows for row in rows)
     if error:
-        yield (f"            ({args.tie_draws} sampled orders where there is no closed form: standard error "
+        yield (f"            ({args.draws} sampled orders where there is no closed form: standard error "
                f"up to {error:.4f})")
     if "gallery_group" in arrays:
         repeats = entries - len(set(zip(arrays["gallery_group"].tolist(), arrays["gallery_labels"].tolist())))
@@ -84,7 +85,9 @@ def report(args: argparse.Namespace, arrays: Mapping[str, np.ndarray], result: R
             yield from _grid(ordered, scores.protocols, cells)
     if "cvpr19" in first.protocols:
         yield "\ncvpr19's Prec@K is the relevance of the photo at rank K + 1 alone, as its code has it."
-    for scores in result.scores if args.per_class else ():
+    if not args.per_class:
+        return
+    for scores in result.scores:
         table = _by_class(scores, args.per_class, names)
         cells = {(row["class"], row["protocol"]): row["value"] for row in table}
         counts = {row["class"]: (row["queries"], row["class_photos"]) for row in table}
@@ -126,7 +129,7 @@ def _by_class(
     return found
 
 
-def write_csv(args: argparse.Namespace, result: Result, names: Mapping[str, Sequence[str]]) -> None:
+def write_csv(file: Path, args: EvaluateOptions, result: Result, names: Mapping[str, Sequence[str]]) -> None:
     """One row for each number; `class` and `class_photos` are filled in the rows of single classes only."""
     same = {"file": str(args.features), "distance": result.metric, "codes": result.made, "ties": args.ties,
             "missing_classes": args.missing_classes}
@@ -135,7 +138,7 @@ def write_csv(args: argparse.Namespace, result: Result, names: Mapping[str, Sequ
         by_class = _by_class(scores, args.per_class, names) if args.per_class else []
         rows += [{**same, "duplicates": scores.duplicates, "class": "", "class_photos": "", **row}
                  for row in own + by_class]
-    with args.csv.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
