@@ -37,7 +37,7 @@ class AnchoredModel(TcnModel):
         self._moving: list[Tensor] = list({id(p): p for pair in tied for p in pair}.values())
         self._start: list[Tensor] = [p.detach().clone() for p in self._moving]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AnchoredModel":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnchoredModel:
         super()._apply(fn, recurse)
         self._start = [fn(start) for start in self._start]
         return self

@@ -11,8 +11,8 @@ schedule are the suite's, the same for all methods.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import torch
 from torch import Tensor, nn

@@ -293,7 +293,7 @@ def read_distances(path: Path) -> dict[str, np.ndarray]:
     # compared, not subtracted: differences of unsigned numbers are never negative
     numbers = arrays["steps"]
     rising = numbers.dtype.kind in "iu" and not (numbers[1:] <= numbers[:-1]).any()
-    if not (rising and 0 <= int(numbers[0]) and int(numbers[-1]) < MOST_COUNT):
+    if not (rising and int(numbers[0]) >= 0 and int(numbers[-1]) < MOST_COUNT):
         raise ReportError(f"{path.name}, steps: expected whole numbers from 0 in increasing order")
     return arrays
 

@@ -5,7 +5,7 @@ In: a checked suite, published numbers. Out: tables. Measured and published numb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from reports import lint, naming, paper, published
 from reports.read.cells import Score
@@ -89,16 +89,26 @@ def paper_comparison(suite: Suite) -> Table | None:
         return None
     columns = [Column("Method"), Column("D", numeric=True), Column("Features"), Column("Number", wrap=True)]
     columns += [Column(metric, _paper_heading(where), True) for where, metric in paper.COMPARISON_COLUMNS]
-    rows = [Row((Entry("Measured here"),), "section")]
-    wanted: list[tuple[str, int, str]] = [("tcn", dim, kind) for dim, kind in paper.COMPARISON_ROWS]
+    rows = [Row((Entry("Measured here"),), "section"), *_measured_rows(suite, tasks), *_published_rows()]
+    sources = {fact.source for fact in published.facts() if fact.table == "comparison"}
+    notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
+             "each author's own rules, which differ; – means that the source gives no number."),
+             "† contradicted by another published number or by a provable rule; see the table of contradictions.",
+             *(f"{published.SHORT_SOURCES[key]}: {text}." for key, text in published.SOURCES.items() if key in sources)]
+    return Table("paper-comparison", "Comparison on the paper's data sets", tuple(columns), tuple(rows), tuple(notes))
+
+
+def _measured_rows(suite: Suite, tasks: Mapping[Task | None, Task]) -> Iterator[Row]:
+    """TCN's rows: the paper's lengths and kinds of features first, then others that were run. `tasks`: the paper's name -> ours."""
+    wanted: list[tuple[int, str]] = list(paper.COMPARISON_ROWS)
     for task in tasks.values():
         for variant in (v for v in suite.variants(task) if paper.is_tcn(v)):
             dim = suite.dim(task, variant)
             for kind in ("real", "binary"):
                 has = any(suite.measure(task, variant, Score(m, features=kind)).n for m in paper.headline(task))
-                if dim is not None and has and ("tcn", dim, kind) not in wanted:
-                    wanted.append(("tcn", dim, kind))
-    for _, dim, kind in wanted:
+                if dim is not None and has and (dim, kind) not in wanted:
+                    wanted.append((dim, kind))
+    for dim, kind in wanted:
         for rule in paper.RULES:
             entries = []
             for where, metric in paper.COMPARISON_COLUMNS:
@@ -107,7 +117,11 @@ def paper_comparison(suite: Suite) -> Table | None:
                         if paper.is_tcn(v) and suite.dim(ours, v) == dim] if ours else []
                 found = next((m for m in best if m.n), Measured({}, ()))
                 entries.append(measured_entry(found, with_seeds=True))
-            rows.append(Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries)))
+            yield Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries))
+
+
+def _published_rows() -> Iterator[Row]:
+    """Published rows by source, numbers that are contradicted marked."""
     facts: dict[tuple[str, str, str, str], dict[tuple[Task, str], float]] = {}
     doubtful = lint.doubtful(lint.findings(lint.read(published.FILE)))
     against = {_kin(fact) for fact in doubtful if fact.table == "conflict"}
@@ -122,20 +136,14 @@ def paper_comparison(suite: Suite) -> Table | None:
     for key in sorted(facts, key=lambda k: (list(published.SOURCES).index(k[3]), k[2] != "real", k[0] == "TCN")):
         if key[3] != previous:
             previous = key[3]
-            rows.append(Row((Entry(f"Published ({published.SHORT_SOURCES[previous]})"),), "section"))
+            yield Row((Entry(f"Published ({published.SHORT_SOURCES[previous]})"),), "section")
         entries = []
         for where, metric in paper.COMPARISON_COLUMNS:
             value = facts[key].get((where, metric))
             mark = "†" if (key, where, metric) in marked else ""
             entries.append(Entry("–") if value is None else Entry(f"{value:.3f}{mark}", value))
         method, length, features, _ = key
-        rows.append(Row((Entry(method), Entry(length or "–"), Entry(features), Entry("published"), *entries)))
-    notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
-             "each author's own rules, which differ; – means that the source gives no number."),
-             "† contradicted by another published number or by a provable rule; see the table of contradictions.",
-             *(f"{published.SHORT_SOURCES[key]}: {text}." for key, text in published.SOURCES.items()
-               if key in {k[3] for k in facts})]
-    return Table("paper-comparison", "Comparison on the paper's data sets", tuple(columns), tuple(rows), tuple(notes))
+        yield Row((Entry(method), Entry(length or "–"), Entry(features), Entry("published"), *entries))
 
 
 def contradictions() -> Table:

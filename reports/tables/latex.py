@@ -105,7 +105,7 @@ def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], sections: i
     least = [float(WIDE if column.wide else NARROW) for column in columns]
     wraps = [(column.wrap or not column.numeric and width > LONGEST_WORD) and width > low
              for column, width, low in zip(columns, natural, least)]
-    for size, letters, turned in SIZES:
+    for size, letters, turned in SIZES:  # noqa: B007 - the size that is settled on is used below
         if letters == SIZES[2][1] and len(rows) + sections > LINES / 1.5:
             continue
         room = letters - GAP * len(columns)

@@ -6,8 +6,8 @@ Paper: training pairs.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class PairSource:
             for chosen, sketches, photos in ready:
                 yield self._finish(chosen, sketches, photos, device)
 
-    def _plan(self, seed: int, epoch: int) -> Iterator["_Chosen"]:
+    def _plan(self, seed: int, epoch: int) -> Iterator[_Chosen]:
         rng = numpy_stream(seed, "pairs", epoch)
         # A random order also covers the released code's second shuffle within each batch.
         photos = rng.permutation(len(self.photos))
@@ -85,10 +85,10 @@ class PairSource:
             geometry = draw_geometry(numpy_stream(seed, "augmentation", 1 if replayed else epoch, step), len(photos[own]))
             yield _Chosen(sketches[own], photos[own], labels[own], geometry)
 
-    def _gather(self, chosen: "_Chosen", device: torch.device) -> tuple["_Chosen", Tensor, Tensor]:
+    def _gather(self, chosen: _Chosen, device: torch.device) -> tuple[_Chosen, Tensor, Tensor]:
         return chosen, self.sketches.gather(chosen.sketches, device), self.photos.gather(chosen.photos, device)
 
-    def _finish(self, chosen: "_Chosen", sketches: Tensor, photos: Tensor, device: torch.device) -> PairBatch:
+    def _finish(self, chosen: _Chosen, sketches: Tensor, photos: Tensor, device: torch.device) -> PairBatch:
         settings = self.settings
         images = [to_float(block, device) for block in (sketches, photos)]
         places = places_of(chosen.geometry, settings.augmentation, images[0].shape[-1], images[0])

@@ -193,7 +193,7 @@ def _read_binary(chunks: Iterator[bytes], offset: int, source: Path, wanted: Wan
     for index in range(count):
         while True:
             space = buffer.find(b" ", start)
-            if 0 <= space and space + 1 + size <= len(buffer):
+            if space >= 0 and space + 1 + size <= len(buffer):
                 break
             if space < 0 and len(buffer) - start > _LONGEST_TOKEN or space - start > _LONGEST_TOKEN:
                 raise InputError(f"{source}: word {index + 1:,} at byte {offset + start:,} does not end; "

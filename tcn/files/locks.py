@@ -47,7 +47,7 @@ def lock(path: Path, about: str = "", seconds: float | None = 0.0) -> Iterator[N
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b")
+        file = open(path, "a+b")  # noqa: SIM115 - closed by the `with` below; only opening it may fail in these ways
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES):  # nobody can write there, so nobody needs to be kept out
             yield

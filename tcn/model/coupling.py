@@ -6,7 +6,7 @@ and the list of tensor pairs under the sharing loss. Paper: coupled network, wei
 from __future__ import annotations
 
 import copy
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class CoupledEncoders(nn.Module):
                 if isinstance(sub_s, BATCH_NORMS):
                     sub_p._buffers.update(sub_s._buffers)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CoupledEncoders":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CoupledEncoders:
         # Moving a module makes new buffers, which would silently untie shared statistics.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
         self._tie()

@@ -5,7 +5,7 @@ logits. Paper: feature embedding and its initialisation by the singular vectors 
 """
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class ModalityBatchNorm(nn.Module):
         first, second = (self._norm(m) for m in Modality)
         second.weight, second.bias = first.weight, first.bias
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ModalityBatchNorm":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ModalityBatchNorm:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
         self._tie()
         return self

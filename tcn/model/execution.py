@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import contextmanager, nullcontext
-from typing import Any, ContextManager, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def ordered(images: Tensor, execution: Execution) -> Tensor:
     return images.contiguous(memory_format=FORMATS[execution.memory_format])
 
 
-def reduced(execution: Execution, device: torch.device) -> ContextManager[None]:
+def reduced(execution: Execution, device: torch.device) -> AbstractContextManager[None]:
     """The context for the convolutions of a training step: bf16 autocast if asked for, else nothing."""
     return torch.autocast(device.type, torch.bfloat16) if execution.precision == "bf16" else nullcontext()
 

@@ -5,9 +5,9 @@ Paper: figure of the framework. Every output has a name, so that the two modalit
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Iterator
 
 import torch
 from torch import Tensor, nn

@@ -89,7 +89,7 @@ class Standardiser:
     deviation: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray) -> "Standardiser":
+    def fit(cls, features: np.ndarray) -> Standardiser:
         """Per-dimension statistics of features [N, D]; a constant dimension gets deviation 1 (it carries nothing)."""
         deviation = features.std(0)
         return cls(features.mean(0), np.where(deviation > 1e-12, deviation, 1).astype(np.float32))
@@ -107,7 +107,7 @@ class Components:
     components: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray, dim: int) -> "Components":
+    def fit(cls, features: np.ndarray, dim: int) -> Components:
         """The `dim` directions of largest variance of features [N, d]. InputError where D exceeds min(N, d)."""
         if not 0 < dim <= min(features.shape):
             raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "

@@ -180,7 +180,7 @@ def one_spelling(query: np.ndarray, gallery: np.ndarray, rule: str) -> tuple[np.
     """Both arrays of labels with one spelling a class, by the `rule` of `score`. InputError as that says."""
     check_choice("spellings", rule, SPELLINGS)
     if (query.dtype.kind == "U") != (gallery.dtype.kind == "U"):
-        names = dict(query_labels=query, gallery_labels=gallery)
+        names = {"query_labels": query, "gallery_labels": gallery}
         texts, numbers = sorted(names, key=lambda name: names[name].dtype.kind != "U")
         if rule != "merge":
             raise InputError(f"{texts} are strings ({str(names[texts][0])!r}) and {numbers} integers ({names[numbers][0]}); they "

@@ -5,8 +5,9 @@ live outside this package; nothing here looks them up.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Generic, Mapping, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ class TcnModel(nn.Module):
         """The frozen ImageNet network."""
         return self._teacher[0]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TcnModel":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TcnModel:
         self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
         return self
