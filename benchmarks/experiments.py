@@ -1,8 +1,9 @@
 """The grid: which cells a profile runs, with which settings, and which table or figure each feeds."""
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Collection, Sequence
+from typing import Any
 
 import baselines
 from baselines import ledger
@@ -83,19 +84,18 @@ PROFILES: dict[str, Profile] = {
 }
 
 FEEDS = {
-    **{name: "coupling table and figure" for name in baselines.COUPLING},
-    **{name: "ablation table" for name in baselines.ABLATION},
-    **{name: "dimension table and figure" for name in baselines.GROUPS["dimensions"]},
-    **{name: "table of other methods" for name in baselines.METHODS},
-    **{name: "table of controls, layer distances" for name in baselines.CONTROLS},
-    **{name: "comparison table, ablation table, motivation curves, singular values, t-SNE, retrieval examples"
-       for name in baselines.MAIN},
+    **dict.fromkeys(baselines.COUPLING, "coupling table and figure"),
+    **dict.fromkeys(baselines.ABLATION, "ablation table"),
+    **dict.fromkeys(baselines.GROUPS["dimensions"], "dimension table and figure"),
+    **dict.fromkeys(baselines.METHODS, "table of other methods"),
+    **dict.fromkeys(baselines.CONTROLS, "table of controls, layer distances"),
+    **dict.fromkeys(baselines.MAIN, "comparison table, ablation table, motivation curves, singular values, t-SNE, retrieval examples"),
     "hws-separate": "ablation table, singular values",
-    **{name: "comparison table (floor)" for name in baselines.FLOORS},
-    **{name: "ablation table" for name in baselines.LEAVE_ONE_OUT},
+    **dict.fromkeys(baselines.FLOORS, "comparison table (floor)"),
+    **dict.fromkeys(baselines.LEAVE_ONE_OUT, "ablation table"),
     **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.FLOORS,
                                                                          *baselines.LEAVE_ONE_OUT)},
-    **{name: "sharing-weight table and curve, singular values" for name in baselines.WEIGHTS},
+    **dict.fromkeys(baselines.WEIGHTS, "sharing-weight table and curve, singular values"),
 }
 
 

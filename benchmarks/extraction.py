@@ -80,5 +80,5 @@ def _treatments(config: Config, training: Mapping[Modality, np.ndarray]) -> dict
         return {m: Standardiser.fit(training[m]) for m in Modality}
     if how == "pca":
         both = Components.fit(np.concatenate(list(training.values())), config.network.dim)
-        return {m: both for m in Modality}
+        return dict.fromkeys(Modality, both)
     return {m: lambda features: features for m in Modality}

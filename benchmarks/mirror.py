@@ -309,9 +309,9 @@ class CellMirror:
         client, mlflow = mirror.client, mirror.mlflow
         note = folder.path / "mlflow.json"
         self.run_id = mirror._run_id(note)
-        if self.run_id is None and "reproduces" not in mirror.tags:
-            if found := mirror._find(kind="cell", identity=folder.identity, **{"mlflow.parentRunId": mirror.parent}):
-                self.run_id = mirror._noted(note, found)
+        if self.run_id is None and "reproduces" not in mirror.tags and (
+                found := mirror._find(kind="cell", identity=folder.identity, **{"mlflow.parentRunId": mirror.parent})):
+            self.run_id = mirror._noted(note, found)
         if self.run_id:
             client.update_run(self.run_id, status="RUNNING")
             finished = client.get_metric_history(self.run_id, "epoch/total")

@@ -138,7 +138,7 @@ class _Attempt:
                     view.results()
                 except BaseException as error:
                     _mark(folder, error, self.device)
-                    raise _interruption(error) or error
+                    raise _interruption(error) or error  # noqa: B904 - the same error, or the one that Ctrl-C stands for
         except Exception as error:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # what a failed cell held is the next one's

@@ -5,6 +5,7 @@ memory they took, at the sizes of a real run (random weights and pictures: speed
 """
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -342,11 +343,9 @@ def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder
 
     own = folder / f"steps-of-{pairs}"
     own.mkdir()
-    try:
+    with contextlib.suppress(_Enough):
         loop.fit(baselines.find(cell.variant).method, model, PairSource(sketches, photos, config.data),
-                     loop.ValidationData(heldout, None, None), config, own, device, progress=False, on_epoch=note)
-    except _Enough:
-        pass
+                 loop.ValidationData(heldout, None, None), config, own, device, progress=False, on_epoch=note)
     return sum(row["seconds"] for row in rows), len(rows) * steps
 
 

@@ -27,7 +27,7 @@ def list_classes(root: str, folders: Sequence[str], classes: Sequence[str], endi
                 assert os.path.basename(os.path.dirname(path)) == name
                 paths.append(path)
                 labels.append(label)
-    counts = {name: 0 for name in classes}
+    counts = dict.fromkeys(classes, 0)
     for path in paths:
         counts[path.split(os.sep)[-2]] += 1
     return paths, labels, counts

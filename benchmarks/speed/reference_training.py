@@ -5,7 +5,7 @@ are the paper's, in the tensors' own type, written without the project's: tests/
 """
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn

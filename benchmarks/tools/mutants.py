@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import gc
 import hashlib
 import importlib
@@ -468,10 +469,8 @@ def run(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], limit
     ready, _, _ = select.select([receive], [], [], limit)
     with os.fdopen(receive, "rb") as sent:
         answer = sent.read() if ready else b""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it may have left running
-    except ProcessLookupError:
-        pass
     os.waitpid(child, 0)
     seconds = round(time.monotonic() - started, 1)
     if not ready:

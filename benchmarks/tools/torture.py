@@ -104,7 +104,8 @@ def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = Non
         os.dup2(out, 1)
         os.dup2(out, 2)
         # Whoever calls this may have put something of their own in their place.
-        sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+        sys.stdout = sys.stderr = open(  # noqa: SIM115 - open as long as the process lives
+            2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         from benchmarks import prepared, run_all  # noqa: F401 - what run_all imports as it runs is there before writes are counted
 
         if at is not None or counter is not None:
