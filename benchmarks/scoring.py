@@ -225,7 +225,7 @@ class _Ledger:
                          change(self.config, {**settings, "seed": self.config.seed if seed is None else seed}))
 
     def score(self, kind: Kind, pair: tuple[np.ndarray, np.ndarray], **rules: Any) -> scores.Scores:
-        """Scores under the released protocol, with the keywords of `tcn.scoring.metrics.score` in `rules`."""
+        """Scores under the released protocol, with the keywords of `tcn.scoring.scores.score` in `rules`."""
         return scores.score(*pair, self.query_labels, self.gallery_labels, protocols=("released",), device=self.device,
                              metric=DISTANCES[kind],
                              **{"missing_classes": self.config.evaluation.missing_classes, **rules})
