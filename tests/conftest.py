@@ -31,10 +31,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_place(tmp_path_factory.mktemp("place"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module")
 def whole_fonts() -> Iterator[None]:
-    """PDF figures take whole fonts: choosing the glyphs of each figure takes a quarter of a report's time. Tests that call the
-    command in a new process have the fonts as users have them."""
+    """PDF figures take whole fonts: choosing the glyphs of each figure takes a quarter of a report's time. Not for tests that
+    compare with a report of another process, which has the fonts as users have them."""
     from fontTools.ttLib import TTFont
     from matplotlib.backends import _backend_pdf_ps as fonts
 

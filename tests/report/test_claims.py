@@ -22,6 +22,8 @@ from reports.render.page import table_html
 from reports.stats import evidence, judging, uncertainty
 from reports.tables import claims, extension
 
+pytestmark = pytest.mark.usefixtures("whole_fonts")
+
 EMOJI = Task("emoji", "fixed")
 SKETCHY = Task("sketchy", "1")
 SIX = tuple(range(6))

@@ -17,6 +17,8 @@ from reports.render import command
 from reports.tables.latex import Layout, latex, layout
 from reports.tables.table import Column, Entry, Row, Table
 
+pytestmark = pytest.mark.usefixtures("whole_fonts")
+
 EMOJI = Task("emoji", "fixed")
 NAMES = ("fire_hydrant & co", "50% #1 {x} ~ ^ \\", "猫 [cat]", "Żółw ✓", "a$b", "*starred", *(f"thing {i}" for i in range(6)))
 

@@ -30,6 +30,8 @@ from reports.render.page import ENVIRONMENT, TEMPLATES, breakable, code
 from reports.tables.latex import latex
 from reports.tables.table import Column, Entry, Row, Table
 
+pytestmark = pytest.mark.usefixtures("whole_fonts")
+
 HOSTILE = ("<script>alert(1)</script>", "\" onmouseover=\"alert(1)", "' autofocus onfocus='alert(1)", "a&b &amp; &#60;", "50% of $x_1$",
            "\\input{/etc/passwd}", "\\end{document}", "^^41 ~ # {", "}{", "line\nbreak\r\n\ttab", "abc\u202edcba\u2066x",
            "nul\x00bell\x07esc\x1b[31m", "half \ud800 pair", "=HYPERLINK(\"x\")", "+1+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3",

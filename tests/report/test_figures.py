@@ -30,6 +30,8 @@ from reports.figures import draw, feature_frames, frames
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 
+pytestmark = pytest.mark.usefixtures("whole_fonts")
+
 EMOJI = Task("emoji", "fixed")
 ONE_SEED = dict.fromkeys((*DIMENSION_VARIANTS, *WEIGHT_VARIANTS, *COUPLING_VARIANTS, *METHOD_VARIANTS, *CONTROL_VARIANTS,
                           "tcn-no-semantic"))

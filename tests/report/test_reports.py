@@ -40,6 +40,8 @@ from reports.tables import ablations, comparison, ledger, protocols, runs
 from reports.tables.latex import latex
 from reports.tables.table import Column, Entry, Row, Table
 
+pytestmark = pytest.mark.usefixtures("whole_fonts")
+
 EMOJI = Task("emoji", "fixed")
 
 
