@@ -142,7 +142,7 @@ def test_a_held_cell_is_named_with_its_holder_and_taken_over_when_the_holder_die
     code, _, _ = run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))
     folder = cells(tmp_path / "out")[FLOOR]
     (folder / "status.json").unlink()
-    hold = subprocess.Popen([sys.executable, "-c", "import sys, time; from pathlib import Path; from tcn.files.atomic import lock\n"
+    hold = subprocess.Popen([sys.executable, "-c", "import sys, time; from pathlib import Path; from tcn.files.locks import lock\n"
                              "with lock(Path(sys.argv[1]), 'another call'):\n    print('held', flush=True)\n    time.sleep(4)\n"
                              "    import os; os.kill(os.getpid(), 9)", str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
     assert hold.stdout.readline() == "held\n"

@@ -163,8 +163,8 @@ def test_modes_and_torch_s_global_stream_are_changed_in_the_named_places_only():
                "tcn/train/loop.py": {'torch.manual_seed(stream_seed(config.seed, "dropout", epoch))'}}  # inside fork_rng
     found: dict[str, set[str]] = {}
     for folder in ("tcn", "baselines", "benchmarks"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            if path.stem in ("mutants", "mutants_by_hand"):  # faults to plant, and processes of their own
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.stem in ("mutants", "mutants_by_hand") or path.parent.name == "speed":  # processes of their own
                 continue
             for line in path.read_text(encoding="utf-8").splitlines():
                 code = line.split("#")[0].strip()
