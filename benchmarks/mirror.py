@@ -1,7 +1,8 @@
 """Result folders repeated in an MLflow store (the only mlflow import): while cells run, and later from their files alone.
 
 In: a `Suite` and its `CellFolder`s. Out: a parent run per suite, a child per cell, each once, with the state that the folder
-has. When MLflow fails, results stay whole, a line says so, and `run_all.py --sync` mirrors them later.
+has. When MLflow fails, results stay whole, a line says so, and `run_all.py --sync` mirrors them later. All of
+it is in one file because MLflow is imported nowhere else.
 """
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ In: the source files named in `PLAN`, the faults written by hand in `benchmarks/
 the syntax tree plant by themselves, of which a fixed sample is taken. Out: one JSON line a mutant. torch and the other libraries
 are imported once; each mutant is a fork in which the changed text takes the file's place at import. A mutant's name is its
 file and its line before and after, so that results hold until that line changes. Runs on Linux and macOS.
+The file is long because the operators, the plan, the forks and the table are one command that nothing else uses.
 """
 from __future__ import annotations
 

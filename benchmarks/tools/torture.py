@@ -4,7 +4,8 @@
 whose call is killed (at a random moment, or right before or after a random write, with or without its workers, or one worker
 alone) and given again until it ends by itself. After each kill every file is looked at; after each round all results are
 compared with the undisturbed ones, bit by bit, and the MLflow store is counted. Ends with a table and status 0, or with what
-was lost and status 1. `make torture` is this on the emoji drawings.
+was lost and status 1. `make torture` is this on the emoji drawings. The file is long because killing, inspecting and comparing are one
+command that nothing else uses.
 """
 from __future__ import annotations
 

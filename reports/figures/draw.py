@@ -1,7 +1,7 @@
 """Tidy frames -> Figures, in one style: colour-blind-safe, readable in grey and at column width.
 
 In: FigureData. Out: Figures; naming and saving happen in `render`. Drawings of features and retrieved photos stand in
-`draw_features`, what all have in common in `style`.
+`draw_features`, what all have in common in `style`. The file is long because it is a list: one function for each figure.
 """
 from __future__ import annotations
 
