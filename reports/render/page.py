@@ -45,11 +45,6 @@ def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")))
 
 
-def table_html(table: Table) -> str:
-    """A table as it stands on the page: a `<figure>` with its notes, numbers linked to the entries of their runs."""
-    return ENVIRONMENT.from_string('{% from "blocks.html.j2" import table %}{{ table(shown) }}').render(shown=table)
-
-
 def _printed(value: object) -> object:
     """What a template prints: text with its hidden characters made visible. Markup, which only we make, stays as it is."""
     return value if isinstance(value, Markup) else visible(value)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tcn.config import InputError
 from tcn.files.atomic import warn
+from tcn.scoring.codes import checked_rows
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
 OPTIONAL = ("gallery_group", "train")
@@ -111,12 +112,7 @@ def unit_length(name: str, array: np.ndarray) -> np.ndarray:
     """Rows of real features [N, D] at length 1, float64: as in the real-valued ranking."""
     if _is_code(array) or array.dtype.kind not in "fiu":
         raise InputError(f"{name} is an array of {array.dtype}; --itq makes codes of real-valued features")
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"{name} must be [rows, dimensions] and not empty; its shape is {array.shape}")
-    rows = array.astype(np.float64)
-    finite = np.isfinite(rows).all(1)
-    if not finite.all():
-        raise InputError(f"{name} holds NaN or infinity, first in row {int(np.argmin(finite))}")
+    rows = checked_rows(name, array)
     # by the largest component first, so that no square over- or underflows
     largest = np.abs(rows).max(1, keepdims=True)
     if not largest.all():

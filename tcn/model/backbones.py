@@ -23,8 +23,6 @@ from tcn.config import PARTS, REFERENCE, Execution, InputError
 from tcn.model import weight_files
 from tcn.model.execution import crop_convolutions, fold_batch_norms, ordered, reduced
 
-IMAGENET_CLASSES = 1000
-
 
 def imagenet_names() -> tuple[str, ...]:
     """Names of ImageNet's 1,000 classes, in the classifier's order, as torchvision gives them."""

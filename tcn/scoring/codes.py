@@ -46,7 +46,7 @@ class Rotation:
         return float(np.square(_signs(rotated) - rotated).sum())
 
     def _rotated(self, features: Any, mean: np.ndarray | None) -> np.ndarray:
-        rows = _checked("features", features)
+        rows = checked_rows("features", features)
         if rows.shape[1] != len(self.mean):
             raise InputError(f"features have {rows.shape[1]} dimensions, but the rotation was fitted on "
                              f"{len(self.mean)}")
@@ -132,7 +132,7 @@ def itq(
         raise InputError(f"start={start!r} is unknown; choose one of {', '.join(STARTS)}")
     if rounds < 0:
         raise InputError(f"rounds must be 0 or more, not {rounds}")
-    rows = _checked("features", features)
+    rows = checked_rows("features", features)
     mean = rows.mean(0)
     centred = rows - mean
     axes = np.eye(rows.shape[1]) if bits is None else _principal_axes(centred, bits, signed=start == "drawn")
@@ -173,9 +173,9 @@ def binary_codes(
         raise InputError(f"fit={fit!r} is unknown; choose one of {', '.join(FITS)}")
     if fit == "seen" and seen_features is None:
         raise InputError("seen_features is missing: fit='seen' needs the features of training images")
-    query, gallery = _checked("query", query), _checked("gallery", gallery)
+    query, gallery = checked_rows("query", query), checked_rows("gallery", gallery)
     source = "seen_features" if fit == "seen" else "query"
-    training = _checked(source, seen_features) if fit == "seen" else query
+    training = checked_rows(source, seen_features) if fit == "seen" else query
     for name, rows in (("query", query), ("gallery", gallery)):
         if rows.shape[1] != training.shape[1]:
             raise InputError(f"{name} has {rows.shape[1]} dimensions and {source} {training.shape[1]}; they must agree")
@@ -212,7 +212,7 @@ def _released_start(width: int) -> np.ndarray:
 
 
 def _checked_start(rotation: Any, width: int) -> np.ndarray:
-    start = _checked("rotation", rotation)
+    start = checked_rows("rotation", rotation)
     if start.shape != (width, width):
         raise InputError(f"rotation must be [{width}, {width}], not of shape {start.shape}")
     if not np.allclose(start.T @ start, np.eye(width), atol=1e-4):
@@ -220,8 +220,8 @@ def _checked_start(rotation: Any, width: int) -> np.ndarray:
     return start
 
 
-def _checked(name: str, values: Any) -> np.ndarray:
-    """Finite float64 [rows, columns] on the CPU."""
+def checked_rows(name: str, values: Any) -> np.ndarray:
+    """`values` as float64 [rows, dimensions] on the CPU. InputError, naming `name`, unless they are finite real numbers of that form."""
     try:
         array = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
     except ValueError as error:
@@ -229,7 +229,7 @@ def _checked(name: str, values: Any) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} is an array of {array.dtype}; give real numbers")
     if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"{name} must be [rows, columns] and not empty; its shape is {array.shape}")
+        raise InputError(f"{name} must be [rows, dimensions] and not empty; its shape is {array.shape}")
     array = array.astype(np.float64)
     finite = np.isfinite(array).all(1)
     if not finite.all():

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import scipy.stats
 from support import result_folders
+from support.pages import table_html
 from support.result_folders import made_up, write_cell, write_suite
 
 from reports import naming, paper, published
 from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import read_suite
-from reports.render.page import table_html
 from reports.stats import evidence, judging, uncertainty
 from reports.tables import claims, extension
 

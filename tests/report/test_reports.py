@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
+from support.pages import table_html
 from support.result_folders import (
     CEILINGS,
     EMOJI_VARIANTS,
@@ -34,7 +35,6 @@ from reports.read.cells import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, NoResults, paired, read_suite
 from reports.render import command, provenance
-from reports.render.page import table_html
 from reports.stats import verdicts
 from reports.tables import ablations, comparison, ledger, protocols, runs
 from reports.tables.latex import latex
