@@ -1,13 +1,15 @@
 """The grid: which cells a profile runs, with which settings, and which table or figure each feeds."""
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import baselines
 from baselines import ledger
 from tcn.config import Config, InputError, change, flatten, to_dict
+from tcn.data.specs import sample_name
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Cell:
     @property
     def task(self) -> str:
         """Data set and split, as the command line takes them: `sketchy/1`."""
-        return _names(self.dataset, self.split)[1]
+        return f"{self.dataset}/{self.split}"
 
     @property
     def trained(self) -> bool:
@@ -53,6 +55,8 @@ class Profile:
     seeds: tuple[int, ...]
     quick: dict[str, Any]
     """What `--quick` replaces, to run the whole chain fast; such results are marked as a smoke run."""
+    sample: int | None = None
+    """Files of each class taken where `--sample` does not say; None: all."""
 
 
 # Rates and sharing weight: docs/settings.md, chosen on validation classes by benchmarks/search_settings.py.
@@ -63,6 +67,12 @@ _LAPTOP = {
     "losses.sharing": 1.0,
     "training.epochs": 14, "training.encoder_rate": 3e-3, "training.head_rate": 1e-2,
     "training.select_by": "validation_map",
+}
+# docs/sketchy-sample.md: chosen on seen classes carved out of split 1 (benchmarks/search_settings.py --profile sample).
+_SAMPLE = {
+    "data.image_size": 96, "data.stored_size": 96, "network.backbone": "efficientnet_lite0",
+    "network.embedding_norm": "per_modality", "losses.sharing": 1.0,
+    "training.epochs": 8, "training.encoder_rate": 1e-3, "training.head_rate": 3e-3,
 }
 _SKETCHY = {"data.dataset": "sketchy", "data.split": "1"}
 _KEPT_APART = {"network.embedding_norm": "per_modality", "network.dropout": 0.5}
@@ -81,6 +91,13 @@ PROFILES: dict[str, Profile] = {
          ("quickdraw", "1"): {"data.dataset": "quickdraw", "data.split": "1", **_KEPT_APART}},
         (*baselines.FLOORS, *baselines.MAIN), (2020,),
         {"training.epochs": 1}),
+    "sample": Profile(
+        "sample", "the first 25 sketches and photos of each class of Sketchy (both splits), TU-Berlin, QuickDraw; "
+        "EfficientNet-Lite0 at 96 pixels; settings chosen on validation classes",
+        {key: {"data.dataset": key[0], "data.split": key[1], **_SAMPLE}
+         for key in (("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1"))},
+        (*baselines.FLOORS, *baselines.MAIN), (0,),
+        {"training.epochs": 1}, sample=25),
 }
 
 FEEDS = {
@@ -105,41 +122,51 @@ def expand_variants(names: Sequence[str]) -> list[str]:
     return [baselines.find(name).name for name in dict.fromkeys(expanded)]
 
 
-def _names(dataset: str, split: str) -> tuple[str, str]:
+def _names(dataset: str, split: str, parts: Mapping[str, str]) -> tuple[str, ...]:
     """What a split of a data set may be called on the command line."""
-    return dataset, f"{dataset}/{split}"
+    return tuple(name for its in dict.fromkeys((dataset, parts.get(dataset, dataset))) for name in (its, f"{its}/{split}"))
+
+
+def part_names(profile: Profile, sample: int | None) -> dict[str, str]:
+    """Data set of a profile -> the name of its sample of `sample` files of each class, by default the profile's; empty where all
+    files are taken. InputError where the profile's data sets have no samples."""
+    number = sample or profile.sample
+    return {dataset: sample_name(dataset, number) for dataset, _ in profile.base} if number else {}
 
 
 def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[str] | None,
-         seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False) -> list[Cell]:
+         seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False,
+         parts: Mapping[str, str] = MappingProxyType({})) -> list[Cell]:
     """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name. A data set's name
-    alone means all of its splits, `sketchy/1` one of them.
+    alone means all of its splits, `sketchy/1` one of them. `parts`: data set -> the part of it that is used in its place; either
+    name may be asked for.
 
     Settings come in this order, later ones over earlier: defaults, the profile's, traps (`as_released`: in every cell),
     `quick`'s, `overrides`, the variant's own delta, and what follows from other settings (`_derived`). A point of a
     grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out. InputError too
     where an override changes no cell, since each one's variant has its own value (`held_by_variants`).
     """
-    known = {name: None for key in profile.base for name in _names(*key)}
+    known = {name: None for key in profile.base for name in _names(*key, parts)}
     for name in datasets or ():
         if name not in known:
-            elsewhere = [p.name for p in PROFILES.values() if any(name in _names(*key) for key in p.base)]
+            elsewhere = [p.name for p in PROFILES.values() if any(name in _names(*key, {}) for key in p.base)]
             raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
                              + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
     cells: list[Cell] = []
     for (dataset, split), delta in profile.base.items():
-        if datasets and not set(datasets).intersection(_names(dataset, split)):
+        if datasets and not set(datasets).intersection(_names(dataset, split, parts)):
             continue
+        used = parts.get(dataset, dataset)
         for seed in seeds or profile.seeds:
             for name in expand_variants(variants or profile.variants):
                 variant = baselines.find(name)
                 traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
-                base = change(Config(), {**delta, **traps, **(profile.quick if quick else {})})
+                base = change(Config(), {**delta, "data.dataset": used, **traps, **(profile.quick if quick else {})})
                 asked = {**overrides, **variant.delta}
                 config = change(base, {**asked, "method": variant.method.name, "seed": seed})
                 config = change(config, _derived(variant, config, asked))
                 if not (variant.grid_point and any(_telling(cell.config) == _telling(config) for cell in cells)):
-                    cells.append(Cell(dataset, split, name, config, quick))
+                    cells.append(Cell(used, split, name, config, quick))
     for key, names in held_by_variants(cells, overrides).items():
         if len(names) == len({cell.variant for cell in cells}):
             raise InputError(f"{key}={overrides[key]} changes nothing: {', '.join(names)} {'has' if len(names) == 1 else 'have'} "

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from baselines import method_named
-from tcn.config import Config, InputError, identity
+from tcn.config import Config, InputError, identity, whole_of
 from tcn.data import scan, specs, splits
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
@@ -52,7 +52,7 @@ class Material:
     def __init__(self, places: Places) -> None:
         self.places = places
         self._kept: dict[Hashable, Any] = {}
-        self._pixels: dict[tuple[str, str, str, int, Reading], Pixels] = {}
+        self._pixels: dict[tuple[str, str, str, str, int, Reading], Pixels] = {}
         self._listings: dict[str, scan.Listings] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -68,12 +68,12 @@ class Material:
             raise InputError(str(kept)) from kept
         return kept
 
-    def split(self, dataset: str, name: str) -> Split:
-        """The split's file lists. InputError says what is missing."""
+    def split(self, dataset: str, name: str, validation: str = "own") -> Split:
+        """The split's file lists; `validation` as in `tcn.config.Data`. InputError says what is missing."""
         p = self.places
-        return self._once(("split", dataset, name), lambda: splits.load(
+        return self._once(("split", dataset, name, validation), lambda: splits.load(
             dataset, name, data_root=p.data_root, cache=p.cache, progress=p.progress, emoji_tarballs=p.emoji_tarballs,
-            lists=p.lists, listings=self._listings.setdefault(dataset, {})))
+            lists=p.lists, listings=self._listings.setdefault(whole_of(dataset), {}), validation=validation))
 
     def is_built(self, dataset: str) -> bool:
         """False for a data set that would first have to be made on this machine."""
@@ -82,13 +82,13 @@ class Material:
 
     def split_of(self, config: Config) -> Split:
         """The split that a run's settings name."""
-        return self.split(config.data.dataset, config.data.split)
+        return self.split(config.data.dataset, config.data.split, config.data.validation)
 
     def pixels(self, config: Config, role: str) -> Pixels:
         """Decoded images of one of the split's lists."""
         data = config.data
         reading = Reading(data.transparent, data.exif)
-        key = data.dataset, data.split, role, data.stored_size, reading
+        key = data.dataset, data.split, data.validation, role, data.stored_size, reading
         if key not in self._pixels:
             split = self.split_of(config)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
@@ -111,7 +111,7 @@ class Material:
         if source is None:
             raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
                              f"GloVe text, or a table made with benchmarks/make_words.py)")
-        return self._once(("words", data.dataset, data.split, data.unit_words), lambda: load_words(
+        return self._once(("words", data.dataset, data.split, data.validation, data.unit_words), lambda: load_words(
             source, self.split_of(config).seen, unit=data.unit_words))
 
     def imagenet_words(self) -> Words:

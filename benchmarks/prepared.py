@@ -45,9 +45,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if options.tolerance is not None:
         raise InputError("--tolerance belongs to --reproduce")
     _check_launcher(options)
-    name = options.profile or ("paper" if root else "laptop")
-    if options.profile is None and root is None:
-        print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
+    name = options.profile or default_profile(root, options.device)
     if options.threads:
         limit_threads(options.threads)
     overrides, checks = _overrides(options.overrides), preflight.Checks()
@@ -55,8 +53,10 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     device = checks.ask(lambda: device_named("cpu" if options.launcher == "ray" and not options.dry_run else options.device))
     for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
-    cells = experiments.plan(experiments.PROFILES[name], options.datasets, options.variants, options.seeds, overrides,
-                             options.quick, options.as_released)
+    profile = experiments.PROFILES[name]
+    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
+    cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick,
+                             options.as_released, parts)
     for key, names in experiments.held_by_variants(cells, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     material = Material(places_of(options, root, checks))
@@ -69,8 +69,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     cells = cells if options.dry_run else here
     for dataset, reason in missing.items():
         print(f"missing: {dataset}: {reason}")
-    suffix = ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
-    output = options.output or provenance.ROOT / "results" / (name + suffix)
+    output = options.output or provenance.ROOT / "results" / suite_name(name, options)
     checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
     checks.ask(preflight.tracking_address)
     if not cells and not checks.reasons:
@@ -83,6 +82,45 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         checks.stop(here)
     assert device is not None  # else that was a reason to stop
     return Prepared(name, cells, missing, folders, material, device, output), checks
+
+
+def suite_name(profile: str, options: argparse.Namespace) -> str:
+    """Name of a call's folder below `results` where `--output` does not say another."""
+    return (profile + (f"-first{options.sample}" if options.sample else "") + ("-as-released" if options.as_released else "")
+            + ("-smoke" if options.quick else ""))
+
+
+def default_profile(root: Path | None, device: str) -> str:
+    """The profile that runs where none was named, said in one line: `paper` needs a GPU, `sample` a data root that holds Sketchy."""
+    if root is None:
+        print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
+        return "laptop"
+    on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
+    if on_gpu or not _is_there("sketchy-original", root):
+        return "paper"
+    print("a data root with Sketchy and no GPU: running the sample profile, on the first 25 sketches and photos of each class "
+          "(--profile paper takes everything)")
+    return "sample"
+
+
+def _is_there(dataset: str, root: Path | None) -> bool:
+    try:
+        return root is not None and bool(locate.available(root, [dataset])[0])
+    except InputError:  # said where the data are read
+        return False
+
+
+def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[str, str]:
+    """Data sets of a profile of which only the original photos are there -> the name of that part, said in one line."""
+    found = {}
+    for dataset in dict.fromkeys(dataset for dataset, _ in profile.base):
+        part = f"{dataset}-original"
+        if specs.spec(dataset)[0].original_photos and _is_there(part, root) and not _is_there(dataset, root):
+            spec = specs.spec(dataset)[0]
+            print(f"note: {', '.join(set(spec.photo_folders) - set(spec.original_photos))} is not there: {spec.title} runs "
+                  f"without its extension, as '{part}', whose numbers are not comparable with published ones")
+            found[dataset] = part
+    return found
 
 
 def _present(names: Sequence[str], root: Path | None, checks: preflight.Checks) -> tuple[list[str], dict[str, str]]:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:  # imported by the functions that use them: --help must not wa
 EPILOG = """
 what runs
   Without a data root the laptop profile runs: real drawings by seven publishers (data set `emoji`), small network,
-  about a quarter of an hour on 2 cores. With --data-root (or $TCN_DATA) the paper profile runs on those of Sketchy,
-  TU-Berlin and QuickDraw that are found there; missing ones are named and left out.
+  about a quarter of an hour on 2 cores. With --data-root (or $TCN_DATA) Sketchy, TU-Berlin and QuickDraw run, as far as they
+  are found there; missing ones are named and left out. On a GPU that is the paper profile. Without one, where Sketchy is
+  there, it is the sample profile: the first 25 sketches and photos of each class, a small network.
 
 examples
   python benchmarks/run_all.py                                  the laptop story, one seed
@@ -66,13 +67,17 @@ def parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter,
                                 description="Train and score the Transferable Coupled Network and its comparisons, "
                                             "skip what is done, and render tables, figures and a page.")
-    p.add_argument("--profile", choices=("laptop", "paper"), help="default: paper with a data root, else laptop")
+    p.add_argument("--profile", choices=("laptop", "paper", "sample"),
+                   help="default: laptop without a data root; with one, paper on a GPU and sample without a GPU")
+    p.add_argument("--sample", type=_count, metavar="N",
+                   help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: data sets of "
+                        "their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
     p.add_argument("--datasets", nargs="+", metavar="NAME",
                    help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all)")
     p.add_argument("--variants", nargs="+", metavar="NAME",
                    help=f"variants or groups (default: floors main). Variants: {', '.join(VARIANTS)}. "
                         f"Groups: {', '.join(GROUPS)}")
-    p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 0 on the laptop, 2020 for the paper")
+    p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 2020 for the paper profile, else 0")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, the first GPU or the CPU)")
     p.add_argument("--output", type=Path, metavar="DIR", help="default: results/PROFILE (results/PROFILE-smoke with --quick)")
     p.add_argument("--data-root", type=Path, metavar="DIR", help="where the paper's data sets are (default: $TCN_DATA)")
@@ -238,16 +243,15 @@ def _say_results(output: Path, page: Path | None, failures: dict[str, str]) -> N
 
 def _sync(options: argparse.Namespace) -> int:
     """Mirror what lies in an output folder; needs neither data nor settings."""
-    from benchmarks import provenance
+    from benchmarks import prepared, provenance
     from benchmarks.mirror import Mirror
-    from benchmarks.prepared import leave_out
     from benchmarks.store import Suite
     from tcn.config import InputError
 
-    leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
+    prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
               "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads",
               "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
-    name = (options.profile or "laptop") + ("-as-released" if options.as_released else "") + ("-smoke" if options.quick else "")
+    name = prepared.suite_name(options.profile or "laptop", options)
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
     if not mirror.alive:
@@ -276,7 +280,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from benchmarks.threads import limit_threads
     from tcn.files.atomic import writable
 
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "datasets", "variants", "seeds", "overrides",
+    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds", "overrides",
                        "quick", "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell",
                        "ray_address", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")

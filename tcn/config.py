@@ -19,7 +19,10 @@ from typing import Annotated, Any, Literal
 
 PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
 SPLITS = {"emoji": ("fixed",), "sketchy": ("1", "2"), "tuberlin": ("1",), "quickdraw": ("1",)}
-"""Data set -> its splits."""
+"""Data set -> its splits. A part of a data set (`PART_NAME`) has those of the whole."""
+PART_NAME = "(sketchy|tuberlin|quickdraw)-first([1-9][0-9]{0,3})|(sketchy)-original"
+"""Names of parts of a data set, each a data set of its own: its first N sketches and photos of each class by name, or Sketchy's
+12,500 original photos without the extension."""
 LARGEST = 1e30
 """Of a float setting without a bound of its own: losses and steps are float32, which ends at 3.4e38."""
 
@@ -59,6 +62,16 @@ class Form:
         return self.words
 
 
+def whole_of(dataset: str) -> str:
+    """The data set that a part was cut from; any other name as it is.
+
+    >>> whole_of("sketchy-first25"), whole_of("sketchy-original"), whole_of("emoji")
+    ('sketchy', 'sketchy', 'emoji')
+    """
+    found = re.fullmatch(PART_NAME, dataset)
+    return (found[1] or found[3]) if found else dataset
+
+
 def _plain(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
@@ -85,9 +98,13 @@ class Modality(enum.Enum):
 class Data:
     """What is shown to the network."""
 
-    dataset: Literal["emoji", "sketchy", "tuberlin", "quickdraw"] = "emoji"
+    dataset: Annotated[str, Form(f"{'|'.join(SPLITS)}|{PART_NAME}", f"one of {', '.join(SPLITS)}, or a part of one such as "
+                                 "sketchy-first25")] = "emoji"
     split: Literal["fixed", "1", "2"] = "fixed"
     """One of the data set's own (`SPLITS`)."""
+    validation: Literal["own", "carved"] = "own"
+    """Classes that are never trained on and choose settings: the split's `own` (emoji has some, the paper's data sets none), or
+    15 per cent of the seen ones, `carved` out by a fixed rule (`tcn.data.specs.carved`)."""
     image_size: Side = 224
     """Side of the square the encoders see, in pixels (paper: 224)."""
     stored_size: Side = 256
@@ -284,7 +301,7 @@ class Config:
 
 
 _LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
-          "data.exif": "ignored", "evaluation.itq_start": "drawn"}
+          "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own"}
 """Settings added after the first runs were kept -> the value that those runs had. At that value a setting does not enter the
 identity, so that kept runs stay valid."""
 
@@ -414,9 +431,11 @@ def check_fields(settings: Any, prefix: str = "") -> None:
 def check(config: Config) -> None:
     """Raise InputError where a field holds what it may not, or settings contradict each other."""
     check_fields(config)
-    if config.data.split not in SPLITS[config.data.dataset]:
-        raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has "
-                         f"{', '.join(SPLITS[config.data.dataset])}")
+    known = SPLITS[whole_of(config.data.dataset)]
+    if config.data.split not in known:
+        raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has {', '.join(known)}")
+    if config.data.validation == "carved" and config.data.dataset == "emoji":
+        raise InputError("setting 'data.validation' is 'carved'; 'emoji' has validation classes of its own")
     if config.network.batch_norm_split > config.data.batch_pairs:
         raise InputError(f"setting 'network.batch_norm_split' is {config.network.batch_norm_split}, more than the "
                          f"{config.data.batch_pairs} pairs of a batch ('data.batch_pairs')")

@@ -59,8 +59,10 @@ def entries(trees: Sequence[Tree], classes: Iterable[str]) -> list[Entry]:
             for name in classes for tree in trees for file, _ in tree.files.get(name, ())]
 
 
-def scan(place: Place, folder: str, plan: Plan, findings: Findings, listings: Listings, progress: bool) -> Tree:
-    """List one folder of class folders. `folder` is its name in the spec; `listings` is read and filled."""
+def scan(place: Place, folder: str, plan: Plan, findings: Findings, listings: Listings, progress: bool,
+         sample: int | None = None) -> Tree:
+    """List one folder of class folders. `folder` is its name in the spec; `listings` is read and filled. `sample`: only the first
+    so many images of each class by name count."""
     where = place.layout[folder]
     path = place.root / where
     on_disk, stray = _class_folders(path, where, plan, findings)
@@ -68,7 +70,8 @@ def scan(place: Place, folder: str, plan: Plan, findings: Findings, listings: Li
     hollow: list[str] = []
     for name in tqdm([name for name in (*plan.roles, *plan.left_out) if name in on_disk], desc=f"list {where}", unit="class",
                      disable=not progress, leave=False):
-        files[name], others = _images(path / on_disk[name], listings)
+        images, others = _images(path / on_disk[name], listings)
+        files[name] = images[:sample]
         stray += [f"{on_disk[name]}/{file}" for file in others]
         hollow += [f"{on_disk[name]}/{file}" for file, size in files[name] if size == 0]
     unwritable = [one for one in stray if not _is_text(one) and one.lower().endswith(_IMAGE_ENDINGS)]

@@ -6,7 +6,10 @@ classes by role and the number of files expected. Nothing here looks at the user
 """
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from tcn.config import InputError
+from tcn.config import PART_NAME, InputError, whole_of
 from tcn.data import emoji
 from tcn.data import lists as list_files
 from tcn.data.words import normal_form
@@ -72,6 +75,12 @@ class DatasetSpec:
     """Publisher of sketches -> publisher whose photos repeat its drawings. Queries are also scored without these photos."""
     words: Path | None = None
     """Table of word vectors of its classes that comes with the project. None where the user brings them."""
+    original_photos: tuple[str, ...] = ()
+    """Those of the photo folders that hold the data set as first published. Parts of the data set take their photos from there."""
+    original_photos_per_class: int | None = None
+    """Photos of each class in `original_photos`, where they are equally many."""
+    sample: int | None = None
+    """Only the first so many sketches and photos of each class by name belong to it. None: all."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -98,6 +107,7 @@ SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in
         sketch_folders=("256x256/sketch/tx_000000000000_ready",),
         photo_folders=("256x256/photo/tx_000000000000_ready", "EXTEND_image_sketchy_ready"),
         splits=("1", "2"), headline={"1": _AS_IN_THE_PAPER, "2": ("mAP@200", "Prec@200")},
+        original_photos=("256x256/photo/tx_000000000000_ready",), original_photos_per_class=100,
         source="Classes, roles and counts of the list files released with the paper; split 2 as published "
                "for classes outside ImageNet's 1,000.",
         alternatives={  # as the official archive unpacks, and as the download scripts of SEM-PCYC and Doodle2Search rename
@@ -190,11 +200,30 @@ class Plan:
         return found
 
 
+def sample_name(dataset: str, number: int) -> str:
+    """Name of the part of a data set that holds its first `number` sketches and photos of each class by name.
+
+    Raises InputError for a data set that has no such part, or a number outside 1 to 9,999.
+    """
+    name = f"{dataset}-first{number}"
+    if not re.fullmatch(PART_NAME, name):
+        raise InputError(f"'{name}' is no sample: take the first 1 to 9999 files of each class of sketchy, tuberlin or quickdraw")
+    return name
+
+
 def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
-    """The spec of `dataset` and the checked name of `split`, by default its first. Raises InputError for an unknown name."""
-    if dataset not in SPECS:
-        raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}")
-    found = SPECS[dataset]
+    """The spec of `dataset` and the checked name of `split`, by default its first. Raises InputError for an unknown name.
+
+    A part of a data set has a spec of its own: other photo folders or fewer files, no published lists (those name files that
+    it lacks), and word vectors that come with the project, so that it can be tried with nothing but its pictures.
+
+    >>> spec("sketchy-first25")[0].photo_folders, spec("sketchy-first25", "2")[1]
+    (('256x256/photo/tx_000000000000_ready',), '2')
+    """
+    if dataset not in SPECS and not re.fullmatch(PART_NAME, dataset):
+        raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}, or a part of one, such as "
+                         f"sketchy-first25 or sketchy-original")
+    found = SPECS[dataset] if dataset in SPECS else _part(dataset)
     if split is None:
         return found, found.splits[0]
     if split not in found.splits:
@@ -203,17 +232,67 @@ def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
 
 
 @functools.cache
-def read_plan(dataset: str, split: str | None = None) -> Plan:
-    """The committed table of a split. Raises InputError for an unknown name."""
+def _part(dataset: str) -> DatasetSpec:
+    """The spec of a part, made from that of the whole."""
+    whole = SPECS[whole_of(dataset)]
+    number = re.fullmatch(PART_NAME, dataset)[2]  # type: ignore[index]  # the caller has compared the name with it
+    title = whole.title.removesuffix(" Extended")
+    photos = f", {whole.original_photos_per_class} original photos a class" if whole.original_photos_per_class else ""
+    return dataclasses.replace(
+        whole, name=dataset, sample=int(number) if number else None,
+        title=f"{title}, first {number} of each class" if number else f"{title} without its extension",
+        photo_folders=whole.original_photos or whole.photo_folders, list_folders={}, list_files={},
+        headline=dict.fromkeys(whole.splits, ("mAP@all", "Prec@R")),
+        source=f"Classes and roles as in {whole.title}; the first {number} sketches and photos of each class by name." if number
+        else f"Classes and roles as in {whole.title}; its sketches{photos}.",
+        words=SPLITS_FOLDER / "paper_words.csv")
+
+
+CARVED = 0.15
+"""Share of the seen classes that become validation classes with `data.validation=carved`."""
+
+
+def carved(seen: Sequence[str]) -> set[str]:
+    """The seen classes that choose settings when a split has no validation classes of its own, the same on every machine: those
+    whose normal forms have the smallest sha256, 15 per cent of all, rounded.
+
+    >>> sorted(carved(["cat", "hot-air_balloon", "dog", "cow", "ape", "bat", "bee"]))
+    ['bee']
+    """
+    ranked = sorted(seen, key=lambda name: hashlib.sha256(normal_form(name).encode()).digest())
+    return set(ranked[:round(CARVED * len(seen))])
+
+
+def _counts(found: DatasetSpec, classes: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """`sketches` or `photos` -> class -> number of files expected, by the whole data set's table."""
+    counts = {kind: {name: entry[kind] for name, entry in classes.items() if kind in entry} for kind in ("sketches", "photos")}
+    if found.name in SPECS:
+        return counts
+    if found.original_photos_per_class:
+        counts["photos"] = dict.fromkeys(classes, found.original_photos_per_class)
+    return {kind: {name: min(number, found.sample or number) for name, number in its.items()} for kind, its in counts.items()}
+
+
+@functools.cache
+def read_plan(dataset: str, split: str | None = None, validation: str = "own") -> Plan:
+    """The committed table of a split; that of the whole data set for a part of it. `validation` as in `tcn.config.Data`.
+
+    Raises InputError for an unknown name.
+    """
     found, split = spec(dataset, split)
-    stem = f"{dataset}-{split}" if len(found.splits) > 1 else dataset
+    whole = whole_of(dataset)
+    stem = f"{whole}-{split}" if len(found.splits) > 1 else whole
     table = yaml.safe_load((SPLITS_FOLDER / f"{stem}.yaml").read_text(encoding="utf-8"))
     classes = table["classes"]
+    if dataset != whole:
+        table = {key: table[key] for key in ("held_out_per_class", "folder_aliases") if key in table}
+    roles = {name: entry["role"] for name, entry in classes.items()}
+    if validation == "carved":
+        roles |= dict.fromkeys(carved([name for name, role in roles.items() if role == "seen"]), "validation")
     return Plan(
         dataset, split,
-        roles={name: entry["role"] for name, entry in classes.items()},
-        counts={kind: {name: entry[kind] for name, entry in classes.items() if kind in entry}
-                for kind in ("sketches", "photos")},
+        roles=roles,
+        counts=_counts(found, classes),
         totals=table.get("totals", {}),
         totals_also=table.get("totals_also", {}),
         totals_rounded=table.get("totals_rounded", False),

@@ -127,7 +127,7 @@ class Survey:
 
 def load(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path,
          progress: bool = True, emoji_tarballs: Path | None = None, strict: bool = True,
-         lists: Path | str | None = "auto", listings: Listings | None = None) -> Split:
+         lists: Path | str | None = "auto", listings: Listings | None = None, validation: str = "own") -> Split:
     """The file lists of one split, checked against its table.
 
     `data_root` as in `locate.available`; `cache` is where a data set with a builder is built (emoji: from
@@ -150,7 +150,7 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
     and stray files, are always notes. Lists that contradict themselves or belong to another split are always an error.
     """
     found = survey(dataset, split, data_root=data_root, cache=cache, progress=progress, emoji_tarballs=emoji_tarballs,
-                   lists=lists, listings=listings)
+                   lists=lists, listings=listings, validation=validation)
     if found.problems and strict:
         raise InputError(found.as_error())
     return found.split
@@ -158,12 +158,12 @@ def load(dataset: str, split: str | None = None, *, data_root: Path | None, cach
 
 def survey(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, progress: bool = True,
            emoji_tarballs: Path | None = None, lists: Path | str | None = "auto",
-           listings: Listings | None = None) -> Survey:
+           listings: Listings | None = None, validation: str = "own") -> Survey:
     """As `load`, but problems are returned instead of raised. Raises InputError where there is nothing to survey."""
     found, split = spec(dataset, split)
     if lists not in (None, "none", "auto") and not found.list_folders:
         raise InputError(f"--lists {lists}: {found.title} has no published lists; leave the option out")
-    plan = read_plan(dataset, split)
+    plan = read_plan(dataset, split, validation)
     root_of_all = None
     if found.builder:
         place = Place(found.builder.build(cache, emoji_tarballs, progress=progress), {name: name for name in found.folders})
@@ -176,7 +176,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
 
     findings = Findings()
     try:
-        trees = [scan(place, folder, plan, findings, {} if listings is None else listings, progress) for folder in found.folders]
+        trees = [scan(place, folder, plan, findings, {} if listings is None else listings, progress, found.sample)
+                 for folder in found.folders]
     except OSError as error:
         raise InputError(f"{shown(error.filename or place.root)} can't be listed: {error.strerror}") from error
     if found.builder:
@@ -185,8 +186,9 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
     if found.list_folders and lists is not None and lists != "none":
         where_lists = find_lists(found, split, place.root, root_of_all, lists, findings.notes)
         if where_lists is not None:
-            listing = list_files.read_directory(where_lists, found.list_files, plan.roles, plan.class_of, folders_in_lists(found))
-            listed = match(listing, trees, plan, findings)
+            published = read_plan(dataset, split)  # what is carved out of the seen classes is no matter of the lists
+            listing = list_files.read_directory(where_lists, found.list_files, published.roles, plan.class_of, folders_in_lists(found))
+            listed = match(listing, trees, published, findings)
     disk = _Disk(found, plan, place.root, trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):])
     counted = compare_counts(disk.sketches, plan, "sketches") + compare_counts(disk.photos, plan, "photos")
     made = _assembled(disk, [*findings.problems, *place.notes, *findings.notes, *counted], listing, listed)
@@ -230,7 +232,8 @@ def _assembled(disk: _Disk, notes: list[str], listing: ListDirectory | None, lis
     """The split of what lies on disk and what the lists name. Adds to `notes`, which become the split's."""
     roles = {role: tuple(name for name in disk.plan.of(role) if disk.has_files(name)) for role in ROLES}
     label_of = {name: label for label, name in enumerate(name for role in ROLES for name in roles[role])}
-    by_class = {part: _by_class(its, label_of) for part, its in listed.items()}
+    by_class = {part: _by_class((one for one in its if disk.plan.roles[one[1]] == list_files.PARTS[part][0]), label_of)
+                for part, its in listed.items()}
     train, held = _training_sketches(disk, roles["seen"], by_class, notes)
     parts = {
         "train_sketches": train,
