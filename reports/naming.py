@@ -66,7 +66,7 @@ SHORT_LABELS = {
 }
 TITLES = {"emoji": "Emoji", "sketchy": "Sketchy Extended", "tuberlin": "TU-Berlin Extended",
           "quickdraw": "QuickDraw Extended"}
-BACKBONES = {"efficientnet_lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50", "resnet18": "ResNet-18"}
+BACKBONES = {"efficientnet_lite0": "EfficientNet-Lite0", "efficientnet_lite2": "EfficientNet-Lite2", "resnet50": "ResNet-50", "resnet18": "ResNet-18"}
 PUBLISHERS = {"all": "all drawings", "openmoji": "OpenMoji black", "emojione-monotone": "EmojiOne monotone",
               "emojione": "EmojiOne monotone", "fluent-emoji-high-contrast": "Fluent high contrast",
               "fluent": "Fluent high contrast"}

@@ -160,7 +160,7 @@ class Coupling:
 class Network:
     """Architecture and where it starts."""
 
-    backbone: Literal["resnet50", "resnet18", "efficientnet_lite0", "test_resnet"] = "resnet50"
+    backbone: Literal["resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet"] = "resnet50"
     weights: Weights = "imagenet"
     """`imagenet`, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
     teacher_weights: Weights = "imagenet"

@@ -1,8 +1,9 @@
-"""Search of the laptop settings on validation classes, one seed, few epochs; unseen classes are never read.
+"""Search of a profile's settings on validation classes, one seed, few epochs; unseen classes are never read.
 
-`python benchmarks/search_settings.py --out benchmarks/results/search.csv` trains each point of the stated grids and
-writes one row a point: the settings that differ, best validation mAP@all and its epoch, seen-class accuracy.
-Finished points are kept; `--part 1/2` takes every second one, for two processes side by side.
+`python benchmarks/search_settings.py --out benchmarks/results/search.csv` trains each point of the laptop profile's grid and
+writes one row a point: the settings that differ, best validation mAP@all and its epoch, seen-class accuracy. `--profile sample
+--data-root DIR` does so for Sketchy's sample, on classes carved out of the seen ones of split 1. Finished points are kept;
+`--part 1/2` takes every second one, for two processes side by side.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ import torch
 import baselines
 from benchmarks import experiments, preflight
 from benchmarks.material import Material, Places, build_model
+from benchmarks.prepared import device_named
 from benchmarks.provenance import ROOT
 from benchmarks.records import read_rows
 from benchmarks.threads import limit_threads
@@ -34,33 +36,55 @@ COLUMNS = ("stage", "variant", "settings", "epochs", "validation_map", "best_epo
            "sharing", "seconds")
 
 
-def grid() -> list[tuple[str, str, dict[str, Any]]]:
-    """(stage, variant, settings) of every point tried, in the order in which they were thought of."""
-    points: list[tuple[str, str, dict[str, Any]]] = []
+Point = tuple[str, str, dict[str, Any]]
+"""Stage, variant and settings of one point of a grid."""
 
-    def add(stage: str, variant: str, encoder: float, head: float, **more: Any) -> None:
-        points.append((stage, variant, {"training.encoder_rate": encoder, "training.head_rate": head, "training.epochs": 8,
-                                        **{key.replace("__", "."): value for key, value in more.items()}}))
 
-    for variant in ("nws", "hws"):
-        for encoder, head in ((3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2)):
-            add("rates", variant, encoder, head)
-    add("rates", "nws", 1e-4, 1e-4)
-    add("batch", "nws", 1e-3, 1e-2, data__batch_pairs=16)
-    add("norm", "nws", 1e-3, 1e-2, network__embedding_norm="shared")
-    for encoder, head in ((1e-3, 3e-2), (3e-3, 1e-2)):
-        add("rates", "nws", encoder, head)
-        add("rates", "hws", encoder, head)
-    for weight in (0.1, 1.0, 10.0, 100.0, 1000.0):
-        add("weight", "tcn", 1e-3, 1e-2, losses__sharing=weight)
-    for weight in (0.1, 1.0, 10.0, 0.01, 100.0, 1000.0):
-        add("weight", "tcn", 3e-3, 1e-2, losses__sharing=weight)
+def _point(stage: str, variant: str, encoder: float, head: float, **more: Any) -> Point:
+    return stage, variant, {"training.encoder_rate": encoder, "training.head_rate": head, "training.epochs": 8,
+                            **{key.replace("__", "."): value for key, value in more.items()}}
+
+
+def laptop_grid() -> list[Point]:
+    """Every point tried for the laptop profile, in the order in which they were thought of."""
+    points = [_point("rates", variant, encoder, head) for variant in ("nws", "hws")
+              for encoder, head in ((3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2))]
+    points += [_point("rates", "nws", 1e-4, 1e-4), _point("batch", "nws", 1e-3, 1e-2, data__batch_pairs=16),
+               _point("norm", "nws", 1e-3, 1e-2, network__embedding_norm="shared")]
+    points += [_point("rates", variant, encoder, head) for encoder, head in ((1e-3, 3e-2), (3e-3, 1e-2))
+               for variant in ("nws", "hws")]
+    points += [_point("weight", "tcn", 1e-3, 1e-2, losses__sharing=weight) for weight in (0.1, 1.0, 10.0, 100.0, 1000.0)]
+    points += [_point("weight", "tcn", 3e-3, 1e-2, losses__sharing=weight) for weight in (0.1, 1.0, 10.0, 0.01, 100.0, 1000.0)]
     return points
+
+
+def sample_grid() -> list[Point]:
+    """Every point tried for the sample profile; it holds the paper's rates (1e-4) and sharing weight (1000).
+
+    Rates are chosen by the mean of NWS, HWS and TCN, so that none of the three is favoured; the weight by TCN alone.
+    """
+    rates = ((1e-4, 1e-4), (1e-4, 1e-3), (3e-4, 1e-3), (3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2))
+    points = [_point("rates", variant, encoder, head) for encoder, head in rates for variant in ("nws", "hws", "tcn")]
+    points += [_point("weight", "tcn", encoder, head, losses__sharing=weight)
+               for encoder, head in ((3e-4, 3e-3), (1e-3, 3e-3)) for weight in (0.1, 10.0, 100.0, 1000.0)]
+    points.append(_point("weight", "tcn", 1e-4, 1e-4, losses__sharing=1000.0))
+    points += [_point("norm", variant, 1e-3, 3e-3, network__embedding_norm="shared") for variant in ("nws", "hws")]
+    points += [_point("epochs", variant, 1e-3, 3e-3, training__epochs=epochs) for epochs in (4, 16) for variant in ("nws", "hws")]
+    return points
+
+
+GRIDS = {"laptop": (laptop_grid, ("emoji", "fixed"), {}),
+         "sample": (sample_grid, ("sketchy", "1"), {"data.validation": "carved", "training.select_by": "validation_map"})}
+"""Profile -> its grid, the split searched on, and what the search changes in the profile's settings."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", choices=tuple(GRIDS), default="laptop")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where Sketchy is (profile sample)")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache", metavar="DIR", help="decoded images")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search.csv")
     parser.add_argument("--part", default="1/1", help="K/N: every N-th point, from the K-th")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -79,19 +103,23 @@ def _search(options: argparse.Namespace) -> int:
     checks.ask(lambda: writable(options.out.parent, "the folder", "--out"))
     if options.out.is_dir():
         checks.add(f"--out {options.out} is a folder; pass a file")
-    material = Material(Places(ROOT / ".cache", progress=False))
-    (key, base), = experiments.PROFILES["laptop"].base.items()
+    device = checks.ask(lambda: device_named(options.device)) or torch.device("cpu")
+    material = Material(Places(options.cache, options.data_root, progress=False))
+    grid, key, changes = GRIDS[options.profile]
+    profile = experiments.PROFILES[options.profile]
+    dataset = experiments.part_names(profile, None).get(key[0], key[0])
+    base = {**profile.base[key], "data.dataset": dataset, **changes}
     points, done = [], checks.ask(lambda: _done(options.out)) or set()
     for number, (stage, variant, settings) in enumerate(grid()):
         text = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
         if number % parts == part - 1 and (stage, variant, text) not in done:
             config = change(Config(), {**base, **baselines.find(variant).delta, **settings, "seed": SEED})
-            points.append((stage, text, experiments.Cell(*key, variant, config)))
-    preflight.check_cells(checks, [cell for _, _, cell in points], material, options.out.parent, torch.device("cpu"),
+            points.append((stage, text, experiments.Cell(dataset, key[1], variant, config)))
+    preflight.check_cells(checks, [cell for _, _, cell in points], material, options.out.parent, device,
                           fetch=not checks.reasons)
     checks.stop()
     for stage, text, cell in points:
-        variant, row = cell.variant, _try(cell.config, cell.variant, material)
+        variant, row = cell.variant, _try(cell.config, cell.variant, material, device)
         _append(options.out, {"stage": stage, "variant": variant, "settings": text, **row})
         print(stage, variant, text, {k: round(v, 4) for k, v in row.items()}, flush=True)
     return 0
@@ -105,13 +133,12 @@ def _part(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def _try(config: Config, variant: str, material: Material) -> dict[str, float]:
+def _try(config: Config, variant: str, material: Material, device: torch.device) -> dict[str, float]:
     method = baselines.find(variant).method
-    model = build_model(method, config, material.ingredients(config), torch.device("cpu"))
+    model = build_model(method, config, material.ingredients(config), device)
     source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
     with tempfile.TemporaryDirectory() as folder:
-        history = loop.fit(method, model, source, material.validation(config), config, Path(folder),
-                               torch.device("cpu"), progress=False)
+        history = loop.fit(method, model, source, material.validation(config), config, Path(folder), device, progress=False)
     last = history.epochs[-1]
     return {"epochs": config.training.epochs, "validation_map": history.best_value, "best_epoch": history.best_epoch,
             "seen_accuracy": history.epochs[history.best_epoch]["seen_accuracy"], "class_sketch": last["class_sketch"],

