@@ -105,19 +105,21 @@ def _write_examples(folder: Path, split: Split, unseen: SetFeatures, precision: 
     queries, photos, examples = unseen.query_files, unseen.gallery_files, []
 
     def thumbnail(files: Files, index: int, name: str) -> str:
-        picture = io.BytesIO()
-        Image.fromarray(decode(files.root / files.paths[index], THUMBNAIL)).save(picture, "PNG")
-        write_bytes(folder / "examples" / name, picture.getvalue())
-        return f"examples/{name}"
+        picture, source = io.BytesIO(), files.root / files.paths[index]
+        lossy = source.suffix.casefold() != ".png"  # photographs take five times the room without loss
+        Image.fromarray(decode(source, THUMBNAIL)).save(picture, "JPEG" if lossy else "PNG", **{"quality": 90} if lossy else {})
+        name = f"examples/{name}.{'jpg' if lossy else 'png'}"
+        write_bytes(folder / name, picture.getvalue())
+        return name
 
     for number, (index, kind) in enumerate(example_queries(split, precision)):
         top = retrieve.rank(unseen.query[index:index + 1], unseen.gallery, min(SHOWN, len(unseen.gallery)))[0]
         examples.append({
             "query": {"class": split.classes[queries.labels[index]], "source": queries.sources[index],
-                      "file": thumbnail(queries, index, f"q{number}.png")},
+                      "file": thumbnail(queries, index, f"q{number}")},
             "average_precision": float(precision[index]), "kind": kind,
             "retrieved": [{"rank": rank, "class": split.classes[photos.labels[j]],
-                           "file": thumbnail(photos, int(j), f"q{number}-{rank}.png"),
+                           "file": thumbnail(photos, int(j), f"q{number}-{rank}"),
                            "correct": bool(photos.labels[j] == queries.labels[index])}
                           for rank, j in enumerate(np.asarray(top).tolist(), 1)]})
     write_json(folder / "examples.json", {"examples": examples})
