@@ -195,7 +195,8 @@ class Plan:
             if names and part != "heldout_sketches" and all(name in counts for name in names):
                 found[part] = sum(counts[name] for name in names)
         if "train_sketches" in found:
-            found["heldout_sketches"] = self.held_out_per_class * len(self.of("seen"))
+            found["heldout_sketches"] = sum(held_out_of(self.counts["sketches"][name], self.held_out_per_class)
+                                            for name in self.of("seen"))
             found["train_sketches"] -= found["heldout_sketches"]
         return found
 
@@ -257,7 +258,7 @@ def carved(seen: Sequence[str]) -> set[str]:
     whose normal forms have the smallest sha256, 15 per cent of all, rounded.
 
     >>> sorted(carved(["cat", "hot-air_balloon", "dog", "cow", "ape", "bat", "bee"]))
-    ['bee']
+    ['hot-air_balloon']
     """
     ranked = sorted(seen, key=lambda name: hashlib.sha256(normal_form(name).encode()).digest())
     return set(ranked[:round(CARVED * len(seen))])
@@ -271,6 +272,12 @@ def _counts(found: DatasetSpec, classes: Mapping[str, Any]) -> dict[str, dict[st
     if found.original_photos_per_class:
         counts["photos"] = dict.fromkeys(classes, found.original_photos_per_class)
     return {kind: {name: min(number, found.sample or number) for name, number in its.items()} for kind, its in counts.items()}
+
+
+def held_out_of(files: int, count: int) -> int:
+    """How many of a class's sketches are kept from training: `count`, or a fifth (at least one) where that is fewer. A class of
+    one file keeps it for training."""
+    return min(count, max(1, files // 5)) if files > 1 else 0
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from tcn.data.lists import ListDirectory
 from tcn.data.locate import Place, checked_root, find_lists, find_place
 from tcn.data.matching import folders_in_lists, list_notes, match
 from tcn.data.scan import Entry, Findings, Listings, Tree, compare_counts, compare_with_manifest, entries, scan
-from tcn.data.specs import ROLES, DatasetSpec, Plan, read_plan, spec
+from tcn.data.specs import ROLES, DatasetSpec, Plan, held_out_of, read_plan, spec
 from tcn.data.words import normal_form
 from tcn.files.text import shown
 
@@ -310,11 +310,9 @@ def held_out(label: str, names: Sequence[str], count: int) -> set[str]:
     ...     held_out("palm tree", ["4.png", "3.png", "2.png", "1.png"], 1))
     True
     """
-    if len(names) < 2 or count < 1:
-        return set()
     form = normal_form(label)
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{form}/{name}".encode("utf-8", "surrogateescape")).digest())
-    return set(ranked[:min(count, max(1, len(names) // 5))])
+    return set(ranked[:held_out_of(len(names), count)])
 
 
 def _by_class(its: Iterable[Entry], label_of: Mapping[str, int]) -> list[Entry]:

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from benchmarks import experiments
 from tcn import metrics
-from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict
+from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict, whole_of
 from tcn.data import decode, specs
 from tcn.model import backbones
 from tcn.scoring import codes
@@ -33,9 +33,11 @@ def test_config_survives_a_round_trip():
     ({"losses.sharing": math.nan}, "'losses.sharing' is nan"),
     ({"training.encoder_rate": math.inf}, "'training.encoder_rate' is inf"),
     ({"data.sketch_fill": 9999}, "'data.sketch_fill' is 9999; it takes a whole number from 0 to 255"),
-    ({"network.backbone": "vgg"}, "'network.backbone' is 'vgg'; it takes one of resnet50, resnet18, efficientnet_lite0, test_resnet"),
+    ({"network.backbone": "vgg"}, "'network.backbone' is 'vgg'; it takes one of resnet50, resnet18, efficientnet_lite0, efficientnet_lite2, test_resnet"),
     ({"losses.sharing": 10 ** 400}, "losses.sharing"), ({"seed": 10 ** 5000}, "'seed' is a number of too many digits"),
     ({"data.split": "2"}, "'data.split' is '2'; 'emoji' has fixed"), ({"data.dataset": "tuberlin", "data.split": "2"}, "has 1"),
+    ({"data.dataset": "tuberlin-first3", "data.split": "2"}, "'tuberlin-first3' has 1"),
+    ({"data.validation": "carved"}, "'emoji' has validation classes of its own"),
     ({"data.batch_pairs": 4, "network.batch_norm_split": 5}, "more than the 4 pairs"),
     ({"training.epochs": 0}, "at least 1"), ({"coupling.call": "joint"}, "joint")])
 def test_bad_settings_are_named(delta, words):
@@ -61,7 +63,11 @@ def choice(*names):
 
 
 TAKES = {
-    "data.dataset": choice("emoji", "sketchy", "tuberlin", "quickdraw"),
+    "data.dataset": (("emoji", "sketchy", "tuberlin", "quickdraw", "sketchy-first25", "tuberlin-first1", "quickdraw-first9999",
+                      "sketchy-original"),
+                     ("", "Sketchy", "emoji-first5", "sketchy-first0", "sketchy-first025", "sketchy-first10000", "sketchy-first",
+                      "sketchy-first25\n", "tuberlin-original", "sketchy, tuberlin"), ("sketchy-first25",)),
+    "data.validation": choice("own", "carved"),
     "data.split": (("fixed", "1", "2"), ("", "0", "3", "random"), ("fixed, 1, 2",)),
     "data.image_size": SIDE, "data.stored_size": SIDE, "data.batch_pairs": ((1, 32, 65536), (0, -2, 65537), ("1 to 65,536",)),
     "data.augmentation": choice("corrected", "released"), "data.sketch_fill": GREY, "data.photo_fill": GREY,
@@ -71,7 +77,7 @@ TAKES = {
     **{f"coupling.{part}": TIE for part in ("stem", "stage1", "stage2", "stage3", "stage4", "batch_norm_affine", "embedding")},
     "coupling.batch_norm_statistics": (("hard", "none"), ("soft",), ("hard, none",)),
     "coupling.call": choice("joint", "separate"),
-    "network.backbone": choice("resnet50", "resnet18", "efficientnet_lite0", "test_resnet"),
+    "network.backbone": choice("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet"),
     "network.weights": WEIGHTS, "network.teacher_weights": WEIGHTS,
     "network.dim": ((1, 64, 65536), (0, -64, 65537), ("1 to 65,536",)),
     "network.embedding_norm": choice("shared", "per_modality"),
@@ -99,7 +105,9 @@ TAKES = {
 FIELDS = flatten(to_dict(Config()))
 # Settings that let any value of another stand beside them.
 ROOM = {"data.split": {"1": {"data.dataset": "tuberlin"}, "2": {"data.dataset": "sketchy"}},
-        "data.dataset": {name: {"data.split": "1"} for name in ("sketchy", "tuberlin", "quickdraw")},
+        "data.dataset": {name: {"data.split": "1"} for name in ("sketchy", "tuberlin", "quickdraw", "sketchy-first25", "tuberlin-first1",
+                                                                "quickdraw-first9999", "sketchy-original")},
+        "data.validation": {"carved": {"data.dataset": "sketchy", "data.split": "1"}},
         "data.batch_pairs": {}, "network.batch_norm_split": {4096: {"data.batch_pairs": 4096}},
         "training.epochs": {0: {"training.optimizer": "none"}},
         "coupling.call": {"joint": {f"coupling.{part}": "hard" for part in ("stem", "stage1", "stage2", "stage3", "stage4",
@@ -138,7 +146,7 @@ def test_every_field_refuses_what_it_does_not_take(key):
 def test_choices_are_those_of_the_parts_that_read_them():
     assert set(TAKES["network.backbone"][0]) == set(backbones.SOURCES)
     assert {name: spec.splits for name, spec in specs.SPECS.items()} == SPLITS
-    assert set(TAKES["data.dataset"][0]) == set(SPLITS)
+    assert {whole_of(name) for name in TAKES["data.dataset"][0]} == set(SPLITS)
     assert set(TAKES["data.split"][0]) == {name for splits in SPLITS.values() for name in splits}
     assert TAKES["evaluation.ties"][0] == metrics.TIES
     assert set(TAKES["evaluation.itq_rule"][0]) == set(codes.RULES) and set(TAKES["evaluation.itq_fit"][0]) == set(codes.FITS)
