@@ -131,6 +131,25 @@ def test_sketchys_twice_named_photos_form_one_group(root: Path) -> None:
     assert all(len(contents) == 1 for contents in by_group.values())
 
 
+def test_sketchys_sketches_name_the_photo_that_they_were_drawn_from(root: Path) -> None:
+    """The photo's stem before the last hyphen; the photos of both folders alike; other data sets' names tell nothing."""
+    split = _load(root, "sketchy")
+    for files in split.lists().values():
+        for path, instance in zip(files.paths, files.instances, strict=True):
+            name, stem = Path(path).parts[-2], Path(path).stem
+            assert instance == f"{name}/{stem.rsplit('-', 1)[0] if path.startswith(SKETCHY_SKETCHES) else stem}"
+    assert set(split.query.instances) & set(split.gallery.instances)
+    assert all(files.instances == () for name in ("tuberlin", "quickdraw") for files in _load(root, name).lists().values())
+
+
+def test_a_sketch_whose_name_tells_no_photo_has_none(tmp_path: Path) -> None:
+    base = make_tree(tmp_path, "sketchy", sketches=2, photos=2, size=2)
+    folder = base / SKETCHY_SKETCHES / "swan"
+    (folder / "mine.png").write_bytes((folder / sorted(os.listdir(folder))[0]).read_bytes())
+    own = [i for path, i in zip(*(getattr(_load(tmp_path, "sketchy").query, f) for f in ("paths", "instances"))) if "/swan/" in path]
+    assert own[0] == "" and all(one.startswith("swan/n") for one in own[1:]) and len(own) == 3
+
+
 def test_expected_counts_are_those_of_the_published_lists() -> None:
     def total(dataset: str, split: str, role: str, kind: str) -> int:
         plan = read_plan(dataset, split)
