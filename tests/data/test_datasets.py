@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -140,6 +142,28 @@ def test_sketchys_sketches_name_the_photo_that_they_were_drawn_from(root: Path) 
             assert instance == f"{name}/{stem.rsplit('-', 1)[0] if path.startswith(SKETCHY_SKETCHES) else stem}"
     assert set(split.query.instances) & set(split.gallery.instances)
     assert all(files.instances == () for name in ("tuberlin", "quickdraw") for files in _load(root, name).lists().values())
+
+
+def test_every_real_sketch_was_drawn_from_a_photo_of_its_class(shared_data: Path) -> None:
+    """In the sample and in the released lists of both photo folders: the rule fits every name, and the photo is there."""
+    place = shared_data / "sketchy-sample"
+    found = {kind: {(one.parent.name, one.name) for one in (place / folder).glob("*/*.*")}
+             for kind, folder in (("sketch", SKETCHY_SKETCHES), ("photo", SKETCHY_ORIGINALS))}
+    assert _without_photo(found["sketch"], found["photo"]) == []
+    assert len(found["sketch"]) == len(found["photo"]) == 125 * 25
+
+    with tarfile.open(shared_data / "lists-tcn.tar.xz") as archive:
+        texts = {one.name: archive.extractfile(one).read().decode() for one in archive if "/zeroshot1/" in one.name and one.isfile()}
+    lines = {kind: {tuple(line.rsplit(" ", 1)[0].split("/")[-2:]) for name, text in texts.items() if name.split("/")[-1].startswith(kind)
+                    for line in text.splitlines()} for kind in ("sketch", "all_photo")}
+    assert len(lines["sketch"]) == 75_481
+    assert _without_photo(lines["sketch"], lines["all_photo"]) == []
+
+
+def _without_photo(sketches: set[tuple[str, ...]], photos: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    stems = {(name, Path(file).stem) for name, file in photos}
+    return [(name, file) for name, file in sketches
+            if not (told := re.fullmatch(SPECS["sketchy"].drawn_from, Path(file).stem)) or (name, told[1]) not in stems]
 
 
 def test_a_sketch_whose_name_tells_no_photo_has_none(tmp_path: Path) -> None:
