@@ -65,6 +65,8 @@ def _write_features(path: Path, split: Split, unseen: SetFeatures) -> None:
               "gallery_paths": np.array(photos.paths), "query_sources": np.array(queries.sources)}
     if repeats(photos):
         arrays["gallery_group"] = np.array(photos.groups)
+    if any(queries.instances):
+        arrays |= {"query_instance": np.array(queries.instances), "gallery_instance": np.array(photos.instances)}
     write_arrays(path, arrays)
 
 

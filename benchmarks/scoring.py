@@ -17,7 +17,7 @@ from benchmarks.extraction import RunFeatures, SetFeatures
 from tcn.config import Config, Modality, change
 from tcn.data import specs
 from tcn.data.splits import Files
-from tcn.scoring import codes, protocols, retrieve, scores
+from tcn.scoring import codes, instances, protocols, retrieve, scores
 from tcn.scoring.features import singular_values, unit
 
 Kind = Literal["real", "binary"]
@@ -34,7 +34,11 @@ ONE_MATRIX_BYTES = 2e9
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A row of metrics.csv: one metric of one subset of queries and photos under one protocol."""
+    """A row of metrics.csv: one metric of one subset of queries and photos under one protocol.
+
+    Acc@K at instance level stands under the names of `tcn.scoring.instances.SCOPES` in place of a protocol; `queries` are then
+    those with their photo in the gallery.
+    """
 
     classes: str
     features: Kind
@@ -113,6 +117,7 @@ def score_run(features: RunFeatures, config: Config, device: torch.device | None
             for subset in subsets(own.query_files, own.gallery_files, same_hand):
                 scores = _score(own, pair, DISTANCES[kind], subset, config, device)
                 rows += _rows(scores, classes, kind, subset)
+                rows += _instance_rows(own, pair, classes, kind, subset, device)
                 if classes == "unseen" and subset.whole and subset.duplicates == "as-published":
                     per_query |= {f"{kind}/{protocol}/{name}": scores.per_query(protocol, name)
                                   for protocol, name in _named(scores)}
@@ -173,6 +178,19 @@ def _rows(scores: scores.Scores, classes: str, kind: Kind, subset: Subset) -> li
     return [MetricRow(classes, kind, protocol, name, scores.value(protocol, name), scores.error(protocol, name),
                       scores.chance(protocol, name), scores.ceiling(protocol, name), scores.ties, scores.duplicates,
                       subset.query_source, subset.gallery, scores.queries, scores.photos) for protocol, name in _named(scores)]
+
+
+def _instance_rows(own: SetFeatures, pair: tuple[np.ndarray, np.ndarray], classes: str, kind: Kind, subset: Subset,
+                   device: torch.device | None) -> list[MetricRow]:
+    """Acc@K of the photo that each sketch was drawn from: none where file names do not tell, or no such photo is there."""
+    query, gallery = own.query_files, own.gallery_files
+    if not subset.whole or not set(query.instances) & set(gallery.instances) - {""}:
+        return []
+    found = instances.instance_accuracy(
+        *pair, query.labels, gallery.labels, np.array(query.instances), np.array(gallery.instances), DISTANCES[kind],
+        gallery_group=np.array(gallery.groups) if gallery.groups else None, duplicates=subset.duplicates, device=device)
+    return [MetricRow(classes, kind, ties="expected", duplicates=subset.duplicates, query_source=subset.query_source,
+                      gallery=subset.gallery, **row) for row in found.rows()]
 
 
 # --- the deviation ledger ------------------------------------------------------------------------------------

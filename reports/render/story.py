@@ -18,7 +18,7 @@ from reports.render import provenance
 from reports.render.provenance import Recomputed
 from reports.stats import evidence, verdicts
 from reports.stats.verdicts import Verdict
-from reports.tables import ablations, claims, comparison, extension, ledger, protocols, runs
+from reports.tables import ablations, claims, comparison, extension, instances, ledger, protocols, runs
 from reports.tables.entries import duration
 from reports.tables.table import Table
 
@@ -179,6 +179,9 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
         ("rules", "One ranking, six numbers", "Six rules",
          _under("Papers on this task print mAP and precision by at least six rules under the same names. Here all of them count "
                 "the same rankings.", [protocols.table(suite, task)])),
+        ("instances", "The very photo that was drawn", "The very photo",
+         _under("Each of these sketches was drawn from one photo. Retrieval by class asks for any photo of the class; here only "
+                "that very one counts, as in fine-grained retrieval.", [instances.table(suite, task)])),
         ("views", "Other classes, sources and cut-offs", "Other views",
          [comparison.comparison(suite, task, "validation") if validation else None, comparison.per_publisher(suite, task),
           *drawn("publishers"), comparison.cutoffs(suite, task)]),

@@ -7,6 +7,7 @@ runs        where numbers come from, and which are missing
 comparison  measured values beside each other and beside published ones
 ablations   one change at a time
 protocols   one ranking, every protocol
+instances   the very photo that a sketch was drawn from
 ledger      what each deviation of the released code moves
 extension   domain adaptation on digits
 claims      the paper's claims, with what was measured of them

@@ -55,7 +55,7 @@ def per_publisher(suite: Suite, task: Task) -> Table | None:
         rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant), *(measured_entry(m) for m in measured),
                          seeds_entry(measured[0]))))
     for source, gallery in views:
-        pair = [_union(suite, task, variants, Score(metric, rule, source=source, gallery=gallery)) for rule in paper.RULES]
+        pair = [over_rows(suite, task, variants, Score(metric, rule, source=source, gallery=gallery)) for rule in paper.RULES]
         chance += [reference_entry(m.chance, runs=m.runs) for m in pair]
         counts.append(f"{view_label(source, gallery)}: {pair[0].queries} queries, {pair[0].photos} photos")
     rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
@@ -190,7 +190,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
             entries = [measured_entry(m, decimals, not alike, strong=m.mean == top) for m, top in zip(line, best)]
             rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant, kind), *entries,
                              seeds_entry(max(line, key=lambda m: m.n)))))
-        union = [_union(suite, task, variants, score) for score in scores]
+        union = [over_rows(suite, task, variants, score) for score in scores]
         if any(m.n for m in union):
             counts = (max(m.queries for m in union), max(m.photos for m in union))
             error = max(error, *(m.standard_error for m in union))
@@ -211,7 +211,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
                         "precision, mean over queries. Ceiling: what a perfect ranking would score."), *ties))
 
 
-def _union(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
+def over_rows(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
     """Chance, ceiling, counts and runs over all rows. Its values only say that something was measured."""
     found = [m for m in (suite.measure(task, v, score) for v in variants) if m.n]
     return Measured({i: m.mean for i, m in enumerate(found)}, (),

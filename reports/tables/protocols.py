@@ -19,7 +19,7 @@ NOT_DEFINED = "not defined"
 def table(suite: Suite, task: Task) -> Table | None:
     """Rows: the six rules, for each trained variant, real and binary; None where only the two usual rules were recorded."""
     there = {s.protocol for s in suite.scores(task) if s.classes == "unseen" and s.source == s.gallery == "all"}
-    if there <= set(paper.RULES):
+    if there & set(paper.PROTOCOLS) <= set(paper.RULES):
         return None
     columns = (Column("Rule"), Column("Whose code counts so", wrap=True), *(Column(m, numeric=True) for m in METRICS),
                Column("Seeds"))

@@ -18,6 +18,7 @@ from tcn.cli.feature_files import check_groups, distance, groups_of_several_clas
 from tcn.config import InputError
 from tcn.files.atomic import warn
 from tcn.scoring import codes, inputs
+from tcn.scoring.instances import instance_accuracy
 from tcn.scoring.scores import DUPLICATES, score
 
 
@@ -42,7 +43,8 @@ def evaluate(args: EvaluateOptions) -> int:
     if args.json and copies:
         warn(f"note: {args.features}: {identical(copies)}")
     if args.json:
-        print(json.dumps(result.scores[0].summary(), indent=2, allow_nan=False))
+        instances = result.instances[0].summary() if result.instances else {}
+        print(json.dumps({**result.scores[0].summary(), **instances}, indent=2, allow_nan=False))
     else:
         print("\n".join(report(args, arrays, result, names, several, copies)))
     sys.stdout.flush()
@@ -100,7 +102,13 @@ def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> Result:
             tie_draws=args.draws, seed=args.seed, gallery_group=arrays.get("gallery_group"),
             duplicates=rule, spellings=args.spellings, block=args.block, device=args.device)
         for rule in rules]
-    return Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made)
+    instances = [
+        instance_accuracy(
+            arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],
+            arrays["query_instance"], arrays["gallery_instance"], metric, gallery_group=arrays.get("gallery_group"),
+            duplicates=rule, spellings=args.spellings, block=args.block, device=args.device)
+        for rule in rules if "query_instance" in arrays]
+    return Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made, instances)
 
 
 def _as_options(message: str) -> str:

@@ -27,6 +27,8 @@ the file: an .npz as np.savez writes it, with the arrays
   query_labels    [Nq]     classes: integers (any) or strings, such as np.array(names, dtype=str)
   gallery_labels  [Ng]     classes of the photos
   gallery_group   [Ng]     optional, integers or strings: equal values mark one photo listed several times
+  query_instance   [Nq]    optional, integers or strings: which photo a sketch was drawn from
+  gallery_instance [Ng]    optional, of the same kind: which photo this is
   train           [Nt, D]  optional, real numbers: features of seen classes, on which --itq is fitted
 Other arrays are left aside with a note. Object arrays are refused: reading them can run code.
 
@@ -42,9 +44,17 @@ duplicates
   the first entry of each group (of each class in it). --json then gives as-published; with --duplicates
   distinct, the other.
 
+instances
+  With query_instance and gallery_instance there is one more table: Acc@1, Acc@5 and Acc@10, the share of
+  sketches with the very photo that they were drawn from among the nearest. instance-in-class ranks the photos
+  of the sketch's class, instance the whole gallery. Of a photo listed several times the nearest entry counts.
+  Photos at equal distance stand in random order, whatever --ties says: the exact mean over all orders.
+  Sketches without their photo in the gallery, or with an empty string, are left out.
+
 output
   A table; with --json one object and nothing else on standard output:
     {{"PROTOCOL": {{"mAP@all": .., "mAP@100": .., "Prec@100": .., ...}}, ...}}
+  and, with instances, "instance-in-class" and "instance" beside the protocols.
   The table also has Prec@5 and Prec@R for `released` and `standard`. --csv writes one row for each number,
   with its standard error, chance level and ceiling.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tcn.cli.evaluate_options import EvaluateOptions
+from tcn.scoring.instances import SCOPES, InstanceScores
 from tcn.scoring.scores import Scores
 
 TIES = {
@@ -36,6 +37,7 @@ class Result:
     rows: list[list[dict[str, Any]]]  #: for each of them the tidy rows: protocol, metric, value, chance, ...
     metric: str  #: the distance
     made: str  #: how codes were made of real features; empty where they were not
+    instances: list[InstanceScores]  #: by rule for duplicates; empty where the file does not say which photo was drawn
 
 
 def identical(number: int) -> str:
@@ -83,6 +85,7 @@ def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: Resu
             cells = {(row["metric"], row["protocol"]): row[column] for row in rows}
             yield f"\n{title}"
             yield from _grid(ordered, scores.protocols, cells)
+    yield from _instances(result.instances)
     if "cvpr19" in first.protocols:
         yield "\ncvpr19's Prec@K is the relevance of the photo at rank K + 1 alone, as its code has it."
     if not args.per_class:
@@ -113,6 +116,19 @@ def _grid(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str,
         yield f"  {label:<{width}}" + "".join(f"  {text:>8}" for text in texts)
 
 
+def _instances(found: Sequence[InstanceScores]) -> Iterator[str]:
+    """Acc@K with its chance, within the class and over the whole gallery: a table for each rule for duplicates."""
+    for scores in found:
+        yield f"\nthe very photo that was drawn, {scores.duplicates} (photos at equal distance: mean over all orders)"
+        yield "  " + " " * 6 + "".join(f"  {scope:>17}  {'chance':>8}" for scope in SCOPES)
+        for k in scores.ks:
+            yield f"  {f'Acc@{k}':<6}" + "".join(f"  {scores.value(scope, k):>17.4f}  {scores.chance(scope, k):>8.4f}"
+                                                for scope in SCOPES)
+    if found:
+        yield (f"\n{found[0].queries} of {len(found[0].counted)} queries have the photo that they were drawn from in the gallery; "
+               "the others are left out.")
+
+
 def _by_class(
     scores: Scores, metric: str, names: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
@@ -134,7 +150,9 @@ def write_csv(file: Path, args: EvaluateOptions, result: Result, names: Mapping[
     same = {"file": str(args.features), "distance": result.metric, "codes": result.made, "ties": args.ties,
             "missing_classes": args.missing_classes}
     rows: list[dict[str, Any]] = []
-    for scores, own in zip(result.scores, result.rows):
+    for place, (scores, own) in enumerate(zip(result.scores, result.rows)):
+        if result.instances:
+            own = own + [{**row, "ties": "expected"} for row in result.instances[place].rows()]
         by_class = _by_class(scores, args.per_class, names) if args.per_class else []
         rows += [{**same, "duplicates": scores.duplicates, "class": "", "class_photos": "", **row}
                  for row in own + by_class]

@@ -13,7 +13,8 @@ from tcn.files.atomic import warn
 from tcn.scoring.codes import checked_rows
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
-OPTIONAL = ("gallery_group", "train")
+INSTANCES = ("query_instance", "gallery_instance")
+OPTIONAL = ("gallery_group", *INSTANCES, "train")
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -46,6 +47,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if missing:
         raise InputError(f"{path}: no array {', '.join(missing)}; it holds "
                          f"{', '.join(names) or 'no arrays'}, and needs {', '.join(REQUIRED)}")
+    if len(there := [name for name in INSTANCES if name in arrays]) == 1:
+        raise InputError(f"{path}: {there[0]} without {(set(INSTANCES) - set(there)).pop()}: which photo each sketch was drawn from "
+                         "takes both; add the other, or leave both out")
     return arrays, [name for name in names if name not in arrays]
 
 

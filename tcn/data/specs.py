@@ -73,6 +73,9 @@ class DatasetSpec:
     """Whether a file's name, without its ending, names the publisher of the picture (`Files.sources`)."""
     same_hand: Mapping[str, str] = field(default_factory=dict)
     """Publisher of sketches -> publisher whose photos repeat its drawings. Queries are also scored without these photos."""
+    drawn_from: str = ""
+    """Regular expression that the whole name of a sketch, without its ending, fits; its first group is the name, without its
+    ending, of the photo of the same class that it was drawn from. Empty where names do not tell."""
     words: Path | None = None
     """Table of word vectors of its classes that comes with the project. None where the user brings them."""
     original_photos: tuple[str, ...] = ()
@@ -121,6 +124,7 @@ SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in
         list_folders={"1": ("zeroshot1",), "2": ("zeroshot0", "zeroshot2", ".")},  # CMCA calls it zeroshot2
         list_files=list_files.names_of(
             ("sketch_tx_000000000000_ready_filelist_{}.txt",), ("all_photo_filelist_{}.txt",), "sketchy"),
+        drawn_from=r"(.+)-\d+",  # n02691156_10151-3.png is the third drawing of n02691156_10151.jpg
         origin=f"Sketches and original photos: sketchy.eye.gatech.edu (its rendered 256x256 archive). {_PREPARED}"),
     DatasetSpec(
         name="tuberlin", title="TU-Berlin Extended", folder_names=("tuberlin", "tuberlinextended"),

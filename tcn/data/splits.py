@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ class Files:
     """Publisher of each file where file names say it (`DatasetSpec.named_by_publisher`); empty strings elsewhere."""
     groups: tuple[str, ...] = ()
     """Files with the same value are the same picture. Sketchy's lists name its 12,500 original photos in both photo folders."""
+    instances: tuple[str, ...] = ()
+    """The photo that each sketch was drawn from, and which photo each photo is, as "class/name without ending"; an empty string
+    for a sketch whose name does not tell. Empty for data sets whose names never do (`DatasetSpec.drawn_from`)."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -330,7 +334,20 @@ def _files(disk: _Disk, its: Sequence[Entry], label_of: Mapping[str, int]) -> Fi
         sources=tuple([Path(file).stem for _, _, file in its]) if disk.spec.named_by_publisher else ("",) * len(its),
         # every image's name has an ending, and a character before it
         groups=tuple([f"{name}/{file[:file.rindex('.')] if stems else file}" for _, name, file in its]),
+        instances=tuple([_instance(disk.spec, one) for one in its]) if disk.spec.drawn_from else (),
     )
+
+
+def _instance(spec: DatasetSpec, one: Entry) -> str:
+    """What `Files.instances` says of one image."""
+    folder, name, file = one
+    photo = file[:file.rindex(".")]
+    if folder in spec.sketch_folders:
+        told = re.fullmatch(spec.drawn_from, photo)
+        if told is None:
+            return ""
+        photo = told[1]
+    return f"{name}/{photo}"
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -9,4 +9,5 @@ cpu         the same on a CPU, as fast as its caches allow
 inputs      features and labels as given -> checked and comparable
 retrieve    the nearest photos of each query; precision against recall
 scores      one ranking -> every named protocol -> Scores
+instances   the very photo that a sketch was drawn from: Acc@K
 """

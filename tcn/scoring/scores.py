@@ -294,7 +294,7 @@ def score(
     if duplicates == "distinct":
         if groups is None:
             raise InputError("duplicates='distinct' needs gallery_group, to say which photos are the same")
-        kept = _first_of_each(groups, photo_names)
+        kept = first_of_each(groups, photo_names)
         photos, photo_names = photos[torch.from_numpy(kept).to(photos.device)], photo_names[kept]
 
     task = _Task.of(queries, photos, query_names, photo_names, metric)
@@ -305,7 +305,7 @@ def score(
                   task.classes, task.query_class, task.relevant, identical, values, draws)
 
 
-def _first_of_each(groups: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def first_of_each(groups: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Indices of the first row of each group and class, ascending."""
     group, label = (np.unique(values, return_inverse=True)[1] for values in (groups, classes))
     return np.sort(np.unique(group * (label.max() + 1) + label, return_index=True)[1])

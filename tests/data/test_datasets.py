@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,6 +131,47 @@ def test_sketchys_twice_named_photos_form_one_group(root: Path) -> None:
     for path, group in zip(gallery.paths, gallery.groups, strict=True):
         by_group.setdefault(group, set()).add((gallery.root / path).read_bytes())
     assert all(len(contents) == 1 for contents in by_group.values())
+
+
+def test_sketchys_sketches_name_the_photo_that_they_were_drawn_from(root: Path) -> None:
+    """The photo's stem before the last hyphen; the photos of both folders alike; other data sets' names tell nothing."""
+    split = _load(root, "sketchy")
+    for files in split.lists().values():
+        for path, instance in zip(files.paths, files.instances, strict=True):
+            name, stem = Path(path).parts[-2], Path(path).stem
+            assert instance == f"{name}/{stem.rsplit('-', 1)[0] if path.startswith(SKETCHY_SKETCHES) else stem}"
+    assert set(split.query.instances) & set(split.gallery.instances)
+    assert all(files.instances == () for name in ("tuberlin", "quickdraw") for files in _load(root, name).lists().values())
+
+
+def test_every_real_sketch_was_drawn_from_a_photo_of_its_class(shared_data: Path) -> None:
+    """In the sample and in the released lists of both photo folders: the rule fits every name, and the photo is there."""
+    place = shared_data / "sketchy-sample"
+    found = {kind: {(one.parent.name, one.name) for one in (place / folder).glob("*/*.*")}
+             for kind, folder in (("sketch", SKETCHY_SKETCHES), ("photo", SKETCHY_ORIGINALS))}
+    assert _without_photo(found["sketch"], found["photo"]) == []
+    assert len(found["sketch"]) == len(found["photo"]) == 125 * 25
+
+    with tarfile.open(shared_data / "lists-tcn.tar.xz") as archive:
+        texts = {one.name: archive.extractfile(one).read().decode() for one in archive if "/zeroshot1/" in one.name and one.isfile()}
+    lines = {kind: {tuple(line.rsplit(" ", 1)[0].split("/")[-2:]) for name, text in texts.items() if name.split("/")[-1].startswith(kind)
+                    for line in text.splitlines()} for kind in ("sketch", "all_photo")}
+    assert len(lines["sketch"]) == 75_481
+    assert _without_photo(lines["sketch"], lines["all_photo"]) == []
+
+
+def _without_photo(sketches: set[tuple[str, ...]], photos: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    stems = {(name, Path(file).stem) for name, file in photos}
+    return [(name, file) for name, file in sketches
+            if not (told := re.fullmatch(SPECS["sketchy"].drawn_from, Path(file).stem)) or (name, told[1]) not in stems]
+
+
+def test_a_sketch_whose_name_tells_no_photo_has_none(tmp_path: Path) -> None:
+    base = make_tree(tmp_path, "sketchy", sketches=2, photos=2, size=2)
+    folder = base / SKETCHY_SKETCHES / "swan"
+    (folder / "mine.png").write_bytes((folder / sorted(os.listdir(folder))[0]).read_bytes())
+    own = [i for path, i in zip(*(getattr(_load(tmp_path, "sketchy").query, f) for f in ("paths", "instances"))) if "/swan/" in path]
+    assert own[0] == "" and all(one.startswith("swan/n") for one in own[1:]) and len(own) == 3
 
 
 def test_expected_counts_are_those_of_the_published_lists() -> None:

@@ -1,6 +1,7 @@
 """The scores of a run: which queries and photos are scored together, and that each row says which."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,34 @@ def test_scoring_changes_none_of_its_input(features):
     assert first.metrics == second.metrics
     for old, new in zip(before, (features.unseen.query, features.unseen.gallery, *features.seen.values())):
         assert np.array_equal(old, new)
+
+
+def test_instances_are_scored_where_file_names_tell_the_photo(features):
+    """Both kinds of features, both ways of counting the photo that is listed twice; one sketch's photo is not there."""
+    own = features.unseen
+    photos = tuple(f"{label}/p{group}" for label, group in zip(own.gallery_files.labels, own.gallery_files.groups))
+    drawn = ("0/p0", "0/p1", "0/p0", "1/p3", "1/absent", "2/p5")
+    named = replace(features, unseen=replace(own, query_files=replace(own.query_files, instances=drawn),
+                                             gallery_files=replace(own.gallery_files, instances=photos)))
+    plain, scored = (scoring.score_run(one, change(Config(), {"network.dim": 8})) for one in (features, named))
+    extra = [row for row in scored.metrics if row not in plain.metrics]
+    assert [row for row in scored.metrics if row not in extra] == list(plain.metrics)
+    assert {(r.features, r.duplicates, r.query_source, r.gallery, r.protocol, r.metric) for r in extra} == {
+        (kind, rule, "all", "all", scope, f"Acc@{k}") for kind in ("real", "binary") for rule in ("as-published", "distinct")
+        for scope in ("instance", "instance-in-class") for k in (1, 5, 10)}
+    assert {(row.queries, row.photos, row.ties, row.ceiling) for row in extra if row.duplicates == "distinct"} == {
+        (5, 9, "expected", 1.0)}
+    query, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (own.query.astype(float), own.gallery.astype(float)))
+    for scope in ("instance", "instance-in-class"):
+        places = []
+        for row, photo in ((0, 0), (1, 1), (2, 0), (3, 3), (5, 5)):
+            ranked = [j for j in range(10) if scope == "instance" or own.gallery_files.labels[j] == own.query_files.labels[row]]
+            places.append(sum(query[row] @ gallery[j] > query[row] @ gallery[photo] + 1e-12 for j in ranked))
+        value = next(r.value for r in extra if (r.features, r.duplicates, r.protocol, r.metric) == ("real", "as-published", scope, "Acc@1"))
+        assert value == pytest.approx(np.mean([place < 1 for place in places]))
+
+
+def test_no_photo_of_any_sketch_means_no_row(features):
+    files = replace(features.unseen.query_files, instances=("",) * 6), replace(features.unseen.gallery_files, instances=("",) * 10)
+    lacking = replace(features, unseen=replace(features.unseen, query_files=files[0], gallery_files=files[1]))
+    assert not [row for row in scoring.score_run(lacking, change(Config(), {"network.dim": 8})).metrics if row.metric.startswith("Acc")]

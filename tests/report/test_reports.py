@@ -18,11 +18,13 @@ from support.pages import table_html
 from support.result_folders import (
     CEILINGS,
     EMOJI_VARIANTS,
+    INSTANCE_METRICS,
     LEDGER_VARIANTS,
     PROTOCOLS,
     SOURCES,
     TRAPS,
     made_up,
+    made_up_accuracy,
     trap_value,
     write_cell,
     write_reproduction,
@@ -36,7 +38,7 @@ from reports.read.schema import Task
 from reports.read.suite import Measured, NoResults, paired, read_suite
 from reports.render import command, provenance
 from reports.stats import verdicts
-from reports.tables import ablations, comparison, ledger, protocols, runs
+from reports.tables import ablations, comparison, instances, ledger, protocols, runs
 from reports.tables.latex import latex
 from reports.tables.table import Column, Entry, Row, Table
 
@@ -525,6 +527,33 @@ def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered)
     assert protocols.duplicates(read_suite(rendered), EMOJI) is None
 
 
+def test_the_very_photo_has_a_table_of_its_own_beside_its_chance(tmp_path, rendered, text_only):
+    """Rows are means over seeds of their own scope and metric; a variant outside the comparison has its row, too."""
+    task = Task("sketchy", "1")
+    write_suite(tmp_path, ("tcn", "nws", "hard-conv"), seeds=(0, 1, 2), dataset="sketchy", split="1")
+    found = instances.table(read_suite(tmp_path), task)
+    lines = found.to_markdown()
+    columns = [("instance-in-class", m) for m in INSTANCE_METRICS] + [("instance", m) for m in INSTANCE_METRICS]
+    blocks = {text: lines[lines.index(text):] for text in ("Real-valued features**", "Real-valued features, each photo once**",
+                                                           "Binary codes, Hamming distance**", "Hamming distance, each photo once**")}
+    for block, (features, duplicates) in zip(blocks.values(), ((f, d) for f in ("real", "binary")
+                                                               for d in ("as-published", "distinct"))):
+        for variant in ("tcn", "hard-conv"):
+            row = row_of(block, naming.label(variant))
+            for text, (scope, metric) in zip(row[2:], columns):
+                values = [made_up_accuracy(variant, seed, scope, metric, features, duplicates) for seed in range(3)]
+                assert text == f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
+            assert row[-1] == "3/3"
+        assert row_of(block, naming.label("hws"))[2] == "not measured"
+        assert row_of(block, "*chance")[2:-1] == ["0.040", "0.200", "0.400", "0.002", "0.008", "0.016"]
+    assert "34 queries of unseen classes with their photo in the gallery of 60 entries; 2 others, whose photo" in found.notes[0]
+    command.render(tmp_path, tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "The very photo that was drawn" in page and (tmp_path / "report" / "tables" / "sketchy-1-instances.csv").is_file()
+    assert instances.table(read_suite(rendered), EMOJI) is None
+    assert "The very photo" not in (rendered / "report" / "index.html").read_text()
+
+
 def every_table(suite) -> list[Table]:
     found = [runs.provenance(suite), ledger.reproductions(suite), comparison.paper_comparison(suite)]
     for task in suite.tasks():
@@ -533,7 +562,7 @@ def every_table(suite) -> list[Table]:
                   ablations.methods(suite, task), ablations.further(suite, task), comparison.per_publisher(suite, task),
                   comparison.cutoffs(suite, task),
                   ledger.table(suite, task), ledger.ties(suite, task), protocols.table(suite, task),
-                  protocols.duplicates(suite, task)]
+                  protocols.duplicates(suite, task), instances.table(suite, task)]
     return [table for table in found if table is not None]
 
 
@@ -546,7 +575,8 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
     found = every_table(suite)
     assert {t.name.removeprefix("emoji-fixed-").removeprefix("sketchy-1-") for t in found} == {
         "provenance", "paper-comparison", "comparison", "validation", "ablation", "sharing-weight", "coupling", "dimensions",
-        "methods", "further", "publishers", "cutoffs", "ledger", "ties", "protocols", "duplicates"}
+        "methods", "further", "publishers", "cutoffs", "ledger", "ties", "protocols", "duplicates",
+        "instances"}
     names = {cell.name for cell in suite.cells}
     numbers = 0
     for table in found:

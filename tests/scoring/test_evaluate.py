@@ -244,6 +244,40 @@ def test_a_group_of_two_classes_is_noted(store, capsys):
     assert status == 0 and "1 group(s) of gallery_group hold photos of several classes" in err
 
 
+def test_instances_give_a_table_of_the_very_photo(store, capsys, tmp_path):
+    data = example()
+    drawn = [int(np.flatnonzero(data["gallery_labels"] == label)[number % 3]) for number, label in enumerate(data["query_labels"])]
+    listed = [*range(20), *drawn[:4]]
+    arrays = {"gallery": data["gallery"][listed], "gallery_labels": data["gallery_labels"][listed],
+              "gallery_group": np.array(listed), "gallery_instance": np.array(listed),
+              "query_instance": np.array([*drawn[:-1], 99])}
+    path, kept = store(**arrays), tmp_path / "scores.csv"
+    status, out, err = run(capsys, path, "--csv", kept, "--ties", "worst")
+    assert (status, err) == (0, "")
+    assert "11 of 12 queries have the photo that they were drawn from in the gallery" in out
+    numbers = {}
+    for rule, photos in (("as-published", listed), ("distinct", listed[:20])):
+        for scope in ("instance-in-class", "instance"):
+            places = []  # of the copy that comes first; copies of one photo are equally far from every query
+            for point, label, own in zip(data["query"][:-1], data["query_labels"], drawn):
+                ranked = [i for i in photos if scope == "instance" or data["gallery_labels"][i] == label]
+                places.append(sum(angle(point, data["gallery"][i]) < angle(point, data["gallery"][own]) for i in ranked))
+            numbers[rule, scope] = {f"Acc@{k}": sum(place < k for place in places) / 11 for k in (1, 5, 10)}
+        shown = table(out, f"the very photo that was drawn, {rule} (photos at equal distance: mean over all orders)")
+        assert shown[""] == ["instance-in-class", "chance", "instance", "chance"]
+        for metric in ("Acc@1", "Acc@5", "Acc@10"):
+            assert shown[metric][::2] == [f"{numbers[rule, scope][metric]:.4f}" for scope in ("instance-in-class", "instance")]
+    assert numbers["as-published", "instance"] != numbers["distinct", "instance"]
+    with kept.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["protocol"].startswith("instance")]
+    assert {(row["duplicates"], row["protocol"], row["metric"]): float(row["value"]) for row in rows} == {
+        (*key, metric): pytest.approx(value) for key, its in numbers.items() for metric, value in its.items()}
+    assert {(row["ties"], row["queries"]) for row in rows} == {("expected", "11")}
+    found = as_json(capsys, path, "--protocols", "standard", "--duplicates", "distinct")
+    assert set(found) == {"standard", "instance-in-class", "instance"}
+    assert found["instance"] == pytest.approx(numbers["distinct", "instance"])
+
+
 def test_per_class_table_and_its_mean(store, capsys):
     data = example()
     renamed = {name: np.where(data[name] == "cat", "a\nb", data[name])
@@ -361,6 +395,9 @@ BAD_ARRAYS = {
                             "gallery_labels are strings ('hot-air balloon') and query_labels integers (0); they must be of one kind"),
     "bytes": ({"query_labels": np.array([b"\xff"] * 12)}, "query_labels holds bytes that are not UTF-8"),
     "fewer groups": ({"gallery_group": np.arange(19)}, "gallery_group has shape (19,)"),
+    "instances of queries alone": ({"query_instance": np.arange(12)}, "query_instance without gallery_instance"),
+    "instances that are nowhere": ({"query_instance": np.arange(12), "gallery_instance": np.arange(20, 40)},
+                                   "photo of none of the 12 queries"),
     "real groups": ({"gallery_group": np.zeros(20)}, "gallery_group is an array of float64"),
     "missing": ({"gallery": None, "query_labels": None},
                 "no array gallery, query_labels; it holds gallery_labels, query,"),
@@ -523,7 +560,7 @@ def test_an_option_that_would_do_nothing_is_an_error(store, capsys, options, mes
 # ------------------------------------------------------------------------------------------------ the command
 def test_help_explains_file_protocols_and_status(capsys):
     explained = {(): ("evaluate FEATURES.npz", "exit status"),
-                 ("evaluate",): (*protocols.ALL, "gallery_group", "train", "--json", "exit status")}
+                 ("evaluate",): (*protocols.ALL, "gallery_group", "query_instance", "train", "--json", "exit status")}
     for arguments, words in explained.items():
         with pytest.raises(SystemExit) as left:
             main([*arguments, "--help"])
