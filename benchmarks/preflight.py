@@ -20,7 +20,7 @@ import torch
 
 import baselines
 from benchmarks.experiments import Cell
-from benchmarks.material import Material, build_model
+from benchmarks.material import Material, build_model, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
@@ -134,12 +134,20 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
             known.add(cell.name)
         if identity is None or folders[-1].state != "finished" or lacks_ledger(folders[-1]):
             ahead.append(cell)
+    _words([cell for cell in cells if cell.name in known], material)
     _images(checks, ahead, material)
     sizes = _models(checks, ahead, known, material, device, fetch)
     if sizes:
         _memory(max(sizes.values()), workers, device)
         _results(sum(sizes.values()), output)
     return folders
+
+
+def _words(cells: Sequence[Cell], material: Material) -> None:
+    """Say which seen classes share a word vector, once for each split."""
+    for note in {f"note: {cell.dataset}, split {cell.split}: {note}": None for cell in cells
+                 if uses_words(cell.config) and (note := material.words(cell.config).note)}:
+        warn(note)
 
 
 def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:

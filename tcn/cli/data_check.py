@@ -11,8 +11,8 @@ from tcn.data.report import as_json, render
 
 CHECK = """\
 Is what lies on disk what was published? Counts against the published lists, duplicates, unreadable images, pictures
-shared by training and test, unseen classes inside ImageNet. Reads the data root, downloads nothing, and writes only a
-manifest per split into the cache, which later runs cite.
+shared by training and test, unseen classes inside ImageNet, classes without a word vector of their own. Reads the data
+root, downloads nothing, and writes only a manifest per split into the cache, which later runs cite.
 """
 CHECK_EPILOG = """\
 where data sets and list files may lie, and how to get them: docs/data.md
@@ -40,7 +40,9 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     p.add_argument("--lists", default="auto", metavar="DIR|none",
                    help="list files: a directory such as zeroshot1, a folder or checkout that holds such, or none "
                         "(default: those found in the data sets' folders)")
-    p.add_argument("--fast", action="store_true", help="names and sizes only: no file is read")
+    p.add_argument("--words", type=Path, metavar="FILE",
+                   help="file of word vectors, as run_all.py takes it: is every seen class there, and do some share a vector?")
+    p.add_argument("--fast", action="store_true", help="names and sizes only: no picture is read")
     p.add_argument("--json", action="store_true", help="only one JSON object on standard output, no text")
 
 
@@ -48,7 +50,7 @@ def check_data(args: argparse.Namespace) -> int:
     """Check what the options name, print it, and return the exit status."""
     cache = args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")
     reports, status = doctor.check_all(args.datasets, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
-                                       fast=args.fast)
+                                       words=args.words and args.words.expanduser(), fast=args.fast)
     print(as_json(reports, status) if args.json else "\n".join(render(reports)))
     sys.stdout.flush()
     return status

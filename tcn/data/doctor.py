@@ -23,6 +23,7 @@ from tcn.data.report import Report
 from tcn.data.scan import Listings
 from tcn.data.specs import SPECS, SPLITS_FOLDER
 from tcn.data.splits import Split, Survey
+from tcn.data.words import load_words
 
 OVERLAP = SPLITS_FOLDER / "imagenet_overlap.yaml"
 _EXAMPLES = 5
@@ -31,12 +32,13 @@ _EXAMPLES = 5
 # --- one split --------------------------------------------------------------------------------------------------------
 
 def check(dataset: str, split: str | None = None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
-          fast: bool = False, progress: bool = True, contents: dict[str, Content] | None = None,
+          words: Path | None = None, fast: bool = False, progress: bool = True, contents: dict[str, Content] | None = None,
           listings: Listings | None = None) -> Report:
     """Check one split of a data set that is there (`locate.available`), and write its manifest into `cache`.
 
     contents, listings: filled by the first check of a data set and used by the checks of its other splits. `fast` reads
-    no file: no content digest, no duplicates by content, no decoding. Raises InputError where the data set cannot be listed.
+    no picture: no content digest, no duplicates by content, no decoding. `words` is a file of word vectors, by default the
+    data set's own, if it has one. Raises InputError where the data set cannot be listed.
     """
     spec, split = specs.spec(dataset, split)
     report = Report(dataset, split, spec.title, source=spec.origin)
@@ -75,6 +77,7 @@ def check(dataset: str, split: str | None = None, *, data_root: Path | None, cac
     _duplicates(found, read, report)
     _overlaps(found, read, report)
     report.imagenet = imagenet_overlap(dataset, split)
+    _words(found, words or spec.words, report)
     report.state = "problems" if report.problems else "whole"
     try:
         report.manifest = str(_write_manifest(report, cache))
@@ -189,6 +192,20 @@ def _add_overlap(report: Report, one: str, other: str, by: str, shared: Sequence
                            f"{'; '.join(examples[:3])}{' ...' if len(shared) > 3 else ''}")
 
 
+def _words(found: Survey, source: Path | None, report: Report) -> None:
+    """Whether every seen class has a word vector, as training needs, and which classes share one."""
+    if source is None:
+        return
+    try:
+        words = load_words(source, found.plan.of("seen"), unit=False)
+    except InputError as error:
+        report.problems.append(str(error))
+        return
+    report.words = {"description": words.description, "alike": [list(group) for group in words.alike]}
+    if words.note:
+        report.notes.append(f"{Path(source).name}: {words.note}")
+
+
 def imagenet_overlap(dataset: str, split: str) -> dict[str, dict[str, list[str]]]:
     """Unseen classes that ImageNet's 1,000 categories hold (`inside`) or touch (`near`): our reading, a committed table."""
     table = yaml.safe_load(OVERLAP.read_text(encoding="utf-8"))
@@ -254,16 +271,18 @@ def manifest_for(split: Split, cache: Path) -> dict[str, Any] | None:
 # --- all of them --------------------------------------------------------------------------------------------------------
 
 def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
-              fast: bool = False, progress: bool = True) -> tuple[list[Report], int]:
+              words: Path | None = None, fast: bool = False, progress: bool = True) -> tuple[list[Report], int]:
     """A report for each split of the data sets in `names` (None: all), and the exit status.
 
     Status 0: everything asked for is whole. Status 1: there are problems, or a data set asked for by name, or every one, is
-    missing. Raises InputError for a bad name, data root or `lists`, and where no data root is given.
+    missing. Raises InputError for a bad name, data root, `lists` or `words`, and where no data root is given.
     """
     wanted = list(dict.fromkeys(SPECS if names is None else names))
     _, missing = locate.available(data_root, wanted)
     if lists not in (None, "none", "auto") and not Path(lists).expanduser().is_dir():
         raise InputError(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
+    if words is not None and not words.is_file():
+        raise InputError(f"--words {words} is not a file; pass a file of word vectors")
     built_here = {name: builder for name in wanted if (builder := SPECS[name].builder)}
     for name, builder in built_here.items():
         if builder.find_built(cache) is None:
@@ -280,7 +299,7 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
         for split in spec.splits:
             if name not in missing:
                 try:
-                    reports.append(check(name, split, data_root=data_root, cache=cache, fast=fast, progress=progress,
+                    reports.append(check(name, split, data_root=data_root, cache=cache, words=words, fast=fast, progress=progress,
                                          lists=lists if spec.list_folders or not listed else "auto", contents=contents,
                                          listings=listings))
                 except InputError as error:

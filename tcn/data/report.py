@@ -14,7 +14,7 @@ from typing import Any
 from tcn.data.contents import TRAITS
 from tcn.data.specs import SPECS
 
-WORDS = ("Word vectors (not checked here): word2vec, GoogleNews-vectors-negative300.bin, from "
+WORDS = ("Word vectors (checked with --words FILE): word2vec, GoogleNews-vectors-negative300.bin, from "
          "code.google.com/archive/p/word2vec; or GloVe text files from nlp.stanford.edu/projects/glove.")
 
 
@@ -50,6 +50,9 @@ class Report:
     """Property that readers treat differently (`tcn.data.contents.TRAITS`) -> `count` and `examples`; found ones only."""
     imagenet: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """`inside`, `near`: unseen class -> ImageNet categories, by our reading."""
+    words: dict[str, Any] | None = None
+    """Word vectors of the seen classes: `description`, and `alike`, the groups of classes that share one vector. None where
+    there are none to check."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     source: str = ""
@@ -68,6 +71,8 @@ def render(reports: Sequence[Report]) -> Iterator[str]:
         yield f"{report.title}, split{'s' if others else ''} {splits}: {report.state}"
         yield from _place_and_counts(report)
         yield from _pictures(report)
+        if report.words:
+            yield from _wrapped(f"words   {report.words['description']}", "  ")
         for text, lines in (("problem", report.problems), ("note", report.notes)):
             for line in lines:
                 yield from _wrapped(f"{text}: {line}", "  ")
@@ -76,7 +81,7 @@ def render(reports: Sequence[Report]) -> Iterator[str]:
         if report.manifest:
             yield f"  manifest {report.manifest}"
         yield ""
-    if any(SPECS[report.dataset].words is None for report in reports):
+    if any(SPECS[report.dataset].words is None and report.words is None for report in reports):
         yield WORDS
     states = [report.state for report in reports]
     words = {"whole": "whole", "problems": "with problems", "missing": "missing"}

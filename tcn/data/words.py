@@ -7,6 +7,7 @@ Paper: semantic metric.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import re
@@ -51,6 +52,19 @@ class Words:
         total.update(np.ascontiguousarray(self.vectors, dtype="<f4").tobytes())
         return total.hexdigest()
 
+    @property
+    def alike(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of names whose vectors are the same, number by number: the semantic metric can't tell them apart by words."""
+        groups: dict[bytes, list[str]] = {}
+        for name, vector in zip(self.names, self.vectors, strict=True):
+            groups.setdefault((vector + 0.0).tobytes(), []).append(name)  # -0.0 and 0.0 are one number
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    @property
+    def note(self) -> str:
+        """A sentence on the names that share a vector; empty where none do."""
+        return f"{_shared(self.alike)}: by their words alone these classes can't be told apart" if self.alike else ""
+
 
 def normal_form(name: str) -> str:
     """The form in which class names are compared: no case, one space for spaces, hyphens and underscores.
@@ -87,15 +101,15 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
     if not source.is_file():
         raise InputError(f"word vector file {source} does not exist")
     vectors, description = (_from_table if source.suffix.lower() == ".csv" else _from_vocabulary)(source, names)
-    description += _shared(names, vectors)
     if unit:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         flat = [name for name, length in zip(names, lengths[:, 0]) if length == 0]
         if flat:
             raise InputError(f"{source}: all-zero vectors can't be scaled to unit length: {', '.join(flat)}")
         vectors = vectors / lengths
-    return Words(names, np.ascontiguousarray(vectors, dtype=np.float32),
-                 f"{description}; {'unit length' if unit else 'raw length'}")
+    words = Words(names, np.ascontiguousarray(vectors, dtype=np.float32), "")
+    shared = f"; {_shared(words.alike)}" if words.alike else ""
+    return dataclasses.replace(words, description=f"{description}{shared}; {'unit length' if unit else 'raw length'}")
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -282,13 +296,8 @@ def _resolve(name: str, wanted: _Wanted) -> tuple[np.ndarray | None, str, set[st
     return None, " and ".join(lacking) or f"'{name}'", set()
 
 
-def _shared(names: Sequence[str], vectors: np.ndarray) -> str:
-    """The part of the description that says which names share a vector; empty if none do."""
-    groups: dict[bytes, list[str]] = {}
-    for name, vector in zip(names, vectors, strict=True):
-        groups.setdefault(np.float32(vector).tobytes(), []).append(name)
-    alike = [" = ".join(group) for group in groups.values() if len(group) > 1]
-    return f"; the same vector for {'; '.join(alike)}" if alike else ""
+def _shared(groups: Iterable[Iterable[str]]) -> str:
+    return f"the same vector for {'; '.join(map(' = '.join, groups))}"
 
 
 def convert_pickle(source: Path, target: Path) -> int:

@@ -259,6 +259,59 @@ def test_damaged_lists_are_a_problem_and_do_not_hide_the_rest(root: Path, small_
     assert spoilt.unreadable["count"] == 1 and spoilt.counts["query"]["entries"] == 60
 
 
+# --- words --------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def vectors(root: Path) -> dict[str, list[float]]:
+    """A vector for each of TU-Berlin's classes; two seen ones share theirs, as do an unseen and a seen one."""
+    plan = read_plan("tuberlin")
+    found = {name: [index + 1.0, 2.0] for index, name in enumerate(plan.roles)}
+    found["crab"] = found["snail"]
+    found[plan.of("unseen")[0]] = found["bell"]
+    return found
+
+
+def words_file(root: Path, vectors: dict[str, list[float]]) -> Path:
+    path = root.parent / "words.txt"
+    path.write_text("".join(f"{name.replace(' ', '_')} {a} {b}\n" for name, (a, b) in vectors.items()))
+    return path
+
+
+def test_classes_that_share_a_word_vector_are_reported(root: Path, small_plan: None, vectors: dict[str, list[float]]) -> None:
+    assert checked(root).words is None
+    report = checked(root, words=words_file(root, vectors))
+    assert report.state == "whole" and report.words["alike"] == [["crab", "snail"]]
+    assert "250 words, 2-d" in report.words["description"]
+    assert "words.txt: the same vector for crab = snail: by their words alone these classes can't be told apart" in report.notes
+    text = " ".join("\n".join(render([report])).split())
+    assert "words words.txt: " in text and "note: words.txt: the same vector for crab = snail" in text
+    assert "checked with --words" not in text
+    vectors["crab"] = [7.5, 2.0]
+    again = checked(root, words=words_file(root, vectors))
+    assert again.words["alike"] == [] and not any("same vector" in note for note in again.notes)
+
+
+def test_seen_classes_without_a_word_vector_are_a_problem_and_unseen_ones_need_none(
+        root: Path, small_plan: None, vectors: dict[str, list[float]]) -> None:
+    for name in read_plan("tuberlin").of("unseen"):
+        del vectors[name]
+    assert checked(root, words=words_file(root, vectors)).state == "whole"
+    del vectors["crab"], vectors["snail"]
+    report = checked(root, words=words_file(root, vectors))
+    assert report.state == "problems" and report.words is None
+    assert "has no vector for 2 of 220 class names: crab (no vector for crab), snail" in report.problems[-1]
+
+
+def test_the_command_checks_the_paper_s_own_words(root: Path, small_plan: None, shared_data: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--data-root", root, "--cache", root.parent / "cache", "--datasets", "tuberlin", "--fast", "--json", "--words")
+    assert command(*arguments, shared_data / "words-tuberlin.txt") == 0
+    [report] = json.loads(capsys.readouterr().out)["reports"]
+    assert report["words"]["alike"] == [] and "250 words, 300-d" in report["words"]["description"]
+    assert command(*arguments, shared_data / "words-sketchy.txt") == 1  # of other classes
+    assert "class names: " in json.loads(capsys.readouterr().out)["reports"][0]["problems"][-1]
+
+
 # --- ImageNet ---------------------------------------------------------------------------------------------------------
 
 def test_every_category_of_the_overlap_table_is_one_of_torchvisions() -> None:
@@ -365,7 +418,7 @@ def test_json_is_one_object_and_nothing_else(root: Path, small_plan: None, capsy
 
 @pytest.mark.parametrize("arguments", [
     ["--datasets", "mnist"], ["--data-root", "nowhere"], ["--lists", "nowhere", "--data-root", "."], ["--quick"],
-    ["--datasets", "tuberlin"],  # no data root
+    ["--words", "nowhere", "--data-root", "."], ["--datasets", "tuberlin"],  # no data root
     ["--cache", "empty"],  # no data root, and emoji not built: nothing to check
 ])
 def test_bad_usage_ends_with_2(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

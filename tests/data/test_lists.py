@@ -1,12 +1,10 @@
-"""List files as they circulate: every way to write one, the names and folders that other projects give them, tables that hold
-sketches and photos in one, and the released files themselves where they are at hand."""
+"""List files as they circulate: every way to write one, the names and folders that other projects give them, and tables that
+hold sketches and photos in one. The released files themselves: test_released_lists.py."""
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import tarfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +12,8 @@ import pytest
 from support.trees import SKETCHY_EXTENDED, SKETCHY_SKETCHES, make_listed, make_lists, make_tree, split_table
 
 from tcn.config import InputError
-from tcn.data import doctor, emoji, matching
-from tcn.data import lists as list_files
+from tcn.data import doctor, emoji
 from tcn.data.lists import read_list
-from tcn.data.scan import Listings
-from tcn.data.specs import SPECS, read_plan
 from tcn.data.splits import Split, load
 
 SKETCHY_LINES = [("png_ready/hot air balloon/1.png", 7), ("png_ready/ant/a b  c.png", 0), ("png_ready/bee/3.png", 12)]
@@ -255,94 +250,3 @@ def test_two_spellings_of_one_class_are_one_class_or_an_error_that_names_both(qu
     (folder / "palm-tree").mkdir()
     with pytest.raises(InputError, match="folders 'Palm_Tree' and 'palm-tree' are both class 'palm tree'; merge them"):
         _load(data, "quickdraw", lists="none")
-
-
-# --- the released files ---------------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def released(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The released lists of the paper (`tcn`) and those of ZSE-SBIR (`zse-sbir`)."""
-    out = tmp_path_factory.mktemp("released")
-    for name in ("tcn", "zse-sbir"):
-        with tarfile.open(shared_data / f"lists-{name}.tar.xz") as archive:
-            archive.extractall(out / name, filter="data")
-    return out
-
-
-def _on_disk(dataset: str, directory: Path, root: Path) -> Listings:
-    """What class folders would hold if every file that a directory's lists name were there: read in the plainest way, for
-    160,983 files would take half a minute to write."""
-    base = root / SPECS[dataset].title.split()[0]
-    held: dict[str, set[str]] = {}
-    for file in sorted(directory.glob("*filelist*.txt")):
-        for line in file.read_text().splitlines():
-            folder, name = line.rsplit(" ", 1)[0].rsplit("/", 1)
-            held.setdefault(folder, set()).add(name)
-    for folder in held:
-        (base / folder).mkdir(parents=True)
-    return {str(base / folder): ([(name, 1) for name in sorted(names)], []) for folder, names in held.items()}
-
-
-KNOWN = {"1": {"train_sketches": 55_252, "heldout_sketches": 5_000, "query": 15_229, "train_photos": 68_401, "gallery": 17_101},
-         "2": {"train_sketches": 57_587, "heldout_sketches": 5_200, "query": 12_694, "train_photos": 72_949, "gallery": 12_553}}
-PLACES = {"1": "tcn/dataset/Sketchy/zeroshot1", "2": "zse-sbir/datasets/Sketchy/zeroshot0"}
-
-
-def test_the_released_sketchy_lists_have_the_known_counts_and_duplicates(released: Path) -> None:
-    spec, plain = SPECS["sketchy"], {}
-    for split, place in PLACES.items():
-        plan = read_plan("sketchy", split)
-        found = list_files.read_directory(released / place, spec.list_files, plan.roles, plan.class_of,
-                                          matching.folders_in_lists(spec))
-        assert {part: len(lines) for part, lines in found.lines.items()} == {
-            part: count for part, count in KNOWN[split].items() if part != "heldout_sketches" or split == "1"}
-        photos = found.lines["train_photos"] + found.lines["gallery"]
-        plain[split] = {(line.folder, line.name, line.file) for line in photos}
-        assert len(photos) == len(plain[split]) == 85_502
-        sketches = found.lines["train_sketches"] + found.lines["query"] + found.lines.get("heldout_sketches", ())
-        assert len({(line.name, line.file) for line in sketches}) == 75_481 - (5_200 if split == "2" else 0)
-        # one of the 12,500 original photos goes by another name in the second folder
-        both = Counter((line.name, line.file.rsplit(".", 1)[0]) for line in photos)
-        assert [sum(count == times for count in both.values()) for times in (1, 2, 3)] == [85_502 - 2 * 12_499, 12_499, 0]
-        assert not any("a second time" in note for note in found.notes)
-    assert plain["1"] == plain["2"]
-
-
-@pytest.mark.slow
-def test_the_doctors_figures_on_the_released_sketchy_lists_are_the_known_ones(released: Path, tmp_path: Path) -> None:
-    listings = _on_disk("sketchy", released / PLACES["1"], tmp_path)
-    for split, place in PLACES.items():
-        report = doctor.check("sketchy", split, data_root=tmp_path, cache=tmp_path / "cache", lists=released / place, fast=True,
-                              progress=False, listings=listings)
-        assert {part: count["entries"] for part, count in report.counts.items()} == KNOWN[split]
-        assert {part: count["expected"] for part, count in report.counts.items()} == KNOWN[split]
-        assert report.problems == [] and report.totals["photos"]["files"] == 85_502
-        assert report.duplicates["by_name"] == 12_499 == _in_both(listings)
-        if split == "1":
-            assert report.counts["gallery"]["distinct"] == report.counts["gallery"]["expected_distinct"]
-        else:
-            assert any("leaves out just 50 sketches of every seen class; those are held out" in note for note in report.notes)
-
-
-def _in_both(listings: Listings) -> int:
-    folders: Counter[str] = Counter()
-    for folder, (files, _) in listings.items():
-        if "sketch/tx" not in folder:
-            folders.update({f"{folder.rsplit('/', 1)[1]}/{name.rsplit('.', 1)[0]}" for name, _ in files})
-    return sum(count == 2 for count in folders.values())
-
-
-def test_the_two_projects_name_the_same_classes_and_files(released: Path) -> None:
-    """ZSE-SBIR's lists of the paper's splits, in another order: labels mean what the class folders say, in both."""
-    for place in ("Sketchy/zeroshot1/all_photo_filelist_zero.txt", "TUBerlin/zeroshot/ImageResized_ready_filelist_zero.txt",
-                  "TUBerlin/zeroshot/png_ready_filelist_zero.txt"):
-        ours, theirs = (read_list(released / name / place) for name in ("tcn/dataset", "zse-sbir/datasets"))
-        assert sorted(ours[0]) == sorted(theirs[0])
-        for paths, labels in (ours, theirs):
-            pairs = {(path.split("/")[-2], label) for path, label in zip(paths, labels.tolist())}
-            assert len(pairs) == len({name for name, _ in pairs}) == len({label for _, label in pairs}) in (25, 30)
-
-
-def test_a_checkout_of_the_released_code_has_no_lists_of_quickdraw_and_says_so(released: Path, quickdraw: Path) -> None:
-    with pytest.raises(InputError, match=r"no list of QuickDraw Extended.*Found in .*QuickDraw/zeroshot: zeroshot_classes\.txt"):
-        _load(quickdraw, "quickdraw", lists=released / "tcn")

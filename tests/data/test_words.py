@@ -187,6 +187,12 @@ def test_the_paper_s_own_vectors_serve_every_class_by_its_own_line(shared_data: 
         np.testing.assert_array_equal(vector, np.array(lines[name.replace(" ", "_")].split(), dtype=float).astype(np.float32))
     twins = "the same vector for crab = hermit_crab; sea_turtle = turtle;"
     assert twins in got.description if file == "words-sketchy.txt" else "same vector" not in got.description
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(lines[name.replace(" ", "_")], []).append(name)
+    same = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    assert same == ((("crab", "hermit_crab"), ("sea_turtle", "turtle")) if file == "words-sketchy.txt" else ())
+    assert got.alike == load_words(shared_data / file, names, unit=True).alike == same
 
 
 @pytest.mark.parametrize(("names", "tokens"), [
@@ -235,7 +241,18 @@ def test_what_is_repeated_or_shared_is_said(tmp_path: Path) -> None:
     assert "the same vector for bee = ant;" in got.description
     (tmp_path / "t.csv").write_text("name,v0,v1\ncup,1,2\nant,3,4\nmug,1,2\n")
     assert "the same vector for cup = mug;" in load_words(tmp_path / "t.csv", ["cup", "mug", "ant"]).description
-    assert "same vector" not in load_words(tmp_path / "t.csv", ["cup", "ant"]).description
+    lone = load_words(tmp_path / "t.csv", ["cup", "ant"])
+    assert "same vector" not in lone.description and lone.alike == () and lone.note == ""
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_classes_that_share_a_vector_are_told_in_groups(tmp_path: Path, unit: bool) -> None:
+    """Also where two names are means of the same words, and where a zero has a sign."""
+    (tmp_path / "g.txt").write_text("cup 3 0\nmug 3 -0\nant 0 4\nbee 0 4\nfox 4 0.001\nowl 0 4\npine 1 2\ntree 3 5\n")
+    got = load_words(tmp_path / "g.txt", ["bee", "tree pine", "cup", "owl", "fox", "pine_tree", "mug", "ant"], unit=unit)
+    assert got.alike == (("bee", "owl", "ant"), ("tree pine", "pine_tree"), ("cup", "mug"))
+    assert got.note == ("the same vector for bee = owl = ant; tree pine = pine_tree; cup = mug: by their words alone these "
+                        "classes can't be told apart")
 
 
 # --- text as people save it ---------------------------------------------------------------------------------

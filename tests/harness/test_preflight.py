@@ -45,6 +45,23 @@ def test_words_that_lack_a_class_are_said_once_before_any_floor_runs(run, words,
     assert not (tmp_path / "out").exists() and "1/4" not in out
 
 
+def test_classes_that_share_a_word_vector_are_told_once_for_all_runs(place, command, tmp_path, monkeypatch):
+    from tcn.data.specs import read_plan
+
+    one, other = read_plan("quickdraw").of("seen")[4:6]
+    rows = list(csv.reader((place / "words.csv").read_text().splitlines()))
+    shared = next(row[1:] for row in rows if row[0] == one)
+    with open(tmp_path / "twins.csv", "w", newline="") as out:
+        csv.writer(out).writerows([row[0], *shared] if row[0] == other else row for row in rows)
+    monkeypatch.setattr(local, "attempt", lambda *arguments, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    arguments = (*common(place), *ONE, "--output", str(tmp_path / "out"))
+    for words, times in ((tmp_path / "twins.csv", 1), (place / "words.csv", 0)):
+        for variants, expected in ((("tcn", "hws", "floor-svd"), times), (("floor-svd",), 0)):  # a floor reads no words
+            _, _, err = command(*arguments, "--variants", *variants, "--words", str(words))
+            assert err.count(f"note: quickdraw, split 1: the same vector for {one} = {other}: by their words") == expected
+            assert err.count("same vector") == expected
+
+
 def test_a_plan_is_shown_and_its_reasons_are_told(run, words, tmp_path, monkeypatch):
     from benchmarks.launch import calibration
 
