@@ -48,7 +48,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     name = options.profile or default_profile(root, options.device)
     if options.threads:
         limit_threads(options.threads)
-    overrides, checks = _overrides(options.overrides), preflight.Checks()
+    overrides, checks = overrides_of(options.overrides), preflight.Checks()
     # Ray's workers may have a GPU where this process has none.
     device = checks.ask(lambda: device_named("cpu" if options.launcher == "ray" and not options.dry_run else options.device))
     for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
@@ -171,7 +171,8 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings by their dotted keys, from KEY=VALUE as the command line takes them. InputError where one can't be read."""
     values = {}
     for pair in pairs:
         key, found, text = pair.partition("=")

@@ -21,7 +21,7 @@ import torch
 import baselines
 from benchmarks import experiments, preflight
 from benchmarks.material import Material, Places, build_model
-from benchmarks.prepared import device_named
+from benchmarks.prepared import device_named, overrides_of
 from benchmarks.provenance import ROOT
 from benchmarks.records import read_rows
 from benchmarks.threads import limit_threads
@@ -63,13 +63,14 @@ def sample_grid() -> list[Point]:
 
     Rates are chosen by the mean of NWS, HWS and TCN, so that none of the three is favoured; the weight by TCN alone.
     """
-    rates = ((1e-4, 1e-4), (1e-4, 1e-3), (3e-4, 1e-3), (3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2))
+    rates = ((1e-4, 1e-4), (3e-4, 1e-3), (3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2))
     points = [_point("rates", variant, encoder, head) for encoder, head in rates for variant in ("nws", "hws", "tcn")]
     points += [_point("weight", "tcn", encoder, head, losses__sharing=weight)
                for encoder, head in ((3e-4, 3e-3), (1e-3, 3e-3)) for weight in (0.1, 10.0, 100.0, 1000.0)]
     points.append(_point("weight", "tcn", 1e-4, 1e-4, losses__sharing=1000.0))
     points += [_point("norm", variant, 1e-3, 3e-3, network__embedding_norm="shared") for variant in ("nws", "hws")]
-    points += [_point("epochs", variant, 1e-3, 3e-3, training__epochs=epochs) for epochs in (4, 16) for variant in ("nws", "hws")]
+    points += [_point("epochs", variant, 1e-3, 3e-3, training__epochs=epochs) for epochs in (4, 16)
+               for variant in ("nws", "hws")]
     return points
 
 
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=tuple(GRIDS), default="laptop")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where Sketchy is (profile sample)")
+    parser.add_argument("--words", type=Path, metavar="FILE", help="word vectors (default: those that come with the profile)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help="as in run_all.py")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache", metavar="DIR", help="decoded images")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search.csv")
@@ -104,11 +107,11 @@ def _search(options: argparse.Namespace) -> int:
     if options.out.is_dir():
         checks.add(f"--out {options.out} is a folder; pass a file")
     device = checks.ask(lambda: device_named(options.device)) or torch.device("cpu")
-    material = Material(Places(options.cache, options.data_root, progress=False))
+    material = Material(Places(options.cache, options.data_root, options.words, progress=False))
     grid, key, changes = GRIDS[options.profile]
     profile = experiments.PROFILES[options.profile]
     dataset = experiments.part_names(profile, None).get(key[0], key[0])
-    base = {**profile.base[key], "data.dataset": dataset, **changes}
+    base = {**profile.base[key], "data.dataset": dataset, **changes, **overrides_of(options.overrides)}
     points, done = [], checks.ask(lambda: _done(options.out)) or set()
     for number, (stage, variant, settings) in enumerate(grid()):
         text = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())

@@ -177,7 +177,7 @@ def folders(place, tmp_path):
     from benchmarks import experiments
 
     planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["floor-svd", "tcn", "hws", "nws"], [3],
-                               prepared._overrides(options.overrides), True)
+                               prepared.overrides_of(options.overrides), True)
     material = Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
     return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
 
