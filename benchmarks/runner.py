@@ -5,6 +5,8 @@ are benchmarks/scoring.py's.
 """
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import time
 import traceback
@@ -43,11 +45,13 @@ SELECTED_BY = {"validation_map": "validation mAP@all", "seen_accuracy": "seen-cl
 @dataclass(frozen=True)
 class Failure:
     """Why a run did not finish. `final`: another attempt would end the same way (bad input, a loss that is not a number, a full
-    disk). `holder`: the other process that works on the run; nothing was done here then."""
+    disk). `holder`: the other process that works on the run; nothing was done here then. `device_lost`: this process can use its
+    device no more, and must end; another process can."""
 
     reason: str
     final: bool
     holder: str | None = None
+    device_lost: bool = False
 
 
 def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str
@@ -60,6 +64,30 @@ def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror,
 def attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
             command: str) -> Failure | None:
     """Like `run_cell`, but says of a failure whether another attempt could help. `command`: what the user typed."""
+    failure = _attempted(cell, folder, material, mirror, device, label, command)
+    # Only now, with the error and its traceback gone, does nothing hold the failed model any more.
+    return settled(failure, device) if failure and not failure.holder else failure
+
+
+def settled(failure: Failure, device: torch.device) -> Failure:
+    """The failure once the device's memory is given back for the next run; `device_lost` where the device answers no more.
+
+    After an illegal access or a failed launch, CUDA refuses every call of the process until it ends (NVIDIA's documentation of
+    cudaErrorIllegalAddress). Which errors are of this kind is not read off their names: the device is asked.
+    """
+    if device.type != "cuda":
+        return failure
+    try:
+        gc.collect()
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+    except Exception:  # whatever it says, it must not stand in place of what went wrong first
+        return Failure(f"{failure.reason}; {device} answers this process no more, which must end", False, device_lost=True)
+    return failure
+
+
+def _attempted(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
+               command: str) -> Failure | None:
     try:
         with folder.claim(command):
             if folder.state == "finished":  # by another process a moment ago, or before its ledger was asked for
@@ -140,8 +168,6 @@ class _Attempt:
                     _mark(folder, error, self.device)
                     raise _interruption(error) or error  # noqa: B904 - the same error, or the one that Ctrl-C stands for
         except Exception as error:
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # what a failed cell held is the next one's
             return Failure(_reason(error, self.device), isinstance(error, (InputError, loop.Diverged)))
         return None
 
@@ -231,7 +257,9 @@ def _reason(error: BaseException, device: torch.device) -> str:
         return str(error)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+        where = "this machine"
+        with contextlib.suppress(Exception):  # a device that answers no more has no name
+            where = torch.cuda.get_device_name(device) if device.type == "cuda" else where
         return (f"out of memory on {where}; run fewer cells at once (--cells-per-gpu, --workers), close what else uses it, or, "
                 f"as runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same "
                 f"command goes on from the last finished epoch ({text.splitlines()[0][:200]})")

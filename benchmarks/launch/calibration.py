@@ -255,9 +255,9 @@ def _random_model(cell: Cell, device: torch.device) -> torch.nn.Module:
     name = cell.config.network.backbone
     with borrowed(0):
         encoder, (teacher, classifier) = backbones.untrained(name)[0], backbones.untrained(name)
-        words = torch.randn(CLASSES, WORD_SIZE)
+        words, imagenet_words = torch.randn(CLASSES, WORD_SIZE), torch.randn(len(classifier.bias), WORD_SIZE)
     return build_model(baselines.find(cell.variant).method, cell.config,
-                       Ingredients(encoder, teacher, classifier, words, CLASSES), device)
+                       Ingredients(encoder, teacher, classifier, words, CLASSES, imagenet_words), device)
 
 
 def _memory(device: torch.device) -> tuple[int, int]:

@@ -69,8 +69,9 @@ class RayLauncher:
         except InputError:
             ray.shutdown()
             raise
-        # Retries are the driver's: it counts them, says so, and knows which failures are final.
-        self._task = ray.remote(max_retries=0, max_calls=0, **each)(run)
+        # Retries are the driver's: it counts them, says so, and knows which failures are final. A process that has used one GPU
+        # stays with it while Ray hands out another, and one that has lost its GPU is of no use: one process a task there.
+        self._task = ray.remote(max_retries=0, max_calls=1 if each["num_gpus"] else 0, **each)(run)
         self._running: dict[Any, Job] = {}
         nodes = sum(node["Alive"] for node in ray.nodes())
         self.about = (f"Ray {ray.__version__}, {nodes} machine{'' if nodes == 1 else 's'}, {cpus} CPUs, {gpus} GPUs, up to "

@@ -18,10 +18,16 @@ from benchmarks.mirror import Mirror
 from benchmarks.runner import Failure, attempt, lacks_ledger
 from benchmarks.store import CellFolder
 
+LOST = ("the runs that were left are not tried: {} answers this process no more. Give the same command again: it goes on from "
+        "the last finished epochs; --launcher processes goes on by itself, with a new process")
+
 
 def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirror, device: torch.device,
                 failures: dict[str, str]) -> tuple[int, int]:
-    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped."""
+    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
+
+    Stops where the device answers this process no more; `failures` says so under the device's name.
+    """
     trained = skipped = 0
     left = list(enumerate(folders, 1))
     told: dict[int, str] = {}
@@ -50,6 +56,9 @@ def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirro
             elif failure:
                 failures[folder.cell.name] = failure.reason
                 print(f"  failed: {failure.reason}", file=sys.stderr)
+                if failure.device_lost:
+                    failures[str(device)] = LOST.format(device)
+                    return trained, skipped
             else:
                 trained += 1
                 print(f"  finished in {duration(time.perf_counter() - started)}", flush=True)

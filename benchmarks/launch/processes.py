@@ -9,24 +9,29 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks import interrupts, provenance
 from benchmarks.launch.jobs import GRACE_SECONDS, Ended, Job, Share, work
+from benchmarks.runner import Failure
+
+LOST_DEVICE = 75
+"""Exit status of a worker whose device answers no more (EX_TEMPFAIL: another attempt may do)."""
 
 
 class Processes:
     """Launcher of worker processes on this machine."""
 
-    def __init__(self, devices: Sequence[str], share: Share, logs: Path) -> None:
-        """`devices`: handed to the workers in turn. `logs`: folder for what they print."""
+    def __init__(self, devices: Sequence[str], share: Share, logs: Path, run: Callable[[Job], Failure | None] = work) -> None:
+        """`devices`: handed to the workers in turn. `logs`: folder for what they print. `run`: what a worker does with a job."""
         self.share, self.device = share, devices[0]
-        self._slots = [_Slot(devices[i % len(devices)], logs / f"worker-{i}.log") for i in range(share.workers)]
+        self._slots = [_Slot(devices[i % len(devices)], logs / f"worker-{i}.log", run) for i in range(share.workers)]
         self.about = f"{share.workers} worker process{'' if share.workers == 1 else 'es'}" + (
             f" on {len(devices)} GPUs" if len(devices) > 1 else "")
 
@@ -67,8 +72,8 @@ class Processes:
 class _Slot:
     """One worker process, started when it gets its first job and kept for the next ones."""
 
-    def __init__(self, device: str, log: Path) -> None:
-        self.device, self.log = device, log
+    def __init__(self, device: str, log: Path, run: Callable[[Job], Failure | None]) -> None:
+        self.device, self.log, self.run = device, log, run
         self.job: Job | None = None
         self.process: Any = None
         self.pipe: Any = None
@@ -86,7 +91,7 @@ class _Slot:
         # Spawned, not forked: a fork of a process with threads and a GPU context may hang.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.log))
+        self.process = context.Process(target=_serve, args=(theirs, self.log, self.run))
         with _interrupts_ignored():
             self.process.start()
         theirs.close()
@@ -95,7 +100,10 @@ class _Slot:
         job, self.job = self.job, None
         assert job is not None
         try:
-            return Ended(job, self.pipe.recv())
+            failure = self.pipe.recv()
+            if failure and failure.device_lost:
+                self.end()  # a new process gets a device that answers
+            return Ended(job, failure)
         except (EOFError, OSError):
             self.process.join(5)
             code = self.process.exitcode
@@ -132,8 +140,8 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(pipe: connection.Connection, log: Path) -> None:
-    """A worker process: jobs in, outcomes out, until the driver closes the pipe, stops it, or dies."""
+def _serve(pipe: connection.Connection, log: Path, run: Callable[[Job], Failure | None]) -> None:
+    """A worker process: jobs in, outcomes out, until the driver closes the pipe, stops it, or dies, or its device is lost."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal: the driver decides
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +153,11 @@ def _serve(pipe: connection.Connection, log: Path) -> None:
     # KeyboardInterrupt: the driver stops this worker. EOFError: there is nothing left to do.
     with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError), interrupts.caught(signal.SIGTERM):
         while True:
-            pipe.send(work(pipe.recv()))
+            failure = run(pipe.recv())
+            pipe.send(failure)
+            if failure and failure.device_lost:
+                sys.stderr.flush()
+                os._exit(LOST_DEVICE)  # an orderly end would ask the device for more
 
 
 def _end_with_driver() -> None:

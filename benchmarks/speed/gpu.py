@@ -1,95 +1,274 @@
-"""Everything that needs a GPU, in one call of under 10 minutes: tests, speed, profile, and what the whole grid costs.
+"""Everything that needs a GPU, in one call of a few minutes: speed, memory, tests, errors, and what the whole grid costs.
 
-`python benchmarks/speed/gpu.py --output DIR` writes DIR/speed.md and .json (rates and ratios), profile.txt (kernels of a
-training step, by time), tests.txt (tests/train/test_gpu.py), cost.txt (GPU-hours of the paper's grid at the rates measured).
-Parts that no time is left for are named. Random weights and pictures: no data set and no download is needed.
+`python benchmarks/speed/gpu.py --output DIR --minutes 9` runs the parts of `parts()` in their order, cheap ones first and
+what compiles last, each in a process of its own with a time limit of its own. After each part DIR/gpu.json and DIR/gpu.md hold
+what is known by then, also of a part that was stopped; cost.txt, profile.txt and log.txt hold the longer texts. Random weights
+and pictures: no data set and no download is needed. What is measured: benchmarks/speed/gpu_parts.py.
 """
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: What each part may take, in seconds, when 9 minutes are given in all; the training step gets what is left.
-TESTS, PROFILE, COST = 60, 40, 120
+END_SECONDS = 4.0
+"""Kept for writing the last results."""
+LEAST_SECONDS = 8.0
+"""A part is not begun with less: starting Python, torch and CUDA takes as long."""
+LOG_CHARACTERS = 40_000
+"""The end of each part's output that is kept."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to be found out: a command, the seconds it may take, and how its rows are read from what it printed."""
+
+    name: str
+    command: list[str]
+    seconds: float
+    read: Callable[[str], list[Row]]
+
+
+def parts(work: Path, output: Path, small: bool) -> list[Part]:
+    """All parts, in the order in which they are worth having. `work`: a folder for what is not kept."""
+    python = sys.executable
+
+    def measured(name: str, seconds: float) -> Part:
+        file = work / f"{name.replace(' ', '-')}.jsonl"
+        command = [python, str(ROOT / "benchmarks/speed/gpu_parts.py"), name, str(file), *(["--small"] if small else [])]
+        return Part(name, command, seconds, lambda _: lines_of(file))
+
+    def tests(name: str, words: str) -> Part:
+        return Part(name, [python, "-m", "pytest", "tests/train/test_gpu.py", "-m", "gpu", "-v", "--no-header", "-p",
+                           "no:cacheprovider", "-o", "console_output_style=classic", "-k", words], 120, outcomes)
+
+    def cost(name: str, seconds: float, *variants: str) -> Part:
+        less = ["--device", "cpu", "--datasets", "sketchy", "--set", "network.backbone=resnet18", "data.image_size=32",
+                "data.stored_size=32"] if small else ["--device", "cuda"]
+        return Part(name, [python, "benchmarks/run_all.py", "--dry-run", "--profile", "paper", "--variants", *variants,
+                           "--cache", str(work / "cache"), "--output", str(work / "none"), *less], seconds, priced)
+
+    def speed(subject: str, seconds: float) -> Part:
+        file = work / f"speed-{subject}.md"
+        return Part(f"speed of {subject}", [python, "benchmarks/speed/run.py", subject, "--output", str(file)], seconds,
+                    lambda _: compared(file.read_text() if file.exists() else ""))
+
+    profile = output / "profile.txt"
+    whole = ["floors"] if small else ["main", "floors", "leave-one-out", "ablation", "coupling", "weights", "dimensions",
+                                      "methods", "controls", "ledger"]
+    return [measured("checks", 60), measured("training", 120), tests("tests", "not compile"), measured("lost device", 60),
+            measured("two cells", 90), cost("cost of floors and main", 120, "floors", *(["hws"] if small else ["main"])),
+            speed("sharing", 60), speed("data", 60), speed("scoring", 90), measured("larger batches", 75),
+            cost("cost of the whole grid", 330, *whole),
+            Part("kernels", [python, str(ROOT / "benchmarks/speed/gpu_parts.py"), "kernels", str(profile),
+                             *(["--small"] if small else [])], 60, lambda _: [{"name": "kernels", "ok": profile.exists()}]),
+            measured("compiled", 200), tests("compiled tests", "compile")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; returns the exit status: 0 where every part ended well."""
     parser = argparse.ArgumentParser(prog="python benchmarks/speed/gpu.py", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for all of it (default: 9)")
-    parser.add_argument("--profile", action="store_true", help="only print the kernels of a training step, by time")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts alone, by name; the others are named by --list")
+    parser.add_argument("--list", action="store_true", help="print the names of the parts and stop")
+    # The way through all of this on a machine without a GPU, with small networks: for tests of the command itself.
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    started = time.time()
+    end = started + 60 * options.minutes - END_SECONDS
+    output = options.output.resolve()
+    with tempfile.TemporaryDirectory(prefix="tcn-gpu-", ignore_cleanup_errors=True) as work:
+        planned = parts(Path(work), output, options.small)
+        if options.list:
+            print("\n".join(part.name for part in planned))
+            return 0
+        unknown = sorted(set(options.only or ()) - {part.name for part in planned})
+        if unknown:
+            parser.error(f"no part is called {', '.join(unknown)}; --list names them")
+        if options.device == "cuda" and not cuda_answers():
+            print("error: no CUDA device here; run this on a machine with a GPU", file=sys.stderr)
+            return 2
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("gpu.json", "gpu.md", "log.txt", "cost.txt", "profile.txt"):  # of an earlier call
+            (output / name).unlink(missing_ok=True)
+        found = [run(part, end, output) for part in planned if options.only is None or part.name in options.only
+                 if _written(output, None, started)]
+        return _end(output, found)
+
+
+def _end(output: Path, found: list[dict[str, Any]]) -> int:
+    print("\n" + (output / "gpu.md").read_text())
+    wrong = [part["name"] for part in found if part["state"] != "done"]
+    for name in wrong:
+        print(f"not well: {name}; see gpu.md and log.txt in {output}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def cuda_answers() -> bool:
+    """Whether torch sees a CUDA device; this process makes no context on it."""
     import torch
 
-    from tcn.model.execution import same_products
-
-    same_products()  # before CUDA is used: one of the rows asks for deterministic algorithms
-    if not torch.cuda.is_available():
-        print("error: no CUDA device here; run this on a machine with a GPU", file=sys.stderr)
-        return 2
-    if options.profile:
-        print(profile())
-        return 0
-    options.output.mkdir(parents=True, exist_ok=True)
-    end = time.time() + 60 * options.minutes
-    tests = [sys.executable, "-m", "pytest", "tests/train/test_gpu.py", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    cost = [sys.executable, "benchmarks/run_all.py", "--dry-run", "--profile", "paper", "--device", "cuda",
-            "--variants", "floors", "main", "leave-one-out", "--cache", str(options.output / "cache")]
-    parts = {"tests.txt": (tests, TESTS),
-             "profile.txt": ([sys.executable, __file__, "--output", str(options.output), "--profile"], PROFILE),
-             "cost.txt": (cost, COST)}
-    failed = []
-    for name, (command, seconds) in parts.items():
-        failed += [name] if not _kept(command, options.output / name, min(seconds, end - time.time())) else []
-    speed = [sys.executable, "benchmarks/speed/run.py", "sharing", "training", "data", "scoring", "--output",
-             str(options.output / "speed.md")]
-    # The suite stops by itself a little before the end, so that its table is written.
-    os.environ["TCN_SPEED_UNTIL"] = str(end - 40)
-    failed += [] if _kept(speed, options.output / "speed.txt", end - time.time()) else ["speed.md"]
-    for name in failed:
-        print(f"not finished: {name}; see its text in {options.output}", file=sys.stderr)
-    return 1 if failed else 0
+    return torch.cuda.is_available()
 
 
-def _kept(command: list[str], path: Path, seconds: float) -> bool:
-    """Run a command within some seconds, its output kept in `path`. True where it ended well."""
-    print(f"{path.name}: {' '.join(command[1:])}", flush=True)
-    with open(path, "w") as out:
+def _written(output: Path, part: dict[str, Any] | None, started: float = 0.0) -> bool:
+    """Add a part to gpu.json, and write gpu.md anew. True."""
+    file = output / "gpu.json"
+    known = json.loads(file.read_text()) if file.exists() else {"started": started, "parts": []}
+    if part is not None:
+        known["parts"].append(part)
+    known["seconds"] = round(time.time() - known["started"], 1)
+    for path, text in ((file, json.dumps(known, indent=1) + "\n"), (output / "gpu.md", markdown(known))):
+        beside = path.with_suffix(path.suffix + ".partial")
+        beside.write_text(text)
+        beside.replace(path)
+    return True
+
+
+def run(part: Part, end: float, output: Path) -> dict[str, Any]:
+    """One part within its time and what is left until `end` (seconds since 1970); its results are written before this returns."""
+    seconds = min(part.seconds, end - time.time())
+    found: dict[str, Any] = {"name": part.name, "state": "no time was left", "seconds": 0.0, "rows": []}
+    if seconds >= LEAST_SECONDS:
+        print(f"{part.name} (up to {seconds:.0f} s) ...", flush=True)
+        started = time.time()
+        status, text = ended(part.command, seconds, time.time() + seconds - 2.0)
         try:
-            done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, timeout=max(1.0, seconds))
-            return done.returncode == 0
+            rows = part.read(text)
+        except Exception as error:  # what can't be read of one part must not cost the others
+            rows = [{"name": "reading the results", "ok": False, "wrong": f"{type(error).__name__}: {error}"}]
+        state = "stopped at its time limit" if status is None else f"ended with status {status}" if status else "done"
+        if state == "done" and not all(row.get("ok", True) for row in rows):
+            state = "something is wrong"
+        if state == "done" and not rows:
+            state = "ended without a result"
+        found |= {"state": state, "seconds": round(time.time() - started, 1), "rows": rows}
+        _keep_text(part, text, output)
+    _written(output, found)
+    print(f"  {found['state']}, {found['seconds']:.0f} s", flush=True)
+    return found
+
+
+def _keep_text(part: Part, text: str, output: Path) -> None:
+    with open(output / "log.txt", "a") as log:
+        log.write(f"===== {part.name}: {' '.join(part.command[1:])}\n{text[-LOG_CHARACTERS:]}\n")
+    if part.read is priced:
+        with open(output / "cost.txt", "a") as cost:
+            cost.write(f"===== {part.name}\n{text[-LOG_CHARACTERS:]}\n")
+
+
+def ended(command: list[str], seconds: float, until: float) -> tuple[int | None, str]:
+    """Exit status (None where time ran out) and what the command printed. All processes that it started end with it.
+
+    until: seconds since 1970, told in TCN_SPEED_UNTIL to what can stop by itself.
+    """
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "TCN_SPEED_UNTIL": str(until),
+                   "TQDM_MININTERVAL": "30"}
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   env=environment, start_new_session=True)
+        try:
+            status: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            out.write(f"\nstopped after {seconds:.0f} s\n")
-            return False
+            status = None
+        finally:
+            with_all(process)
+        out.seek(0)
+        return status, out.read().decode(errors="replace")
 
 
-def profile() -> str:
-    """Kernels of the paper's training step by their time on the device, float32 and bf16, as text."""
-    import torch
-    from torch.profiler import ProfilerActivity
+def with_all(process: subprocess.Popen[bytes]) -> None:
+    """End a command that leads a session of its own, and what it has started."""
+    with contextlib.suppress(ProcessLookupError):  # where all of them ended by themselves
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
-    from benchmarks.speed.bench_training import trainer
-    from tcn.config import Execution
 
-    found = []
-    for precision in ("float32", "bf16"):
-        made = trainer("paper", Execution(precision=precision), pictures=256)
-        batches = made.batches(6)
-        made.from_memory(batches)
-        with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
-            made.from_cache(6)
-            torch.cuda.synchronize()
-        found.append(f"{precision}, 6 steps of 32 pairs\n"
-                     + record.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=70))
-        del made, batches
-    return "\n\n".join(found)
+# --- results, from what a part has left ----------------------------------------------------------------------
+
+def lines_of(file: Path) -> list[Row]:
+    """Rows of a file of JSON lines; a last line that was being written when its process ended is left out."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def outcomes(text: str) -> list[Row]:
+    """How many tests passed and were skipped, and the names of those that failed, from pytest's lines. None passed: wrong.
+
+    >>> outcomes("tests/a.py::test_x[1 2] PASSED\\ntests/a.py::test_y FAILED\\ntests/a.py::test_z")
+    [{'name': 'tests', 'passed': 1, 'skipped': 0, 'ok': False, 'wrong': 'tests/a.py::test_y'}]
+    """
+    told = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b", text, re.MULTILINE)
+    if not told:
+        return []
+    passed = any(how == "PASSED" for _, how in told)
+    wrong = [name for name, how in told if how in ("FAILED", "ERROR")] or ([] if passed else ["none passed"])
+    return [{"name": "tests", **{how.lower(): sum(h == how for _, h in told) for how in ("PASSED", "SKIPPED")},
+             "ok": not wrong, "wrong": "; ".join(wrong)}]
+
+
+def priced(text: str) -> list[Row]:
+    """The plan's line of totals, from what `run_all.py --dry-run` printed.
+
+    >>> priced("...\\n14 cells; 5.5 GPU-hours left on a GPU, 16 threads\\nrates:\\n  training, tcn: 600 pairs/s\\n")
+    [{'name': '14 cells', 'hours': 5.5, 'of': 'GPU-hours', 'ok': True}]
+    """
+    return [{"name": f"{cells} cells", "hours": float(hours.replace(",", "")), "of": unit, "ok": True}
+            for cells, hours, unit in re.findall(r"^(\d+) cells?; ([\d.,]+) ([CG]PU-hours) left", text, re.MULTILINE)]
+
+
+def compared(table: str) -> list[Row]:
+    """Rows of the speed suite, from the table that it wrote.
+
+    >>> compared("a machine\\n\\n| subject | work | rate | of the reference |\\n|---|---|---:|---:|\\n| a | b | 5 pair/s | 2.0 x |\\n")
+    [{'name': 'b', 'rate': '5 pair/s', 'of the reference': '2.0 x', 'ok': True}]
+    """
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    return [{"name": row["work"], **{key: row[key] for key in ("rate", "of the reference", "of the ceiling") if key in row},
+             "ok": True} for row in (dict(zip(cells[0], values)) for values in cells[2:])] if cells else []
+
+
+def markdown(known: dict[str, Any]) -> str:
+    """All results as tables, one for each part."""
+    lines = ["# Measured on a GPU", "", f"{known['seconds']:.0f} s in all; written anew after each part.", ""]
+    for part in known["parts"]:
+        lines += [f"## {part['name']}: {part['state']}, {part['seconds']:.0f} s", ""]
+        # Results of one kind lie beside each other; what went wrong has no numbers, and stands with the others.
+        shown = [{key: value for key, value in row.items() if key not in ("part", "losses")} for row in part["rows"]]
+        for columns, rows in itertools.groupby(shown, lambda row: tuple(key for key in row if key != "wrong")):
+            lines += ["| " + " | ".join((*columns, "wrong")) + " |", "|" + "---|" * (len(columns) + 1)]
+            lines += ["| " + " | ".join(_cell(row.get(column, "")) for column in (*columns, "wrong")) + " |" for row in rows]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}" if isinstance(value, float) else \
+        {True: "yes", False: "NO"}[value] if isinstance(value, bool) else str(value)
+    return " ".join(text.replace("|", "/").split())[:300]
 
 
 if __name__ == "__main__":

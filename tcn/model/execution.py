@@ -38,6 +38,9 @@ def place(model: nn.Module, execution: Execution, device: torch.device | str) ->
     # The compiler makes kernels of its own.
     if execution.batch_norm == "two-pass" and execution.compile == "none" and device.type == "cpu":
         sum_in_two_passes(model)
+    if execution.compile != "none":
+        # Compiled code is shared by all models of one structure in a process; hooks, such as the gates of SAKE, belong to it.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
     # torch declares memory_format for tensors only
     model.to(device, memory_format=FORMATS[execution.memory_format])  # type: ignore[call-overload]
     return model

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import baselines
 from benchmarks import experiments, provenance, run_all
 from benchmarks.launch import calibration
 from benchmarks.launch import cost as launch_cost
@@ -177,6 +178,27 @@ def test_epochs_already_done_cost_nothing(place, material, tmp_path):
     folder.set_state("finished", epochs_done=10)
     cost = launch_cost.estimate([cell], tmp_path, material, fixed, {}).costs[0]
     assert cost.seconds == 0 and cost.state == "finished, 10/10 epochs"
+
+
+def test_every_variant_and_group_is_costed(tmp_path, capsys, monkeypatch, brief):
+    """One of them that can't be built from random weights and words would cost the plan of all."""
+    monkeypatch.delenv("TCN_DATA", raising=False)
+    for what in ("scoring", "extraction"):  # know no methods
+        monkeypatch.setattr(Calibration, what, lambda *_: Rate(10.0, 1, 32))
+    monkeypatch.setattr(calibration, "_measure_extraction", lambda *_: Rate(10.0, 1, 32))
+    status = run_all.main(["--dry-run", "--profile", "paper", "--datasets", "tuberlin", "--variants", *baselines.GROUPS,
+                           *baselines.VARIANTS, "--device", "cpu", "--cache", str(tmp_path / "cache"), "--output",
+                           str(tmp_path / "out"), "--set", "network.backbone=resnet18", "data.image_size=32",
+                           "data.stored_size=32", "data.batch_pairs=4"])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    rows = {line.split()[2]: line for line in captured.out.splitlines() if line.startswith("tuberlin")}
+    for name, variant in baselines.VARIANTS.items():
+        if name not in rows:
+            assert variant.grid_point, name
+            continue
+        assert "unknown" not in rows[name] and "not here" in rows[name]
+        assert (f"training, {name}:" in captured.out) == (variant.delta.get("training.optimizer") != "none"), name
 
 
 def test_the_paper_s_grid_is_costed_without_its_data(place, tmp_path, capsys, monkeypatch, brief):

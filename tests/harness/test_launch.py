@@ -8,8 +8,10 @@ import os
 import signal
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from support.small_suite import ONE, SMALL, cells, common, places
 
 from benchmarks import preflight, prepared, run_all, runner
-from benchmarks.launch import driver, jobs, processes
+from benchmarks.launch import cluster, driver, jobs, local, processes
 from benchmarks.launch.board import Board, Progress, seconds_left
 from benchmarks.launch.jobs import Ended, Failure, Job, share
 from benchmarks.material import Material
@@ -339,3 +341,100 @@ def test_without_ray_the_command_names_the_way_out(place, capsys, monkeypatch, t
                            "--launcher", "ray"])
     err = capsys.readouterr().err
     assert status == 2 and "pip install" in err and "--launcher processes" in err
+
+
+# --- a device that answers no more (CUDA refuses every call after an illegal access) ---------------------------
+
+GPU = torch.device("cuda")
+DEAD = "CUDA error: an illegal memory access was encountered"
+
+
+def _raise(*_) -> None:
+    raise RuntimeError(DEAD)
+
+
+@pytest.mark.parametrize("broken", ("synchronize", "empty_cache"))
+def test_a_device_that_answers_no_more_is_asked_for_and_its_error_stands_in_place_of_none(broken, monkeypatch):
+    asked = []
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, _raise if name == broken else lambda *_, name=name: asked.append(name))
+    failure = runner.settled(Failure("loss is not finite", True), GPU)
+    assert failure.device_lost and not failure.final, "another process may well end it"
+    assert failure.reason.startswith("loss is not finite; cuda answers this process no more") and DEAD not in failure.reason
+    monkeypatch.setattr(torch.cuda, broken, lambda *_: asked.append(broken))
+    asked.clear()
+    assert runner.settled(Failure("loss is not finite", True), GPU) == Failure("loss is not finite", True)
+    assert asked == ["synchronize", "empty_cache"]
+    assert runner.settled(Failure("x", False), torch.device("cpu")) == Failure("x", False) and len(asked) == 2
+
+
+def test_what_a_failed_cell_held_is_let_go_before_memory_is_given_back(folders, monkeypatch):
+    """The traceback holds the model until the error is gone: memory given back before that is not the model's."""
+    class Model:
+        pass
+
+    held, seen = [], []
+
+    def train(self, view):
+        model = Model()
+        held.append(weakref.ref(model))
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(runner._Attempt, "_train_and_score", train)
+    monkeypatch.setattr(runner._Attempt, "_record", lambda *_: {})
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(held[0]()))
+    folder = folders[0][1]
+    failure = runner.attempt(folder.cell, folder, folders[1], NoMirror(), GPU, "", "x")
+    assert failure == Failure("RuntimeError: out of luck", False) and seen == [None]
+    assert folder.state == "failed" and "out of luck" in (folder.path / "error.txt").read_text()
+
+
+def test_a_device_without_a_name_hides_no_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", _raise)
+    assert runner._reason(torch.OutOfMemoryError("no room"), GPU).startswith("out of memory on this machine; run fewer")
+
+
+def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch, capsys):
+    tried = []
+
+    def attempt(cell, folder, *_):
+        tried.append(cell.variant)
+        if cell.variant == "tcn":
+            return Failure(DEAD, False, device_lost=True)
+        folder.set_state("finished")
+        return None
+
+    monkeypatch.setattr(local, "attempt", attempt)
+    failures: dict[str, str] = {}
+    assert local.run_in_turn(folders[0], folders[1], Remembered(), GPU, failures) == (1, 0)
+    assert tried == ["floor-svd", "tcn"]
+    assert failures["quickdraw-1__tcn__seed3"] == DEAD
+    assert "Give the same command again" in failures["cuda"] and "--launcher processes" in failures["cuda"]
+
+
+def test_a_worker_whose_device_answers_no_more_ends_and_the_next_job_gets_a_new_one():
+    from benchmarks.speed import gpu_parts
+
+    found = gpu_parts.broken(gpu_parts.Scale(True))
+    assert found["ok"] and found["status"] == processes.LOST_DEVICE and "out of bounds" in found["reason"]
+
+
+def test_cells_of_a_lost_device_are_taken_up_again(folders):
+    lost = Failure(DEAD, False, device_lost=True)
+    script = Scripted(floor_svd=[None], tcn=[lost, lost, None], hws=[None], nws=[None])
+    failures, _, out, counts = drive(folders, script)
+    assert counts == (4, 0) and not failures and f"again (2 of 3): tcn seed 3 on quickdraw 1: {DEAD}" in out
+
+
+@pytest.mark.parametrize("gpus, asked, calls", [(2, "auto", 1), (2, "cpu", 0), (0, "auto", 0)])
+def test_ray_takes_one_process_a_task_where_gpus_are_asked_for(gpus, asked, calls, monkeypatch):
+    """A process keeps the GPU of its first task while Ray hands out another (Ray's `max_calls`)."""
+    taken: dict = {}
+    resources = {"CPU": 8.0, "GPU": float(gpus)}
+    ray = SimpleNamespace(init=lambda **_: None, cluster_resources=lambda: resources, shutdown=lambda: None, __version__="0",
+                          nodes=lambda: [{"Alive": True, "Resources": resources}],
+                          remote=lambda **options: taken.update(options) or (lambda run: run))
+    monkeypatch.setattr(cluster, "_import", lambda local: ray)
+    cluster.RayLauncher(asked, None)
+    assert taken["max_calls"] == calls and taken["num_gpus"] == (1 if calls else 0)

@@ -65,7 +65,7 @@ def test_fused_sharing_is_the_loop_on_the_device():
 
 
 @pytest.mark.parametrize("change, tolerance", [({}, 1e-4), ({"precision": "tf32"}, 1e-2), ({"precision": "bf16"}, 5e-2),
-                                               ({"compile": "encoders"}, 1e-4)])
+                                               pytest.param({"compile": "encoders"}, 1e-4, id="compile")])
 def test_each_fast_form_gives_the_reference_s_losses(change, tolerance):
     found = []
     for execution in (REFERENCE, dataclasses.replace(Execution(), **change)):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import precision_recall_curve
 from support.small_models import CPU, config, ingredients, setup
+from torch import nn
 from torch.nn import functional as F
 
 import baselines
@@ -17,6 +18,7 @@ from tcn import metrics
 from tcn.config import InputError, Modality, flatten, to_dict
 from tcn.data.pairs import PairBatch
 from tcn.model.backbones import imagenet_names
+from tcn.model.execution import place
 from tcn.scoring.features import Components
 
 
@@ -244,3 +246,23 @@ def test_each_row_of_the_ablation_changes_what_its_name_says():
     assert tcn["hws-0.1-1"]["losses.class_sketch"] == 0.1 and tcn["hws-10-1"]["losses.class_sketch"] == 10.0
     assert {k for k in changed["hws-0.1-1"] if not k.startswith("coupling")} == {"losses.class_sketch", "losses.sharing"}
     assert len(tcn) == 11  # 13 rows, of which TCN heads three groups
+
+
+def test_gates_are_trained_where_another_method_was_compiled_before(monkeypatch):
+    """Compiled code is shared by networks of one structure in a process, and leaves hooks unguarded unless it is told."""
+    compiled = nn.Module.compile
+    # How code is captured and shared is what is tested, not the kernels that are made of it.
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled(self, backend="eager"))
+    settings = config(**baselines.VARIANTS["sake"].delta, **{"execution.compile": "encoders"})
+    torch.compiler.reset()
+    try:
+        for name in ("hws", "sake"):
+            method = baselines.find(name).method
+            model = place(method.build(settings, ingredients()), settings.execution, CPU).train()
+            method.losses(model, next(iter(setup(settings)[1].epoch(0, 1, CPU))), settings, torch.Generator()).total().backward()
+    finally:
+        torch.compiler.reset()
+    gates = dict(model.gates.named_parameters())
+    assert gates and all(p.grad is not None for p in gates.values())
+    # A gate's last layer starts with zeros, and its one hidden unit may be off: its shift is what certainly learns.
+    assert all(p.grad.abs().sum() > 0 for n, p in gates.items() if n.endswith("excite.bias"))
