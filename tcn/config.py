@@ -236,6 +236,9 @@ class Execution:
     (`native`), whose float32 sums lose three digits there. In contiguous order and on CUDA, both are torch's own."""
     compile: Literal["none", "encoders"] = "none"
     """`encoders`: torch.compile of both encoders and the teacher (a minute or two before the first step); `none`."""
+    graphs: Literal["none", "encoders"] = "none"
+    """`encoders` (CUDA): forward and backward pass of both encoders and the teacher recorded once and replayed in every step, which
+    spares the host the launch of each kernel; `none`."""
     optimizer: Literal["fused", "loop"] = "fused"
     """Adam in one kernel (`fused`), or tensor by tensor (`loop`)."""
     sharing: Literal["fused", "loop"] = "fused"
@@ -250,7 +253,7 @@ class Execution:
     bits every time (`deterministic`; slower, and refused where an operation has none). The CPU's are deterministic anyway."""
 
 
-REFERENCE = Execution("float32", "contiguous", "native", "none", "loop", "loop", "as-is", "as-is")
+REFERENCE = Execution("float32", "contiguous", "native", "none", "none", "loop", "loop", "as-is", "as-is")
 """Every computation in its plain form."""
 
 
@@ -301,7 +304,7 @@ class Config:
 
 
 _LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
-          "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own"}
+          "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own", "execution.graphs": "none"}
 """Settings added after the first runs were kept -> the value that those runs had. At that value a setting does not enter the
 identity, so that kept runs stay valid."""
 
@@ -439,6 +442,9 @@ def check(config: Config) -> None:
     if config.network.batch_norm_split > config.data.batch_pairs:
         raise InputError(f"setting 'network.batch_norm_split' is {config.network.batch_norm_split}, more than the "
                          f"{config.data.batch_pairs} pairs of a batch ('data.batch_pairs')")
+    if config.execution.graphs != "none" and (config.execution.compile != "none" or config.network.batch_norm_split > 1):
+        raise InputError("setting 'execution.graphs' is 'encoders', which goes with neither execution.compile=encoders nor a "
+                         "'network.batch_norm_split' above 1; leave one of them out")
     if config.training.optimizer != "none" and config.training.epochs < 1:
         raise InputError("setting 'training.epochs' is 0; training needs at least 1")
     if config.coupling.call == "joint" and not wholly_shared(config.coupling):

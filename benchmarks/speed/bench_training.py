@@ -100,6 +100,9 @@ def trainer(profile: str, execution: Execution, batch_pairs: int = 32, pictures:
     model.train()
     size = config.data.stored_size
     source = PairSource(pixels(pictures, size, 0), pixels(pictures, size, 1), config.data)
+    if execution.graphs != "none":
+        with training_mode(execution, DEVICE):
+            model.record(torch.zeros(batch_pairs, 3, config.data.image_size, config.data.image_size, device=DEVICE))
     return Trainer(model, adam(model, config), config, source)
 
 

@@ -2,6 +2,7 @@
 
 batch_norms   batch statistics of channels-last images on the CPU, summed without loss
 execution     precision, memory order and kernels: how a model is carried out
+recording     passes of a module recorded as CUDA graphs
 weight_files  files of weights, matched to an architecture by name
 backbones     ImageNet networks and where their weights come from
 coupling      which parts are hard-shared, softly tied, independent

@@ -23,6 +23,7 @@ from torchvision import models
 from tcn.config import PARTS, REFERENCE, Execution, InputError
 from tcn.model import weight_files
 from tcn.model.execution import crop_convolutions, fold_batch_norms, ordered, reduced
+from tcn.model.recording import record_forward
 
 
 def imagenet_names() -> tuple[str, ...]:
@@ -258,13 +259,23 @@ class Teacher(nn.Module):
         self.register_buffer("bias", classifier.bias)
         self.requires_grad_(False)
         self.train(False)
+        self._recorded: tuple[Callable[[Tensor], Tensor], torch.Size] | None = None
 
     def train(self, mode: bool = True) -> Teacher:
         # A parent's train() must not switch the teacher's batch norms to batch statistics.
         return super().train(False)
 
+    def record(self, sample: Tensor) -> None:
+        """Record the pass on batches of the shape of `sample`, on a CUDA device; logits then hold until the next call."""
+        self._recorded = record_forward(self._logits, sample), sample.shape
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        if self._recorded is not None and images.shape == self._recorded[1]:
+            return self._recorded[0](images)
+        return self._logits(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
         with reduced(self.execution, images.device):
             features = self.backbone(ordered(images, self.execution))
         return nn.functional.linear(features.to(self.weight.dtype), self.weight, self.bias)

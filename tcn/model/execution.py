@@ -26,7 +26,7 @@ FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_
 def place(model: nn.Module, execution: Execution, device: torch.device | str) -> nn.Module:
     """The model on `device`, with the memory order of weights and the form of batch norms that `execution` asks for.
 
-    Raises InputError for bf16 or TF32 where the device lacks it.
+    Raises InputError for bf16, TF32 or graphs where the device lacks them.
     """
     device = torch.device(device)
     if execution.precision == "tf32" and device.type != "cuda":
@@ -35,6 +35,9 @@ def place(model: nn.Module, execution: Execution, device: torch.device | str) ->
     if execution.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"setting 'execution.precision' is 'bf16', which {torch.cuda.get_device_name(device)} has not; "
                          f"choose float32")
+    if execution.graphs != "none" and device.type != "cuda":
+        raise InputError(f"setting 'execution.graphs' is '{execution.graphs}', which only CUDA devices have; on {device.type} set "
+                         f"execution.graphs=none")
     # The compiler makes kernels of its own.
     if execution.batch_norm == "two-pass" and execution.compile == "none" and device.type == "cpu":
         sum_in_two_passes(model)

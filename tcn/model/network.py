@@ -12,11 +12,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from tcn.config import Config, Modality
+from tcn.config import Config, Execution, Modality
 from tcn.model.backbones import Backbone, Classifier
 from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
 from tcn.model.embedding import Embedding
 from tcn.model.execution import crop_convolutions, ordered, reduced
+from tcn.model.recording import record_training
 from tcn.seeding import stream_seed
 
 
@@ -29,6 +30,20 @@ class CoupledOutput:
     sketch_logits: Tensor
     photo_logits: Tensor
     photo_distillation: Tensor
+
+
+class _PairEncoding(nn.Module):
+    """Images of a step's sketches and photos -> their raw features [B, d], in the precision and memory order asked for."""
+
+    def __init__(self, encoders: CoupledEncoders, execution: Execution) -> None:
+        super().__init__()
+        self.encoders = encoders
+        self.execution = execution
+
+    def forward(self, sketches: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
+        with reduced(self.execution, sketches.device):
+            sketch, photo = self.encoders.encode_pair(*(ordered(images, self.execution) for images in (sketches, photos)))
+        return sketch.to(sketches.dtype), photo.to(photos.dtype)
 
 
 class CoupledNetwork(nn.Module):
@@ -48,7 +63,9 @@ class CoupledNetwork(nn.Module):
                                          Modality.PHOTO.value: embedding if shared else copy.deepcopy(embedding)})
         self._embedding_tied = config.coupling.embedding == "soft"
         self._split = net.batch_norm_split
-        self._execution = config.execution
+        # In a tuple, it adds no names to the state.
+        self._encoding = (_PairEncoding(self.encoders, config.execution),)
+        self._recorded: tuple[nn.Module, torch.Size] | None = None
 
     def embedding(self, modality: Modality) -> Embedding:
         """The embedding network that serves a modality (the same one where it is hard-shared)."""
@@ -88,10 +105,18 @@ class CoupledNetwork(nn.Module):
             outputs += [self._step(*part) for part in others]
         return CoupledOutput(*(torch.cat([getattr(out, f.name) for out in outputs]) for f in fields(CoupledOutput)))
 
+    def record(self, sample: Tensor) -> None:
+        """Record the training pass of the encoders for batches of the shape of `sample` [B, 3, H, W]; other shapes run as before.
+
+        To be called once, in training mode on a CUDA device. Raises InputError where a method hooks into the encoders.
+        """
+        self._recorded = record_training(_PairEncoding(self.encoders, self._encoding[0].execution), sample, sample), sample.shape
+
     def _step(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
-        with reduced(self._execution, sketches.device):
-            pair = self.encoders.encode_pair(*(ordered(images, self._execution) for images in (sketches, photos)))
-        raw_sketch, raw_photo = (features.to(sketches.dtype) for features in pair)
+        encoding: nn.Module = self._encoding[0]
+        if self._recorded is not None and self.training and sketches.shape == self._recorded[1]:
+            encoding = self._recorded[0]
+        raw_sketch, raw_photo = encoding(sketches, photos)
         on_sketch, on_photo = self.embedding(Modality.SKETCH), self.embedding(Modality.PHOTO)
         sketch, photo = on_sketch(raw_sketch, Modality.SKETCH), on_photo(raw_photo, Modality.PHOTO)
         return CoupledOutput(sketch, photo, on_sketch.class_head(sketch), on_photo.class_head(photo),

@@ -156,6 +156,12 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
         sizes = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
         room(folder, checkpoints.room_needed(sum(sizes.values())), "this run's checkpoints")
         history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device, config.data.resize)})
+    if config.execution.graphs != "none":
+        # Before anything reads ahead: no other thread may use the device during a recording.
+        side = config.data.image_size
+        model.train()
+        with training_mode(config.execution, device):
+            model.record(torch.zeros(config.data.batch_pairs, 3, side, side, device=device))
     bar = tqdm(total=settings.epochs * source.pairs, initial=done * source.pairs, unit="pair", disable=not progress,
                smoothing=0.1, dynamic_ncols=True)
     with bar:

@@ -75,6 +75,9 @@ class Model(Encoding, Protocol):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by learning rate: "encoder", "head"."""
 
+    def record(self, sample: Tensor) -> None:
+        """Prepare for training batches of the shape of `sample` where `execution.graphs` asks for it."""
+
     def train(self, mode: bool = True) -> Any:
         """As of `nn.Module`, like the next two."""
 
@@ -128,6 +131,11 @@ class TcnModel(nn.Module):
     def teacher(self) -> Teacher:
         """The frozen ImageNet network."""
         return self._teacher[0]
+
+    def record(self, sample: Tensor) -> None:
+        """Record the passes of encoders and teacher for batches of the shape of `sample` [B, 3, H, W], as `execution.graphs` asks."""
+        self.network.record(sample)
+        self.teacher.record(sample)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TcnModel:
         self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so

@@ -39,6 +39,8 @@ def test_config_survives_a_round_trip():
     ({"data.dataset": "tuberlin-first3", "data.split": "2"}, "'tuberlin-first3' has 1"),
     ({"data.validation": "carved"}, "'emoji' has validation classes of its own"),
     ({"data.batch_pairs": 4, "network.batch_norm_split": 5}, "more than the 4 pairs"),
+    ({"execution.graphs": "encoders", "execution.compile": "encoders"}, "goes with neither"),
+    ({"execution.graphs": "encoders", "network.batch_norm_split": 2}, "goes with neither"),
     ({"training.epochs": 0}, "at least 1"), ({"coupling.call": "joint"}, "joint")])
 def test_bad_settings_are_named(delta, words):
     with pytest.raises(InputError, match=re.escape(words)):
@@ -91,7 +93,7 @@ TAKES = {
     "training.optimizer": choice("adam", "none"), "training.select_by": choice("seen_accuracy", "validation_map"),
     "execution.precision": choice("float32", "tf32", "bf16"), "execution.memory_format": choice("channels-last", "contiguous"),
     "execution.batch_norm": choice("two-pass", "native"),
-    "execution.compile": choice("none", "encoders"), "execution.optimizer": choice("fused", "loop"),
+    "execution.compile": choice("none", "encoders"), "execution.graphs": choice("none", "encoders"), "execution.optimizer": choice("fused", "loop"),
     "execution.sharing": choice("fused", "loop"), "execution.teacher": choice("folded", "as-is"),
     "execution.convolutions": choice("cropped", "as-is"), "execution.algorithms": choice("fast", "deterministic"),
     "evaluation.features": choice("embedding", "backbone"), "evaluation.statistics": choice("network", "per_modality", "pca"),

@@ -8,9 +8,11 @@ import pytest
 import torch
 from support.small_models import CPU, config, ingredients, setup
 
+import baselines
 from tcn import metrics
 from tcn.config import REFERENCE, Execution
 from tcn.data.augment import resize
+from tcn.data.pairs import PairBatch
 from tcn.model.execution import place, same_products, training_mode
 from tcn.train.loop import adam, fit, train_step
 from tcn.train.losses import semantic_metric, sharing_norms, soft_sharing
@@ -91,6 +93,31 @@ def test_neither_batches_nor_steps_wait_for_the_device():
             torch.cuda.set_sync_debug_mode("error")
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("variant", ("tcn", "hws", "hws-separate", "hard-conv", "frozen-conv", "nws"))
+def test_recorded_steps_are_the_launched_ones_also_on_a_batch_of_another_size(variant):
+    """Losses of some steps, with a smaller batch among them, and all parameters and statistics after them."""
+    found = []
+    for graphs in ("none", "encoders"):
+        delta = {**baselines.find(variant).delta, "execution.graphs": graphs, "execution.algorithms": "deterministic"}
+        settings = config(**delta)
+        _, source, _ = setup(settings)
+        method = baselines.find(variant).method
+        model = place(method.build(settings, ingredients()), settings.execution, CUDA)
+        model.train()
+        optimizer = adam(model, settings)
+        with training_mode(settings.execution, CUDA):
+            batches = list(source.epoch(0, 1, CUDA))
+            if graphs == "encoders":
+                model.record(torch.zeros_like(batches[0].sketches))
+            batches.insert(1, PairBatch(*(getattr(batches[1], name)[:5] for name in ("sketches", "photos", "labels"))))
+            terms = [train_step(method, model, optimizer, batch, settings, torch.Generator().manual_seed(number))["total"].item()
+                     for number, batch in enumerate(batches[:6])]
+        found.append((terms, {name: tensor.cpu() for name, tensor in model.state_dict().items()}))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
+    for name, tensor in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("parts", (1, 2))
