@@ -64,8 +64,10 @@ def sample_grid() -> list[Point]:
     Rates are chosen by the mean of NWS, HWS and TCN, so that none of the three is favoured; the weight by TCN alone.
     """
     rates = ((1e-3, 3e-3), (3e-4, 3e-3), (1e-3, 1e-2), (3e-4, 1e-3), (3e-3, 1e-2), (1e-4, 1e-4))
-    return [_point("rates", variant, encoder, head, training__epochs=5) for encoder, head in rates
-            for variant in ("nws", "hws", "tcn")]
+    points = [_point("rates", variant, encoder, head, training__epochs=6) for encoder, head in rates
+              for variant in ("nws", "hws", "tcn")]
+    return points + [_point("weight", "tcn", encoder, head, training__epochs=6, losses__sharing=weight)
+                     for encoder, head in ((1e-3, 3e-3), (3e-4, 3e-3)) for weight in (0.1, 10.0, 100.0, 1000.0)]
 
 
 GRIDS = {"laptop": (laptop_grid, ("emoji", "fixed"), {}),
