@@ -110,7 +110,7 @@ class CoupledNetwork(nn.Module):
 
         To be called once, in training mode on a CUDA device. Raises InputError where a method hooks into the encoders.
         """
-        self._recorded = record_training(_PairEncoding(self.encoders, self._encoding[0].execution), sample, sample), sample.shape
+        self._recorded = record_training(_PairEncoding(self.encoders, self._encoding[0].execution), sample, sample.clone()), sample.shape
 
     def _step(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
         encoding: nn.Module = self._encoding[0]
