@@ -22,7 +22,7 @@ reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`
+console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """
