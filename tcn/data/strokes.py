@@ -37,6 +37,7 @@ every split trains on all of these classes."""
 FINER = 8
 """Lines are drawn on a canvas so many times as large in both directions, whose mean is the grey of a pixel."""
 _LARGEST = 1e6
+_LONGEST_WORD = 60
 _BLOCK = 1 << 20
 
 
@@ -54,8 +55,8 @@ class Rendering:
 
     def check(self) -> None:
         """InputError where nothing could be drawn so."""
-        if not 8 <= self.size <= 4096:
-            raise InputError(f"a size of {self.size} pixels: give 8 to 4096")
+        if not 8 <= self.size <= 1024:  # the finer canvas takes 64 times as many bytes
+            raise InputError(f"a size of {self.size} pixels: give 8 to 1024")
         if not 0.25 <= self.line <= self.size / 4:
             raise InputError(f"a line of {self.line:g} pixels: give 0.25 to {self.size / 4:g}, a quarter of the size")
         if not 0 <= self.margin < self.size / 2:
@@ -117,7 +118,8 @@ def _drawing(line: bytes, where: str) -> Drawing:
     key, word, recognized = found.get("key_id"), found.get("word"), found.get("recognized")
     if not isinstance(key, str) or not (key.isascii() and key.isdigit() and len(key) <= 20):
         raise InputError(f"{where}: key_id is {key!r:.40}; it must be a text of up to 20 digits")
-    if not isinstance(word, str) or not word.strip() or not word.isprintable() or word[0] == "." or set(word) & set("/\\"):
+    if not isinstance(word, str) or not (word.strip() and word.isprintable() and len(word) <= _LONGEST_WORD) or word[0] == "." \
+            or set(word) & set("/\\"):
         raise InputError(f"{where}: word is {word!r:.60}; it must be a name that a folder can have")
     if not isinstance(recognized, bool):
         raise InputError(f"{where}: recognized is {recognized!r:.40}; it must be true or false")

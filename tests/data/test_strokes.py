@@ -15,6 +15,7 @@ from tcn.__main__ import main
 from tcn.config import InputError
 from tcn.data import strokes
 from tcn.data.decode import decode
+from tcn.data.specs import read_plan
 from tcn.data.strokes import Rendering, draw, rasterise, read_drawings
 
 
@@ -164,6 +165,7 @@ def test_a_file_of_several_blocks_loses_no_drawing(tmp_path, monkeypatch):
     ({**line(1), "word": "../etc"}, "line 2: word is '../etc'"),
     ({**line(1), "word": "a/b"}, "line 2: word is 'a/b'"),
     ({**line(1), "word": " "}, "line 2: word is ' '"),
+    ({**line(1), "word": "a" * 300}, "line 2: word is 'aaa"),
     ({**line(1), "recognized": "yes"}, "line 2: recognized is 'yes'"),
     ({**line(1), "drawing": []}, r"line 2: drawing is \[\]"),
     ({**line(1), "drawing": [[[1, 2]]]}, "line 2, stroke 1: it must be a list of x and a list of y"),
@@ -183,7 +185,8 @@ def test_bad_lines_are_named_and_nothing_is_made(tmp_path, row, message):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"how": Rendering(size=4)}, "a size of 4 pixels"), ({"how": Rendering(line=0)}, "a line of 0 pixels"),
+    ({"how": Rendering(size=4)}, "a size of 4 pixels"), ({"how": Rendering(size=9999)}, "a size of 9999 pixels"),
+    ({"how": Rendering(line=0)}, "a line of 0 pixels"),
     ({"how": Rendering(margin=128)}, "a margin of 128 pixels"), ({"how": Rendering(line=float("nan"))}, "a line of nan"),
     ({"first": 0}, "the first 0 drawings"), ({"unrecognised": False}, "all 1 were left out as not recognised"),
 ])
@@ -231,5 +234,25 @@ def test_real_drawings(shared_data, tmp_path):
              for dataset in ("sketchy", "quickdraw")}
     assert (len(words), len(meant["quickdraw"]), len(meant["sketchy"]), len(meant["sketchy"] & meant["quickdraw"])) == (
         344, 110, 97, 87)
+    drawn = {strokes.folder_names("sketchy").get(strokes.normal_form(word)) for word in words}
+    for split, seen, unseen in (("1", 79, 18), ("2", 81, 16)):
+        plan = read_plan("sketchy", split)
+        assert (len(drawn & set(plan.of("seen"))), len(drawn & set(plan.of("unseen")))) == (seen, unseen)
     made = draw([tmp_path / "ndjson" / "swan.ndjson"], tmp_path / "out", unrecognised=False, progress=False)
     assert made.classes["swan"] + made.left_out == 25
+
+
+def test_lines_and_margins_are_those_of_sketchys_own_drawings(shared_data):
+    """The defaults, measured on sketches of classes that both splits train on. A line of width w and length L, turned anyhow, has an
+    area of w * L and changes brightness by 2 * L * 4 / pi on the average, in both directions together."""
+    seen = set(read_plan("sketchy", "1").of("seen")) & set(read_plan("sketchy", "2").of("seen"))
+    files = [path for path in (shared_data / "sketchy-sample").glob("256x256/sketch/*/*/*.png") if path.parent.name in seen]
+    widths, margins = [], []
+    for path in files:
+        ink = 1 - np.asarray(Image.open(path).convert("L")) / 255
+        changes = np.abs(np.diff(ink, axis=0)).sum() + np.abs(np.diff(ink, axis=1)).sum()
+        widths.append(ink.sum() * 2 * (4 / np.pi) / changes)
+        rows, columns = np.nonzero(ink > 0.5)
+        margins.append(min(rows.min(), columns.min(), 255 - rows.max(), 255 - columns.max()))
+    assert len(files) == 2075
+    assert Rendering().line == pytest.approx(np.median(widths), abs=0.1) and Rendering().margin == np.median(margins)
