@@ -20,9 +20,9 @@ preflight      what a plan needs, checked before anything runs
 prepared       command line -> checked plan
 reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost
-extension      domain adaptation on digits
+extension      domain adaptation on digits; drawings of another data set as queries
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`
+console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

@@ -19,6 +19,7 @@ commands
   report                  tables, figures and the page from result folders alone (python reports/render.py)
   evaluate FEATURES.npz   score features or binary codes made anywhere (python -m tcn evaluate)
   data check              compare the data sets on disk with what was published (python -m tcn data check)
+  quickdraw NDJSON ...    draw QuickDraw's strokes as pictures, for use as queries (python -m tcn quickdraw)
 
 `tcn COMMAND --help` explains each.
 """
@@ -46,7 +47,8 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "run": _run, "report": _report, "evaluate": _tcn("evaluate"), "data": _tcn("data")}
+    "run": _run, "report": _report, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
+    "quickdraw": _tcn("quickdraw")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.material import Material
 from tcn.config import Config, Modality
+from tcn.data.pixels import Pixels
 from tcn.data.splits import Files
 from tcn.scoring.features import Components, Standardiser, extract
 
@@ -71,6 +72,20 @@ def run_features(model: torch.nn.Module, config: Config, material: Material, dev
         {m: treated[m](training[m]) for m in Modality}, of("query", "gallery"),
         of("validation_sketches", "validation_photos") if split.validation else None,
         treated[Modality.PHOTO](raw("gallery", Modality.PHOTO, other)) if both_sides else None)
+
+
+def sketch_features(model: torch.nn.Module, config: Config, material: Material, device: torch.device, pixels: Pixels
+                    ) -> np.ndarray:
+    """Features of further sketches, float32 [N, D], treated as the run's own queries are."""
+    def raw(images: Pixels, modality: Modality) -> np.ndarray:
+        return extract(model, images, modality, config.data.image_size, device, config.evaluation.features,
+                       resize=config.data.resize)
+
+    training = {}
+    if config.evaluation.statistics != "network":  # else no treatment is fitted
+        training = {m: raw(material.pixels(config, role), m)
+                    for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
+    return _treatments(config, training)[Modality.SKETCH](raw(pixels, Modality.SKETCH))
 
 
 def _treatments(config: Config, training: Mapping[Modality, np.ndarray]) -> dict[Modality, Treatment]:

@@ -158,7 +158,7 @@ def _short(value: Any) -> str:
 def check_material(original: Original, material: Material) -> str:
     """The identity on this machine; InputError where data, split or words are not those of the original."""
     cell, record = original.cell, original.provenance
-    split = material.split(cell.dataset, cell.split)
+    split = material.split_of(cell.config)
     for name, here in (("data_digest", split.data_digest), ("split_digest", split.split_digest)):
         if record.get(name) != here:
             raise InputError(f"{original.folder.name} was made on other files: {name} {_short(record.get(name))} there, "

@@ -113,6 +113,18 @@ def lacks_ledger(folder: CellFolder) -> bool:
     return bool(absent)
 
 
+def rebuilt(folder: CellFolder, material: Material, device: torch.device) -> torch.nn.Module:
+    """The network of a finished cell, from its checkpoint. InputError where that is missing, damaged or of another run."""
+    config = folder.cell.config
+    model = build_model(method_named(config.method), config, material.ingredients(config), device)
+    if folder.cell.trained:
+        state = checkpoints.load(folder.path / CHECKPOINT)
+        if state["identity"] != folder.identity:
+            raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
+        model.load_state_dict(state["model"])
+    return model
+
+
 def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device
               ) -> Failure | None:
     """Write the ledger.csv of a finished cell from its checkpoint; nothing else of it changes but what provenance.json says."""
@@ -120,12 +132,7 @@ def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror
     try:
         with mirror.cell(folder) as view:
             record = read_json(folder.path / "provenance.json")
-            model = build_model(method_named(config.method), config, material.ingredients(config), device)
-            if cell.trained:
-                state = checkpoints.load(folder.path / CHECKPOINT)
-                if state["identity"] != folder.identity:
-                    raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
-                model.load_state_dict(state["model"])
+            model = rebuilt(folder, material, device)
             write_ledger(folder.path, score_ledger(run_features(model, config, material, device, True), config, device))
             now = provenance.collect(device)
             write_json(folder.path / "provenance.json", {**record, "ledger_scored": {

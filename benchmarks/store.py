@@ -25,6 +25,8 @@ EPOCH_TERMS = ("epoch", "encoder_rate", "head_rate", "total", "class_sketch", "c
                "semantic", "seen_accuracy", "validation_map", "seconds", "pairs_per_second")
 EXTENSION = "extension"
 """Folder of benchmarks/digits.py beside the cells; it may be there before them."""
+CROSS_DATASET = "cross-dataset"
+"""Folder of benchmarks/cross_dataset.py beside the cells."""
 
 
 def read_config(folder: Path) -> tuple[Cell, str]:
@@ -193,7 +195,7 @@ class Suite:
 
 def _may_precede(path: Path) -> bool:
     """What may lie in an output folder without a suite.json: the extension, and what is left where that file was lost."""
-    return (path.name in (EXTENSION, LOCK, "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers")
+    return (path.name in (EXTENSION, CROSS_DATASET, LOCK, "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers")
             or path.name.startswith("suite.json."))
 
 

@@ -61,13 +61,15 @@ def laptop_grid() -> list[Point]:
 def sample_grid() -> list[Point]:
     """Every point tried for the sample profile; it holds the paper's rates (1e-4) and sharing weight (1000).
 
-    Rates are chosen by the mean of NWS, HWS and TCN, so that none of the three is favoured; the weight by TCN alone.
+    Rates are chosen by the mean of NWS, HWS and TCN, so that none of the three is favoured; the weight by TCN alone. The last
+    points ask what a larger picture and twice the epochs would give.
     """
-    rates = ((1e-3, 3e-3), (3e-4, 3e-3), (1e-3, 1e-2), (3e-4, 1e-3), (3e-3, 1e-2), (1e-4, 1e-4))
-    points = [_point("rates", variant, encoder, head, training__epochs=6) for encoder, head in rates
+    rates = ((1e-3, 3e-3), (3e-4, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2), (1e-4, 1e-4))
+    points = [_point("rates", variant, encoder, head, training__epochs=4) for encoder, head in rates
               for variant in ("nws", "hws", "tcn")]
-    return points + [_point("weight", "tcn", encoder, head, training__epochs=6, losses__sharing=weight)
-                     for encoder, head in ((1e-3, 3e-3), (3e-4, 3e-3)) for weight in (0.1, 10.0, 100.0, 1000.0)]
+    points += [_point("size", "hws", 1e-3, 3e-3, training__epochs=4, data__image_size=96, data__stored_size=96),
+               _point("epochs", "hws", 1e-3, 3e-3, training__epochs=8)]
+    return points
 
 
 GRIDS = {"laptop": (laptop_grid, ("emoji", "fixed"), {}),

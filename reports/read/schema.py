@@ -320,3 +320,38 @@ class ExtensionRun(Record):
     source_accuracy: Share
     steps: Count
     seconds: Amount
+
+
+# --- cross-dataset/*.json --------------------------------------------------------------------------------------------
+
+
+class DrawingsUsed(Record):
+    """Below `drawings`: which pictures were the queries."""
+
+    name: Name
+    digest: Name
+    settings: Group = {}
+
+
+class DomainRow(Record):
+    """One number of one domain."""
+
+    domain: Annotated[str, _kind("in-domain or cross-domain", lambda value: value in ("in-domain", "cross-domain"))]
+    protocol: Name
+    metric: Name
+    value: Share
+    standard_error: Share = 0.0
+    chance: Share = math.nan
+    queries: Count
+    photos: Count
+
+
+class CrossDataset(Record):
+    """What one finished run gave with drawings of another data set as queries; `rows` holds the fields of a DomainRow each."""
+
+    run: Name
+    identity: Name
+    seed: Count
+    drawings: DrawingsUsed
+    classes: Texts
+    rows: List

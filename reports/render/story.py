@@ -18,7 +18,7 @@ from reports.render import provenance
 from reports.render.provenance import Recomputed
 from reports.stats import evidence, verdicts
 from reports.stats.verdicts import Verdict
-from reports.tables import ablations, claims, comparison, extension, instances, ledger, protocols, runs
+from reports.tables import ablations, claims, comparison, cross_dataset, extension, instances, ledger, protocols, runs
 from reports.tables.entries import duration
 from reports.tables.table import Table
 
@@ -86,7 +86,8 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
     time = ablations.time_taken(suite)
     if time is not None:
         found.append(Section("time", "The time it took", (ablations.time_sentence(suite), time), short="Time"))
-    suite.left_out += [note for note in extension.read(suite.root).left_out if note not in suite.left_out]
+    beside = (*extension.read(suite.root).left_out, *cross_dataset.read(suite)[1])
+    suite.left_out += [note for note in beside if note not in suite.left_out]
     if gaps := _some(runs.unfinished(suite), runs.left_out(suite)):
         found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))
     proofs = sum(f.kind == "proof" for f in findings)
@@ -182,6 +183,9 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
         ("instances", "The very photo that was drawn", "The very photo",
          _under("Each of these sketches was drawn from one photo. Retrieval by class asks for any photo of the class; here only "
                 "that very one counts, as in fine-grained retrieval.", [instances.table(suite, task)])),
+        ("drawn-elsewhere", "Queries drawn elsewhere", "Drawn elsewhere",
+         _under("How much of what was learned is bound to one collection of drawings? The same networks and photos, with queries of "
+                "another data set.", cross_dataset.tables(suite, task))),
         ("views", "Other classes, sources and cut-offs", "Other views",
          [comparison.comparison(suite, task, "validation") if validation else None, comparison.per_publisher(suite, task),
           *drawn("publishers"), comparison.cutoffs(suite, task)]),

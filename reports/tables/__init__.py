@@ -9,6 +9,7 @@ ablations   one change at a time
 protocols   one ranking, every protocol
 instances   the very photo that a sketch was drawn from
 ledger      what each deviation of the released code moves
+cross_dataset  drawings of another data set as queries
 extension   domain adaptation on digits
 claims      the paper's claims, with what was measured of them
 """

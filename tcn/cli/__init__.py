@@ -1,8 +1,9 @@
-"""`python -m tcn`: this package's rules for features made elsewhere, and its check of data sets.
+"""`python -m tcn`: this package's rules for features made elsewhere, its check of data sets, and its pictures of drawings.
 
 feature_files     an .npz file -> checked arrays of features and labels
 evaluate_options  the command line of `evaluate`, and its help
 evaluate_table    scores -> the table on the screen, the CSV file
 evaluate          features -> scores, by the options given
 data_check        is what lies on disk what was published?
+quickdraw         strokes of QuickDraw -> class folders of pictures
 """

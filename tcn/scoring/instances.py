@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tcn.config import InputError
 from tcn.scoring.inputs import check_choice, check_cutoffs, checked_labels, comparable, one_spelling
@@ -130,27 +131,41 @@ def instance_accuracy(
         raise InputError(f"query_instance row {row}: every photo of {drawn_from[row]} is of another class than the query, which "
                          f"is of {query_names[row]}; correct gallery_labels, or make instances differ between classes")
 
+    # photos of one class side by side, so that those of a query's class are a slice
+    order = np.argsort(classes, kind="stable")
+    photos, own, classes = photos[torch.from_numpy(order).to(photos.device)], own[order], classes[order]
     table = Gallery.of(photos, torch.arange(len(photos), device=photos.device), queries, metric)
-    chosen, size = torch.from_numpy(np.flatnonzero(counted)).to(photos.device), block_size(block, len(photos))
-    of_query, of_photo, query_class, photo_class = (
-        torch.from_numpy(x).to(photos.device) for x in (wanted, own, class_of, classes))
-    values: dict[str, list[np.ndarray]] = {scope: [] for scope in SCOPES}
-    chance: dict[str, list[np.ndarray]] = {scope: [] for scope in SCOPES}
-    for begin in range(0, len(chosen), size):
-        rows = slice(begin, begin + size)
-        distances = table.distances(queries[chosen[rows]])
-        copies = of_query[rows, None] == of_photo
-        everything = torch.ones_like(copies)
-        for scope, ranked in zip(SCOPES, (query_class[rows, None] == photo_class, everything)):
-            here = copies & ranked
-            nearest = distances.masked_fill(~here, torch.inf).amin(1, keepdim=True)
-            level = ranked & (distances == nearest)
-            before, tied, tied_copies, photos_ranked, all_copies = (
-                mask.sum(1).cpu().numpy() for mask in (ranked & (distances < nearest), level, level & here, ranked, here))
-            values[scope].append(_within(ks, before, tied, tied_copies))
-            chance[scope].append(_within(ks, np.zeros_like(before), photos_ranked, all_copies))
-    return InstanceScores(ks, duplicates, len(photos), counted, {scope: np.concatenate(its) for scope, its in values.items()},
-                          {scope: np.concatenate(its) for scope, its in chance.items()})
+    by_instance = np.argsort(own, kind="stable")
+    first, end = (np.searchsorted(own[by_instance], wanted, side) for side in ("left", "right"))
+    rows, size = np.flatnonzero(counted), block_size(block, len(photos))
+    values, chance = ({scope: np.empty((len(rows), len(ks))) for scope in SCOPES} for _ in range(2))
+    for label in np.unique(class_of):
+        of_class = np.flatnonzero(class_of == label)
+        slices = (tuple(np.searchsorted(classes, label, side) for side in ("left", "right")), (0, len(photos)))
+        for begin in range(0, len(of_class), size):
+            part = of_class[begin:begin + size]
+            distances = table.distances(queries[torch.from_numpy(rows[part]).to(photos.device)])
+            at = first[part, None] + np.arange((end - first)[part].max())
+            copies = torch.from_numpy(by_instance[np.minimum(at, len(photos) - 1)]).to(photos.device)
+            there = torch.from_numpy(at < end[part, None]).to(photos.device)
+            for scope, (low, high) in zip(SCOPES, slices):
+                found = _counts(distances, copies, there, int(low), int(high))
+                values[scope][part] = _within(ks, *found[:3])
+                chance[scope][part] = _within(ks, np.zeros(len(part), np.int64), np.full(len(part), high - low), found[3])
+    return InstanceScores(ks, duplicates, len(photos), counted, values, chance)
+
+
+def _counts(distances: Tensor, copies: Tensor, there: Tensor, low: int, high: int) -> tuple[np.ndarray, ...]:
+    """Of the photos in columns low to high: how many lie nearer than the nearest copy of a query's photo, how many as far as it,
+    how many of these are copies, and how many copies there are; int64 [B] each.
+
+    distances: [B, N]. copies: int64 [B, M], their columns; there: bool [B, M], which of them are any.
+    """
+    here = there & (low <= copies) & (copies < high)
+    far = distances.gather(1, copies).masked_fill(~here, torch.inf)
+    nearest, ranked = far.amin(1, keepdim=True), distances[:, low:high]
+    before, reached = (ranked < nearest).sum(1), (ranked <= nearest).sum(1)
+    return tuple(count.cpu().numpy() for count in (before, reached - before, (far == nearest).sum(1), here.sum(1)))
 
 
 def _numbered(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

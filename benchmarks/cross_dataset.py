@@ -1,0 +1,7 @@
+"""The command of `benchmarks.extension.cross_dataset` under a short path."""
+import sys
+
+from benchmarks.extension.cross_dataset import main
+
+if __name__ == "__main__":
+    sys.exit(main())

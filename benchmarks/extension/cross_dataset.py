@@ -1,0 +1,250 @@
+"""Beyond the paper: drawings of another data set as queries, against the photos that a run's own sketches are scored on.
+
+`python benchmarks/cross_dataset.py OUTPUT --drawings DIR` takes the network of each finished run in OUTPUT from its checkpoint, encodes
+the drawings in DIR (class folders, as `python -m tcn quickdraw` makes them), and scores them twice over: in domain, the data set's own
+sketches, and cross-domain, the drawings; the same classes, the run's whole gallery of unseen photos. Only classes count that the run
+never saw. Nothing is trained, and nothing is chosen by these numbers. Each run's go to OUTPUT/cross-dataset/RUN__DIGEST.json, which
+the report shows; the run's own folder is not touched.
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import preflight, prepared, provenance, reproduce, runner
+from benchmarks.extraction import sketch_features
+from benchmarks.material import Material
+from benchmarks.records import read_json, write_json
+from benchmarks.scoring import HEADLINE, METRICS
+from benchmarks.store import CROSS_DATASET, CellFolder
+from benchmarks.threads import check_threads, limit_threads
+from tcn.config import Config, InputError
+from tcn.data import strokes
+from tcn.data.decode import Reading
+from tcn.data.pixels import Pixels
+from tcn.data.splits import Files, Split
+from tcn.data.store import pack
+from tcn.data.words import normal_form
+from tcn.files.atomic import writable
+from tcn.files.text import some
+from tcn.scoring import scores
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+COMPARED = 64
+"""Queries of the run that are encoded again, to see that the network is the one that was scored."""
+AGREE = 1e-2
+"""Largest difference of a feature, as a share of the largest one, that another device or number of threads may make."""
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """A folder of class folders of drawings."""
+
+    folder: Path
+    name: str
+    digest: str
+    settings: Mapping[str, Any]
+    """How the pictures were made; empty where they were not made by this project."""
+
+
+@dataclass(frozen=True)
+class DomainRow:
+    """One number of one domain."""
+
+    domain: str
+    """`in-domain` or `cross-domain`."""
+    protocol: str
+    metric: str
+    value: float
+    standard_error: float
+    chance: float
+    ceiling: float
+    queries: int
+    photos: int
+
+
+def read_drawings(folder: Path) -> Drawings:
+    """What a folder of drawings is called and made of. InputError where it is none, or has lost pictures since it was made."""
+    if not folder.is_dir():
+        raise InputError(f"--drawings {folder} is no folder; make one with `python -m tcn quickdraw`")
+    made = strokes.read_manifest(folder)
+    if made is None:
+        lines = [f"{name}/{path.name}\t{path.stat().st_size}" for name, paths in _pictures(folder).items() for path in paths]
+        return Drawings(folder, folder.name, hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest(), {})
+    counts = {name: len(paths) for name, paths in _pictures(folder).items()}
+    if counts != made["classes"]:
+        odd = sorted(name for name in {*counts, *made["classes"]} if counts.get(name) != made["classes"].get(name))
+        raise InputError(f"{folder} is not as it was made: {some(odd, 5)}; remove it and draw it again")
+    return Drawings(folder, "QuickDraw", made["digest"], made["settings"])
+
+
+def _pictures(folder: Path) -> dict[str, list[Path]]:
+    """Class folder -> its pictures, both by name."""
+    return {one.name: sorted(path for path in one.iterdir() if path.suffix.lower() in ENDINGS)
+            for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")}
+
+
+def queries_for(split: Split, drawings: Drawings) -> Files:
+    """The drawings of the split's unseen classes, by class, then name. InputError where there are none."""
+    label_of = {normal_form(name): label for label, name in enumerate(split.classes) if name in split.unseen}
+    found = sorted((label_of[normal_form(name)], path.relative_to(drawings.folder).as_posix())
+                   for name, paths in _pictures(drawings.folder).items() if normal_form(name) in label_of for path in paths)
+    if not found:
+        raise InputError(f"{drawings.folder} holds no picture of an unseen class of {split.dataset} {split.name} "
+                         f"({some(split.unseen, 5)})")
+    return Files(drawings.folder, tuple(path for _, path in found), np.array([label for label, _ in found], dtype=np.int64),
+                 ("",) * len(found))
+
+
+def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray, drawn_labels: np.ndarray, gallery: np.ndarray,
+                  gallery_labels: np.ndarray, config: Config, device: torch.device | None = None) -> list[DomainRow]:
+    """The run's own queries and the drawings, of the classes that both have, against the whole gallery; real-valued features.
+
+    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes. InputError where the two have no class in common.
+    """
+    common = np.intersect1d(query_labels, drawn_labels)
+    rows = []
+    for domain, features, labels in (("in-domain", query, query_labels), ("cross-domain", drawn, drawn_labels)):
+        of_common = np.isin(labels, common)
+        if not of_common.any():
+            raise InputError("the drawings and the run's sketches have no class in common")
+        found = scores.score(features[of_common], gallery, labels[of_common], gallery_labels, protocols=HEADLINE,
+                             ties=config.evaluation.ties, missing_classes=config.evaluation.missing_classes, device=device)
+        rows += [DomainRow(domain, protocol, metric, found.value(protocol, metric), found.error(protocol, metric),
+                           found.chance(protocol, metric), found.ceiling(protocol, metric), found.queries, found.photos)
+                 for protocol in found.protocols for metric in METRICS if metric in found.metrics(protocol)]
+    return rows
+
+
+def score_cell(folder: CellFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
+    """Score the drawings by one finished run and write its file; returns its path. InputError says what does not fit."""
+    cell, config = folder.cell, folder.cell.config
+    reproduce.check_material(reproduce.read(folder.path), material)
+    split = material.split_of(config)
+    files = queries_for(split, drawings)
+    data = config.data
+    pixels = pack(files, data.stored_size, material.places.cache, drawings.digest, f"drawings {drawings.name}",
+                  material.places.progress, Reading(data.transparent, data.exif))
+    with np.load(folder.path / "features.npz", allow_pickle=False) as stored:
+        own = {name: stored[name] for name in ("query", "gallery", "query_labels", "gallery_labels")}
+    model = runner.rebuilt(folder, material, device)
+    _compare(own["query"], model, config, material, device, folder.path.name)
+    names = np.array(split.classes)[files.labels]
+    rows = score_domains(own["query"], own["query_labels"], sketch_features(model, config, material, device, pixels), names,
+                         own["gallery"], own["gallery_labels"], config, device)
+    path = folder.path.parent.parent / CROSS_DATASET / f"{folder.path.name}__{drawings.digest[:8]}.json"
+    write_json(path, {
+        "run": folder.path.name, "identity": folder.identity, "dataset": cell.dataset, "split": cell.split, "variant": cell.variant,
+        "seed": cell.seed, "drawings": {"name": drawings.name, "digest": drawings.digest, "settings": drawings.settings},
+        "classes": np.intersect1d(own["query_labels"], names).tolist(), "rows": [asdict(row) for row in rows],
+        **{key: value for key, value in provenance.collect(device).items() if key != "versions"}})
+    return path
+
+
+def _compare(stored: np.ndarray, model: torch.nn.Module, config: Config, material: Material, device: torch.device, name: str) -> None:
+    """InputError where the network made anew gives other features than the run recorded."""
+    every = material.pixels(config, "query")
+    few = np.arange(min(COMPARED, len(every)))
+    files = every.files
+    first = Pixels(np.asarray(every.array[few]), Files(files.root, files.paths[:len(few)], files.labels[:len(few)], ("",) * len(few)))
+    again = sketch_features(model, config, material, device, first)
+    off = float(np.abs(again - stored[few]).max() / np.abs(stored[few]).max()) if again.shape == stored[few].shape else np.inf
+    if not off <= AGREE:
+        raise InputError(f"{name}: the network gives other features than its features.npz holds (largest difference {off:.2g} of the "
+                         f"largest value): other weights (--weights), or a damaged folder")
+
+
+# --- the command ---------------------------------------------------------------------------------------------
+
+def find_cells(places: Sequence[Path]) -> list[CellFolder]:
+    """The finished runs meant: each place is a run's folder, or an output folder, of which all finished ones are."""
+    found = []
+    for place in places:
+        path = place.expanduser().resolve()
+        folders = [path] if (path / "config.json").exists() else sorted((path / "cells").glob("*"))
+        finished = [one for one in folders if (one / "status.json").exists() and read_json(one / "status.json").get("state") == "finished"]
+        if not finished:
+            raise InputError(f"{place}: no finished run; give the folder of one, below OUTPUT/cells, or OUTPUT itself")
+        found += [CellFolder.read(one) for one in finished]
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python benchmarks/cross_dataset.py", description=__doc__, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs, or output folders")
+    p.add_argument("--drawings", type=Path, required=True, metavar="DIR", help="class folders of drawings: python -m tcn quickdraw")
+    p.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the first GPU or the CPU)")
+    p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    p.add_argument("--no-report", action="store_true", help="leave the report as it is")
+    for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
+                       ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
+                       ("words", "word vectors, as for the runs"), ("weights", "ImageNet weights, as for the runs"),
+                       ("teacher-weights", "the same for the teacher")):
+        p.add_argument(f"--{name}", type=Path, help=text)
+    p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
+    p.set_defaults(emoji_tarballs=None)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Score the drawings by every run named; 0 if all were, 1 if some could not be, 2 for bad usage."""
+    try:
+        return _run(_parser().parse_args(arguments))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    provenance.check_checkout(Path(__file__))
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"--threads {options.threads}: give a whole number from 1")
+        check_threads(options.threads)
+        limit_threads(options.threads)
+    checks = preflight.Checks()
+    device = checks.ask(lambda: prepared.device_named(options.device))
+    material = Material(prepared.places_of(options, prepared.data_root(options), checks))
+    drawings = checks.ask(lambda: read_drawings(options.drawings))
+    folders = checks.ask(lambda: find_cells(options.runs))
+    checks.stop()
+    assert device is not None and drawings is not None and folders is not None  # else that was a reason to stop
+    failed = 0
+    for number, folder in enumerate(folders, 1):
+        label = f"[{number}/{len(folders)}] {folder.path.name}"
+        try:
+            writable(folder.path.parent.parent, "the output folder", "folder: copy the results to where you may write")
+            path = score_cell(folder, drawings, material, device)
+        except InputError as error:
+            failed += 1
+            print(f"{label}: not scored: {error}", file=sys.stderr, flush=True)
+            continue
+        print(f"{label}: {_line(read_json(path)['rows'])}", flush=True)
+    if not options.no_report and failed < len(folders):
+        from reports.render.command import render
+
+        for output in dict.fromkeys(folder.path.parent.parent for folder in folders):
+            print(f"report: {render(output, output / 'report')}")
+    return 1 if failed else 0
+
+
+def _line(rows: Sequence[Mapping[str, Any]]) -> str:
+    values = {row["domain"]: row for row in rows if (row["protocol"], row["metric"]) == (HEADLINE[0], METRICS[0])}
+    return f"{METRICS[0]}, {HEADLINE[0]}: " + ", ".join(
+        f"{domain} {row['value']:.3f} (chance {row['chance']:.3f}, {row['queries']:,} queries)" for domain, row in values.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Drawings of another data set as queries -> a table: in domain, the run's own sketches, against cross-domain, the drawings.
+
+In: the folder `cross-dataset` beside a suite's cells, as benchmarks/cross_dataset.py writes it, and the suite. Out: a Table for each
+set of drawings that finished runs of a task were scored with.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports import naming, paper
+from reports.read.cells import Cell
+from reports.read.files import ReportError, read_json
+from reports.read.schema import CrossDataset, DomainRow, Task, parse
+from reports.read.suite import Measured, Suite, paired
+from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
+from reports.tables.table import Column, Entry, Row, Table
+from reports.wording import listed
+
+FOLDER = "cross-dataset"
+DOMAINS = {"in-domain": "in domain", "cross-domain": "across"}
+METRICS = 2
+"""So many of a task's headline metrics are shown."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One run's numbers with one set of drawings."""
+
+    cell: Cell
+    found: CrossDataset
+    rows: tuple[DomainRow, ...]
+
+    def row(self, domain: str, protocol: str, metric: str) -> DomainRow | None:
+        """One number; None where there is none."""
+        return next((row for row in self.rows if (row.domain, row.protocol, row.metric) == (domain, protocol, metric)), None)
+
+
+def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
+    """What the suite's finished runs were scored with, by file name; and (file, why) of what is left out."""
+    cells = {cell.name: cell for cell in suite.cells}
+    scored, left_out = [], []
+    for path in sorted((suite.root / FOLDER).glob("*.json")):
+        try:
+            found = parse(CrossDataset, read_json(path), path.name)
+            rows = tuple(parse(DomainRow, row, f"{path.name}, row {number}") for number, row in enumerate(found.rows, 1))
+            if found.run not in cells:
+                raise ReportError("its run is not among the finished ones that are used")
+            cell = cells[found.run]
+            if (found.identity, found.seed) != (cell.provenance.identity, cell.seed):
+                raise ReportError("it was scored with another run of this name; give the same command again")
+            if len({(row.domain, row.protocol, row.metric) for row in rows}) < len(rows):
+                raise ReportError("it holds a number twice")
+            scored.append(Scored(cell, found, rows))
+        except ReportError as error:
+            left_out.append((f"{FOLDER}/{path.name}", str(error)))
+    return scored, left_out
+
+
+def tables(suite: Suite, task: Task) -> list[Table]:
+    """A table for each set of drawings, by its digest."""
+    own = [one for one in read(suite)[0] if one.cell.task == task]
+    digests = sorted({one.found.drawings.digest for one in own})
+    return [_table(suite, task, [one for one in own if one.found.drawings.digest == digest], number)
+            for number, digest in enumerate(digests, 1)]
+
+
+def _table(suite: Suite, task: Task, scored: Sequence[Scored], number: int) -> Table:
+    metrics = paper.headline(task)[:METRICS]
+    columns = [Column("Variant", wrap=True), Column("D", numeric=True)]
+    for metric in metrics:
+        columns += [Column(name, f"{metric}, {rule}", True) for rule in paper.RULES for name in (*DOMAINS.values(), "difference")]
+    main = paper.main_variants(suite, task)
+    there = {one.cell.variant for one in scored}
+    variants = [v for v in (*main, *(v for v in suite.variants(task) if v not in main)) if v in there]
+    rows = []
+    for variant in variants:
+        entries, lines = [], []
+        for metric in metrics:
+            for rule in paper.RULES:
+                pair = [_measured(suite, task, variant, scored, domain, rule, metric) for domain in DOMAINS]
+                entries += [*map(measured_entry, pair), signed_entry(paired(pair[1], pair[0]))]
+                lines += pair
+        rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant), *entries,
+                         seeds_entry(max(lines, key=lambda m: m.n)))))
+    chance: list[Entry] = []
+    for metric in metrics:
+        for rule in paper.RULES:
+            chance += [*(_chance(scored, domain, rule, metric) for domain in DOMAINS), Entry("")]
+    rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
+    drawings = scored[0].found.drawings
+    return Table(f"{task.slug}-cross-dataset" + f"-{number}" * (number > 1),
+                 f"{naming.task_title(task)}: queries drawn elsewhere, {drawings.name} (measured)", (*columns, Column("Seeds")),
+                 tuple(rows), _notes(scored, drawings.settings))
+
+
+def _notes(scored: Sequence[Scored], settings: dict[str, object]) -> tuple[str, ...]:
+    classes = sorted({name for one in scored for name in one.found.classes})
+    counts = {domain: max((row.queries for one in scored for row in one.rows if row.domain == domain), default=0) for domain in DOMAINS}
+    photos = max((row.photos for one in scored for row in one.rows), default=0)
+    how = ", ".join(f"{name} {value}" for name, value in settings.items() if name in ("size", "line", "margin"))
+    some = "with" if settings.get("unrecognised", True) else "without"
+    return ((f"{len(classes)} unseen classes that both data sets have: {listed(classes)}. Queries: {counts['in-domain']:,} in "
+             f"domain (the data set's own sketches), {counts['cross-domain']:,} across; gallery: all {photos:,} photos of unseen "
+             "classes, the same for both."),
+            ("Difference: across minus in domain, paired by seed. Real-valued features. Mean ± standard deviation over seeds. "
+             "Nothing was trained on such drawings, and nothing chosen by these numbers."),
+            *([f"Pictures drawn from strokes, in pixels: {how}; {some} drawings that the game did not recognise."] if how else []))
+
+
+def _measured(suite: Suite, task: Task, variant: str, scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Measured:
+    found = {one.cell.seed: (one.cell, row) for one in scored
+             if one.cell.variant == variant and (row := one.row(domain, rule, metric)) is not None}
+    return Measured({seed: row.value for seed, (_, row) in found.items()}, tuple(sorted(suite.planned.get((task, variant), ()))),
+                    runs=tuple(cell for cell, _ in found.values()),
+                    standard_error=max((row.standard_error for _, row in found.values()), default=0.0))
+
+
+def _chance(scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Entry:
+    rows = [(one.cell, row) for one in scored if (row := one.row(domain, rule, metric)) is not None]
+    levels = sorted({round(row.chance, 9) for _, row in rows if not math.isnan(row.chance)})
+    return reference_entry(tuple(levels), runs=tuple(cell for cell, _ in rows))
