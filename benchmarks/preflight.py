@@ -126,7 +126,7 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
         if not fetch and not material.is_built(cell.dataset):
             continue
         same_split = [one for one in cells if one.task == cell.task]
-        if checks.ask(lambda: material.split(cell.dataset, cell.split), same_split) is None:
+        if checks.ask(lambda: material.split_of(cell.config), same_split) is None:
             continue
         identity = checks.ask(lambda: material.identity(cell.config), [cell])
         if identity is not None:
@@ -214,7 +214,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
         if encoder is None or teacher is None or cell.name not in known:
             continue
         # What the data are and the seed don't change how a model is built, but for the number of classes.
-        seen = material.split(cell.dataset, cell.split).seen
+        seen = material.split_of(cell.config).seen
         config = change(cell.config, {"seed": 0})
         key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
         if key not in built:
@@ -232,7 +232,7 @@ def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: ba
     words, further = material.word_tensors(config)
     if config.network.dim <= min(teacher[1].weight.shape):
         config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
-    ingredients = Ingredients(encoder, *teacher, words, len(material.split(cell.dataset, cell.split).seen), further)
+    ingredients = Ingredients(encoder, *teacher, words, len(material.split_of(cell.config).seen), further)
     with torch.random.fork_rng(devices=[]):
         model = build_model(baselines.find(cell.variant).method, config, ingredients, device or torch.device("cpu"))
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

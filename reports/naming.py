@@ -96,12 +96,27 @@ def task_title(task: Task) -> str:
 
     >>> task_title(Task("sketchy", "1")), task_title(Task("emoji", "fixed"))
     ('Sketchy Extended, split 1', 'Emoji')
+    >>> task_title(Task("sketchy-first25", "2")), task_title(Task("tuberlin-first10", "1"))
+    ('Sketchy sample (first 25), split 2', 'TU-Berlin sample (first 10)')
     """
-    name = TITLES.get(task.dataset, task.dataset)
-    if task.dataset == "sketchy":
+    whole, part = part_of(task.dataset)
+    name = TITLES.get(whole, whole).removesuffix(" Extended" if part else "") + part
+    if whole == "sketchy":
         number = re.search(r"\d+", task.split)
         return f"{name}, split {number[0]}" if number and number[0] in "12" else f"{name}, {task.split}"
-    return name if task.dataset in TITLES else f"{name}, {task.split}"
+    return name if whole in TITLES else f"{name}, {task.split}"
+
+
+def part_of(dataset: str) -> tuple[str, str]:
+    """The data set that a part was cut from, and which part it is in words; any other name and nothing.
+
+    >>> part_of("sketchy-first25"), part_of("sketchy-original"), part_of("emoji")
+    (('sketchy', ' sample (first 25)'), ('sketchy', ' without its extension'), ('emoji', ''))
+    """
+    found = re.fullmatch(r"(.+)-first(\d{1,4})|(.+)-original", dataset)
+    if found is None:
+        return dataset, ""
+    return (found[1], f" sample (first {found[2]})") if found[1] else (found[3], " without its extension")
 
 
 def label(variant: str) -> str:

@@ -199,7 +199,7 @@ class Estimator:
             # A plan fetches nothing: what has to be built first is shown as to do.
             return None, "to do (data set not built yet)", 0
         try:
-            sizes = sizes_of(self.material.split(cell.dataset, cell.split))
+            sizes = sizes_of(self.material.split_of(cell.config))
         except InputError as error:
             return published_sizes(cell.dataset, cell.split), f"can't run: {error}", 0
         try:

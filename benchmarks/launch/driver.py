@@ -65,7 +65,7 @@ def _with_images(folders: Sequence[CellFolder], material: Material, failures: di
     ready = []
     for folder in folders:
         config = folder.cell.config
-        split = material.split(config.data.dataset, config.data.split)
+        split = material.split_of(config)
         try:
             for role in ROLES:
                 if len(getattr(split, role)):

@@ -272,7 +272,8 @@ def _on_laptop(text: str, state: str) -> Entry:
 
 def _laptop_heading(suite: Suite, task: Task) -> str:
     steps = verdicts.optimiser_steps(suite, task) or "unknown number of"
-    return f"Laptop ({naming.task_title(task).lower()}, {steps} optimiser steps; the paper's: {paper.PAPER_STEPS:,})"
+    where = naming.task_title(task) if naming.part_of(task.dataset)[1] else f"Laptop, {naming.task_title(task).lower()}"
+    return f"{where} ({steps} optimiser steps; the paper's: {paper.PAPER_STEPS:,})"
 
 
 def _published(pair: Pair, tasks: list[Task], group: str) -> str:

@@ -44,6 +44,8 @@ def record_training(module: nn.Module, *samples: Tensor) -> nn.Module:
     and outputs are valid until then. Nothing else may use the device meanwhile. Raises InputError as `check_recordable`.
     """
     check_recordable(module)
+    # The recording runs on a stream of its own, as torch's own function for it does; the steps' gradients are added on another.
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     with _buffers_kept(module):
         torch.cuda.make_graphed_callables(module, samples, num_warmup_iters=WARM_UPS)  # replaces the module's forward
     return module
