@@ -278,8 +278,21 @@ def _cell(precision: str, scale: Scale, barrier: Any, results: Any) -> None:
 
 
 def lost_device(scale: Scale) -> Iterator[Task]:
-    """A worker whose device answers no more ends and is replaced."""
+    """A worker whose device answers no more ends and is replaced; the process that hands out runs takes nothing of a GPU."""
+    yield "the driver takes no memory of a GPU", driven
     yield "an index out of range on the device", lambda: broken(scale)
+
+
+def driven() -> dict[str, Any]:
+    """What a driver asks of a GPU before and while its workers compute; torch knows whether that made a context on it."""
+    from benchmarks.prepared import device_named
+    from tcn.model.execution import check_precision
+
+    device = device_named(str(DEVICE), here=False)
+    check_precision(Execution(precision="bf16"), device)
+    name = provenance.device_name(device)
+    held = DEVICE.type == "cuda" and torch._C._cuda_hasPrimaryContext(0)
+    return {"device": name, "context": held, "ok": not held}
 
 
 def broken(scale: Scale) -> dict[str, Any]:

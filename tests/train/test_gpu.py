@@ -129,4 +129,6 @@ def test_deterministic_algorithms_give_the_same_bits_straight_twice_and_resumed(
     resumed = trained(tmp_path / "c")
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]) and torch.equal(tensor, resumed[name]), name
+    # Kept without a device's name, so that a run can be gone on with on another one.
+    assert not [path for path in tmp_path.rglob("*.pt") if b"cuda" in path.read_bytes()] and list(tmp_path.rglob("*.pt"))
     assert not torch.are_deterministic_algorithms_enabled()
