@@ -20,7 +20,7 @@ import torch
 
 import baselines
 from benchmarks.experiments import Cell
-from benchmarks.material import Material, build_model, uses_words
+from benchmarks.material import Material, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
@@ -28,6 +28,7 @@ from tcn.data.decode import Reading
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
 from tcn.model import backbones
+from tcn.model.execution import check_precision
 from tcn.train.method import Ingredients
 
 Found = TypeVar("Found")
@@ -234,7 +235,9 @@ def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: ba
         config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
     ingredients = Ingredients(encoder, *teacher, words, len(material.split_of(cell.config).seen), further)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(baselines.find(cell.variant).method, config, ingredients, device or torch.device("cpu"))
+        # Nothing is moved to a GPU: where workers compute, none of its memory is this process's.
+        model = baselines.find(cell.variant).method.build(config, ingredients)
+    check_precision(config.execution, device or torch.device("cpu"))
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 

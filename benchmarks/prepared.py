@@ -50,7 +50,8 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         limit_threads(options.threads)
     overrides, checks = overrides_of(options.overrides), preflight.Checks()
     # Ray's workers may have a GPU where this process has none.
-    device = checks.ask(lambda: device_named("cpu" if options.launcher == "ray" and not options.dry_run else options.device))
+    device = checks.ask(lambda: device_named("cpu" if options.launcher == "ray" and not options.dry_run else options.device,
+                                             here=options.launcher == "local" or options.dry_run))
     for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
     profile = experiments.PROFILES[name]
@@ -158,13 +159,20 @@ def _check_launcher(options: argparse.Namespace) -> None:
         raise InputError("--calibrate belongs to --dry-run")
 
 
-def device_named(name: str) -> torch.device:
-    """The device called so, `auto` for the first GPU or the CPU. InputError where it can't be used."""
+def device_named(name: str, here: bool = True) -> torch.device:
+    """The device called so, `auto` for the first GPU or the CPU. InputError where it can't be used.
+
+    here: whether this process computes on it. Else GPUs are only counted: a context on one takes hundreds of MB of its memory.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        if device.type == "cuda" and not here:
+            if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+                raise RuntimeError(f"{torch.cuda.device_count()} GPUs are visible")
+        else:
+            torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise InputError(f"--device {name} can't be used here ({reason}); try --device cpu") from error

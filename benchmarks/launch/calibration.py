@@ -350,7 +350,7 @@ def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder
 
 
 def _measure_scoring(shape: ScoringShape, queries: int, device: torch.device) -> Rate:
-    """Random features and codes by all protocols; more queries until they take long enough, or all are there."""
+    """Random features and codes by all protocols, and precision over recall; more queries until they take long enough, or all are there."""
     rng = np.random.default_rng(0)
     classes = min(25, shape.gallery)
 
@@ -362,6 +362,8 @@ def _measure_scoring(shape: ScoringShape, queries: int, device: torch.device) ->
             sides = (query > 0, gallery > 0) if metric == "hamming" else (query, gallery)
             started = time.perf_counter()
             metrics.score(sides[0], sides[1], labels[0], labels[1], protocols=metrics.ALL, metric=metric, device=device)
+            if metric == "euclidean":
+                metrics.precision_recall(sides[0], sides[1], labels[0], labels[1], device=device)
             seconds += time.perf_counter() - started
         return seconds
 

@@ -21,6 +21,7 @@ from benchmarks import interrupts, provenance
 from benchmarks.launch.jobs import GRACE_SECONDS, Ended, Job, Share, work
 from benchmarks.runner import Failure
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOST_DEVICE = 75
 """Exit status of a worker whose device answers no more (EX_TEMPFAIL: another attempt may do)."""
 
@@ -29,7 +30,7 @@ class Processes:
     """Launcher of worker processes on this machine."""
 
     def __init__(self, devices: Sequence[str], share: Share, logs: Path, run: Callable[[Job], Failure | None] = work) -> None:
-        """`devices`: handed to the workers in turn. `logs`: folder for what they print. `run`: what a worker does with a job."""
+        """`devices`: handed to the workers in turn; each worker sees its own alone, as cuda:0. `logs`: folder for what they print. `run`: what a worker does with a job."""
         self.share, self.device = share, devices[0]
         self._slots = [_Slot(devices[i % len(devices)], logs / f"worker-{i}.log", run) for i in range(share.workers)]
         self.about = f"{share.workers} worker process{'' if share.workers == 1 else 'es'}" + (
@@ -81,7 +82,7 @@ class _Slot:
     def send(self, job: Job) -> None:
         if self.process is None or not self.process.is_alive():
             self._spawn()
-        self.job = dataclasses.replace(job, device=self.device)
+        self.job = dataclasses.replace(job, device="cuda:0" if self.device.startswith("cuda") else self.device)
         # Where the worker died just now, the closed pipe says so at the next poll.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(self.job)
@@ -92,7 +93,8 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.log, self.run))
-        with _interrupts_ignored():
+        # Set before the process starts: what its imports do is not known here, and CUDA reads it once.
+        with _interrupts_ignored(), _variable(VISIBLE, visible(self.device, os.environ.get(VISIBLE))):
             self.process.start()
         theirs.close()
 
@@ -125,6 +127,34 @@ def _end_of(code: int | None) -> str:
         return f"ended with status {code}"
     name = signal.Signals(-code).name
     return f"was killed by {name}" + (" (out of memory, or by hand)" if name == "SIGKILL" else "")
+
+
+def visible(device: str, those: str | None) -> str | None:
+    """What CUDA_VISIBLE_DEVICES must say for a process that sees one device alone, `those` being what it says here. None: as it is.
+
+    >>> visible("cuda:1", None), visible("cuda:1", "2,GPU-5f"), visible("cuda", "3"), visible("cpu", "3")
+    ('1', 'GPU-5f', '3', '3')
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return those
+    listed = [name.strip() for name in those.split(",")] if those else []
+    return listed[int(index or 0)] if listed else index or "0"
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """An environment variable for processes that are started here; None leaves it as it is."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def parts(work: Path, output: Path, small: bool) -> list[Part]:
                            "no:cacheprovider", "-o", "console_output_style=classic", "-k", words], 120, outcomes)
 
     def cost(name: str, seconds: float, *variants: str) -> Part:
-        less = ["--device", "cpu", "--datasets", "sketchy", "--set", "network.backbone=resnet18", "data.image_size=32",
+        less = ["--device", "cpu", "--datasets", "sketchy", "--set", "network.backbone=test_resnet", "data.image_size=32",
                 "data.stored_size=32"] if small else ["--device", "cuda"]
         return Part(name, [python, "benchmarks/run_all.py", "--dry-run", "--profile", "paper", "--variants", *variants,
                            "--cache", str(work / "cache"), "--output", str(work / "none"), *less], seconds, priced)
@@ -71,7 +71,7 @@ def parts(work: Path, output: Path, small: bool) -> list[Part]:
     profile = output / "profile.txt"
     whole = ["floors"] if small else ["main", "floors", "leave-one-out", "ablation", "coupling", "weights", "dimensions",
                                       "methods", "controls", "ledger"]
-    return [measured("checks", 60), measured("training", 120), tests("tests", "not compile"), measured("lost device", 60),
+    return [measured("checks", 60), measured("lost device", 60), measured("training", 120), tests("tests", "not compile"),
             measured("two cells", 90), cost("cost of floors and main", 120, "floors", *(["hws"] if small else ["main"])),
             speed("sharing", 60), speed("data", 60), speed("scoring", 90), measured("larger batches", 75),
             cost("cost of the whole grid", 330, *whole),

@@ -58,11 +58,11 @@ class Scale:
         return 1 if self.small else 3
 
     def trainer(self, execution: Execution, batch: int = 32) -> Trainer:
-        """The paper's training, ResNet-50 at 224 pixels; a small one has ResNet-18 at 32."""
+        """The paper's training, ResNet-50 at 224 pixels; a small one has half a million parameters, at 32."""
         if not self.small:
             return trainer("paper", execution, batch, pictures=self.steps * batch)
         return trainer("paper", execution, 4, pictures=4 * 2 * self.steps, **{
-            "network.backbone": "resnet18", "data.image_size": 32, "data.stored_size": 36})
+            "network.backbone": "test_resnet", "data.image_size": 32, "data.stored_size": 36})
 
 
 def wait() -> None:
@@ -278,8 +278,21 @@ def _cell(precision: str, scale: Scale, barrier: Any, results: Any) -> None:
 
 
 def lost_device(scale: Scale) -> Iterator[Task]:
-    """A worker whose device answers no more ends and is replaced."""
+    """A worker whose device answers no more ends and is replaced; the process that hands out runs takes nothing of a GPU."""
+    yield "the driver takes no memory of a GPU", driven
     yield "an index out of range on the device", lambda: broken(scale)
+
+
+def driven() -> dict[str, Any]:
+    """What a driver asks of a GPU before and while its workers compute; torch knows whether that made a context on it."""
+    from benchmarks.prepared import device_named
+    from tcn.model.execution import check_precision
+
+    device = device_named(str(DEVICE), here=False)
+    check_precision(Execution(precision="bf16"), device)
+    name = provenance.device_name(device)
+    held = DEVICE.type == "cuda" and torch._C._cuda_hasPrimaryContext(0)
+    return {"device": name, "context": held, "ok": not held}
 
 
 def broken(scale: Scale) -> dict[str, Any]:

@@ -260,6 +260,11 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         self._recorded: tuple[Callable[[Tensor], Tensor], torch.Size] | None = None
+        if execution.precision == "bf16":
+            # Autocast keeps its copies of weights that are trained, and would make those of a frozen network anew in each step.
+            for module in self.backbone.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    module.to(torch.bfloat16)
 
     def train(self, mode: bool = True) -> Teacher:
         # A parent's train() must not switch the teacher's batch norms to batch statistics.

@@ -29,15 +29,7 @@ def place(model: nn.Module, execution: Execution, device: torch.device | str) ->
     Raises InputError for bf16, TF32 or graphs where the device lacks them.
     """
     device = torch.device(device)
-    if execution.precision == "tf32" and device.type != "cuda":
-        raise InputError(f"setting 'execution.precision' is 'tf32', which only CUDA devices have; on {device.type} choose "
-                         f"float32 or bf16")
-    if execution.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise InputError(f"setting 'execution.precision' is 'bf16', which {torch.cuda.get_device_name(device)} has not; "
-                         f"choose float32")
-    if execution.graphs != "none" and device.type != "cuda":
-        raise InputError(f"setting 'execution.graphs' is '{execution.graphs}', which only CUDA devices have; on {device.type} set "
-                         f"execution.graphs=none")
+    check_precision(execution, device)
     # The compiler makes kernels of its own.
     if execution.batch_norm == "two-pass" and execution.compile == "none" and device.type == "cpu":
         sum_in_two_passes(model)
@@ -47,6 +39,25 @@ def place(model: nn.Module, execution: Execution, device: torch.device | str) ->
     # torch declares memory_format for tensors only
     model.to(device, memory_format=FORMATS[execution.memory_format])  # type: ignore[call-overload]
     return model
+
+
+def check_precision(execution: Execution, device: torch.device) -> None:
+    """InputError for bf16, TF32 or graphs where the device lacks them. No memory of a GPU is taken to find out."""
+    if execution.precision == "tf32" and device.type != "cuda":
+        raise InputError(f"setting 'execution.precision' is 'tf32', which only CUDA devices have; on {device.type} choose "
+                         f"float32 or bf16")
+    if execution.precision == "bf16" and device.type == "cuda" and not _has_bf16(device):
+        raise InputError(f"setting 'execution.precision' is 'bf16', which {torch.cuda.get_device_name(device)} has not; "
+                         f"choose float32")
+    if execution.graphs != "none" and device.type != "cuda":
+        raise InputError(f"setting 'execution.graphs' is '{execution.graphs}', which only CUDA devices have; on {device.type} set "
+                         f"execution.graphs=none")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a GPU computes in bf16 itself: AMD's do, NVIDIA's from compute capability 8 on. torch.cuda.is_bf16_supported asks
+    the current device, which need not be this one."""
+    return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
 
 
 def ordered(images: Tensor, execution: Execution) -> Tensor:
@@ -82,16 +93,23 @@ def scoring_mode() -> Iterator[None]:
 
 @contextmanager
 def _algorithms(tried: bool, deterministic: bool) -> Iterator[None]:
-    """Whether cuDNN tries its algorithms, and whether every operation must be deterministic or raise."""
+    """Whether cuDNN tries its algorithms, and whether every operation must be deterministic or raise.
+
+    torch then also fills each new tensor with NaN, a kernel each, for code that reads what it has never written. Ours writes all
+    of a tensor before it reads it (tests/model/test_execution.py lists where one is made unwritten), so the fill is left out.
+    """
     cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    filling: Any = torch.utils.deterministic
+    before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
     try:
         cudnn.benchmark, cudnn.deterministic = tried, deterministic or cudnn.deterministic
+        filling.fill_uninitialized_memory = before[3] and not deterministic
         torch.use_deterministic_algorithms(deterministic)
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before[:2]
         torch.use_deterministic_algorithms(before[2])
+        filling.fill_uninitialized_memory = before[3]
 
 
 def same_products() -> None:
@@ -105,13 +123,20 @@ def same_products() -> None:
 @contextmanager
 def _products(precision: str) -> Iterator[None]:
     # cuDNN's convolutions use TF32 unless told otherwise, so "float32" would be a wrong name.
-    places: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made at import
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv,  # type: ignore[attr-defined]  # made at import
+                               torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [place.fp32_precision for place in places]
+    older, asked = torch.get_float32_matmul_precision(), "high" if precision == "tf32" else "highest"
     try:
-        for place in places:
+        # The older setting must say the same: torch.compile reads it in places, and raises where the two disagree.
+        if older != asked:
+            torch.set_float32_matmul_precision(asked)
+        for place in places[:2]:
             place.fp32_precision = precision
         yield
     finally:
+        if older != asked:
+            torch.set_float32_matmul_precision(older)
         for place, value in zip(places, before):
             place.fp32_precision = value
 

@@ -1,6 +1,7 @@
 """From a network, or from features made elsewhere, to the numbers of every named protocol.
 
 protocols   every rule of every protocol: AP and Prec, divisors, averages
+moments     mean, scatter and singular values of more rows than memory holds as float64
 features    network -> features; standardisation; singular values
 codes       ITQ: features -> binary codes
 rankings    distances -> ranks and runs of equal distance

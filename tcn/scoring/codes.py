@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tcn.config import InputError
+from tcn.scoring import moments
 
 RULES = ("textbook", "released")
 FITS = ("seen", "as-released")
@@ -46,10 +47,12 @@ class Rotation:
         return float(np.square(_signs(rotated) - rotated).sum())
 
     def _rotated(self, features: Any, mean: np.ndarray | None) -> np.ndarray:
-        rows = checked_rows("features", features)
+        rows = checked_rows("features", features, keep_large=True)
         if rows.shape[1] != len(self.mean):
             raise InputError(f"features have {rows.shape[1]} dimensions, but the rotation was fitted on "
                              f"{len(self.mean)}")
+        if moments.large(rows):
+            return moments.product(rows, self.mean if mean is None else mean, self.matrix)
         rotated: np.ndarray = (rows - (self.mean if mean is None else mean)) @ self.matrix
         return rotated
 
@@ -132,11 +135,16 @@ def itq(
         raise InputError(f"start={start!r} is unknown; choose one of {', '.join(STARTS)}")
     if rounds < 0:
         raise InputError(f"rounds must be 0 or more, not {rounds}")
-    rows = checked_rows("features", features)
-    mean = rows.mean(0)
-    centred = rows - mean
-    axes = np.eye(rows.shape[1]) if bits is None else _principal_axes(centred, bits, signed=start == "drawn")
-    centred = centred @ axes
+    rows = checked_rows("features", features, keep_large=bits is not None)
+    if bits is not None and moments.large(rows):
+        mean, scatter = moments.mean_and_scatter(rows)
+        axes = _principal_axes(scatter, bits, signed=start == "drawn")
+        centred = moments.product(rows, mean, axes)
+    else:
+        mean = rows.mean(0)
+        centred = rows - mean
+        axes = np.eye(rows.shape[1]) if bits is None else _principal_axes(centred.T @ centred, bits, signed=start == "drawn")
+        centred = centred @ axes
     width = centred.shape[1]
     if rotation is not None:
         current = _checked_start(rotation, width)
@@ -173,14 +181,15 @@ def binary_codes(
         raise InputError(f"fit={fit!r} is unknown; choose one of {', '.join(FITS)}")
     if fit == "seen" and seen_features is None:
         raise InputError("seen_features is missing: fit='seen' needs the features of training images")
-    query, gallery = checked_rows("query", query), checked_rows("gallery", gallery)
+    query, gallery = (checked_rows(name, rows, keep_large=True) for name, rows in (("query", query), ("gallery", gallery)))
     source = "seen_features" if fit == "seen" else "query"
-    training = checked_rows(source, seen_features) if fit == "seen" else query
+    training = checked_rows(source, seen_features, keep_large=True) if fit == "seen" else query
     for name, rows in (("query", query), ("gallery", gallery)):
         if rows.shape[1] != training.shape[1]:
             raise InputError(f"{name} has {rows.shape[1]} dimensions and {source} {training.shape[1]}; they must agree")
     fitted = itq(training, rounds, rule=rule, bits=bits, seed=seed, start=start)
-    return fitted.encode(query), fitted.encode(gallery, mean=None if fit == "seen" else gallery.mean(0))
+    return fitted.encode(query), fitted.encode(gallery, mean=None if fit == "seen" else
+                                                moments.mean(gallery) if moments.large(gallery) else gallery.mean(0))
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
@@ -188,11 +197,12 @@ def _signs(values: np.ndarray) -> np.ndarray:
     return np.where(values >= 0, 1.0, -1.0)
 
 
-def _principal_axes(centred: np.ndarray, bits: int, signed: bool = True) -> np.ndarray:
-    """The `bits` directions of largest variance, [D, bits], each with its largest component positive if `signed`."""
-    if not 1 <= bits <= centred.shape[1]:
-        raise InputError(f"bits must be from 1 to {centred.shape[1]}, the features' dimensions, not {bits}")
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :bits]
+def _principal_axes(scatter: np.ndarray, bits: int, signed: bool = True) -> np.ndarray:
+    """The `bits` directions of largest variance, [D, bits], each with its largest component positive if `signed`. scatter: of the
+    centred rows, [D, D]."""
+    if not 1 <= bits <= len(scatter):
+        raise InputError(f"bits must be from 1 to {len(scatter)}, the features' dimensions, not {bits}")
+    axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :bits]
     if not signed:
         return axes
     # an eigenvector's sign depends on the library; fixing it keeps codes the same everywhere
@@ -220,8 +230,11 @@ def _checked_start(rotation: Any, width: int) -> np.ndarray:
     return start
 
 
-def checked_rows(name: str, values: Any) -> np.ndarray:
-    """`values` as float64 [rows, dimensions] on the CPU. InputError, naming `name`, unless they are finite real numbers of that form."""
+def checked_rows(name: str, values: Any, keep_large: bool = False) -> np.ndarray:
+    """`values` as float64 [rows, dimensions] on the CPU. InputError, naming `name`, unless they are finite real numbers of that form.
+
+    keep_large: floats of another type stay as they are where a copy of them would be large (`moments.large`).
+    """
     try:
         array = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
     except ValueError as error:
@@ -230,8 +243,9 @@ def checked_rows(name: str, values: Any) -> np.ndarray:
         raise InputError(f"{name} is an array of {array.dtype}; give real numbers")
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"{name} must be [rows, dimensions] and not empty; its shape is {array.shape}")
-    array = array.astype(np.float64)
-    finite = np.isfinite(array).all(1)
+    if not (keep_large and array.dtype.kind == "f" and moments.large(array)):
+        array = array.astype(np.float64)
+    finite = np.concatenate([np.isfinite(block).all(1) for block in moments.blocks(array)])
     if not finite.all():
         raise InputError(f"{name} holds NaN or infinity, first in row {int(np.argmin(finite))}")
     return array

@@ -20,6 +20,7 @@ from tcn.data.augment import to_network
 from tcn.data.pixels import Pixels
 from tcn.data.prefetch import ahead, ahead_for, to_float
 from tcn.model.execution import scoring_mode
+from tcn.scoring import moments
 
 
 class Encoding(Protocol):
@@ -112,11 +113,19 @@ class Components:
         if not 0 < dim <= min(features.shape):
             raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
                              f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
+        if moments.large(features):
+            mean, scatter = moments.mean_and_scatter(features)
+            axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :dim].T
+            # Signs as the solver below has them: the largest component of each direction is positive.
+            largest = axes[np.arange(dim), np.abs(axes).argmax(1)]
+            return cls(mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None])
         # An exact solver, so that the same features give the same components on every call.
         found = PCA(dim, svd_solver="covariance_eigh").fit(features.astype(np.float64))
         return cls(found.mean_, found.components_)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
+        if moments.large(features):
+            return moments.product(features, self.mean, self.components.T).astype(np.float32)
         reduced: np.ndarray = (features - self.mean) @ self.components.T
         return reduced.astype(np.float32)
 
@@ -132,5 +141,9 @@ def singular_values(features: np.ndarray, top: int = 30) -> np.ndarray:
 
     Shorter where min(N, D) is below `top`.
     """
-    values: np.ndarray = np.linalg.svd(unit(features).astype(np.float64), compute_uv=False)
+    if moments.large(features):
+        rows = moments.triangle(unit(block).astype(np.float64) for block in moments.blocks(features))
+    else:
+        rows = unit(features).astype(np.float64)
+    values: np.ndarray = np.linalg.svd(rows, compute_uv=False)
     return values[:top]

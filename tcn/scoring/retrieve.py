@@ -5,6 +5,7 @@ VOC challenge. Equal distances stay in gallery order. Works on any device.
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,22 +68,36 @@ def precision_recall(query: Any, gallery: Any, query_labels: Any, gallery_labels
     wanted, there = one_spelling(wanted, there, "error")
     table = Gallery.of(photos, torch.arange(len(photos), device=photos.device), queries, metric)
     size = block_size(block, len(photos))
+    photos_of = {label: torch.from_numpy(np.flatnonzero(there == label)).to(photos.device) for label in np.unique(there)}
     total, counted = np.zeros(len(RECALLS)), 0
     for begin in range(0, len(queries), size):
-        keys = table.keys(table.distances(queries[begin:begin + size]))
-        order = (sort_rows(keys) % len(photos)).cpu().numpy()
-        hits = there[order] == wanted[begin:begin + size, None]
-        relevant = hits.sum(1)
-        hits, relevant = hits[relevant > 0], relevant[relevant > 0]
-        found = hits.cumsum(1)
-        precision = found / np.arange(1, len(photos) + 1)
-        # from the end: the highest precision at this rank or a later one
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        for row, curve, number in zip(found, best, relevant):
-            # the first rank that reaches a recall of r has ceil(r * R) hits; rounding guards products such as 0.07 * 100
-            needed = np.maximum(1, np.ceil(np.round(RECALLS * number, 9)))
-            total += curve[np.searchsorted(row, needed)]
-        counted += len(hits)
+        curves = _curves(table.keys(table.distances(queries[begin:begin + size])), wanted[begin:begin + size], photos_of)
+        # One after the other, so that the sum does not depend on the size of a block.
+        total = np.cumsum(np.concatenate([total[None], curves]), axis=0)[-1]
+        counted += len(curves)
     if not counted:
         raise InputError("no query's class has a photo in the gallery; check query_labels and gallery_labels")
-    return total / counted
+    return np.asarray(total / counted)
+
+
+def _curves(keys: torch.Tensor, wanted: np.ndarray, photos_of: Mapping[Any, torch.Tensor]) -> np.ndarray:
+    """Interpolated precision of each query whose class has photos, float64 [Q, 101]. keys: of all photos [B, N]; overwritten.
+
+    The k-th relevant photo, at rank n, has precision k / n. Between two of them precision only falls, so these hold the maximum.
+    """
+    asked = [(np.flatnonzero(wanted == label), label) for label in np.unique(wanted) if label in photos_of]
+    places = [torch.from_numpy(rows).to(keys.device) for rows, _ in asked]
+    relevant = [keys[rows[:, None], photos_of[label]].sort(dim=1).values for rows, (_, label) in zip(places, asked)]
+    ordered = sort_rows(keys)
+    curves = torch.full((len(wanted), len(RECALLS)), torch.nan, dtype=torch.float64, device=keys.device)
+    for rows, own in zip(places, relevant):
+        number = own.shape[1]
+        ranks = torch.searchsorted(ordered[rows], own).add_(1)
+        precision = torch.arange(1, number + 1, device=keys.device) / ranks.double()
+        best = precision.flip(1).cummax(dim=1).values.flip(1)
+        # the first rank that reaches a recall of r has ceil(r * R) hits; rounding guards products such as 0.07 * 100
+        needed = np.maximum(1, np.ceil(np.round(RECALLS * number, 9))).astype(np.int64)
+        curves[rows] = best[:, torch.from_numpy(needed - 1).to(keys.device)]
+    with_photos = np.sort(np.concatenate([rows for rows, _ in asked])) if asked else np.zeros(0, np.int64)
+    found: np.ndarray = curves.cpu().numpy()[with_photos]
+    return found

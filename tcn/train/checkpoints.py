@@ -38,10 +38,12 @@ class Resumed:
 
 
 def save(value: Any, path: Path) -> None:
-    """Write `value` (tensors in plain containers), whole or not at all. Equal values give equal bytes.
+    """Write `value` (tensors in plain containers), whole or not at all. Equal values give equal bytes, on whatever device they
+    are: the file says nothing of a GPU, so that it can be read where there is none.
 
     Raises StorageError where there is no room.
     """
+    value = _on_host(value, {})
     with writing(path) as out:
         try:
             # To an open file, since given a path, torch writes the path's name into the file.
@@ -125,13 +127,27 @@ def forget(folder: Path) -> None:
 def host_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A copy of a state dict in the host's memory. Entries that share one tensor still share one."""
     copies: dict[tuple[Any, ...], Tensor] = {}
-    found = {}
-    for name, tensor in state.items():
-        key = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-        if tensor.numel() == 0 or key not in copies:
-            copies[key] = tensor.detach().to("cpu", copy=True)
-        found[name] = copies[key]
-    return found
+    return {name: _copied(tensor, copies) for name, tensor in state.items()}
+
+
+def _copied(tensor: Tensor, copies: dict[tuple[Any, ...], Tensor]) -> Tensor:
+    key = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    if tensor.numel() == 0 or key not in copies:
+        copies[key] = tensor.detach().to("cpu", copy=True)
+    return copies[key]
+
+
+def _on_host(value: Any, copies: dict[tuple[Any, ...], Tensor]) -> Any:
+    """`value` with tensors in the host's memory. What lies there is handed on as it is, containers of nothing else too."""
+    if isinstance(value, Tensor):
+        return value if value.device.type == "cpu" else _copied(value, copies)
+    if isinstance(value, dict):
+        found: Any = {key: _on_host(one, copies) for key, one in value.items()}
+        return value if all(found[key] is one for key, one in value.items()) else found
+    if isinstance(value, (list, tuple)):
+        found = [_on_host(one, copies) for one in value]
+        return value if all(a is b for a, b in zip(found, value)) else type(value)(found)
+    return value
 
 
 def room_needed(state_bytes: int) -> int:

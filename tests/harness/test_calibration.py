@@ -98,6 +98,15 @@ def test_a_long_step_is_reckoned_from_two_short_ones(tmp_path, monkeypatch):
     assert rate.per_second == pytest.approx(32 / 19) and (rate.steps, rate.units) == (2, 12)
 
 
+def test_precision_over_recall_is_part_of_what_scoring_costs(monkeypatch):
+    """A whole sort of the gallery for each query, once a run, of the features alone."""
+    asked = []
+    monkeypatch.setattr(calibration, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(calibration.metrics, "precision_recall", lambda q, g, *labels, device: asked.append((q.shape, g.shape)))
+    calibration._measure_scoring(ScoringShape(60, 7, 5), 20, torch.device("cpu"))
+    assert asked == [((4, 7), (60, 7)), ((20, 7), (60, 7))]
+
+
 def test_pictures_are_files_that_the_cache_can_read(tmp_path):
     for modality in calibration.Modality:
         names = calibration.draw_pictures(tmp_path, modality, 48)

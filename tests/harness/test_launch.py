@@ -420,6 +420,30 @@ def test_a_worker_whose_device_answers_no_more_ends_and_the_next_job_gets_a_new_
     assert found["ok"] and found["status"] == processes.LOST_DEVICE and "out of bounds" in found["reason"]
 
 
+def seen_by_a_worker(job: Job) -> Failure:
+    """What a worker's process was started with, and the device it is told to use."""
+    return Failure(f"{os.environ.get(processes.VISIBLE)} {job.device} {torch.cuda.is_initialized()}", True)
+
+
+@pytest.mark.parametrize("before, expected", [(None, {"0 cuda:0 False", "1 cuda:0 False"}),
+                                              ("5,GPU-8a", {"5 cuda:0 False", "GPU-8a cuda:0 False"})])
+def test_a_worker_sees_its_own_gpu_alone(folders, tmp_path, monkeypatch, before, expected):
+    monkeypatch.delenv(processes.VISIBLE, raising=False)
+    if before:
+        monkeypatch.setenv(processes.VISIBLE, before)
+    launcher = processes.Processes(["cuda:0", "cuda:1"], share(2, 2), tmp_path / "logs", seen_by_a_worker)
+    found = set()
+    try:
+        for folder in folders[0][:2]:
+            launcher.start(Job(folder.cell, tmp_path, folder.identity, folders[1].places, "cuda:0", 1, "x"))
+        until = time.monotonic() + 60
+        while len(found) < 2 and time.monotonic() < until:
+            found |= {ended.failure.reason for ended in launcher.poll(1.0)}
+    finally:
+        launcher.close()
+    assert found == expected and os.environ.get(processes.VISIBLE) == before
+
+
 def test_cells_of_a_lost_device_are_taken_up_again(folders):
     lost = Failure(DEAD, False, device_lost=True)
     script = Scripted(floor_svd=[None], tcn=[lost, lost, None], hws=[None], nws=[None])

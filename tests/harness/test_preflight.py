@@ -5,6 +5,7 @@ import csv
 import shutil
 
 import pytest
+import torch
 from support.small_suite import ONE, TINY, cells, common, make_place, places
 from support.trees import make_tree
 
@@ -119,6 +120,30 @@ def test_one_data_set_that_lacks_something_stops_the_call_and_can_be_left_out(tm
     shutil.rmtree(root / "data" / "QuickDraw" / "QuickDraw_images_final" / "windmill")
     status, _, err = command(*arguments, "--variants", "floor-svd")
     assert status == 2 and "windmill" in err and "without quickdraw: --datasets tuberlin" in err
+
+
+@pytest.mark.parametrize("name, fits", [("cuda", True), ("cuda:2", True), ("cuda:3", False)])
+def test_gpus_of_workers_are_counted_and_not_used(monkeypatch, name, fits):
+    """A context on a GPU takes hundreds of MB of it, for a process that only hands out runs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: pytest.fail("a tensor was made"))
+    if fits:
+        assert prepared.device_named(name, here=False) == torch.device(name)
+    else:
+        with pytest.raises(InputError, match="--device cuda:3 can't be used here .3 GPUs are visible"):
+            prepared.device_named(name, here=False)
+
+
+def test_models_are_looked_at_without_the_device(run, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *_, **__: pytest.fail("a model was moved"))
+    with pytest.raises(AssertionError, match="a cell was started"):
+        run("--variants", "tcn")
+
+
+def test_a_precision_that_the_device_lacks_is_told_first(run):
+    status, _, err = run("--set", "execution.precision=tf32")
+    assert status == 2 and "only CUDA" in err
 
 
 def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys):

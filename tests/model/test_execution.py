@@ -5,19 +5,25 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from support.small_models import CPU, config, ingredients, pixels, setup
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import tcn
 from tcn.config import REFERENCE, Execution, InputError, Modality, change, identity
 from tcn.data.pairs import PairBatch
 from tcn.model import backbones
 from tcn.model.execution import (
     CroppedConv2d,
+    check_precision,
     crop_convolutions,
     fold_batch_norms,
     keep_memory,
@@ -234,6 +240,75 @@ def test_modes_give_the_settings_back():
                       torch.backends.cuda.matmul.fp32_precision)
 
 
+def test_what_the_compiler_asks_of_precision_has_an_answer():
+    """torch has an older and a newer setting for TF32, and raises where the older one is read (as max-autotune does) and differs."""
+    def asked():
+        newer = [place.fp32_precision for place in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul)]
+        return torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(), *newer
+
+    before = asked()
+    with training_mode(Execution(precision="tf32"), CPU):
+        assert asked()[:4] == (True, "high", "tf32", "tf32")
+        with scoring_mode():
+            assert asked()[:4] == (False, "highest", "ieee", "ieee")
+        assert asked()[:4] == (True, "high", "tf32", "tf32")
+    assert asked() == before
+    with training_mode(Execution(), CPU):
+        assert asked() == (False, "highest", "ieee", "ieee", before[-1])
+    assert asked() == before
+
+
+def test_bf16_is_asked_of_the_device_it_is_for(monkeypatch):
+    """torch's own question is answered by the current device, here the older one."""
+    majors = {0: 7, 1: 9}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: SimpleNamespace(major=majors[torch.device(d).index or 0]))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: f"the GPU {d}")
+    check_precision(Execution(precision="bf16"), torch.device("cuda:1"))
+    for name in ("cuda:0", "cuda"):
+        with pytest.raises(InputError, match=f"bf16.*the GPU {name} has not"):
+            check_precision(Execution(precision="bf16"), torch.device(name))
+    check_precision(Execution(), torch.device("cuda:0"))
+
+
+class Casts(TorchDispatchMode):
+    """Shapes of what is cast to another type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default:
+            self.shapes.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("form", ("folded", "as-is"))
+@pytest.mark.parametrize("order", ("channels-last", "contiguous"))
+def test_the_teacher_s_weights_are_cast_to_bf16_once_and_its_logits_stay_bit_for_bit(form, order):
+    execution = dataclasses.replace(REFERENCE, precision="bf16", teacher=form, memory_format=order)
+    images = torch.randn(6, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    logits, shapes = [], []
+    for once in (False, True):
+        backbone, classifier = backbones.untrained("resnet18")
+        with torch.no_grad():  # the same weights both times, and batch norms that are not the identity
+            generator = torch.Generator().manual_seed(1)
+            for tensor in (*backbone.parameters(), *backbone.buffers(), classifier.weight, classifier.bias):
+                if tensor.is_floating_point():
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.2 + 0.05)
+        # By hand as before: built in float32, autocast does the rest.
+        teacher = backbones.Teacher(backbone, classifier, execution if once else dataclasses.replace(execution, precision="float32"))
+        teacher.execution = execution
+        place(teacher, execution, CPU)
+        with Casts() as casts:
+            logits.append(teacher(images))
+        shapes.append(casts.shapes)
+    assert torch.equal(*logits) and logits[0].isfinite().all()
+    convolutions = [module.weight.shape for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 20 and all(shapes[0].count(shape) >= convolutions.count(shape) for shape in convolutions)
+    assert not set(shapes[1]) & set(convolutions), "what is cast in a step are pictures and features"
+
+
 def test_precision_that_the_device_has_not_is_an_error():
     with pytest.raises(InputError, match="execution.precision.*tf32.*only CUDA"):
         place(setup(config())[0], Execution(precision="tf32"), CPU)
@@ -251,10 +326,28 @@ def test_deterministic_algorithms_are_asked_for_in_training_alone_and_given_back
     before = cudnn.benchmark, cudnn.deterministic
     with training_mode(Execution(algorithms="deterministic"), CPU):
         assert torch.are_deterministic_algorithms_enabled() and cudnn.deterministic and not cudnn.benchmark
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        with scoring_mode():
+            assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled() and (cudnn.benchmark, cudnn.deterministic) == before
     with scoring_mode():
         assert cudnn.deterministic
     assert (cudnn.benchmark, cudnn.deterministic) == before
+
+
+def test_tensors_are_made_unwritten_only_where_all_of_them_is_written_next():
+    """Deterministic training leaves out torch's fill of such tensors, which is there for code that reads what it never wrote."""
+    known = {"model/execution.py: torch.empty_like(was).copy_(fused.weight)", "model/batch_norms.py: made = torch.empty_like(grad)",
+             "train/losses.py: buffer = torch.empty(min(_CHUNK, len(sketch)), dtype=sketch.dtype)",
+             "data/pixels.py: torch.empty(shape, dtype=torch.uint8, pin_memory=True)"}
+    root = Path(tcn.__file__).parent
+    for path in (*root.rglob("*.py"), *(root.parent / "baselines").rglob("*.py")):
+        name = str(path.relative_to(root if path.is_relative_to(root) else root.parent))
+        # Scoring is no training: it is deterministic by itself, and torch fills nothing there.
+        for line in [] if name.startswith("scoring/") else path.read_text().splitlines():
+            if re.search(r"\b(torch\.empty|new_empty|empty_strided|resize_\()", line):
+                assert any(one.partition(": ")[0] == name and one.partition(": ")[2] in line for one in known), (name, line)
 
 
 def test_a_setting_that_came_later_leaves_earlier_identities_as_they_were():

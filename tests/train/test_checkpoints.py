@@ -79,6 +79,41 @@ class Stop(Exception):
     pass
 
 
+class Elsewhere(torch.Tensor):
+    """Stands for a tensor on a GPU: it says so, and saving it would write so."""
+
+    @property
+    def device(self):
+        return torch.device("cuda:1")
+
+    def detach(self):
+        return self
+
+    def to(self, device, copy=False):
+        assert device == "cpu" and copy
+        return self.as_subclass(torch.Tensor).clone()
+
+
+def test_a_checkpoint_says_nothing_of_the_device_that_its_tensors_were_on(tmp_path):
+    """Adam's averages and the trained network, as a run on cuda:1 has them; the same bytes as on the CPU, shared tensors too."""
+    here = torch.arange(6.0).view(2, 3)
+    there = here.clone().as_subclass(Elsewhere)
+
+    def state(tensor):
+        return {"model": {"a": tensor, "b": tensor}, "optimizer": {"state": {0: {"exp_avg": tensor, "step": torch.tensor(3.0)}},
+                "param_groups": [{"lr": 0.5, "params": [0], "betas": (0.9, tensor)}]}, "epoch": 3}
+
+    save(state(there), tmp_path / "there.pt")
+    save(state(here), tmp_path / "here.pt")
+    assert (tmp_path / "there.pt").read_bytes() == (tmp_path / "here.pt").read_bytes()
+    found = torch.load(tmp_path / "there.pt", weights_only=True)  # without a map from cuda:1
+    assert type(found["optimizer"]["state"][0]["exp_avg"]) is torch.Tensor
+    assert found["model"]["a"].data_ptr() == found["model"]["b"].data_ptr() and torch.equal(found["model"]["a"], here)
+    # What is on the host already is not taken apart: the network's own dictionary says more than its items.
+    own = torch.nn.BatchNorm1d(3).state_dict()
+    assert checkpoints._on_host(own, {}) is own
+
+
 def stop_after(number: int):
     def stop(history):
         if history.epochs[-1]["epoch"] == number:

@@ -42,6 +42,13 @@ def test_scores_are_those_of_the_cpu(metric, ties):
         assert there[protocol] == pytest.approx(values, rel=1e-9)
 
 
+def test_precision_over_recall_is_that_of_the_cpu():
+    rng = np.random.default_rng(0)
+    sides, labels = [rng.normal(size=(n, 16)) for n in (40, 300)], [rng.integers(0, 5, n) for n in (40, 300)]
+    here, there = (metrics.precision_recall(*sides, *labels, device=device, block=7) for device in ("cpu", "cuda"))
+    assert there == pytest.approx(here, rel=1e-12)
+
+
 def test_losses_are_those_of_the_cpu():
     g = torch.Generator().manual_seed(0)
     features, words, alpha = (torch.randn(*shape, generator=g) for shape in ((24, 8), (24, 8), (24,)))
@@ -156,4 +163,6 @@ def test_deterministic_algorithms_give_the_same_bits_straight_twice_and_resumed(
     resumed = trained(tmp_path / "c")
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]) and torch.equal(tensor, resumed[name]), name
+    # Kept without a device's name, so that a run can be gone on with on another one.
+    assert not [path for path in tmp_path.rglob("*.pt") if b"cuda" in path.read_bytes()] and list(tmp_path.rglob("*.pt"))
     assert not torch.are_deterministic_algorithms_enabled()

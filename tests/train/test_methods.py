@@ -200,6 +200,28 @@ def test_precision_recall_equals_scikit_learns_envelope():
     assert found == pytest.approx(np.mean(curves, 0), abs=1e-12) and (np.diff(found) <= 1e-12).all()
 
 
+@pytest.mark.parametrize("metric", ("euclidean", "hamming"))
+def test_precision_recall_is_that_of_every_rank_bit_for_bit(metric):
+    """The formula as it is written, over all ranks of one query after the other; codes tie, and some classes have no photo."""
+    rng = np.random.default_rng(5)
+    query, gallery = rng.normal(size=(23, 4)), rng.normal(size=(61, 4))
+    query, gallery = (query > 0, gallery > 0) if metric == "hamming" else (query, gallery)
+    q, g = rng.integers(0, 7, 23), np.array([0] * 30 + [1] * 17 + [2] * 9 + [3] * 4 + [5])
+    expected, counted = np.zeros(101), 0
+    for row, own in zip(metrics.rank(query, gallery, len(gallery), metric), q):
+        hits = g[row] == own
+        if not hits.any():
+            continue
+        precision = hits.cumsum() / np.arange(1, len(gallery) + 1)
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        needed = np.maximum(1, np.ceil(np.round(metrics.RECALLS * hits.sum(), 9)))
+        expected += best[np.searchsorted(hits.cumsum(), needed)]
+        counted += 1
+    assert 0 < counted < 23
+    for block in (None, 1, 5):
+        assert np.array_equal(metrics.precision_recall(query, gallery, q, g, metric, block=block), expected / counted)
+
+
 def test_precision_recall_leaves_out_queries_without_photos_and_refuses_none():
     query, gallery = np.eye(3), np.eye(3)
     with_lonely = metrics.precision_recall(query, gallery, ["a", "b", "z"], ["a", "b", "c"])
