@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden_oracle import FEATURES, backbone
+from support.golden_oracle import FEATURES, backbone
 from torch import nn
 
 from tcn.config import REFERENCE, Config, Modality
