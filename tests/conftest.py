@@ -60,6 +60,17 @@ def whole_fonts() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def overview_alone(whole_fonts: None) -> Iterator[None]:
+    """Reports draw one figure of each task, for tests to which figures are files like others; each takes half a second."""
+    from reports.figures import frames
+    from reports.render import command
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_figures", lambda suite, task, cache: [frames.overview(suite, task)])
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data files for development ($TCN_SHARED_DATA); tests that need it are skipped elsewhere."""
