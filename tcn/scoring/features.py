@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from tcn.config import InputError, Modality
 from tcn.data.augment import to_network
@@ -112,6 +111,8 @@ class Components:
         if not 0 < dim <= min(features.shape):
             raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
                              f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
+        from sklearn.decomposition import PCA  # takes a second to import, and few runs need it
+
         # An exact solver, so that the same features give the same components on every call.
         found = PCA(dim, svd_solver="covariance_eigh").fit(features.astype(np.float64))
         return cls(found.mean_, found.components_)
