@@ -224,6 +224,12 @@ def test_results_made_without_mlflow_are_mirrored_by_sync(run, command, tmp_path
     assert code == 0 and "0 brought up to date" in out and len(runs(output)[FLOOR]) == 1
 
 
+@pytest.fixture
+def soon(monkeypatch) -> None:
+    """MLflow tries a server as often as it does for users, with shorter pauses."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.1")
+
+
 def run_all_main(run, *arguments: str) -> tuple[int, str, str]:
     """`run` takes MLFLOW_TRACKING_URI away once; here it stays as the test set it."""
     return run(*ONE, "--variants", "floor-svd", "--no-report", *arguments)
@@ -260,7 +266,7 @@ def test_a_store_whose_tables_were_cut_short_is_no_store(run, tmp_path, monkeypa
     assert runs(output) == {"": ["FINISHED"], FLOOR: ["FINISHED"]}
 
 
-def test_an_empty_address_is_none(run, tmp_path, monkeypatch):
+def test_an_empty_address_is_none(run, tmp_path, monkeypatch, soon):
     output = tmp_path / "a folder's name"
     assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))[0] == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
@@ -271,7 +277,7 @@ def test_an_empty_address_is_none(run, tmp_path, monkeypatch):
     assert code == 0 and f"--sync --output {shlex.quote(str(output))}`" in err
 
 
-def test_sync_without_a_suite_or_a_server_says_so(run, command, tmp_path, monkeypatch):
+def test_sync_without_a_suite_or_a_server_says_so(run, command, tmp_path, monkeypatch, soon):
     code, _, err = command("--sync", "--output", str(tmp_path))
     assert code == 2 and "holds no suite" in err
     assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))[0] == 0
