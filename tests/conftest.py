@@ -23,12 +23,25 @@ for name in ("TCN_DATA", "TCN_CACHE", "TCN_EMOJI_TARBALLS", "MLFLOW_TRACKING_URI
     os.environ.pop(name, None)
 
 
+def _checked_only(handle: int) -> None:
+    """In the place of os.fsync: a wrong handle is an error, and nobody waits for the disk. What a process writes outlives it
+    without that; only a power cut could tell, which no test makes. That files are flushed in order is shown by test_files.py."""
+    os.fstat(handle)
+
+
+os.fsync = _checked_only
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root, weights and words for small runs of the command (small_suite.py)."""
+def place(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Path]:
+    """A data root, weights and words for small runs of the command (small_suite.py); MLflow's empty tables are copied."""
     from support.small_suite import make_place
 
-    return make_place(tmp_path_factory.mktemp("place"))
+    from benchmarks import mirror
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "make_tables", lambda store: shutil.copyfile(tables, store))
+        yield make_place(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,17 @@ def whole_fonts() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def overview_alone(whole_fonts: None) -> Iterator[None]:
+    """Reports draw one figure of each task, for tests to which figures are files like others; each takes half a second."""
+    from reports.figures import frames
+    from reports.render import command
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_figures", lambda suite, task, cache: [frames.overview(suite, task)])
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data files for development ($TCN_SHARED_DATA); tests that need it are skipped elsewhere."""
@@ -58,8 +82,16 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store, as MLflow makes it: its tables take seconds, so tests copy them."""
+    """An empty MLflow store, as MLflow makes it: its tables take seconds, so tests copy them. From here on SQLite does not wait
+    for the disk either."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
     from benchmarks.mirror import make_tables
+
+    @event.listens_for(Engine, "connect")
+    def no_waiting(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
 
     store = tmp_path_factory.mktemp("tables") / "mlflow.db"
     make_tables(store)

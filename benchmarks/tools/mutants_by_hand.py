@@ -198,7 +198,7 @@ FAULTS: list[Fault] = [
          "mean=gallery.mean(0))"),
         ("as-released: the gallery centred on the queries' mean", 'mean=None if fit == "seen" else gallery.mean(0))',
          "mean=None)"),
-        ("fitted on the queries always", 'training = _checked(source, seen_features) if fit == "seen" else query',
+        ("fitted on the queries always", 'training = checked_rows(source, seen_features) if fit == "seen" else query',
          "training = query"),
         ("rules swapped", '(right.T if rule == "textbook" else right)', '(right if rule == "textbook" else right.T)'),
         ("smallest principal axes", "[1][:, ::-1][:, :bits]", "[1][:, :bits]"),

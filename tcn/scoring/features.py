@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from tcn.config import InputError, Modality
 from tcn.data.augment import to_network
@@ -119,6 +118,8 @@ class Components:
             # Signs as the solver below has them: the largest component of each direction is positive.
             largest = axes[np.arange(dim), np.abs(axes).argmax(1)]
             return cls(mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None])
+        from sklearn.decomposition import PCA  # takes a second to import, and few runs need it
+
         # An exact solver, so that the same features give the same components on every call.
         found = PCA(dim, svd_solver="covariance_eigh").fit(features.astype(np.float64))
         return cls(found.mean_, found.components_)

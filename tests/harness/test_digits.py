@@ -22,6 +22,7 @@ import pytest
 import sklearn.datasets
 import torch
 from PIL import Image
+from support.forks import ended, forked
 from support.mounts import resize, small_disk
 
 from baselines import domain_adversarial as da
@@ -32,6 +33,7 @@ from reports.tables import extension
 from tcn.config import InputError
 from tcn.files.locks import lock
 from tcn.seeding import numpy_stream
+from tcn.train import checkpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -404,7 +406,9 @@ def test_mnist_m_is_read_from_its_folders_and_a_bad_line_is_named(tmp_path):
 
 # --- nothing is lost ---------------------------------------------------------------------------------------------
 
-ONE_RUN = ("--seeds", "0", "--methods", "dann-coupled")
+STEPS = 12
+"""Of a run that is stopped: few enough to be read, and its state kept, after each."""
+ONE_RUN = ("--seeds", "0", "--methods", "dann-coupled", "--steps", str(STEPS))
 
 
 def numbers(run: Path) -> tuple:
@@ -415,9 +419,9 @@ def numbers(run: Path) -> tuple:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> tuple:
-    """A run of 40 steps that nothing disturbed."""
+    """A run that nothing disturbed."""
     place = tmp_path_factory.mktemp("straight")
-    assert digits.main(["--output", str(place), *ONE_RUN, "--steps", "40"]) == 0
+    assert digits.main(["--output", str(place), *ONE_RUN]) == 0
     return numbers(place / "runs" / "dann-coupled__seed0")
 
 
@@ -429,39 +433,41 @@ def test_a_signal_ends_with_its_status_and_the_next_call_gives_the_same_numbers(
 
     def interrupted(*arguments):
         calls.append(1)
-        if len(calls) == 15:
+        if len(calls) == 9:  # two a step
             os.kill(os.getpid(), number)
         return measure(*arguments)
 
-    command = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
+    command = ["--output", str(tmp_path), *ONE_RUN]
     monkeypatch.setattr(digits, "accuracy", interrupted)
     assert digits.main(command) == status and "the same command goes on" in capsys.readouterr().err
     run = tmp_path / "runs" / "dann-coupled__seed0"
     assert not (run / "result.json").exists() and not list(tmp_path.rglob("*.partial"))
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
     monkeypatch.setattr(digits, "accuracy", measure)
-    assert digits.main(command) == 0 and "goes on after step 14" in capsys.readouterr().err
+    assert digits.main(command) == 0 and "goes on after step 4" in capsys.readouterr().err
     assert numbers(run) == straight and not list(run.glob("epoch-*.pt"))
 
 
 def test_kill_9_costs_no_digit(straight, tmp_path):
     """A process of its own, killed when its second state is there; what a kill while writing leaves is added."""
-    arguments = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
-    code = f"from benchmarks.extension import digits; digits.KEEP_SECONDS = 0; digits.main({arguments})"
-    run = tmp_path / "runs" / "dann-coupled__seed0"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while len(list(run.glob("epoch-*.pt"))) < 2 and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL  # else it was done before, and this test says nothing
+    arguments, run = ["--output", str(tmp_path), *ONE_RUN], tmp_path / "runs" / "dann-coupled__seed0"
+    keep, kept = checkpoints.keep, []
+
+    def killed(state, folder):
+        if len(kept) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        kept.append(keep(state, folder))
+
+    def work():
+        digits.KEEP_SECONDS, checkpoints.keep = 0.0, killed
+        digits.main(arguments)
+
+    assert ended(forked(work)) == -signal.SIGKILL
     for left in (run / "result.json.123.partial", tmp_path / "examples.png.123.partial", tmp_path / "results.csv.123.partial"):
         left.write_text("{")
-    newest = max(run.glob("epoch-*.pt"), default=None)
-    if newest:  # the last one damaged besides: the one before it is taken
-        newest.write_bytes(newest.read_bytes()[:-500])
-    assert digits.main(["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]) == 0
+    first, newest = sorted(run.glob("epoch-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-500])  # damaged besides: the one before it is taken
+    assert digits.main(arguments) == 0
     assert numbers(run) == straight and not list(tmp_path.rglob("*.partial"))
 
 
@@ -469,10 +475,10 @@ def test_a_state_of_other_settings_is_named_and_not_taken_up(straight, tmp_path,
     monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
     task, run = digits_data.offline_task(16), tmp_path / "runs" / "dann-coupled__seed0"
     run.mkdir(parents=True)
-    other = da.Settings("dann-coupled", steps=21, rate=0.01)
+    other = da.Settings("dann-coupled", steps=3, rate=0.01)
     digits.train(task, other, torch.device("cpu"), "", progress=False, folder=run)
     assert list(run.glob("epoch-*.pt"))
-    assert digits.main(["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]) == 0
+    assert digits.main(["--output", str(tmp_path), *ONE_RUN]) == 0
     assert "other settings or data; it is not taken up" in capsys.readouterr().err and numbers(run) == straight
 
 
@@ -490,11 +496,11 @@ def file_size_limit(size: int):
 
 def test_no_room_for_a_state_is_said_and_the_next_call_goes_on(straight, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
-    command = ["--output", str(tmp_path), *ONE_RUN, "--steps", "40"]
+    command = ["--output", str(tmp_path), *ONE_RUN]
     with file_size_limit(100_000):
         assert digits.main(command) == 2
     said = capsys.readouterr().err
-    assert re.search(r"error: writing .*epoch-0002\.pt failed \(.*free some space", said) and "Traceback" not in said
+    assert re.search(r"error: writing .*epoch-0001\.pt failed \(.*free some space", said) and "Traceback" not in said
     assert not list(tmp_path.rglob("*.partial"))
     assert digits.main(command) == 0 and numbers(tmp_path / "runs" / "dann-coupled__seed0") == straight
 
@@ -502,7 +508,7 @@ def test_no_room_for_a_state_is_said_and_the_next_call_goes_on(straight, tmp_pat
 def test_a_full_disk_is_said_and_room_is_all_that_is_needed(straight, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
     with small_disk(tmp_path / "disk", "1m") as disk:
-        command = ["--output", str(disk), *ONE_RUN, "--steps", "40"]
+        command = ["--output", str(disk), *ONE_RUN]
         assert digits.main(command) == 2
         assert re.search(r"error: writing .*no space left.*free some space", capsys.readouterr().err)
         assert not (disk / "runs" / "dann-coupled__seed0" / "result.json").exists() and not list(disk.rglob("*.partial"))

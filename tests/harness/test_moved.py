@@ -24,7 +24,7 @@ RECORDED = {"suite.json": {"command"}, "provenance.json": {"command"}}
 
 
 @pytest.fixture(scope="module")
-def made(place):
+def made(place, overview_alone):
     """An output folder with a floor, in a folder whose name has a space and per cent signs."""
     output = place / "first place" / "50%41 of it"
     assert run_all.main([*common(place), *ONE, "--variants", "floor-svd", "--output", str(output)]) == 0

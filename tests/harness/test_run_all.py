@@ -27,7 +27,7 @@ def run(place, command):
 
 
 @pytest.fixture(scope="module")
-def finished(place):
+def finished(place, whole_fonts):
     """An output folder with tcn, hws and a floor finished."""
     output = place / "finished"
     status = run_all.main([*common(place), *ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(output)])
@@ -169,6 +169,10 @@ def test_a_finished_cell_without_the_ledger_gets_it_from_its_checkpoint(keep, mo
 def test_report_stands_on_the_result_folders(finished):
     page = (finished / "report" / "index.html").read_text()
     assert "TCN" in page and "QuickDraw" in page
+    assert "can't be drawn" not in page and "can't be worked out" not in page
+    drawn = {path.stem for path in (finished / "report" / "figures").glob("*.pdf")}
+    assert {f"quickdraw-1-{kind}" for kind in ("overview", "motivation", "singular-values", "tsne", "retrieval",
+                                               "precision-recall")} <= drawn
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(place, run, finished, monkeypatch):

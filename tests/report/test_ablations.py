@@ -37,10 +37,10 @@ def suite(tmp_path_factory) -> Suite:
     """TCN, HWS and NWS with three seeds, all rows of the paper's tables with one; two planned rows were not run."""
     root = tmp_path_factory.mktemp("whole")
     main = ("tcn", "hws", "nws", "floor-svd")
-    write_suite(root, main, seeds=(0, 1, 2))
+    write_suite(root, main, seeds=(0, 1, 2), pictures=False)
     rest = [v for v in dict.fromkeys((*ABLATION_VARIANTS, *COUPLING_VARIANTS, *DIMENSION_VARIANTS, *WEIGHT_VARIANTS,
                                       *METHOD_VARIANTS)) if v not in main and v not in ("hws-10-1", "sake")]
-    write_suite(root, rest)
+    write_suite(root, rest, pictures=False)
     return read_suite(root)
 
 
@@ -226,7 +226,7 @@ def test_tables_of_a_paper_data_set_say_what_is_missing_and_how_to_get_it(tmp_pa
 def test_nothing_is_dropped_and_no_row_of_its_own_stands_twice(tmp_path):
     """Every variant found stands in a table; what is no reference row of several tables stands in one."""
     found = (*baselines.VARIANTS, "something-else")
-    write_suite(tmp_path, found)
+    write_suite(tmp_path, found, pictures=False)
     suite = read_suite(tmp_path)
     groups = {v: paper.group_of(suite, v) for v in found}
     assert groups["something-else"] == "" and groups["tcn-shared-bn"] == "coupling" and groups["tcn-no-teacher"] == "ablation"

@@ -85,7 +85,7 @@ def runs(root: Path, levels: dict[str, list[float]], dataset: str = "emoji", spl
     pattern = np.linspace(-0.1, 0.1, len(CLASSES))
     folders = {}
     for variant, by_seed in levels.items():
-        folders |= write_suite(root, (variant,), range(len(by_seed)), dataset, split)
+        folders |= write_suite(root, (variant,), range(len(by_seed)), dataset, split, pictures=False)
         for seed, level in enumerate(by_seed):
             set_classes(folders[variant, seed], level + pattern + rng.normal(0, 0.002, len(CLASSES)))
             (folders[variant, seed] / "distances.npz").unlink(missing_ok=True)
@@ -385,7 +385,7 @@ def test_controls_show_differences_and_how_far_the_convolutions_went(tmp_path):
 
 
 def read_suite_of(root: Path, variants: tuple[str, ...], seeds: tuple[int, ...] = (0,)):
-    write_suite(root, variants, seeds)
+    write_suite(root, variants, seeds, pictures=False)
     return read_suite(root)
 
 

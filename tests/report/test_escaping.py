@@ -5,6 +5,7 @@ that a file's name may have.
 """
 from __future__ import annotations
 
+import contextlib
 import csv
 import html.parser
 import io
@@ -154,8 +155,9 @@ def test_numbers_in_a_table_stay_numbers_and_formulas_do_not(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory) -> Path:
-    """A suite whose classes, variants, data set, reasons, commands and commits are the hostile names; rendered, with figures."""
+def hostile_call(tmp_path_factory) -> tuple[Path, int, str, str]:
+    """A suite whose classes, variants, data set, reasons, commands and commits are the hostile names; rendered, with figures. The
+    exit status of the command, and what it printed to both streams."""
     root = tmp_path_factory.mktemp("hostile")
     names = [name for name in HOSTILE if name.strip() and "\ud800" not in name]
     kept = write_suite(root, ("tcn", "nws", "floor-svd"), ledger=True)
@@ -185,8 +187,15 @@ def hostile(tmp_path_factory) -> Path:
     for entry, name in zip(head["ledger"], HOSTILE):
         entry |= dict.fromkeys(("title", "consequence", "setting", "released", "corrected", "note"), name)
     (root / "suite.json").write_text(json.dumps(head))
-    command.render(root, root / "report")
-    return root
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = command.main(["--results", str(root)])
+    return root, status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def hostile(hostile_call) -> Path:
+    return hostile_call[0]
 
 
 def test_the_page_has_no_tag_attribute_or_address_from_results(hostile):
@@ -252,15 +261,14 @@ def test_the_document_compiles_with_hostile_names(hostile):
         path.unlink()
 
 
-def test_messages_command_no_terminal(hostile, tmp_path, capsys):
-    assert command.main(["--results", str(hostile), "--out", str(tmp_path / "again")]) == 0
-    said = capsys.readouterr()
-    assert not set("\x00\x07\x1b\u202e\r") & set(said.err + said.out)
-    assert len(said.out.splitlines()) == 1
-    assert all(line.startswith(("left out: ", "without numbers: ")) for line in said.err.splitlines() if "Warning" not in line
+def test_messages_command_no_terminal(hostile_call):
+    root, status, out, err = hostile_call
+    assert status == 0 and not set("\x00\x07\x1b\u202e\r") & set(err + out)
+    assert len(out.splitlines()) == 1
+    assert all(line.startswith(("left out: ", "without numbers: ")) for line in err.splitlines() if "Warning" not in line
                and not line.startswith("  "))
-    suite = read_suite(hostile)
-    assert len([line for line in said.err.splitlines() if line.startswith("without numbers: ")]) == len(suite.unfinished)
+    suite = read_suite(root)
+    assert len([line for line in err.splitlines() if line.startswith("without numbers: ")]) == len(suite.unfinished)
 
 
 def test_class_names_in_pictures_are_text(tmp_path):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.forks import ended, forked
 from support.mounts import read_only, resize, small_disk
 from support.result_folders import write_suite
 
@@ -58,20 +59,16 @@ def contents(out: Path) -> dict[str, str]:
             if path.is_file() and path.name != staging.LOCK and "cache" not in path.parts}
 
 
-def child(work: Callable[[], object], wait: bool = True) -> int:
-    """Do something in a process of its own; its exit status (2: a ReportError), or its id where nobody waits."""
-    process = os.fork()
-    if process == 0:
-        status = 1
+def refused(work: Callable[[], object]) -> bool:
+    """Whether something, done in a process of its own, ends with a ReportError, which it prints."""
+    def told() -> None:
         try:
             work()
-            status = 0
         except ReportError as error:
             print(error, flush=True)
-            status = 2
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if wait else process
+            os._exit(2)
+
+    return ended(forked(told)) == 2
 
 
 def test_a_full_disk_leaves_the_earlier_report_and_says_so(results, tmp_path, capfd, one_figure):
@@ -98,7 +95,7 @@ def test_files_that_may_not_grow_leave_the_earlier_report(results, limit, capfd,
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         command.render(results / "new", out)
 
-    assert child(limited) == 2
+    assert refused(limited)
     assert "file too large" in capfd.readouterr().out and contents(out) == before
 
 
@@ -109,7 +106,7 @@ def test_no_room_for_the_cache_is_the_same_error(results, monkeypatch, capfd):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         command.render(results / "new", results / "report")
 
-    assert child(limited) == 2
+    assert refused(limited)
     assert "tsne-" in capfd.readouterr().out and contents(results / "report") == {}
     assert not list((results / "report" / "cache").iterdir())
 
@@ -150,10 +147,10 @@ def test_killed_at_any_moment_every_file_is_an_old_or_a_new_one(results, one_fig
     rng, killed = random.Random(0), 0
     for number in range(ROUNDS):
         name = ("new", "old")[number % 2]
-        process = child(lambda name=name: command.render(results / name, out), wait=False)
+        process = forked(lambda name=name: command.render(results / name, out))
         time.sleep(rng.random() * lasts)
         os.kill(process, signal.SIGKILL)
-        killed += os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+        killed += ended(process) == -signal.SIGKILL
         for path, content in contents(out).items():
             if not path.startswith(staging.STAGED):
                 assert content in (whole["old"].get(path), whole["new"].get(path)), path
@@ -182,7 +179,7 @@ def test_killed_while_files_are_put_in_place_the_next_call_puts_all_of_them(resu
             os.replace = counted
             command.render(results / "new", out)
 
-        assert child(killed) == -signal.SIGKILL
+        assert ended(forked(killed)) == -signal.SIGKILL
         found = {name: content for name, content in contents(out).items() if not name.startswith(staging.STAGED)}
         assert all(content in (whole["old"].get(name), whole["new"].get(name)) for name, content in found.items())
         assert found["index.html"] == whole["old"]["index.html"]
@@ -214,8 +211,8 @@ def test_two_calls_at_once_leave_one_whole_report(results):
         whole[name] = contents(out)
     assert set(whole["old"]) == set(whole["new"]) and whole["old"] != whole["new"]
     for _ in range(4):
-        processes = [child(lambda name=name: command.render(results / name, out), wait=False) for name in ("old", "new", "old")]
-        assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes] == [0, 0, 0]
+        processes = [forked(lambda name=name: command.render(results / name, out)) for name in ("old", "new", "old")]
+        assert [ended(process) for process in processes] == [0, 0, 0]
         assert contents(out) in (whole["old"], whole["new"])
 
 

@@ -35,7 +35,7 @@ from reports import naming, published
 from reports.figures import draw, frames
 from reports.read.cells import Score
 from reports.read.schema import Task
-from reports.read.suite import Measured, NoResults, paired, read_suite
+from reports.read.suite import Measured, NoResults, Suite, paired, read_suite
 from reports.render import command, provenance
 from reports.stats import verdicts
 from reports.tables import ablations, comparison, instances, ledger, protocols, runs
@@ -62,6 +62,12 @@ def rendered(tmp_path_factory) -> Path:
 def text_only(monkeypatch):
     """Leave the figures out, for tests of what tables and page say."""
     monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [])
+
+
+@pytest.fixture(scope="module")
+def suite(rendered) -> Suite:
+    """What the report was made of; no test changes it."""
+    return read_suite(rendered)
 
 
 def row_of(text: str, name: str) -> list[str]:
@@ -134,8 +140,7 @@ def test_one_seed_says_so(tmp_path):
     assert "one seed" in verdicts.sharing_order(suite, EMOJI).answer.lower()
 
 
-def test_verdicts_follow_the_numbers(rendered, tmp_path):
-    suite = read_suite(rendered)
+def test_verdicts_follow_the_numbers(suite, tmp_path):
     assert verdicts.beats_floor(suite, EMOJI).state == "yes"
     # Made up: TCN .30 > NWS .28 > HWS .26, while the paper says TCN > HWS > NWS.
     assert verdicts.sharing_order(suite, EMOJI).state == "no"
@@ -153,16 +158,14 @@ def test_verdicts_follow_the_numbers(rendered, tmp_path):
     assert verdicts.beats_floor(read_suite(tmp_path), EMOJI).state == "no"
 
 
-def test_publisher_table_has_a_view_without_emojiones_pictures(rendered):
-    suite = read_suite(rendered)
+def test_publisher_table_has_a_view_without_emojiones_pictures(suite):
     views = comparison.publisher_views(suite, EMOJI)
     assert {s for s, _ in views} == {"all", *SOURCES} and any("without" in g for _, g in views)
 
 
 @pytest.mark.parametrize("name, panels, labels", [
     ("motivation", 4, {"Iteration", "Epoch"}), ("singular_values", 3, {"Singular value"}), ("publishers", 1, {"mAP@all"})])
-def test_figures_have_their_panels_axes_and_legends(rendered, name, panels, labels):
-    suite = read_suite(rendered)
+def test_figures_have_their_panels_axes_and_legends(suite, name, panels, labels):
     data = getattr(frames, name)(suite, EMOJI)
     figure = getattr(draw, data.kind)(data.frame)
     axes = [a for a in figure.axes if a.get_visible() and a.axison]
@@ -173,8 +176,8 @@ def test_figures_have_their_panels_axes_and_legends(rendered, name, panels, labe
     plt.close(figure)
 
 
-def test_singular_value_curves_start_at_one(rendered):
-    data = frames.singular_values(read_suite(rendered), EMOJI)
+def test_singular_value_curves_start_at_one(suite):
+    data = frames.singular_values(suite, EMOJI)
     figure = draw.singular_values(data.frame)
     curves = [line.get_ydata() for panel in figure.axes for line in panel.lines if len(line.get_ydata()) >= 8]
     plt.close(figure)
@@ -182,16 +185,15 @@ def test_singular_value_curves_start_at_one(rendered):
     assert len(curves) == 12 and all(curve[0] == 1 and (np.diff(curve) <= 0).all() for curve in curves)
 
 
-def test_tsne_colours_eight_classes_and_marks_both_modalities(rendered, tmp_path):
-    frame = frames.tsne(read_suite(rendered), EMOJI, tmp_path).frame
+def test_tsne_colours_eight_classes_and_marks_both_modalities(suite, rendered):
+    frame = frames.tsne(suite, EMOJI, rendered / "report" / "cache").frame
     shown = frame[frame["shown"]]
     assert shown["class"].nunique() == 8 and set(shown["modality"]) == {"sketch", "photo"}
     assert frame[["x", "y"]].notna().all().all()
     assert len({tuple(sorted(group["class"].unique())) for _, group in shown.groupby("variant")}) == 1
 
 
-def test_retrieval_page_shows_a_failure_and_true_marks(rendered):
-    suite = read_suite(rendered)
+def test_retrieval_page_shows_a_failure_and_true_marks(suite):
     frame = frames.retrieval(suite, EMOJI).frame
     assert "failure" in set(frame["kind"]) and frame["rank"].max() == 13
     cell = suite.cells_of(EMOJI, "tcn")[0]
@@ -210,11 +212,11 @@ def test_files_of_every_figure_and_table_are_there(rendered):
     assert str(rendered) not in (report / "figures" / "emoji-fixed-retrieval.csv").read_text()
 
 
-def test_page_is_whole_and_fetches_nothing(rendered):
+def test_page_is_whole_and_fetches_nothing(rendered, suite):
     page = (rendered / "report" / "index.html").read_text()
     assert page.count("<img") == page.count("data:image/png;base64,") >= 6
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and "<script" not in page
-    for cell in read_suite(rendered).cells:
+    for cell in suite.cells:
         assert f'id="{cell.anchor}"' in page and cell.provenance.identity in page
     anchors = set(re.findall(r'href="#([^"]+)"', page))
     assert anchors <= set(re.findall(r'id="([^"]+)"', page))
@@ -229,7 +231,7 @@ def test_smoke_runs_missing_data_sets_and_failures_are_told(tmp_path, text_only)
     assert "Smoke run" in page and "no folder png_ready &lt;here&gt;" in page and "loss is not finite" in page
 
 
-def test_names_from_results_are_escaped(tmp_path):
+def test_names_from_results_are_escaped(tmp_path, text_only):
     names = ["<script>alert(1)</script>", "a&b", *(f"thing {i}" for i in range(8))]
     folder = write_cell(tmp_path, "tcn", 0, class_names=names)
     provenance = json.loads((folder / "provenance.json").read_text())
@@ -354,8 +356,7 @@ def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
     assert measured and not numbers & set(measured)
 
 
-def test_every_tsne_panel_has_the_same_colours_and_is_cached(rendered, tmp_path, monkeypatch):
-    suite = read_suite(rendered)
+def test_every_tsne_panel_has_the_same_colours_and_is_cached(suite, tmp_path, monkeypatch):
     first = frames.tsne(suite, EMOJI, tmp_path)
     assert len(list(tmp_path.glob("tsne-*.npy"))) == 3
     import openTSNE
@@ -371,8 +372,8 @@ def test_every_tsne_panel_has_the_same_colours_and_is_cached(rendered, tmp_path,
     assert labels[-2:] == ["photo", "sketch"] and len(labels) == 10
 
 
-def test_retrieval_page_marks_right_and_wrong_by_glyph_and_line(rendered):
-    frame = frames.retrieval(read_suite(rendered), EMOJI).frame
+def test_retrieval_page_marks_right_and_wrong_by_glyph_and_line(suite):
+    frame = frames.retrieval(suite, EMOJI).frame
     panel, = draw.retrieval(frame).axes
     glyphs = [text.get_text() for text in panel.texts]
     assert glyphs.count("✓") == frame["correct"].sum() and glyphs.count("✗") == (~frame["correct"]).sum()
@@ -382,8 +383,8 @@ def test_retrieval_page_marks_right_and_wrong_by_glyph_and_line(rendered):
     assert sum("Failure" in text for text in glyphs) >= 1
 
 
-def test_publisher_bars_are_the_means_of_the_cells(rendered):
-    frame = frames.publishers(read_suite(rendered), EMOJI).frame
+def test_publisher_bars_are_the_means_of_the_cells(suite):
+    frame = frames.publishers(suite, EMOJI).frame
     panel, = draw.publishers(frame).axes
     heights = sorted(bar.get_height() for bar in panel.patches)
     views = [("all", "all"), *((s, "all") for s in SOURCES), (SOURCES[1], "without emojione-v1")]
@@ -399,8 +400,8 @@ def test_text_is_escaped_in_every_format():
     assert "50% &lt;i&gt;|$" in table_html(table) and "<i>" not in table_html(table)
 
 
-def test_a_dollar_in_a_class_name_is_no_formula(rendered, tmp_path):
-    frame = frames.tsne(read_suite(rendered), EMOJI, tmp_path).frame
+def test_a_dollar_in_a_class_name_is_no_formula(suite, tmp_path):
+    frame = frames.tsne(suite, EMOJI, suite.root / "report" / "cache").frame
     frame["class"] = frame["class"] + " $x_"
     with draw.style():
         draw.tsne(frame).savefig(tmp_path / "x.png")
@@ -493,8 +494,8 @@ def test_results_without_a_ledger_or_six_rules_still_render(tmp_path, text_only)
     assert "per_query.csv" in page and not list((tmp_path / "report" / "tables").glob("*ledger*"))
 
 
-def test_tie_orders_stand_beside_the_expected_value(rendered):
-    text = ledger.ties(read_suite(rendered), EMOJI).to_markdown()
+def test_tie_orders_stand_beside_the_expected_value(suite):
+    text = ledger.ties(suite, EMOJI).to_markdown()
     best = row_of(text, "best order")
     expected = [trap_value("ties", "best", s, "mAP@all", "binary") for s in (0, 1, 2)]
     assert best[1] == f"{statistics.fmean(expected):.3f} ± {statistics.stdev(expected):.3f}" and best[2] == "+0.040 ± 0.000"
@@ -502,8 +503,8 @@ def test_tie_orders_stand_beside_the_expected_value(rendered):
     assert row_of(text, "unstable sort")[2].startswith("+0.001") and len(text.split("\n| ")) == 2 + len(ledger.TIE_ORDERS)
 
 
-def test_six_rules_give_six_numbers_and_their_spread(rendered):
-    table = protocols.table(read_suite(rendered), EMOJI)
+def test_six_rules_give_six_numbers_and_their_spread(suite):
+    table = protocols.table(suite, EMOJI)
     rows = [row for row in table.rows if row.kind != "section"][:7]
     assert [row.entries[0].text for row in rows] == [*PROTOCOLS, "spread"]
     columns = [column.name for column in table.columns]
@@ -516,15 +517,15 @@ def test_six_rules_give_six_numbers_and_their_spread(rendered):
     assert sum(row.kind == "section" and "Chance" in row.entries[0].text for row in table.rows) == 2
 
 
-def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, rendered):
+def test_photos_listed_twice_count_once_in_the_column_beside(tmp_path, suite):
     write_suite(tmp_path, ("tcn", "nws"), seeds=(0, 1), dataset="sketchy", split="1")
-    suite = read_suite(tmp_path)
-    row = row_of(protocols.duplicates(suite, Task("sketchy", "1")).to_markdown(), naming.label("nws"))
+    twice = read_suite(tmp_path)
+    row = row_of(protocols.duplicates(twice, Task("sketchy", "1")).to_markdown(), naming.label("nws"))
     published = [made_up("nws", s, "mAP@all") for s in (0, 1)]
     distinct = [made_up("nws", s, "mAP@all", duplicates="distinct") for s in (0, 1)]
     assert row[2].startswith(f"{statistics.fmean(published):.3f}") and row[3].startswith(f"{statistics.fmean(distinct):.3f}")
     assert row[4] == "+0.015 ± 0.000"
-    assert protocols.duplicates(read_suite(rendered), EMOJI) is None
+    assert protocols.duplicates(suite, EMOJI) is None
 
 
 def test_the_very_photo_has_a_table_of_its_own_beside_its_chance(tmp_path, rendered, text_only):
@@ -580,7 +581,7 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
     names = {cell.name for cell in suite.cells}
     numbers = 0
     for table in found:
-        section = ""
+        section, page = "", table_html(table)
         listed = {(line["section"], line["row"], line["column"]): line["runs"].split()
                   for line in csv.DictReader(table.to_runs_csv().splitlines())}
         for row in table.rows:
@@ -594,16 +595,16 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
                     numbers += 1
                     assert entry.runs, (table.name, row.entries[0].text, column.full)
                     assert set(listed[section, row.entries[0].text, column.full]) <= names
-                    assert f'href="#{entry.runs[0].group_anchor}"' in table_html(table)
+                    assert f'href="#{entry.runs[0].group_anchor}"' in page
     assert numbers > 500
     # a mean over two seeds names exactly these two
     tcn = next(row for row in found[2].rows if row.entries[0].text == naming.label("tcn"))
     assert [cell.folder for cell in tcn.entries[2].runs] == [folders["tcn", 0], folders["tcn", 1]]
 
 
-def test_run_entries_hold_the_whole_chain(rendered):
+def test_run_entries_hold_the_whole_chain(rendered, suite):
     page = (rendered / "report" / "index.html").read_text()
-    cell = next(c for c in read_suite(rendered).cells if c.variant == "tcn" and c.seed == 1)
+    cell = next(c for c in suite.cells if c.variant == "tcn" and c.seed == 1)
     entry = page[page.index(f'id="{cell.anchor}"'):].split("<details id=")[0]
     for text in (f"python benchmarks/run_all.py --reproduce {cell.name}", f"../cells/{cell.name}/config.json", "c0ffee",
                  f'{cell.provenance.identity[:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
@@ -668,8 +669,8 @@ def test_broken_ledger_parts_are_named(tmp_path):
     assert f"entry {len(TRAPS) + 1}" in named and "'odd'" in named and "half.json" in named and "ledger.csv holds a row twice" in named
 
 
-def test_ledger_bars_are_the_mean_differences_in_points(rendered):
-    frame = frames.ledger_bars(read_suite(rendered), EMOJI).frame
+def test_ledger_bars_are_the_mean_differences_in_points(suite):
+    frame = frames.ledger_bars(suite, EMOJI).frame
     figure = draw.ledger_bars(frame)
     panel, = figure.axes
     widths = [bar.get_width() for bar in panel.patches]
@@ -682,8 +683,7 @@ def test_ledger_bars_are_the_mean_differences_in_points(rendered):
                & {h for h, trap in zip(hatches, dict.fromkeys(frame["trap"])) if TRAPS[trap][0] == "scoring"}) == 0
 
 
-def test_ledger_variants_stay_out_of_the_ablation(rendered):
-    suite = read_suite(rendered)
+def test_ledger_variants_stay_out_of_the_ablation(suite):
     assert ablations.ablation(suite, EMOJI) is None and ablations.further(suite, EMOJI) is None
     text = ablations.not_measured(suite, EMOJI).to_markdown() + comparison.comparison(suite, EMOJI).to_markdown()
     assert naming.label("ledger-augmentation") not in text and naming.label("tcn-as-released") not in text

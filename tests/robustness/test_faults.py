@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -19,7 +20,8 @@ import torch
 from support.mounts import read_only, small_disk
 from support.small_suite import ONE, SMALL, cells, common, places
 
-from benchmarks import runner
+from benchmarks import mirror, runner
+from benchmarks.launch import local
 from benchmarks.mirror import Mirror
 from benchmarks.store import CellFolder, Suite
 from benchmarks.tools import torture
@@ -38,7 +40,8 @@ def run(place, command):
 
 
 def arguments_of(place: Path, arguments: tuple[str, ...], epochs: int) -> list[str]:
-    return [*places(place), "--quick", "--no-report", *ONE, *arguments, *SMALL, f"training.epochs={epochs}"]
+    """The command line; 0 epochs: no setting of them, which floors refuse."""
+    return [*places(place), "--quick", "--no-report", *ONE, *arguments, *SMALL, *([f"training.epochs={epochs}"] if epochs else [])]
 
 
 def started(place: Path, *arguments: str, epochs: int = 3, **options) -> subprocess.Popen:
@@ -137,18 +140,26 @@ def test_two_calls_at_once_share_the_work(place, straight):
         "": ["FINISHED"], **{f"quickdraw-1__{v}__seed3": ["FINISHED"] for v in ("tcn", "floor-svd", "hws")}}
 
 
-def test_a_held_cell_is_named_with_its_holder_and_taken_over_when_the_holder_dies(place, tmp_path, run, capsys):
-    """The holder is a real process; it is killed with its lock in hand."""
+def test_a_held_cell_is_named_with_its_holder_and_taken_over_when_the_holder_dies(run, tmp_path, monkeypatch):
+    """The holder is a real process; it is killed with its lock in hand, once the call waits for it."""
     code, _, _ = run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))
     folder = cells(tmp_path / "out")[FLOOR]
     (folder / "status.json").unlink()
     hold = subprocess.Popen([sys.executable, "-c", "import sys, time; from pathlib import Path; from tcn.files.locks import lock\n"
-                             "with lock(Path(sys.argv[1]), 'another call'):\n    print('held', flush=True)\n    time.sleep(4)\n"
-                             "    import os; os.kill(os.getpid(), 9)", str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
+                             "with lock(Path(sys.argv[1]), 'another call'):\n    print('held', flush=True)\n    time.sleep(60)",
+                             str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
     assert hold.stdout.readline() == "held\n"
+    waited = []
+
+    def waiting(seconds):
+        waited.append(seconds)
+        hold.kill()
+        hold.wait()
+
+    monkeypatch.setattr(local, "time", SimpleNamespace(sleep=waiting, perf_counter=time.perf_counter))
     code, out, _ = run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))
     assert code == 0 and f"left to process {hold.pid} on" in out and "(another call)" in out and "1 cell run" in out
-    hold.wait()
+    assert len(waited) == 1
 
 
 # --- results that are not as they were written ---------------------------------------------------------------
@@ -213,24 +224,49 @@ def test_results_made_without_mlflow_are_mirrored_by_sync(run, command, tmp_path
     assert code == 0 and "0 brought up to date" in out and len(runs(output)[FLOOR]) == 1
 
 
+@pytest.fixture
+def soon(monkeypatch) -> None:
+    """MLflow tries a server as often as it does for users, with shorter pauses."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.1")
+
+
 def run_all_main(run, *arguments: str) -> tuple[int, str, str]:
     """`run` takes MLFLOW_TRACKING_URI away once; here it stays as the test set it."""
     return run(*ONE, "--variants", "floor-svd", "--no-report", *arguments)
 
 
-def test_a_store_that_is_no_store_costs_no_result_and_is_named(run, tmp_path):
+def test_a_store_that_is_no_store_costs_no_result_and_is_named(place, command, tmp_path):
+    """Each call in a process of its own: MLflow keeps connections to a store's file for as long as it lives."""
     output = tmp_path / "out"
-    assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))[0] == 0
+    code, text = Forked(place, "--variants", "floor-svd", "--output", str(output), epochs=0).end()
+    assert code == 0, text
     (output / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"garbage" * 1000)
-    code, out, err = run(*ONE, "--variants", "floor-svd", "floor-svd-permodality", "--no-report", "--output", str(output))
-    assert code == 0 and "1 cell run, 1 already finished" in out and "mlflow.db is damaged: move it away" in err
+    code, text = Forked(place, "--variants", "floor-svd", "floor-svd-permodality", "--output", str(output), epochs=0).end()
+    assert code == 0 and "1 cell run, 1 already finished" in text and "mlflow.db is damaged: move it away" in text
     (output / "mlflow.db").unlink()
-    # Another process: MLflow keeps connections to a store's file for as long as it lives.
-    subprocess.run([sys.executable, "benchmarks/run_all.py", "--sync", "--output", str(output)], cwd=ROOT, check=True)
+    assert command("--sync", "--output", str(output))[0] == 0
     assert runs(output) == {"": ["FINISHED"], FLOOR: ["FINISHED"], FLOOR.replace("svd", "svd-permodality"): ["FINISHED"]}
 
 
-def test_an_empty_address_is_none(run, tmp_path, monkeypatch):
+def test_a_store_whose_tables_were_cut_short_is_no_store(run, tmp_path, monkeypatch):
+    """The call ends while MLflow makes its tables: what is there then has another name, and goes with the next call."""
+    output = tmp_path / "out"
+    arguments = (*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))
+
+    def ended(store):
+        store.write_bytes(b"SQLite format 3\0 and the first tables")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "make_tables", ended)
+        assert run(*arguments)[0] == 130
+    assert [path.suffix for path in output.glob("mlflow.db*")] == [".partial"]
+    assert run(*arguments)[0] == 0
+    assert [path.name for path in output.glob("mlflow.db*")] == ["mlflow.db"]
+    assert runs(output) == {"": ["FINISHED"], FLOOR: ["FINISHED"]}
+
+
+def test_an_empty_address_is_none(run, tmp_path, monkeypatch, soon):
     output = tmp_path / "a folder's name"
     assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))[0] == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
@@ -241,7 +277,7 @@ def test_an_empty_address_is_none(run, tmp_path, monkeypatch):
     assert code == 0 and f"--sync --output {shlex.quote(str(output))}`" in err
 
 
-def test_sync_without_a_suite_or_a_server_says_so(run, command, tmp_path, monkeypatch):
+def test_sync_without_a_suite_or_a_server_says_so(run, command, tmp_path, monkeypatch, soon):
     code, _, err = command("--sync", "--output", str(tmp_path))
     assert code == 2 and "holds no suite" in err
     assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))[0] == 0
@@ -401,12 +437,12 @@ def test_a_folder_of_another_cell_is_not_taken_for_its_name(run, tmp_path):
 def test_a_mirror_leaves_the_suite_open_while_another_call_works(run, tmp_path):
     output = tmp_path / "out"
     assert run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(output))[0] == 0
-    mirror = Mirror(Suite.open(output), "a test")
+    opened = Mirror(Suite.open(output), "a test")
     folder = Suite.open(output).folders()[0]
     with folder.claim("another call"):
-        mirror.close("FINISHED")
+        opened.close("FINISHED")
         assert runs(output)[""] == ["RUNNING"]
-    mirror.close("FINISHED")
+    opened.close("FINISHED")
     assert runs(output)[""] == ["FINISHED"]
 
 

@@ -45,6 +45,24 @@ def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
     assert (tmp_path / "f").read_bytes() == b"old" and os.listdir(tmp_path) == ["f"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc here")
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_its_folder_is(tmp_path, monkeypatch):
+    """What a power cut would tell: the order of the calls, and of which file."""
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(handle):
+        what = os.readlink(f"/proc/self/fd/{handle}")
+        calls.append(("flush", Path(what).name, os.fstat(handle).st_size if not os.path.isdir(what) else None))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", lambda one, other: (calls.append(("name", Path(one).name, Path(other).name)),
+                                                           replace(one, other)))
+    write_bytes(tmp_path / "below" / "f", b"x" * 100)
+    partial = f"f.{os.getpid()}.partial"
+    assert calls == [("flush", partial, 100), ("name", partial, "f"), ("flush", "below", None)]
+
+
 def test_a_reader_meets_the_old_or_the_new_file_never_half(tmp_path):
     """A writer in another process, killed while it writes; whatever is there is one of its whole contents."""
     code = ("import sys; from pathlib import Path; from tcn.files.atomic import write_bytes\n"

@@ -130,9 +130,10 @@ def test_a_damaged_list_of_cells_is_named(whole, data):
 
 
 @pytest.fixture(scope="module")
-def mirrored(whole, tmp_path_factory) -> Iterator[tuple[CellFolder, Mirror]]:
+def mirrored(whole, tables, tmp_path_factory) -> Iterator[tuple[CellFolder, Mirror]]:
     output = tmp_path_factory.mktemp("mirrored") / "out"
     shutil.copytree(whole.path.parent.parent, output)
+    shutil.copyfile(tables, output / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield CellFolder(output, whole.cell, whole.identity), Mirror(Suite.open(output), "a command")

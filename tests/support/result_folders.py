@@ -154,13 +154,15 @@ def write_reproduction(root: Path, run: Path, verdict: str = "bit for bit", **ch
 def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Iterable[int] = (0,),
                 dataset: str = "emoji", split: str = "fixed", smoke: bool = False, classes: int = 12,
                 missing: dict[str, str] | None = None, epochs: int = 6, ledger: bool = False,
-                class_spread: float = 0.0) -> dict[tuple[str, int], Path]:
+                class_spread: float = 0.0, pictures: bool = True) -> dict[tuple[str, int], Path]:
     """Write suite.json and one finished cell per variant and seed; returns (variant, seed) -> folder.
 
     A second call on the same root with another data set adds its cells to the plan. `class_spread`: classes' means in
-    per_query.npz run from 1 - class_spread to 1 + class_spread times the mean over classes.
+    per_query.npz run from 1 - class_spread to 1 + class_spread times the mean over classes. pictures: whether cells hold the 56
+    pictures of their examples, which take half of the time.
     """
-    folders = {(variant, seed): write_cell(root, variant, seed, dataset, split, classes, epochs, class_spread=class_spread)
+    folders = {(variant, seed): write_cell(root, variant, seed, dataset, split, classes, epochs, class_spread=class_spread,
+                                           pictures=pictures)
                for variant in variants for seed in seeds}
     path = root / "suite.json"
     plan = json.loads(path.read_text())["cells"] if path.exists() else []
@@ -174,7 +176,7 @@ def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Ite
 
 def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", split: str = "fixed", classes: int = 12,
                epochs: int = 6, class_names: Iterable[str] | None = None, class_spread: float = 0.0,
-               **changes: Any) -> Path:
+               pictures: bool = True, **changes: Any) -> Path:
     """One finished cell with every file of the contract except the checkpoint; `changes` override settings."""
     trained = not variant.startswith("floor-") and variant != "teacher-pca"
     dim = 32 if variant.startswith("floor-imagenet") else 8
@@ -220,7 +222,8 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
                 [("real", recall, made_up_precision(variant, seed, recall)) for recall in recalls])
     _write_features(folder, rng, names, dim)
     _write_per_query(folder, variant, seed, names, class_spread)
-    _write_examples(folder, names, rng)
+    if pictures:
+        _write_examples(folder, names, rng)
     return folder
 
 
