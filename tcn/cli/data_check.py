@@ -33,8 +33,11 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     p.set_defaults(run=check_data)
     p.add_argument("--data-root", type=Path, metavar="DIR",
                    help=f"folder that holds the data sets (default: ${locate.DATA_ROOT_VARIABLE})")
-    p.add_argument("--datasets", nargs="+", choices=tuple(specs.SPECS), metavar="NAME",
-                   help=f"some of {', '.join(specs.SPECS)} (default: all; emoji only where it is built)")
+    p.add_argument("--datasets", nargs="+", metavar="NAME",
+                   help=f"some of {', '.join(specs.SPECS)}, or parts such as sketchy-original (default: all; emoji only where it is "
+                        "built; of Sketchy what is there)")
+    p.add_argument("--sample", type=int, metavar="N",
+                   help="only the first N sketches and N photos of each class by name; of Sketchy the original photos")
     p.add_argument("--cache", type=Path, metavar="DIR",
                    help="where emoji is built and manifests go (default: $TCN_CACHE, else .cache here)")
     p.add_argument("--lists", default="auto", metavar="DIR|none",
@@ -50,7 +53,7 @@ def check_data(args: argparse.Namespace) -> int:
     """Check what the options name, print it, and return the exit status."""
     cache = args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")
     reports, status = doctor.check_all(args.datasets, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
-                                       words=args.words and args.words.expanduser(), fast=args.fast)
+                                       words=args.words and args.words.expanduser(), fast=args.fast, sample=args.sample)
     print(as_json(reports, status) if args.json else "\n".join(render(reports)))
     sys.stdout.flush()
     return status

@@ -270,20 +270,42 @@ def manifest_for(split: Split, cache: Path) -> dict[str, Any] | None:
 
 # --- all of them --------------------------------------------------------------------------------------------------------
 
+def _part_there(name: str, data_root: Path | None) -> str | None:
+    """The part of a data set that lies there without the photos of its extension; None where all or nothing of it is there."""
+    whole, root = SPECS[name], locate.checked_root(data_root)
+    if not whole.original_photos or root is None or not isinstance(locate.find_place(whole, root), str):
+        return None
+    part = specs.spec(f"{name}-original")[0]
+    place = locate.find_place(part, root)
+    if isinstance(place, str):
+        return None
+    folders = [place.root / place.layout[folder] for folder in part.photo_folders]
+    most = max((len(os.listdir(one)) for folder in folders for one in folder.iterdir() if one.is_dir()), default=0)
+    assert whole.original_photos_per_class  # wherever there are original photos
+    return specs.sample_name(name, most) if 0 < most < whole.original_photos_per_class else part.name
+
+
 def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
-              words: Path | None = None, fast: bool = False, progress: bool = True) -> tuple[list[Report], int]:
-    """A report for each split of the data sets in `names` (None: all), and the exit status.
+              words: Path | None = None, fast: bool = False, progress: bool = True, sample: int | None = None
+              ) -> tuple[list[Report], int]:
+    """A report for each split of the data sets in `names` (None: all), and the exit status. `sample`: of the first so many sketches
+    and photos of each class. Where only the original photos of Sketchy are there and nothing was named, the part that they make up
+    is checked: Sketchy without its extension, or its sample of as many photos as a class has.
 
     Status 0: everything asked for is whole. Status 1: there are problems, or a data set asked for by name, or every one, is
     missing. Raises InputError for a bad name, data root, `lists` or `words`, and where no data root is given.
     """
     wanted = list(dict.fromkeys(SPECS if names is None else names))
+    if sample is not None:
+        wanted = [specs.sample_name(name, sample) for name in wanted if names is not None or SPECS[name].builder is None]
+    elif names is None:
+        wanted = [_part_there(name, data_root) or name for name in wanted]
     _, missing = locate.available(data_root, wanted)
     if lists not in (None, "none", "auto") and not Path(lists).expanduser().is_dir():
         raise InputError(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
     if words is not None and not words.is_file():
         raise InputError(f"--words {words} is not a file; pass a file of word vectors")
-    built_here = {name: builder for name in wanted if (builder := SPECS[name].builder)}
+    built_here = {name: builder for name in wanted if (builder := specs.spec(name)[0].builder)}
     for name, builder in built_here.items():
         if builder.find_built(cache) is None:
             missing[name] = f"{name} is not built in {cache}"
@@ -291,9 +313,9 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
     if rootless and set(wanted) - built_here.keys() and (names is not None or built_here.keys() & missing.keys()):
         raise InputError(next(reason for name, reason in missing.items() if name not in built_here))
     reports: list[Report] = []
-    listed = any(SPECS[name].list_folders for name in wanted)
+    listed = any(specs.spec(name)[0].list_folders for name in wanted)
     for name in wanted:
-        spec = SPECS[name]
+        spec = specs.spec(name)[0]
         contents: dict[str, Content] = {}
         listings: Listings = {}
         for split in spec.splits:

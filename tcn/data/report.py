@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tcn.data.contents import TRAITS
-from tcn.data.specs import SPECS
+from tcn.data.specs import spec
 
 WORDS = ("Word vectors (checked with --words FILE): word2vec, GoogleNews-vectors-negative300.bin, from "
          "code.google.com/archive/p/word2vec; or GloVe text files from nlp.stanford.edu/projects/glove.")
@@ -81,7 +81,7 @@ def render(reports: Sequence[Report]) -> Iterator[str]:
         if report.manifest:
             yield f"  manifest {report.manifest}"
         yield ""
-    if any(SPECS[report.dataset].words is None and report.words is None for report in reports):
+    if any(spec(report.dataset)[0].words is None and report.words is None for report in reports):
         yield WORDS
     states = [report.state for report in reports]
     words = {"whole": "whole", "problems": "with problems", "missing": "missing"}

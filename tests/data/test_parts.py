@@ -141,3 +141,20 @@ def test_the_doctor_takes_a_sample_by_its_name(roots, tmp_path):
     assert report.state == "whole" and not report.problems
     assert report.counts["heldout_sketches"]["expected"] == report.counts["heldout_sketches"]["entries"] == 100
     assert report.counts["gallery"] == {"entries": 75, "distinct": 75, "expected": 75, "expected_distinct": None}
+
+
+@pytest.mark.parametrize("photos, name", [(99, "sketchy-first99"), (100, "sketchy-original"), (101, "sketchy-original")])
+def test_without_a_name_the_doctor_checks_the_part_of_sketchy_that_is_there(photos, name, tmp_path):
+    for index, class_name in enumerate(split_table("sketchy-1")["classes"]):
+        for folder, ending, number in ((SKETCHY_SKETCHES, "png", 2), (SKETCHY_ORIGINALS, "jpg", photos if index == 3 else 2)):
+            where = tmp_path / folder / class_name
+            where.mkdir(parents=True)
+            for one in range(number):
+                (where / f"n{index:08d}_{one}{'-1' if ending == 'png' else ''}.{ending}").write_bytes(b"x")
+    reports, _ = doctor.check_all(None, data_root=tmp_path, cache=tmp_path / "cache", fast=True, progress=False)
+    assert [report.dataset for report in reports if report.dataset.startswith("sketchy")] == [name] * 2
+    (tmp_path / SKETCHY_EXTENDED / "cat").mkdir(parents=True)
+    reports, _ = doctor.check_all(None, data_root=tmp_path, cache=tmp_path / "cache", fast=True, progress=False)
+    assert [report.dataset for report in reports if report.dataset.startswith("sketchy")] == ["sketchy"] * 2
+    reports, status = doctor.check_all(["sketchy"], data_root=tmp_path, cache=tmp_path / "cache", fast=True, sample=2, progress=False)
+    assert [report.dataset for report in reports] == ["sketchy-first2"] * 2 and status == 0
