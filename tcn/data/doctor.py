@@ -285,6 +285,14 @@ def _part_there(name: str, data_root: Path | None) -> str | None:
     return specs.sample_name(name, most) if 0 < most < whole.original_photos_per_class else part.name
 
 
+def _wanted(names: Sequence[str] | None, data_root: Path | None, sample: int | None) -> list[str]:
+    """The data sets to check, parts among them, each once."""
+    asked = list(dict.fromkeys(SPECS if names is None else names))
+    if sample is not None:
+        return [specs.sample_name(name, sample) for name in asked if names is not None or SPECS[name].builder is None]
+    return [_part_there(name, data_root) or name for name in asked] if names is None else asked
+
+
 def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
               words: Path | None = None, fast: bool = False, progress: bool = True, sample: int | None = None
               ) -> tuple[list[Report], int]:
@@ -295,11 +303,7 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
     Status 0: everything asked for is whole. Status 1: there are problems, or a data set asked for by name, or every one, is
     missing. Raises InputError for a bad name, data root, `lists` or `words`, and where no data root is given.
     """
-    wanted = list(dict.fromkeys(SPECS if names is None else names))
-    if sample is not None:
-        wanted = [specs.sample_name(name, sample) for name in wanted if names is not None or SPECS[name].builder is None]
-    elif names is None:
-        wanted = [_part_there(name, data_root) or name for name in wanted]
+    wanted = _wanted(names, data_root, sample)
     _, missing = locate.available(data_root, wanted)
     if lists not in (None, "none", "auto") and not Path(lists).expanduser().is_dir():
         raise InputError(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
