@@ -23,7 +23,7 @@ from reports.tables.entries import duration
 from reports.tables.table import Table
 
 TITLE = "Does the published number hold?"
-PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets"}
+PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets", "sample": "samples of the paper's data sets"}
 CHAIN = ("Every measured number links to the runs it was measured in, s0, s1, ... to single seeds. A run's entry holds its "
          "folder, all settings, code, data and environment, the values per query that its means are made of, and the command "
          "that runs it again and compares every number. The tables' .runs.csv files hold the same links as text.")
@@ -74,7 +74,7 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
     found = [Section("answers", "The question, and the answers", tuple(_answers(suite)), short="Answers"),
              Section("claims", "The paper's claims, one by one", tuple(_some(
                  "Each claim of the paper beside what was measured. A verdict on the paper comes only from its own data sets; "
-                 "what the laptop says stands in a column of its own, which names its optimiser steps.",
+                 "what a laptop or a sample says stands in a column of its own, which names its optimiser steps.",
                  claims.table(suite))), short="Claims")]
     if published:
         found.append(Section("published", "Beside the published numbers", (*published, comparison.contradictions()),
@@ -271,9 +271,14 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
         return [("Gallery photos may be among those the ImageNet weights were trained on; of Sketchy's two splits only the "
                 "second keeps clear of ImageNet's 1,000 classes.")]
     steps = verdicts.optimiser_steps(suite, task)
-    caveats = ["Laptop numbers are not comparable to published ones: other data, another network"
+    part = naming.part_of(task.dataset)[1]
+    what = f"Numbers of {naming.task_title(task)}" if part else "Laptop numbers"
+    caveats = [f"{what} are not comparable to published ones: {'a smaller gallery' if part else 'other data'}, another network"
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
+    if part:
+        caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut the same one. "
+                       "A class has few photos: chance and the ceiling of a perfect ranking stand beside every number.")
     if task.dataset == "emoji":
         caveats += [
             "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",

@@ -276,11 +276,13 @@ def not_measured(suite: Suite, task: Task) -> Table | None:
     missing = [e for e in extras(suite, task) if not asked_for(suite, task, e.group)]
     if not missing:
         return None
-    where = f"--profile paper --datasets {task.dataset} " if paper.is_paper(task) else ""
+    part = naming.part_of(task.dataset)[1]
+    profile = "paper" if paper.is_paper(task) else suite.profile
+    where = f"--profile {profile} --datasets {task.dataset}/{task.split} " if paper.is_paper(task) or part else ""
     seeds = "" if paper.is_paper(task) else " --seeds 0"
     rows = [Row((Entry(e.title), Entry("; ".join(naming.short_label(v) for v in e.variants)), Entry(NOT_MEASURED),
                  Entry(f"python benchmarks/run_all.py {where}--variants {e.group}{seeds}"))) for e in missing]
-    whole = () if paper.is_paper(task) else (
+    whole = () if paper.is_paper(task) or part else (
         "`make paper-on-a-laptop` measures all of them; it takes hours and may be interrupted and called again.",)
     return Table(f"{task.slug}-not-measured", f"{naming.task_title(task)}: not measured here",
                  (Column("Table"), Column("Its own rows", wrap=True, wide=True), Column("State"), Column("Command", wrap=True)),

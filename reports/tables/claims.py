@@ -86,8 +86,8 @@ def table(suite: Suite) -> Table:
     for task in numbers:
         notes += [_family_note(suite, task), *evidence.of_controls(suite, task)]
     if laptops:
-        notes.append("A laptop's verdict is one on its own data and budget. It says nothing on the paper's data sets, and a "
-                     "“does not” there does not contradict the paper.")
+        notes.append("A verdict of a laptop or a sample is one on its own data and budget. It says nothing on the paper's data sets, "
+                     "and a “does not” there does not contradict the paper.")
     if papers and laptops:
         notes.append("The differences and published numbers are those of the paper's data sets; the laptop's measured "
                      "differences stand in its own table of comparisons.")

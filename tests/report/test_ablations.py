@@ -218,7 +218,7 @@ def test_tables_of_a_paper_data_set_say_what_is_missing_and_how_to_get_it(tmp_pa
     task = Task("sketchy", "2")
     assert row(ablations.dimensions(suite, task), "512 dimensions").entries[1].text == "not measured"
     rows = {r.entries[0].text: r.entries[3].text for r in ablations.not_measured(suite, task).rows}
-    assert "Dimensions" not in rows and "--profile paper --datasets sketchy --variants coupling" in rows["What is coupled"]
+    assert "Dimensions" not in rows and "--profile paper --datasets sketchy/2 --variants coupling" in rows["What is coupled"]
     wide = row(comparison.comparison(suite, task), "TCN, 512 dimensions", "Real-valued features")
     assert wide.entries[2].text == "not measured"
 
