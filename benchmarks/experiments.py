@@ -72,7 +72,7 @@ _LAPTOP = {
 _SAMPLE = {
     "data.image_size": 64, "data.stored_size": 64, "network.backbone": "efficientnet_lite0",
     "network.embedding_norm": "per_modality", "losses.sharing": 1.0,
-    "training.epochs": 4, "training.encoder_rate": 1e-3, "training.head_rate": 3e-3,
+    "training.epochs": 4, "training.encoder_rate": 3e-3, "training.head_rate": 1e-2,
 }
 _SKETCHY = {"data.dataset": "sketchy", "data.split": "1"}
 _KEPT_APART = {"network.embedding_norm": "per_modality", "network.dropout": 0.5}

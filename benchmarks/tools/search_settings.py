@@ -67,8 +67,9 @@ def sample_grid() -> list[Point]:
     rates = ((1e-3, 3e-3), (3e-4, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2), (1e-4, 1e-4))
     points = [_point("rates", variant, encoder, head, training__epochs=4) for encoder, head in rates[:4]
               for variant in ("nws", "hws", "tcn")]
-    points += [_point("size", "hws", 1e-3, 1e-2, training__epochs=4, data__image_size=96, data__stored_size=96),
-               _point("epochs", "hws", 1e-3, 1e-2, training__epochs=8)]
+    points += [_point("weight", "tcn", 3e-3, 1e-2, training__epochs=4, losses__sharing=weight) for weight in (0.1, 10.0, 100.0, 1000.0)]
+    points += [_point("size", "hws", 3e-3, 1e-2, training__epochs=4, data__image_size=96, data__stored_size=96),
+               _point("epochs", "hws", 3e-3, 1e-2, training__epochs=8)]
     return points + [_point("rates", variant, *rates[4], training__epochs=4) for variant in ("nws", "hws", "tcn")]
 
 
