@@ -14,7 +14,7 @@ import torch
 from benchmarks.material import Material
 from tcn.config import Config, Modality
 from tcn.data.splits import Files
-from tcn.scoring.features import Components, Standardiser, extract
+from tcn.scoring.features import Components, Encoding, Standardiser, extract
 
 Treatment = Callable[[np.ndarray], np.ndarray]
 
@@ -49,7 +49,7 @@ class RunFeatures:
         return {"unseen": self.unseen} | ({"validation": self.validation} if self.validation else {})
 
 
-def run_features(model: torch.nn.Module, config: Config, material: Material, device: torch.device, both_sides: bool
+def run_features(model: Encoding, config: Config, material: Material, device: torch.device, both_sides: bool
                  ) -> RunFeatures:
     """Extract all features of a run. `both_sides`: also extract `other_side`."""
     split, side = material.split_of(config), Modality(config.evaluation.photo_side)

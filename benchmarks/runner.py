@@ -10,7 +10,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -36,6 +36,7 @@ from tcn.files.locks import Held
 from tcn.model import backbones
 from tcn.train import checkpoints, loop
 from tcn.train.distances import Distances
+from tcn.train.method import Model
 
 SELECTED_BY = {"validation_map": "validation mAP@all", "seen_accuracy": "seen-class accuracy"}
 
@@ -92,7 +93,7 @@ def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror
     try:
         with mirror.cell(folder) as view:
             record = read_json(folder.path / "provenance.json")
-            model = build_model(method_named(config.method), config, material.ingredients(config), device)
+            model = cast(Model, build_model(method_named(config.method), config, material.ingredients(config), device))
             if cell.trained:
                 state = checkpoints.load(folder.path / CHECKPOINT)
                 if state["identity"] != folder.identity:
@@ -157,7 +158,7 @@ class _Attempt:
     def _train_and_score(self, view: CellMirror | NoMirror) -> dict[str, Any]:
         """Returns what provenance.json says of the training."""
         config, folder = self.config, self.folder
-        model = build_model(method_named(config.method), config, self.material.ingredients(config), self.device)
+        model = cast(Model, build_model(method_named(config.method), config, self.material.ingredients(config), self.device))
         record: dict[str, Any] = {"weights": _weights_note(config), "selected_by": "not trained", "optimizer_steps": 0,
                                   "train_seconds": 0.0, "words": "not used"}
         if self.cell.trained:
@@ -175,7 +176,7 @@ class _Attempt:
             write_ledger(folder.path, score_ledger(features, config, self.device))
         return record
 
-    def _train(self, model: torch.nn.Module, view: CellMirror | NoMirror) -> loop.History:
+    def _train(self, model: Model, view: CellMirror | NoMirror) -> loop.History:
         """Train `model`, which ends as it was after its best epoch; the folder and MLflow follow every epoch."""
         config, folder, material = self.config, self.folder, self.material
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)

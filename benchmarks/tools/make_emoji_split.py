@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -85,10 +86,10 @@ def components(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[l
 def assign(groups: Sequence[Sequence[str]], group_of: Mapping[str, str], seed: int) -> dict[str, list[Sequence[str]]]:
     """Whole groups to `unseen` and `validation`, in proportion to the emoji groups' sizes; the rest is `seen`."""
     rng = np.random.default_rng(seed)
-    strata = defaultdict(list)
+    strata: dict[str, list[Sequence[str]]] = defaultdict(list)
     for members in groups:
         strata[group_of[members[0]]].append(members)
-    result = {"seen": [], "validation": [], "unseen": []}
+    result: dict[str, list[Sequence[str]]] = {"seen": [], "validation": [], "unseen": []}
     for stratum in sorted(strata):
         members = [strata[stratum][i] for i in rng.permutation(len(strata[stratum]))]
         unseen, validation = (round(n * len(members) / len(groups)) for n in (UNSEEN, VALIDATION))
@@ -103,7 +104,7 @@ def representative(members: Sequence[str]) -> str:
     return min(members, key=lambda name: (len(name), name))
 
 
-def make(folder: Path, vectors: np.ndarray, names: Sequence[str]) -> tuple[dict, list[tuple[str, str, str, str, float]]]:
+def make(folder: Path, vectors: np.ndarray, names: Sequence[str]) -> tuple[dict[str, Any], list[tuple[str, str, str, str, float]]]:
     """The split's table and the list of links, from the built drawings and the names' vectors."""
     classes = emoji.read_manifest(folder)["classes"]
     publishers = {s.publisher for s in emoji_packages.SOURCES if s.modality is Modality.SKETCH}
@@ -118,7 +119,7 @@ def make(folder: Path, vectors: np.ndarray, names: Sequence[str]) -> tuple[dict,
     table: dict[str, dict[str, str]] = {}
     left_out: dict[str, str] = {}
     for role in ("seen", "validation", "unseen"):
-        for members in sorted(roles[role]):
+        for members in sorted(map(list, roles[role])):
             for n in members:
                 if role == "seen" or n == representative(members):
                     table[n] = {"role": role, "group": name_of[n], "hexcode": classes[n]["hexcode"],

@@ -29,7 +29,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = "tcn mutants 1"
@@ -121,7 +124,7 @@ class Mutant:
         last = source.find(b"\n", self.end)
         before = source[first:last]
         after = source[first:self.start] + self.text + source[self.end:last]
-        return tuple(" ".join(part.decode().split()) for part in (before, after))
+        return " ".join(before.decode().split()), " ".join(after.decode().split())
 
     @property
     def name(self) -> str:
@@ -190,18 +193,15 @@ class _Site(ast.NodeVisitor):
         self.found: list[Mutant] = []
         self._axes: set[int] = set()
 
-    def _span(self, node: ast.AST) -> tuple[int, int]:
+    def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None and node.end_col_offset is not None
         return (self.starts[node.lineno - 1] + node.col_offset, self.starts[node.end_lineno - 1] + node.end_col_offset)
-
-    def _text(self, node: ast.AST) -> bytes:
-        start, end = self._span(node)
-        return self.source[start:end]
 
     def _add(self, operator: str, start: int, end: int, text: str | bytes) -> None:
         text = text.encode() if isinstance(text, str) else text
         self.found.append(Mutant(self.file, operator, start, end, text))
 
-    def _between(self, operator: str, left: ast.AST, right: ast.AST, old: str, new: str) -> None:
+    def _between(self, operator: str, left: ast.expr, right: ast.expr, old: str, new: str) -> None:
         start, end = self._span(left)[1], self._span(right)[0]
         word = re.escape(old).replace("\\ ", r"\s+")
         hit = re.search((rf"\b{word}\b" if old[0].isalpha() else word).encode(), self.source[start:end])
@@ -209,10 +209,10 @@ class _Site(ast.NodeVisitor):
             self._add(operator, start + hit.start(), start + hit.end(), new)
 
     # what is no computation stays as it is
-    def visit_Raise(self, node: ast.Raise) -> None:  # noqa: D102, N802
+    def _left_alone(self, node: ast.AST) -> None:
         pass
 
-    visit_Assert = visit_Import = visit_ImportFrom = visit_JoinedStr = visit_Raise
+    visit_Raise = visit_Assert = visit_Import = visit_ImportFrom = visit_JoinedStr = _left_alone
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: D102, N802
         if node.value is not None:
@@ -270,12 +270,14 @@ class _Site(ast.NodeVisitor):
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:  # noqa: D102, N802
         start, _ = self._span(node)
         if isinstance(node.op, ast.Not):
-            self._add("not, minus removed", start, start + len(re.match(rb"not\s*", self.source[start:])[0]), "")
+            word = re.match(rb"not\s*", self.source[start:])
+            assert word is not None
+            self._add("not, minus removed", start, start + word.end(), "")
         elif isinstance(node.op, (ast.USub, ast.Invert)):
             self._add("not, minus removed", start, start + 1, "")
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: D102, N802
+    def visit_If(self, node: ast.If | ast.IfExp) -> None:  # noqa: D102, N802
         for value in ("True", "False"):
             self._add("condition fixed", *self._span(node.test), value)
         self.generic_visit(node)
@@ -390,7 +392,7 @@ class _Replaced(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._text = text
 
-    def get_code(self, fullname: str):  # noqa: D102
+    def get_code(self, fullname: str) -> CodeType:  # noqa: D102
         return compile(self._text, self.path, "exec", dont_inherit=True)
 
 
@@ -400,7 +402,7 @@ class _Finder:
     def __init__(self, mutant: Mutant) -> None:
         self.name, self.mutant = mutant.file.removesuffix(".py").replace("/", "."), mutant
 
-    def find_spec(self, name: str, path: object = None, target: object = None):  # noqa: D102
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: D102
         if name != self.name:
             return None
         where = str(ROOT / self.mutant.file)
@@ -411,18 +413,19 @@ class _First:
     """Pytest plugin: what failed first, and how long each test took. Tests run in the order given, the others before them."""
 
     def __init__(self, order: Sequence[str]) -> None:
-        self.failed, self.took = "", {}
+        self.failed = ""
+        self.took: dict[str, float] = {}
         self._place = {name: place for place, name in enumerate(order)}
 
-    def pytest_collection_modifyitems(self, items: list) -> None:  # noqa: D102
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:  # noqa: D102
         items.sort(key=lambda item: self._place.get(item.nodeid, -1))
 
-    def pytest_runtest_logreport(self, report) -> None:  # noqa: D102
+    def pytest_runtest_logreport(self, report: Any) -> None:  # noqa: D102
         self.took[report.nodeid] = round(self.took.get(report.nodeid, 0.0) + report.duration, 3)
         if report.failed and not self.failed:
             self.failed = report.nodeid
 
-    def pytest_collectreport(self, report) -> None:  # noqa: D102
+    def pytest_collectreport(self, report: Any) -> None:  # noqa: D102
         if report.failed and not self.failed:
             self.failed = f"{report.nodeid} (at import)"
 
@@ -458,7 +461,7 @@ def _child(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], se
     os._exit(0)
 
 
-def run(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], limit: float, log: str) -> dict[str, object]:
+def run(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], limit: float, log: str) -> dict[str, Any]:
     """Fork, run, and wait at most `limit` seconds: `status` killed, survived or time, `by`, `seconds`; `took` if unchanged."""
     started = time.monotonic()
     receive, send = os.pipe()
@@ -488,7 +491,7 @@ def _changed_at(subject: Subject) -> list[int]:
     return [(ROOT / test.partition("::")[0]).stat().st_mtime_ns for test in (subject.file, *_tests_here(subject.tests))]
 
 
-def read_results(folder: Path) -> dict[str, dict[str, object]]:
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """The last result of each mutant by name."""
     path = folder / RESULTS
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -511,7 +514,7 @@ def run_all(folder: Path, only: Sequence[str], again: bool) -> int:
     gc.freeze()  # else each child's collector touches, and so copies, all of it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     done, standing = read_results(folder), 0
-    baselines: dict[tuple[str, ...], dict[str, object]] = {}
+    baselines: dict[tuple[str, ...], dict[str, Any]] = {}
     with open(folder / RESULTS, "a", encoding="utf-8") as out:
         for subject, mutants in plan(only):
             pending = [m for m in mutants if m.name not in done
@@ -580,10 +583,10 @@ def table(folder: Path) -> str:
     rows = [json.loads(line) for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines()]
     first = {row["name"]: row["status"] for row in reversed(rows)}
     last = {row["name"]: row for row in rows}
-    total: Counter = Counter()
+    total: Counter[str] = Counter()
     scores, details = [], []
     for subject, mutants in plan():
-        count: Counter = Counter()
+        count: Counter[str] = Counter()
         details += [f"## {subject.file}", "", "| line | fault | before | after | result |", "|---|---|---|---|---|"]
         for mutant in mutants:
             name, before, after = mutant.name, *mutant.shown()

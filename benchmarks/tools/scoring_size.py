@@ -31,11 +31,11 @@ def measure(dataset: str, metric: str) -> str:
     """One line: sizes, seconds, peak memory of the process so far, and the released mAP@all beside its chance level."""
     rng = np.random.default_rng(0)
     labels = [labels_of(dataset, kind) for kind in ("sketches", "photos")]
-    sides = [rng.standard_normal((len(own), DIMENSIONS)).astype(np.float32) for own in labels]
+    sides: list[np.ndarray] = [rng.standard_normal((len(own), DIMENSIONS)).astype(np.float32) for own in labels]
     if metric == "hamming":
         sides = [side > 0 for side in sides]
     started = time.perf_counter()
-    scores = metrics.score(*sides, *labels, metric=metric)
+    scores = metrics.score(sides[0], sides[1], labels[0], labels[1], metric=metric)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (f"{dataset}, {metric}: {len(labels[0]):,} queries x {len(labels[1]):,} photos, {seconds:.1f} s, "

@@ -6,6 +6,7 @@ picture publisher of the same class (intersection over union, at 64 pixels), and
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ INK = 245
 """Grey levels below this count as drawn."""
 
 
-def silhouette(path) -> np.ndarray:
+def silhouette(path: Path) -> np.ndarray:
     """What a drawing's outline encloses, cropped to its bounding box and stretched to 64 x 64, so that size, place and
     the choice between lines and filled areas don't matter."""
     grey = np.asarray(Image.open(path).convert("L"))
@@ -42,7 +43,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
-def measure(folder) -> pd.DataFrame:
+def measure(folder: Path) -> pd.DataFrame:
     """One row per drawing and picture of the same class: class, drawing, picture, overlap."""
     by_side = {m: [s.publisher for s in emoji_packages.SOURCES if s.modality is m] for m in Modality}
     rows = []

@@ -101,9 +101,9 @@ def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = Non
     status = 70
     try:
         os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
         # Whoever calls this may have put something of their own in their place.
         sys.stdout = sys.stderr = open(  # noqa: SIM115 - open as long as the process lives
             2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
@@ -169,7 +169,7 @@ def examine(output: Path, progress: dict[str, int], count: Count) -> str:
             raise Lost(f"{path} is not whole: {type(error).__name__}: {error}") from error
     for folder in sorted((output / "cells").glob("*")):
         path = folder / "status.json"
-        state = json.loads(path.read_text()) if path.exists() else {"state": "new", "epochs_done": 0, "epochs": 0}
+        state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"state": "new", "epochs_done": 0, "epochs": 0}
         epochs = checkpoints.last(folder).state
         reached = state["epochs"] if state["state"] == "finished" else epochs["epoch"] if epochs else 0
         if reached < max(progress.get(folder.name, 0), state["epochs_done"] if state["epochs"] else 0):
@@ -363,12 +363,12 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
     seconds, writes = time.monotonic() - started, int(counter.read_text())
     count_runs(straight)
     say(f"undisturbed: {seconds:.0f} s, {writes} writes")
-    for number in itertools.count():
-        if count.total >= kills:
-            return count
+    number = 0
+    while count.total < kills:
         name = settings[number % len(settings)]
-        say(f"round {number + 1}, {name}: {count.total} of {kills} kills so far")
-        place = output / f"round-{number + 1}"
+        number += 1
+        say(f"round {number}, {name}: {count.total} of {kills} kills so far")
+        place = output / f"round-{number}"
         shutil.rmtree(place, ignore_errors=True)
         one_round([*arguments, *SETTINGS[name], "--output", str(place)], place, min(each, kills - count.total), rng,
                   within or BEYOND * seconds, writes, count, say)
@@ -376,6 +376,7 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
         count.runs += count_runs(place)
         count.rounds[name] += 1
         shutil.rmtree(place)
+    return count
 
 
 def to_markdown(count: Count, command: str, machine: str) -> str:
