@@ -1,13 +1,13 @@
-"""Mutation run: plant one fault at a time in the numerical code and see whether a test fails.
+"""Mutation testing: plant one fault at a time in the numerical code and check whether a test fails.
 
     python benchmarks/mutants.py --results FOLDER            runs what FOLDER does not hold yet, and says what survived
     python benchmarks/mutants.py --results FOLDER --table    writes docs/mutants.md from it
 
-In: the source files named in `PLAN`, the faults written by hand in `benchmarks/tools/mutants_by_hand.py`, and faults that operators on
-the syntax tree plant by themselves, of which a fixed sample is taken. Out: one JSON line a mutant. torch and the other libraries
-are imported once; each mutant is a fork in which the changed text takes the file's place at import. A mutant's name is its
-file and its line before and after, so that results hold until that line changes. Runs on Linux and macOS.
-The file is long because the operators, the plan, the forks and the table are one command that nothing else uses.
+In: the source files named in `PLAN`, the faults written by hand in `benchmarks/tools/mutants_by_hand.py`, and a fixed sample of
+the faults that operators on the syntax tree generate. Out: one JSON line for each mutant. torch and the other libraries are
+imported once. Each mutant is tested in a forked process that imports the changed text instead of the file. A mutant is named by
+its file and its line before and after, so that its result stays valid until that line changes. Runs on Linux and macOS.
+The file is long because the operators, the plan, the forks and the table are parts of one command that nothing else uses.
 """
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = "tcn mutants 1"
-"""Enters the hash that decides which generated mutants are taken."""
+"""Part of the hash that decides which generated mutants are in the sample."""
 RESULTS = "mutants.jsonl"
 LIMIT = 20.0
-"""Seconds that a mutant's tests may take beyond three times what they take without a fault."""
+"""Seconds that a mutant's tests may take in addition to three times their time without a fault."""
 LIBRARIES = ("torch", "torch._dynamo", "torch.optim", "torchvision.models", "torchvision.transforms.functional", "timm",
              "numpy", "scipy.stats", "scipy.ndimage", "scipy.linalg", "sklearn.decomposition", "sklearn.metrics", "pandas",
              "yaml", "PIL.Image", "threadpoolctl", "tqdm", "psutil", "pytest", "hypothesis.strategies", "doctest")
-"""Imported before the first fork; nothing of the project is."""
+"""Libraries that are imported before the first fork. No file of the project is."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A file to mutate: how many generated mutants are taken of it, and the tests that should notice, fastest first."""
+    """A file to mutate, the number of generated mutants in its sample, and the tests that should fail, the fastest first."""
 
     file: str
     sample: int
@@ -99,7 +99,7 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: the bytes from `start` to `end` of a file are replaced."""
+    """A fault: `text` replaces the bytes of a file from `start` to `end`."""
 
     file: str
     operator: str
@@ -108,17 +108,17 @@ class Mutant:
     text: bytes
 
     def applied(self) -> bytes:
-        """The file's changed content."""
+        """The content of the file with the fault."""
         source = _source(self.file)
         return source[:self.start] + self.text + source[self.end:]
 
     @property
     def line(self) -> int:
-        """Where it begins, from 1."""
+        """The line in which the fault begins, counted from 1."""
         return _source(self.file).count(b"\n", 0, self.start) + 1
 
     def lines(self) -> tuple[str, str]:
-        """The lines it touches, before and after, without indentation, joined by a space where there are several."""
+        """The lines that the fault changes, before and after, without indentation; several lines are joined by spaces."""
         source = _source(self.file)
         first = source.rfind(b"\n", 0, self.start) + 1
         last = source.find(b"\n", self.end)
@@ -128,12 +128,12 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """What identifies it from run to run, until its line is changed."""
+        """A name that stays the same from run to run until the line changes."""
         before, after = self.lines()
         return f"{self.file}: {before} => {after}"
 
     def shown(self, around: int = 24, longest: int = 110) -> tuple[str, str]:
-        """What differs, before and after, with some text around it."""
+        """The part that differs, before and after, with up to `around` characters on both sides."""
         before, after = self.lines()
         first = 0
         while first < min(len(before), len(after)) and before[first] == after[first]:
@@ -177,13 +177,13 @@ REDUCTIONS = {"sum", "mean", "std", "var", "max", "min", "any", "all", "softmax"
               "amax", "amin", "norm", "flip", "sort", "cummax", "unbind", "stack", "cat", "concatenate", "permutation"}
 UNSEEN = {"device", "non_blocking", "out", "casting", "copy", "disable", "desc", "smoothing", "encoding", "newline", "repr",
           "unit", "dynamic_ncols", "depth", "progress", "set_to_none"}
-"""Keywords that change where or how something is stored or shown, and no value on a CPU: not removed."""
+"""Keywords that are not removed: they change where or how something is stored or shown, but no value on a CPU."""
 SILENT = re.compile(r"\bbar\b|tqdm|perf_counter|_room|room\(|seconds")
-"""Lines that show progress or measure time."""
+"""Lines that only show progress or measure time; they are not mutated."""
 
 
 class _Site(ast.NodeVisitor):
-    """All generated mutants of a file."""
+    """Visits a file's syntax tree and collects all generated mutants in `found`."""
 
     def __init__(self, file: str) -> None:
         self.file, self.source = file, _source(file)
@@ -208,7 +208,7 @@ class _Site(ast.NodeVisitor):
         if hit:
             self._add(operator, start + hit.start(), start + hit.end(), new)
 
-    # what is no computation stays as it is
+    # Assertions, imports and error messages compute nothing and are not mutated.
     def _left_alone(self, node: ast.AST) -> None:
         pass
 
@@ -325,7 +325,7 @@ class _Site(ast.NodeVisitor):
 
 
 def generated(file: str) -> list[Mutant]:
-    """Every mutant that the operators make of a file, each name once; some may be no program."""
+    """Every mutant that the operators generate for a file, each name once. Some may not be valid Python."""
     site = _Site(file)
     site.visit(ast.parse(site.source))
     found: dict[str, Mutant] = {}
@@ -337,7 +337,7 @@ def generated(file: str) -> list[Mutant]:
 
 
 def compiles(mutant: Mutant) -> bool:
-    """Whether it is a program at all."""
+    """Whether the mutant is valid Python."""
     try:
         ast.parse(mutant.applied())
     except SyntaxError:
@@ -368,7 +368,8 @@ def by_hand(file: str) -> list[Mutant]:
         if fault.file == file:
             old = fault.old.encode()
             if (times := _source(file).count(old)) != 1:
-                raise ValueError(f"{file} holds {fault.old!r} {times} times; mend the entry in benchmarks/tools/mutants_by_hand.py")
+                raise ValueError(f"{file} holds {fault.old!r} {times} times; correct the entry in "
+                                 f"benchmarks/tools/mutants_by_hand.py")
             start = _source(file).index(old)
             found.append(Mutant(file, fault.what, start, start + len(old), fault.new.encode()))
     return found
@@ -558,11 +559,12 @@ tests that should see it. Written by `python benchmarks/mutants.py --results FOL
 Status 1 says that a mutant survived that is not known to be equivalent. The mutants took {minutes:.0f} minutes, and their tests
 without a fault nine: one process on a machine of two cores shared with some eight others.
 
-Faults are of two sorts. Those **by hand** are slips that mean something in the method (benchmarks/tools/mutants_by_hand.py). Those
-**by operator** are a fixed sample over the syntax tree: comparisons, arithmetic, constants, axes, minimum and maximum, sum and
-mean, a dropped `not`, and/or, fixed conditions, statements, calls and keywords left out, swapped arguments. The operators take
-turns, and a hash of the changed line decides which is taken, so the sample holds until a line changes. Left out are lines
-that show progress or measure time, what only says where a value is stored, and everything inside `raise`.
+There are two kinds of faults. Those **by hand** are mistakes that mean something in the method
+(benchmarks/tools/mutants_by_hand.py). Those **by operator** are a fixed sample over the syntax tree: comparisons, arithmetic,
+constants, axes, minimum and maximum, sum and mean, a dropped `not`, and/or, fixed conditions, statements, calls and keywords left
+out, swapped arguments. The operators take turns, and a hash of the changed line decides which mutants are in the sample, so the
+sample stays the same until a line changes. Lines that show progress or measure time, keywords that only say where a value is
+stored, and everything inside `raise` are not mutated.
 
 "Before" is the first run, before tests were written for what had survived it; the training loop had its golden test by then.
 Killed by time: not done after three times what the tests take without a fault, and twenty seconds. A survivor is one of
