@@ -216,7 +216,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
             encoder = network(backbones.encoder, alike, net.backbone, net.weights, places.weights)
         if encoder is None or teacher is None or cell.name not in known:
             continue
-        # Of the data, only the number of classes changes how a model is built, and the seed does not.
+        # What the data are and the seed don't change how a model is built, but for the number of classes.
         seen = material.split(cell.dataset, cell.split).seen
         config = change(cell.config, {"seed": 0})
         key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
@@ -234,7 +234,7 @@ def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: ba
                      teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None) -> int:
     words, further = material.word_tensors(config)
     if config.network.dim <= min(teacher[1].weight.shape):
-        config = change(config, {"network.start": "random"})  # the SVD takes longest, and can fail only for the size
+        config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
     ingredients = Ingredients(encoder, *teacher, words, len(material.split(cell.dataset, cell.split).seen), further)
     with torch.random.fork_rng(devices=[]):
         model = build_model(baselines.find(cell.variant).method, config, ingredients, device or torch.device("cpu"))

@@ -93,13 +93,13 @@ def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror
     try:
         with mirror.cell(folder) as view:
             record = read_json(folder.path / "provenance.json")
-            model = cast(Model, build_model(method_named(config.method), config, material.ingredients(config), device))
+            model = build_model(method_named(config.method), config, material.ingredients(config), device)
             if cell.trained:
                 state = checkpoints.load(folder.path / CHECKPOINT)
                 if state["identity"] != folder.identity:
                     raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
                 model.load_state_dict(state["model"])
-            write_ledger(folder.path, score_ledger(run_features(model, config, material, device, True), config, device))
+            write_ledger(folder.path, score_ledger(run_features(cast(Model, model), config, material, device, True), config, device))
             now = provenance.collect(device)
             write_json(folder.path / "provenance.json", {**record, "ledger_scored": {
                 key: now[key] for key in ("commit", "dirty", "device", "threads", "command", "started")}})

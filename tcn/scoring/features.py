@@ -108,11 +108,11 @@ class Components:
     @classmethod
     def fit(cls, features: np.ndarray, dim: int) -> Components:
         """The `dim` directions of largest variance of features [N, d]. InputError where D exceeds min(N, d)."""
-        from sklearn.decomposition import PCA  # takes a second to import, and few runs need it
-
         if not 0 < dim <= min(features.shape):
             raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
                              f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
+        from sklearn.decomposition import PCA  # takes a second to import, and few runs need it
+
         # An exact solver, so that the same features give the same components on every call.
         found = PCA(dim, svd_solver="covariance_eigh").fit(features.astype(np.float64))
         return cls(found.mean_, found.components_)
