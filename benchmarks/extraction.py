@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -49,13 +50,13 @@ class RunFeatures:
         return {"unseen": self.unseen} | ({"validation": self.validation} if self.validation else {})
 
 
-def run_features(model: Encoding, config: Config, material: Material, device: torch.device, both_sides: bool
+def run_features(model: torch.nn.Module, config: Config, material: Material, device: torch.device, both_sides: bool
                  ) -> RunFeatures:
     """Extract all features of a run. `both_sides`: also extract `other_side`."""
     split, side = material.split_of(config), Modality(config.evaluation.photo_side)
 
     def raw(role: str, modality: Modality, output: Modality | None = None) -> np.ndarray:
-        return extract(model, material.pixels(config, role), modality, config.data.image_size, device,
+        return extract(cast(Encoding, model), material.pixels(config, role), modality, config.data.image_size, device,
                        config.evaluation.features, side=output, resize=config.data.resize)
 
     training = {m: raw(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}

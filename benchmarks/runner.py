@@ -99,7 +99,7 @@ def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror
                 if state["identity"] != folder.identity:
                     raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
                 model.load_state_dict(state["model"])
-            write_ledger(folder.path, score_ledger(run_features(cast(Model, model), config, material, device, True), config, device))
+            write_ledger(folder.path, score_ledger(run_features(model, config, material, device, True), config, device))
             now = provenance.collect(device)
             write_json(folder.path / "provenance.json", {**record, "ledger_scored": {
                 key: now[key] for key in ("commit", "dirty", "device", "threads", "command", "started")}})
@@ -158,11 +158,11 @@ class _Attempt:
     def _train_and_score(self, view: CellMirror | NoMirror) -> dict[str, Any]:
         """Returns what provenance.json says of the training."""
         config, folder = self.config, self.folder
-        model = cast(Model, build_model(method_named(config.method), config, self.material.ingredients(config), self.device))
+        model = build_model(method_named(config.method), config, self.material.ingredients(config), self.device)
         record: dict[str, Any] = {"weights": _weights_note(config), "selected_by": "not trained", "optimizer_steps": 0,
                                   "train_seconds": 0.0, "words": "not used"}
         if self.cell.trained:
-            history = self._train(model, view)
+            history = self._train(cast(Model, model), view)
             self.best_epoch = history.best_epoch
             record |= {"selected_by": SELECTED_BY[config.training.select_by], "optimizer_steps": len(history.steps),
                        "train_seconds": sum(row.get("seconds", 0.0) for row in history.epochs),
