@@ -1,7 +1,7 @@
-"""Variants as deltas of one config, and other methods: one sentence each on what it shows.
+"""Variants: TCN with a few settings changed, and other methods, each with a sentence on what it shows.
 
-`VARIANTS` is what a command line may name. A variant never branches in the training loop: it is the base config
-of a profile with a few settings replaced.
+In: nothing. Out: `VARIANTS` by name, which the option `--variants` takes, and `GROUPS` of them. A variant is the base
+configuration of a profile with some settings replaced; the training loop never asks which variant it trains.
 """
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from tcn.train.method import TCN, Method
 
 @dataclass(frozen=True)
 class Variant:
-    """A named delta: dotted settings replaced in the profile's base config."""
+    """A named change of settings: `delta` replaces settings (dotted keys) of the profile's base configuration."""
 
     name: str
     title: str
     shows: str
     delta: dict[str, Any] = field(default_factory=dict)
     factors: dict[str, float] = field(default_factory=dict)
-    """Dotted settings of the profile's base config multiplied, where a delta is relative."""
+    """Settings (dotted keys) of the profile's base configuration that are multiplied by a factor instead of replaced."""
     grid_point: bool = False
-    """One of several values of a setting: not run again where another variant has it already, or one that makes no difference."""
+    """Whether this is one of several values of a setting. Such a variant is not run where another variant has the same settings
+    already, or where its setting makes no difference."""
     method: Method[Any] = TCN
     as_released: bool = False
-    """Every trap of the ledger is turned on, as the data set has it."""
+    """Whether every deviation of the released code is turned on that applies to the data set (baselines/ledger.py)."""
     ledger: bool = False
-    """Scoring traps of the ledger are measured on this variant's trained network. No part of a run's identity: a finished
-    run without those scores gets them from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
+    """Whether the deviations that concern scoring are measured on this variant's trained network. This is no part of a run's
+    identity: a finished run without these scores gets them later, from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
 
 
 def _convolutions(how: str) -> dict[str, Any]:
@@ -43,13 +44,13 @@ _FLOOR = {**_HARD, "coupling.call": "joint", "training.optimizer": "none"}
 _ONE_ENCODER = {**_HARD, "coupling.call": "joint"}
 _HARD_CONVOLUTIONS = {**_convolutions("hard"), "losses.sharing": 0.0}
 SHARING_GRID = (0.1, 1, 10, 100, 1000, 10000)
-"""Weights of L_SWS tried; the paper's is 1000."""
+"""Weights of the sharing loss L_SWS in the grid; the paper uses 1000."""
 DIMENSIONS = (32, 128, 256, 512)
-"""Retrieval dimensions D beside the profile's 64."""
+"""Lengths D of the retrieval features that are tried besides the profile's 64."""
 
 
 def _soft_up_to(last: str) -> dict[str, Any]:
-    """Softly tied from the stem up to a part, independent above it."""
+    """Settings that tie the convolutions softly from the stem up to the part `last`, and leave the later parts independent."""
     tied = PARTS[:PARTS.index(last) + 1]
     return {f"coupling.{part}": "soft" if part in tied else "none" for part in PARTS}
 
@@ -96,7 +97,7 @@ _ALL = (
             as_released=True),
     *(Variant(f"tcn-weight-{weight}", f"TCN, sharing weight {weight}", "the sharing weight, tried over a stated grid",
               {"losses.sharing": float(weight)}, grid_point=True) for weight in SHARING_GRID),
-    # the paper's ablation: our reading of a:b is that a weighs the class loss of the sketches, b that of the photos
+    # The paper's ablation: we read a:b as weight a for the class loss of the sketches and b for that of the photos.
     Variant("hws-0.1-1", "HWS, class losses 0.1:1", "hard sharing with the sketches' class loss at a tenth",
             {**_ONE_ENCODER, "losses.class_sketch": 0.1}),
     Variant("hws-10-1", "HWS, class losses 10:1", "hard sharing with the sketches' class loss tenfold",
@@ -165,7 +166,7 @@ _METHODS = {variant.method.name: variant.method for variant in _ALL}
 
 
 def find(name: str) -> Variant:
-    """The variant of that name; InputError naming the known ones otherwise."""
+    """The variant of that name. Raises InputError, which lists the known names, where there is none."""
     if name not in VARIANTS:
         raise InputError(f"unknown variant '{name}'; choose among {', '.join(VARIANTS)}, or a group: "
                          f"{', '.join(GROUPS)}")
@@ -173,7 +174,9 @@ def find(name: str) -> Variant:
 
 
 def method_named(name: str) -> Method[Any]:
-    """The method a resolved config names (`config.method`); InputError naming the known ones otherwise."""
+    """The method that a configuration names (`config.method`). Raises InputError, which lists the known names, where there is
+    none.
+    """
     if name not in _METHODS:
         raise InputError(f"unknown method '{name}'; choose among {', '.join(_METHODS)}")
     return _METHODS[name]

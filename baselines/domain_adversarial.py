@@ -1,12 +1,13 @@
-"""The coupled idea beyond retrieval: domain-adversarial training on digits, with one feature extractor or two tied softly.
+"""The coupled network beyond retrieval: domain-adversarial training on digits, with one feature extractor or two softly tied
+ones.
 
 In: batches of labelled source digits and unlabelled target digits. Out: models and their losses. Source: Ganin et al.,
-"Domain-Adversarial Training of Neural Networks" (JMLR 2016), MNIST architecture; the paper's extension table adds the
-coupled network to it. How it was added is not told where we could read it; our reading: one feature extractor for each
-domain, convolutions tied by the sharing loss, batch norms independent, label and domain classifiers common.
+"Domain-Adversarial Training of Neural Networks" (DANN, JMLR 2016), the architecture for MNIST. The paper's extension table adds
+the coupled network to DANN, but what we could read does not say how. Our reading: one feature extractor for each domain,
+convolutions tied by the sharing loss, independent batch norms, and common label and domain classifiers.
 
-Not faithful to DANN: a batch norm after each convolution (the coupled idea speaks of batch norms; all methods have them),
-and Adam in place of SGD (under which a sharing weight means something else), for all methods alike.
+Different from DANN, for all methods alike: a batch norm follows each convolution, since the coupled network is about batch norms,
+and Adam replaces SGD, under which a sharing weight has another effect.
 """
 from __future__ import annotations
 
@@ -26,25 +27,25 @@ from tcn.train.losses import sharing_norms
 DIGITS = 10
 METHODS = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN, batch norms by domain",
            "dann-coupled": "DANN + coupled network"}
-"""Name -> title. `dann-own-norms` is a control the paper lacks: one set of convolutions, batch norms by domain."""
+"""Name -> title. `dann-own-norms` is a control that the paper lacks: one set of convolutions with batch norms for each domain."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run's settings; none was chosen by target labels."""
+    """The settings of one run. None of them was chosen by labels of the target domain."""
 
     method: Literal["source-only", "dann", "dann-own-norms", "dann-coupled"] = "dann-coupled"
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     steps: Annotated[int, Range(1, 10_000_000)] = 1000
-    """Optimiser steps; fixed beforehand, and the last state is the one that is tested."""
+    """Optimiser steps. The number is fixed beforehand, and the state after the last step is tested."""
     batch: Annotated[int, Range(1, 65_536)] = 64
-    """Images of each domain in a batch (DANN: 128 in all)."""
+    """Images of each domain in a batch (DANN: 64 of each)."""
     rate: Rate = 1e-3
     """Adam's own default."""
     sharing: Weight = 1.0
-    """Weight of the sharing loss: what the laptop's retrieval uses, chosen there on validation classes; not tried here."""
+    """Weight of the sharing loss: the value of the laptop profile, chosen there on validation classes and not tuned here."""
     adversarial: Weight = 1.0
-    """Largest weight of the reversed gradient (DANN: lambda rises to 1)."""
+    """Largest weight of the reversed gradient (in DANN lambda rises to 1)."""
     image_size: Side = 16
     """Side of the images in pixels; a multiple of 4 (MNIST: 28)."""
 
@@ -55,7 +56,7 @@ class Settings:
 
 
 class _Reversal(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by -weight."""
+    """The identity in the forward pass; the gradient is multiplied by -weight."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: float) -> Tensor:  # noqa: D102
@@ -68,7 +69,7 @@ class _Reversal(torch.autograd.Function):
 
 
 def reverse_gradient(values: Tensor, weight: float) -> Tensor:
-    """`values`, their gradient reversed and multiplied by `weight` (DANN's gradient reversal layer)."""
+    """Return `values`; their gradient is reversed and multiplied by `weight` (DANN's gradient reversal layer)."""
     out: Tensor = _Reversal.apply(values, weight)  # type: ignore[no-untyped-call]  # torch leaves it so
     return out
 
@@ -97,7 +98,7 @@ class Extractor(nn.Module):
 
 
 class DigitModel(nn.Module):
-    """Extractors of the two domains (one object, or two from the same start), label and domain classifiers."""
+    """Feature extractors of the two domains (one object, or two with the same start), a label and a domain classifier."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -114,11 +115,11 @@ class DigitModel(nn.Module):
 
     @property
     def adversarial(self) -> bool:
-        """Whether the domains are told apart and the extractors trained against that."""
+        """Whether a domain classifier is trained, and the extractors against it."""
         return self.settings.method != "source-only"
 
     def features(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of both domains; in one batch where one extractor serves both (as DANN does)."""
+        """Features of both domains. Where one extractor serves both, they go through it in one batch, as in DANN."""
         if self.target is self.source:
             both = self.source(torch.cat([source, target]))
             return both[:len(source)], both[len(source):]
@@ -130,17 +131,20 @@ class DigitModel(nn.Module):
         return logits
 
     def sharing(self) -> Tensor | None:
-        """L_SWS over the extractors' convolutions; None where they are one."""
+        """The sharing loss over the extractors' convolutions, a scalar; None for methods without it."""
         if self.settings.method != "dann-coupled":
             return None
         return sharing_norms(list(zip(self.source.convolutions.parameters(), self.target.convolutions.parameters()))).sum()
 
 
 def losses(model: DigitModel, source: Tensor, labels: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-    """Weighted terms of one step; their sum is minimised. `label`: cross-entropy on source digits; `domain`: binary
-    cross-entropy of the domain classifier on both, its gradient reversed on the way to the extractors; `sharing`.
+    """The weighted loss terms of one step, whose sum is minimised.
 
-    source [B, 3, S, S] with labels int64 [B]; target [B', 3, S, S] without; progress from 0 to 1.
+    `label`: cross-entropy on source digits. `domain`: binary cross-entropy of the domain classifier on both domains, whose
+    gradient is reversed before it reaches the extractors. `sharing`: the sharing loss of softly tied extractors.
+
+    source: images [B, 3, S, S] with labels int64 [B]. target: images [B', 3, S, S]. progress: from 0 at the start to 1 at the
+    end.
     """
     if not model.adversarial:
         return {"label": F.cross_entropy(model.classify(source, "source"), labels)}

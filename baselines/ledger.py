@@ -1,7 +1,7 @@
-"""The ledger: where paper, released code and good practice part, each as a named setting with both behaviours.
+"""The deviation ledger: where the released code differs from the paper or from good practice, with both behaviours of each.
 
-In: nothing. Out: `TRAPS`, read by the command (`--as-released`), by the runner (what is scored again from the same
-features) and, through the result folders, by the report. Source: the released code's behaviour, trap by trap.
+In: nothing. Out: `TRAPS`, the deviations. The command reads them for `--as-released`, the runner to score the same features once
+more under each released rule, and the report through the result folders. Source: the behaviour of the released code.
 """
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 KINDS = ("training", "scoring", "pictures", "data", "fixed", "remaining")
 SWITCHED = ("training", "scoring", "pictures")
-"""Kinds of which `--as-released` turns on what has a setting."""
+"""Kinds of deviations that `--as-released` turns on, where they have a setting."""
 
 
 @dataclass(frozen=True)
 class Trap:
-    """One deviation of the released code. `kind` says how its worth is measured.
+    """One deviation of the released code. `kind` says how its effect is measured.
 
-    `training`: paired runs of two variants with the same seeds. `scoring`: the same trained network scored twice.
-    `pictures`: how a picture's file is read, where there are such files. `data`: it lies in the files of a data set. `fixed`:
-    mended here, with nothing left to switch on. `remaining`: what stays ours under `--as-released` too.
+    `training`: by paired runs of two variants with the same seeds. `scoring`: by scoring the same trained network twice.
+    `pictures`: it concerns how picture files are read, and is measured where such files occur. `data`: it lies in the files of a
+    data set. `fixed`: corrected here, without a setting that turns it on. `remaining`: our behaviour stays different under
+    `--as-released` too.
     """
 
     trap: str
@@ -28,14 +29,14 @@ class Trap:
     consequence: str
     kind: str
     setting: str = ""
-    """Dotted key of the config, where there is one."""
+    """Dotted key of the setting; empty where there is none."""
     released: Any = None
     corrected: Any = None
     arms: dict[str, str | None] = field(default_factory=lambda: {"corrected": None, "released": None})
-    """`training` only: the two variants that are compared."""
+    """For the kind `training` only: the two variants that are compared."""
     note: str = ""
     datasets: tuple[str, ...] = ()
-    """Data sets on which the released code behaves so; empty: all."""
+    """Data sets on which the released code behaves like this; empty for all of them."""
 
 
 def _paired(released: str, corrected: str = "tcn") -> dict[str, str | None]:
@@ -136,7 +137,7 @@ TRAPS: tuple[Trap, ...] = (
 
 
 def as_released(dataset: str) -> dict[str, Any]:
-    """Every switchable trap turned on, as a delta of the config, for one data set.
+    """The settings (dotted keys) that turn on every deviation that has one, for one data set.
 
     >>> as_released("tuberlin")["data.unit_words"], "data.unit_words" in as_released("sketchy")
     (False, False)
@@ -146,7 +147,7 @@ def as_released(dataset: str) -> dict[str, Any]:
 
 
 def entries() -> list[dict[str, Any]]:
-    """The ledger as plain values, for result folders: a report needs nothing else to name a trap."""
+    """The ledger as plain values, as result folders hold it; the report needs nothing else to describe a deviation."""
     rows = [asdict(trap) for trap in TRAPS]
     return [{**row, "released": _text(row["released"]), "corrected": _text(row["corrected"])} for row in rows]
 

@@ -1,7 +1,8 @@
-"""Two classical ways to learn a common space: a Siamese network's contrastive loss, and batch-hard triplets across modalities.
+"""Two classical ways to learn a common space: the contrastive loss of a Siamese network, and batch-hard triplets across
+modalities.
 
-In: TCN's model with one encoder for both modalities. Out: `Method`s. Neither trains the features by classes; a class head
-on features whose gradient is cut only reads them, so that an epoch can be chosen by the same rule as TCN's.
+In: TCN's model with one encoder for both modalities. Out: `Method`s. No class loss trains the features. A class head is trained
+on detached features only so that the best epoch can be chosen by the same rule as TCN's.
 """
 from __future__ import annotations
 
@@ -17,15 +18,16 @@ from tcn.train.losses import anchor_distances, classification
 from tcn.train.method import LossTerms, Method, TcnModel
 
 SIAMESE_MARGIN = 1.0
-"""Distance of unit vectors from which a pair of different classes costs nothing, where `losses.margin` says nothing."""
+"""Distance of unit vectors from which a pair of different classes has no loss, where `losses.margin` is not set."""
 
 
 def contrastive(sketches: Tensor, photos: Tensor, labels: Tensor, margin: float = SIAMESE_MARGIN) -> Tensor:
     """Contrastive loss [B] of every sketch against all photos of the batch, features [B, D] at unit length.
 
-    Half the mean squared distance to photos of its class plus half the mean of max(0, margin - distance)^2 to the others,
-    each mean alone, since other classes outnumber the own. A sketch without others keeps the first half. Source: Hadsell,
-    Chopra and LeCun (CVPR 2006); all pairs of a batch in place of sampled ones. InputError where margin is not positive.
+    Half of the mean squared distance to photos of its class, plus half of the mean of max(0, margin - distance)^2 to the other
+    photos. The two means are taken apart, since there are more photos of other classes. Without photos of other classes only the
+    first half remains. Source: Hadsell, Chopra and LeCun (CVPR 2006), with all pairs of a batch instead of sampled ones. Raises
+    InputError where margin is not positive.
     """
     if not margin > 0:
         raise InputError(f"losses.margin is {margin}; the contrastive loss needs one above 0")
@@ -37,16 +39,16 @@ def contrastive(sketches: Tensor, photos: Tensor, labels: Tensor, margin: float 
 
 
 def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over each row's chosen values; 0 where there is none."""
+    """Mean of the chosen values of each row; 0 for rows without any."""
     return (values * chosen).sum(1) / chosen.sum(1).clamp_min(1)
 
 
 def cross_modal_triplets(sketches: Tensor, photos: Tensor, labels: Tensor, margin: float | None = None) -> Tensor:
     """Batch-hard triplet loss [2B]: every sketch against the photos, then every photo against the sketches, features [B, D].
 
-    The furthest item of the other modality and its own class against the nearest of another class; softplus of the
-    difference where margin is None, else a hinge. 0 where the batch holds no other class. Source: Hermans, Beyer and Leibe
-    (2017), with anchors and partners from different modalities.
+    For each anchor, the distance of the furthest item of its own class in the other modality is compared with that of the nearest
+    item of another class: the softplus of their difference where margin is None, else a hinge. The loss is 0 where the batch
+    holds no other class. Source: Hermans, Beyer and Leibe (2017), with anchors and partners from different modalities.
     """
     distances = anchor_distances(sketches, photos)
     same = labels[:, None] == labels[None]
@@ -61,9 +63,9 @@ def cross_modal_triplets(sketches: Tensor, photos: Tensor, labels: Tensor, margi
     return torch.cat(halves).to(sketches.dtype)
 
 
-def _with_reader(model: TcnModel, batch: PairBatch, config: Config, name: str, loss: Callable[[Tensor, Tensor], Tensor]
+def _with_class_head(model: TcnModel, batch: PairBatch, config: Config, name: str, loss: Callable[[Tensor, Tensor], Tensor]
                  ) -> LossTerms:
-    """The terms of a loss on the features, and of the class head that only reads them."""
+    """Loss terms: the given loss on the features, and the class losses, whose gradient does not reach the features."""
     out = model.network(batch.sketches, batch.photos)
     terms = {name: loss(out.sketch_features, out.photo_features)}
     for side, features in ((Modality.SKETCH, out.sketch_features), (Modality.PHOTO, out.photo_features)):
@@ -73,14 +75,14 @@ def _with_reader(model: TcnModel, batch: PairBatch, config: Config, name: str, l
 
 
 def siamese_losses(model: TcnModel, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
-    """`contrastive`, and the class head that only reads."""
+    """The loss terms of `contrastive`, and those of a class head on detached features."""
     margin = SIAMESE_MARGIN if config.losses.margin is None else config.losses.margin
-    return _with_reader(model, batch, config, "contrastive", lambda s, p: contrastive(s, p, batch.labels, margin))
+    return _with_class_head(model, batch, config, "contrastive", lambda s, p: contrastive(s, p, batch.labels, margin))
 
 
 def triplet_losses(model: TcnModel, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
-    """`triplet` across modalities, and the class head that only reads."""
-    return _with_reader(model, batch, config, "triplet",
+    """The loss terms of `cross_modal_triplets`, and those of a class head on detached features."""
+    return _with_class_head(model, batch, config, "triplet",
                         lambda s, p: cross_modal_triplets(s, p, batch.labels, config.losses.margin))
 
 

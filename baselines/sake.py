@@ -1,13 +1,13 @@
-"""SAKE's idea: one network that is told the modality, and a teacher's signal corrected by how near class names are.
+"""The idea of SAKE: one network that gets the modality as an input, and a teacher corrected by the similarity of class names.
 
 In: TCN's ingredients and word vectors of ImageNet's class names. Out: a `Method`. Source: Liu, Xie, Wang and Yuille,
 "Semantic-Aware Knowledge Preservation for Zero-Shot Sketch-Based Image Retrieval" (ICCV 2019), and its released code.
 
-Kept: one encoder with conditional squeeze-and-excitation, told the modality of each image; class loss on both modalities;
-the teacher's soft targets on photos alone, with 0.3 times the similarity of the photo's class to each ImageNet class added
-to the teacher's logits. Not faithful: the similarity is the cosine of word vectors, theirs comes from WordNet; the gates
-stand at the end of each stage, theirs inside every residual block; the embedding, its SVD start, pairs, optimiser and
-schedule are the suite's, the same for all methods.
+As in SAKE: one encoder with squeeze-and-excitation gates that depend on the modality of each image; a class loss on both
+modalities; the teacher's soft targets for photos only, where 0.3 times the similarity of the photo's class to each ImageNet class
+is added to the teacher's logits. Different from SAKE: the similarity is the cosine of word vectors, while SAKE's comes from
+WordNet; the gates stand at the end of each stage, while SAKE's stand in every residual block; and the embedding, its SVD start,
+the pairs, the optimiser and the schedule are those of this suite, the same for all methods.
 """
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ from tcn.train.losses import classification, distillation
 from tcn.train.method import Ingredients, LossTerms, Method, TcnModel
 
 SIMILARITY_WEIGHT = 0.3
-"""Weight of the similarity beside the teacher's logits (released code)."""
+"""Weight of the similarity that is added to the teacher's logits (as in SAKE's released code)."""
 REDUCTION = 16
-"""Channels over hidden units of a gate (squeeze-and-excitation's own)."""
+"""Ratio of channels to hidden units of a gate (as in squeeze-and-excitation)."""
 TOLD = {Modality.SKETCH: 1.0, Modality.PHOTO: 0.0}
 
 
 class Gate(nn.Module):
-    """Squeeze-and-excitation told the modality: maps [B, C, H, W], tag [B, 1] -> maps, scaled by channel within (0, 2).
-
-    It starts as the identity, so that the network starts as the ImageNet one.
+    """Squeeze-and-excitation that depends on the modality: maps [B, C, H, W] and tag [B, 1] -> maps, each channel scaled by a
+    factor in (0, 2). It starts as the identity, so that the network starts as the ImageNet network.
     """
 
     def __init__(self, channels: int) -> None:
@@ -53,7 +52,7 @@ class Gate(nn.Module):
 
 
 class Gates(nn.Module):
-    """A gate at the end of every part of an encoder; `told` says of which modality the images are that pass next."""
+    """A gate at the end of every part of an encoder. Inside a `told` block, the gates know the modality of the images."""
 
     def __init__(self, encoder: Backbone) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Gates(nn.Module):
 
     @contextmanager
     def told(self, tag: Tensor) -> Iterator[None]:
-        """Images pass with this tag [B, 1]."""
+        """In this block the encoder's images have this tag [B, 1]."""
         self._tag = tag
         try:
             yield
@@ -75,7 +74,7 @@ class Gates(nn.Module):
 
 @torch.no_grad()
 def _channels(encoder: Backbone, ends: dict[str, nn.Module]) -> dict[str, int]:
-    """Channels that leave each part, seen on a blank image."""
+    """Part of the encoder -> number of its output channels, found by encoding a blank image."""
     found: dict[str, int] = {}
     handles = [module.register_forward_hook(lambda module, inputs, maps, part=part: found.__setitem__(part, maps.shape[1]))
                for part, module in ends.items()]
@@ -89,7 +88,7 @@ def _channels(encoder: Backbone, ends: dict[str, nn.Module]) -> dict[str, int]:
 
 
 class SakeModel(TcnModel):
-    """One encoder with gates that are told the modality; TCN's embedding and heads."""
+    """One encoder with gates that depend on the modality, and TCN's embedding and heads."""
 
     def __init__(self, config: Config, ingredients: Ingredients) -> None:
         if not wholly_shared(config.coupling):
@@ -117,7 +116,7 @@ class SakeModel(TcnModel):
             return super().encode_backbone(images, modality)
 
     def forward_pair(self, batch: PairBatch) -> CoupledOutput:
-        """The output of a training step: sketches and photos in one call, each image with its own tag."""
+        """The network's output of a training step; sketches and photos are encoded in one call, each image with its own tag."""
         if self.network.encoders.joint:
             tag = torch.cat([self._tag(batch.sketches, Modality.SKETCH), self._tag(batch.photos, Modality.PHOTO)])
             with self.gates.told(tag):
@@ -127,7 +126,7 @@ class SakeModel(TcnModel):
 
 
 def sake_losses(model: SakeModel, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
-    """Class loss on both modalities; the corrected teacher's on photos (the paper's total loss of two terms)."""
+    """Class losses of both modalities, and the distillation loss of the corrected teacher on photos (SAKE's two losses)."""
     out = model.forward_pair(batch)
     teacher = model.teacher(batch.photos) + SIMILARITY_WEIGHT * model.similarity[batch.labels]
     terms = {"class_sketch": classification(out.sketch_logits, batch.labels),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from benchmarks.material import Material
 from tcn.config import Config, Modality
 from tcn.data.pixels import Pixels
 from tcn.data.splits import Files
-from tcn.scoring.features import Components, Standardiser, extract
+from tcn.scoring.features import Components, Encoding, Standardiser, extract
 
 Treatment = Callable[[np.ndarray], np.ndarray]
 
@@ -56,7 +57,7 @@ def run_features(model: torch.nn.Module, config: Config, material: Material, dev
     split, side = material.split_of(config), Modality(config.evaluation.photo_side)
 
     def raw(role: str, modality: Modality, output: Modality | None = None) -> np.ndarray:
-        return extract(model, material.pixels(config, role), modality, config.data.image_size, device,
+        return extract(cast(Encoding, model), material.pixels(config, role), modality, config.data.image_size, device,
                        config.evaluation.features, side=output, resize=config.data.resize)
 
     training = {m: raw(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}

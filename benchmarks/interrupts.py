@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -55,7 +54,7 @@ def _handle(number: int, frame: object) -> None:
     if len(_arrived) == 1:
         raise Interrupted(number)
     if len(_arrived) == 2:
-        os.write(sys.__stderr__.fileno(), b"\nstopping already: marking what ran; once more ends it at once\n")
+        os.write(2, b"\nstopping already: marking what ran; once more ends it at once\n")
         return
     os._exit(128 + number)
 

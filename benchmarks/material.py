@@ -159,6 +159,6 @@ def uses_words(config: Config) -> bool:
     return config.training.optimizer != "none" and used
 
 
-def build_model(method: Method, config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:
+def build_model(method: Method[Any], config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:
     """The model of a run on its device. InputError where the device can't do what `execution` asks."""
     return place(method.build(config, ingredients), config.execution, device)

@@ -1,8 +1,8 @@
-"""Result folders repeated in an MLflow store (the only mlflow import): while cells run, and later from their files alone.
+"""Copy what result folders say into an MLflow store: while runs are computed, and later from the files alone.
 
-In: a `Suite` and its `CellFolder`s. Out: a parent run per suite, a child per cell, each once, with the state that the folder
-has. When MLflow fails, results stay whole, a line says so, and `run_all.py --sync` mirrors them later. All of
-it is in one file because MLflow is imported nowhere else.
+In: a `Suite` and its `CellFolder`s. Out: one parent run for each suite and one child run for each folder, in the state that the
+folder is in. When MLflow fails, the result folders stay complete, a message says so, and `run_all.py --sync` copies them later.
+This is the only file that imports MLflow, which is why all of it is in one file.
 """
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tcn.config import InputError, flatten, to_dict
 from tcn.files.atomic import PARTIAL, sweep
 from tcn.files.locks import Held, holder
 
-# Set before mlflow is imported. No usage data leaves the machine; and a server that is gone must not hold up training: the
-# defaults would try for minutes at every call.
+# MLflow reads these when it is imported. No usage data leaves the machine. A server that no longer answers must not delay
+# training: with MLflow's defaults every call would try for minutes.
 for _name, _value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "true"),
                       ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5"), ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
                       ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"), ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")):
@@ -38,15 +38,15 @@ MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "ste
             "per_query.npz", "ledger.csv", "singular_values.csv", "precision_recall.csv", "distances.npz", "examples.json",
             "diverged.json", "diff.patch")
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
-"""State of a cell that nobody works on -> its run's. A cell left `running` lost its process."""
+"""State of a folder that no process works on -> status of its MLflow run. A folder that still says `running` lost its process."""
 BATCH = 1000
-"""Metrics that MLflow takes at once."""
+"""Number of metrics in one call, the most that MLflow accepts."""
 LOCKED_TRIES = 5
-"""Times a write is tried while another process writes to the same SQLite store."""
+"""How often a write is tried while another process writes to the same SQLite store."""
 
 
 def import_mlflow() -> Any:
-    """MLflow, quiet; it takes seconds, so that it is imported when it is first needed."""
+    """Import MLflow without its log messages. This takes seconds, so it happens when MLflow is first needed."""
     import mlflow
 
     for name in ("mlflow", "alembic"):
@@ -55,36 +55,39 @@ def import_mlflow() -> Any:
 
 
 def make_tables(store: Path) -> None:
-    """An SQLite file with MLflow's empty tables; takes some seconds."""
+    """Write an SQLite file with MLflow's empty tables. This takes some seconds."""
     client = import_mlflow().MlflowClient(tracking_uri=address(store))
     client.search_experiments(max_results=1)
-    with contextlib.suppress(AttributeError):  # its connections; none is in use
+    with contextlib.suppress(AttributeError):  # close its connections, which nothing uses any more
         client._tracking_client.store.engine.dispose()
 
 
 class Mirror:
-    """Result folders repeated in MLflow: an experiment per profile, a parent run per suite, a child per cell."""
+    """The MLflow side of a suite: one experiment for each profile, one parent run for each suite, one child run for each folder.
+
+    After MLflow has failed once, `alive` is False and every method does nothing.
+    """
 
     def __init__(self, suite: Suite, command: str, tags: Mapping[str, str] | None = None) -> None:
-        """`tags` are put on every cell's run, over the usual ones. The suite's suite.json has to be there."""
+        """`tags` are added to every child run and replace the usual ones of the same name. The suite's suite.json must exist."""
         self.suite, self.tags = suite, dict(tags or {})
         self.alive = False
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or address(suite.output / STORE)
         self._local = not os.environ.get("MLFLOW_TRACKING_URI")
         try:
             self.mlflow = import_mlflow()
-            # One at a time: two processes would both make tables, experiment and parent run.
+            # One process at a time, since two would both make the tables, the experiment and the parent run.
             with suite.lock("opening the MLflow store"):
                 if self._local:
                     self._make_store()
-                    set_addresses(suite.output)  # the folder may have come from elsewhere
-                # A client of its own: MLflow's global address would outlive this suite in the environment.
+                    set_addresses(suite.output)  # the folder may have been moved or copied from another place
+                # MLflow's global address would stay in the environment after this suite, so this client gets the address itself.
                 self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
                 self.experiment = self._experiment()
                 self.parent = self._parent(command)
                 self.client.update_run(self.parent, status="RUNNING")
             self.alive = True
-        except Exception as error:  # any failure of the mirror must leave the results whole
+        except Exception as error:  # no failure of MLflow may cost results
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
@@ -97,7 +100,8 @@ class Mirror:
         self.alive = False
 
     def _make_store(self) -> None:
-        """A new SQLite store appears whole: a process killed while its tables are made leaves none that nobody can open."""
+        """Make the SQLite store under another name and rename it when its tables are complete. A process that is killed meanwhile
+        leaves no half-made store behind."""
         store = self.suite.output / STORE
         if store.exists():
             return
@@ -112,17 +116,18 @@ class Mirror:
         found = self.client.get_experiment_by_name(name)
         if not found:
             try:
-                # The UI opens on curves and parameters instead of its pages for language models.
+                # With this tag the UI opens on curves and parameters instead of its pages for language models.
                 return self.client.create_experiment(name, artifact_location=artifacts,
                                                      tags={"mlflow.experimentKind": "custom_model_development"})
-            except self.mlflow.exceptions.MlflowException:  # another suite on the same server was first
+            except self.mlflow.exceptions.MlflowException:  # another suite on the same server has just made it
                 found = self.client.get_experiment_by_name(name)
                 if not found:
                     raise
         return found.experiment_id
 
     def _find(self, **tags: str) -> str | None:
-        """The oldest run with these tags: one whose process died before it could write down the run's name."""
+        """The oldest run with these tags, or None. So a run is found whose process died before it wrote the run's id to a
+        file."""
         text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self.client.search_runs([self.experiment], text, order_by=["attributes.start_time ASC"], max_results=1)
         return found[0].info.run_id if found else None
@@ -135,7 +140,7 @@ class Mirror:
         return known or self._new_parent(command)
 
     def _run_id(self, note: Path) -> str | None:
-        """The run recorded in `note`, if this store still has it."""
+        """The id of the run that the file `note` names, or None where this store does not have that run (any more)."""
         if not note.exists():
             return None
         try:
@@ -149,11 +154,12 @@ class Mirror:
 
     @property
     def _name(self) -> str:
-        """The store's name in notes: a suite's own store may move with its folder."""
+        """How the store is called in the files that name runs. A suite's own store may be moved with its folder, so that its path
+        is not part of the name."""
         return STORE if self._local else self.uri
 
     def _noted(self, path: Path, run_id: str) -> str:
-        """Write a run's name into the note that the next call reads."""
+        """Write a run's id to the file that the next call of the command reads; returns the id."""
         write_json(path, {"uri": self._name, "run_id": run_id})
         return run_id
 
@@ -166,7 +172,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def cell(self, folder: CellFolder) -> Iterator[CellMirror]:
-        """The cell's MLflow run while it trains; closed as FINISHED, FAILED or KILLED by what happens inside."""
+        """The folder's MLflow run for the time of the block. It ends FINISHED, FAILED after an error, or KILLED after Ctrl-C."""
         view = CellMirror(self, folder)
         view.open()
         try:
@@ -180,12 +186,13 @@ class Mirror:
         view.close("FINISHED")
 
     def settle(self, folder: CellFolder) -> bool:
-        """Bring a cell's run to what its folder says: one that another process ran, that this store does not have yet, or
-        that a dead process left RUNNING. Nothing where somebody works on the cell. True where anything was written."""
+        """Bring a folder's MLflow run up to date: where another process computed it, where this store lacks it, or where a
+        process died and left it RUNNING. Does nothing while a process works on the folder. Returns whether anything was
+        written."""
         if not self.alive or folder.state == "new":
             return False
         try:
-            if self._stands(folder):  # nothing is touched, not even the lock
+            if self._stands(folder):  # then no file is changed, not even the lock
                 return False
             with folder.claim("mirroring into MLflow"):
                 if self._stands(folder):
@@ -196,7 +203,7 @@ class Mirror:
                 rows = (read_rows(folder.path / "history.csv", {"epoch": count}),
                         read_rows(folder.path / "steps.csv", {"step": count}))
                 view = CellMirror(self, folder)
-                # What this process uses of the machine says nothing about the cell.
+                # No system metrics: what this process uses of the machine says nothing about the run.
                 view.open(monitor=False)
                 view.history(*rows)
                 if status == "FINISHED":
@@ -205,12 +212,12 @@ class Mirror:
                 return self.alive
         except Held:
             return False
-        except Exception as error:  # a folder that can't be read: named, and the others go on
+        except Exception as error:  # a folder that can't be read is named, and the others are still mirrored
             print(f"not mirrored: {folder.path.name}: {error}", file=sys.stderr)
             return False
 
     def _stands(self, folder: CellFolder) -> bool:
-        """Whether the cell's run is there and says what the folder says."""
+        """Whether the folder's MLflow run exists and has the status that follows from the folder's state."""
         found: list[bool] = []
         run_id = self._run_id(folder.path / "mlflow.json")
         if run_id:
@@ -219,8 +226,8 @@ class Mirror:
         return found == [True]
 
     def close_stale(self) -> int:
-        """End the runs of this suite that stand RUNNING though no process works on their cells: finished with what the folder
-        has, or KILLED at the folder's last sign of life. Returns how many."""
+        """End the runs of this suite that are RUNNING although no process works on their folders. Each is brought up to date from
+        its folder, or ends KILLED at the time when its folder was last written to. Returns how many were ended."""
         closed = 0
         for run in self._running():
             path = self.suite.output / ("reproductions/cells" if "reproduces" in run.data.tags else "cells") / str(
@@ -244,12 +251,12 @@ class Mirror:
         return found
 
     def report(self, report: Path) -> None:
-        """Tables, figures and the page as artifacts of the suite's run."""
+        """Log tables, figures and the page as artifacts of the suite's run."""
         self._try(lambda: self.client.log_artifacts(self.parent, str(report), "report"))
 
     def close(self, status: str) -> None:
-        """End the suite's run with FINISHED, FAILED or KILLED; a later call reopens it. Left open where another process still
-        works on cells of this suite: the last one closes it."""
+        """End the suite's run with FINISHED, FAILED or KILLED; a later call of the command reopens it. While another process
+        works on folders of this suite, the run stays open, and the last process ends it."""
         if not any(map(holder, self.suite.output.glob(f"cells/*/{LOCK}"))):
             self._try(lambda: self.client.set_terminated(self.parent, status))
 
@@ -261,7 +268,7 @@ class Mirror:
                 work()
                 return
             except Exception as error:
-                # MLflow drops a metric that it has already, so that a second try doubles nothing.
+                # MLflow ignores a metric that it already has, so a second try adds nothing twice.
                 if "database is locked" in str(error) and left:
                     time.sleep(1.0)
                     continue
@@ -269,24 +276,24 @@ class Mirror:
 
 
 class NoMirror:
-    """For processes that leave MLflow to another: the same calls as `Mirror.cell`, without effect."""
+    """Stands in for `Mirror` in processes that leave MLflow to another one: the same methods, which do nothing."""
 
     alive = False
 
     @contextlib.contextmanager
     def cell(self, folder: CellFolder) -> Iterator[NoMirror]:
-        """Itself, for a cell."""
+        """Returns itself as the view of a folder."""
         yield self
 
     def history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing; the rows are in the cell's folder."""
+        """Do nothing: the rows are in the result folder."""
 
     def results(self) -> None:
-        """Nothing; the results are in the cell's folder."""
+        """Do nothing: the results are in the result folder."""
 
 
 class CellMirror:
-    """One cell's MLflow run; every call is a no-op once MLflow has failed."""
+    """The MLflow run of one result folder. Once MLflow has failed, every method does nothing."""
 
     def __init__(self, mirror: Mirror, folder: CellFolder) -> None:
         self.mirror, self.folder = mirror, folder
@@ -295,8 +302,10 @@ class CellMirror:
         self._logged = [0, 0]
 
     def open(self, monitor: bool = True) -> None:
-        """Make or reopen the run: params, tags, data sets as inputs, and where `monitor`, system metrics. InputError where the
-        folder's provenance.json can't be read: no fault of MLflow's."""
+        """Make the run, or open it again: parameters, tags, data sets as inputs, and with `monitor` system metrics.
+
+        Raises InputError where the folder's provenance.json can't be read, which is no failure of MLflow.
+        """
         path = self.folder.path / "provenance.json"
         provenance = read_json(path) if path.exists() else {}
         listed = provenance.get("datasets", [])
@@ -327,7 +336,7 @@ class CellMirror:
             run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
                 [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *marks]))
             self.run_id = mirror._noted(note, run.info.run_id)
-        # Also for a run that was there: its process may have died right after it was made. Equal ones count once.
+        # Also for a run that exists: its process may have died right after making it. MLflow keeps equal parameters once.
         params = [mlflow.entities.Param(k, str(v)) for k, v in flatten(to_dict(cell.config)).items()]
         client.log_batch(self.run_id, params=params)
         self._log_datasets(listed)
@@ -338,7 +347,7 @@ class CellMirror:
 
             self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=mirror.uri)
             self._monitor.start()
-        except Exception:  # an extra: a run without it is a whole run
+        except Exception:  # system metrics are optional: a run without them is complete
             self._monitor = None
 
     def _log_datasets(self, listed: Sequence[Sequence[str]]) -> None:
@@ -350,7 +359,7 @@ class CellMirror:
                 [entities.InputTag("mlflow.data.context", name.rsplit(" ", 1)[-1])]) for name, digest, about in listed])
 
     def history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
-        """Log the rows that are not there yet."""
+        """Log the rows that the run does not have yet."""
         self.mirror._try(lambda: self._history(epochs, steps))
 
     def _history(self, epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
@@ -359,7 +368,7 @@ class CellMirror:
                 if k not in ("step", "epoch") and _number(v)]
                for kind, rows, first in (("epoch", epochs, self._logged[0]), ("step", steps, self._logged[1] + 1))
                for row in rows if int(row[kind]) >= first]
-        # A row never parts: what a dead process left is told by whole rows.
+        # One call holds whole rows only, so that rows logged by a process that died since are complete.
         batch: list[Any] = []
         for points in new:
             if len(batch) + len(points) > BATCH:
@@ -372,7 +381,7 @@ class CellMirror:
                         max([self._logged[1], *(int(r["step"]) for r in steps)])]
 
     def results(self) -> None:
-        """Final metrics and the plain files as artifacts. InputError where metrics.csv can't be read."""
+        """Log the final metrics, and the result files as artifacts. Raises InputError where metrics.csv can't be read."""
         table = self.folder.path / "metrics.csv"
         found: dict[str, float] = {}
         parts = ("classes", "features", "protocol", "metric")
@@ -382,7 +391,7 @@ class CellMirror:
                 found[name + "/distinct" * (row.get("duplicates") == "distinct")] = float(row["value"])
         if not found:
             raise InputError(f"{table} is missing, or holds no metric of all queries and photos")
-        # The file's own time: written twice, because a process died in between, a value counts once.
+        # Metrics get the file's time: a value that is logged again after a process died is the same metric, and is kept once.
         stamp = table.stat().st_mtime_ns // 1_000_000
         self.mirror._try(lambda: self._results(found, stamp))
 
@@ -396,7 +405,7 @@ class CellMirror:
             self.mirror.client.log_artifacts(self.run_id, str(self.folder.path / "examples"), "examples")
 
     def close(self, status: str, end_time: int | None = None) -> None:
-        """End the run with FINISHED, FAILED or KILLED; `end_time` in milliseconds (default: now)."""
+        """End the run with FINISHED, FAILED or KILLED. `end_time` is in milliseconds since 1970; the default is now."""
         if self._monitor:
             with contextlib.suppress(Exception):
                 self._monitor.finish()
@@ -404,7 +413,7 @@ class CellMirror:
 
 
 def _last_sign(folder: Path) -> int:
-    """When something was last written to a folder's history or status, in milliseconds."""
+    """When a folder's history or status was last written, in milliseconds since 1970."""
     times = [path.stat().st_mtime_ns for name in ("status.json", "history.csv", "config.json")
              if (path := folder / name).exists()]
     return max(times, default=time.time_ns()) // 1_000_000

@@ -1,7 +1,8 @@
-"""What can be told from the plan is told before the first cell: all that would stop it, at once, each reason with its cure.
+"""Check a plan before its first run: whatever would stop it is reported at once, each reason with its cure.
 
-In: the cells, where things are, the device. Out: nothing, or an InputError with every reason; warnings of what may run short.
-Nothing is trained or decoded here; what the cells need anyway and takes a download (drawings, published weights) is fetched now.
+In: the planned runs, where things are, the device. Out: nothing, or an InputError with every reason; warnings about memory and
+disk space that may run short. Nothing is trained or decoded here. What the runs need and must be downloaded (drawings, published
+weights) is downloaded now.
 """
 from __future__ import annotations
 
@@ -33,20 +34,21 @@ from tcn.train.method import Ingredients
 
 Found = TypeVar("Found")
 TRACKING = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
-"""Kinds of addresses that MLflow keeps runs at; its plugins add further ones."""
+"""Kinds of addresses (URI schemes) that MLflow accepts for its store; its plugins add further ones."""
 STATE_COPIES = 4
-"""Of the trained parameters while they train: themselves, gradients, two averages of Adam."""
+"""Copies of the trained parameters in memory during training: the parameters, their gradients, and Adam's two averages."""
 
 
 class Checks:
-    """Reasons why a call can't run, collected until `stop`."""
+    """Collects the reasons why the command can't run, until `stop` raises them together."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, list[Cell] | None] = {}
-        """Reason -> cells that it stops; None: all."""
+        """Reason -> the runs that it stops, or None for all of them."""
 
     def ask(self, work: Callable[[], Found], cells: Sequence[Cell] | None = None) -> Found | None:
-        """What `work` returns; None where it raises InputError, whose text is kept as a reason that stops `cells`."""
+        """What `work` returns. Where it raises InputError, its message is kept as a reason that stops `cells`; returns None
+        then."""
         try:
             return work()
         except InputError as error:
@@ -54,14 +56,14 @@ class Checks:
             return None
 
     def add(self, reason: str, cells: Sequence[Cell] | None = None) -> None:
-        """Keep a reason; the same one is said once."""
+        """Keep a reason. A reason that is added again is reported once, with the runs of both."""
         known = self.reasons.setdefault(reason, None if cells is None else [])
         if known is not None:
             known += [cell for cell in cells or () if cell not in known]
 
     def stop(self, cells: Sequence[Cell] = ()) -> None:
-        """InputError with all reasons, if there are any. `cells`: all of the call, to say how to do without what lacks something.
-        """
+        """Raise InputError with all reasons, if there are any. `cells`: all runs of the plan, so that the message can say how to
+        run those that nothing stops."""
         told = [reason + _leave_out(stopped, cells) for reason, stopped in self.reasons.items()]
         if len(told) == 1:
             raise InputError(told[0])
@@ -70,7 +72,8 @@ class Checks:
 
 
 def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
-    """Which cells a reason stops and how the others run without them; empty where it stops all."""
+    """A text that says how many runs a reason stops, and by which option the others run without them; empty where it stops
+    all."""
     if stopped is None or len(stopped) >= len(cells):
         return ""
     told = f". It stops {len(stopped)} of {len(cells)} cells, and with them the call"
@@ -81,13 +84,13 @@ def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
         lost = sum(getattr(cell, name) in bad for cell in cells)
         if rest:
             ways.append((lost, f"; without {', '.join(sorted(bad))}: {option} {' '.join(rest)}"))
-    # The way that leaves out the fewest cells.
+    # Name the option that leaves out the fewest runs.
     return told + min(ways, key=lambda way: way[0])[1] if ways else told
 
 
 def tracking_address() -> None:
-    """InputError where $MLFLOW_TRACKING_URI is no address that MLflow knows. Whether its server answers shows later, and costs
-    no result."""
+    """Raise InputError where $MLFLOW_TRACKING_URI is no address that MLflow understands. Whether its server answers is not tested
+    here, since a server that does not answer costs no result."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not address:
         return
@@ -116,11 +119,11 @@ def tracking_address() -> None:
 
 def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, output: Path, device: torch.device | None,
                 workers: int = 1, fetch: bool = True) -> list[CellFolder]:
-    """Add to `checks` whatever stops one of these cells; returns the folders of those whose data and words are there.
+    """Add to `checks` whatever stops one of these runs; returns the folders of the runs whose data and words are there.
 
-    Looked at: list files and folders of every split; word vectors of the seen classes, and of ImageNet's where a method compares
-    them; the image cache and the room it needs; and of cells that are not finished the weights of encoder and teacher, read and
-    fitted, and the model built of them. `fetch`: False for a plan, which leaves alone what would have to be downloaded.
+    Checked are the list files and folders of every split; the word vectors of the seen classes, and those of ImageNet's classes
+    where a method compares them; and the image cache and the space it needs. For runs that are not finished, the weights of
+    encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing.
     """
     folders, ahead, known = [], [], set()
     for cell in cells:
@@ -145,18 +148,18 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
 
 
 def _words(cells: Sequence[Cell], material: Material) -> None:
-    """Say which seen classes share a word vector, once for each split."""
+    """Print which seen classes share a word vector, once for each split."""
     for note in {f"note: {cell.dataset}, split {cell.split}: {note}": None for cell in cells
                  if uses_words(cell.config) and (note := material.words(cell.config).note)}:
         warn(note)
 
 
 def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
-    """Whether the image cache can take what is not in it: refused where not even grey pictures fit, warned where colour may not.
-    """
+    """Check that the missing pictures fit into the image cache: a reason to stop where not even grey ones would, a warning where
+    coloured ones may not."""
     cache, least, most = material.places.cache, 0, 0
     stores: dict[Path, tuple[Store, set[str]]] = {}
-    # Lists of hundreds of thousands of files are gone through once, not for each cell.
+    # The lists hold hundreds of thousands of files, so each is read once and not for every run.
     for dataset, name, size, *reading in {(cell.dataset, cell.split, cell.config.data.stored_size, cell.config.data.transparent,
                                            cell.config.data.exif): None for cell in cells}:
         split = material.split(dataset, name)
@@ -171,7 +174,7 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
         except OSError:
             there = set()
         missing = wanted - there
-        # What ends a name after a zero byte is the reading; where two give the same picture, it takes room once.
+        # After a zero byte, a name ends in how the picture is read. A picture that is the same in two readings is stored once.
         least += len({path.partition("\0")[0] for path in missing} - {path.partition("\0")[0] for path in there}
                      ) * store.bytes_of("grey")
         most += len(missing) * store.bytes_of("colour")
@@ -191,8 +194,8 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
 
 def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Material, device: torch.device | None, fetch: bool
             ) -> dict[str, int]:
-    """Read every file of weights once and build each different model from it, for cells that are `known` to have their words;
-    returns the bytes of each cell's parameters, by the cell's name."""
+    """Read every file of weights once, and build each different model from it. Only runs that are in `known` have the words that
+    their model needs. Returns the bytes of each run's parameters by the run's name."""
     places, read, built, sizes = material.places, {}, {}, {}
 
     def network(reader: Callable[..., Found], stopped: Sequence[Cell], *key: Any) -> Found | None:
@@ -219,7 +222,7 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
         config = change(cell.config, {"seed": 0})
         key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
         if key not in built:
-            # A model takes over what it is built from.
+            # A model changes what it is built from, so it gets copies.
             built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, copy.deepcopy(encoder),
                                                              copy.deepcopy(teacher), device),
                                     [one for one in cells if one.variant == cell.variant])
@@ -242,7 +245,7 @@ def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: ba
 
 
 def _memory(most: int, workers: int, device: torch.device | None) -> None:
-    """Warn where the parameters of cells that run at once, with what training keeps of them, may not fit."""
+    """Warn where the parameters of all simultaneous runs, with what training adds to them, may not fit into memory."""
     if device is None:
         return
     gpu = device.type == "cuda"

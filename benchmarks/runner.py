@@ -12,7 +12,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -38,6 +38,7 @@ from tcn.files.locks import Held
 from tcn.model import backbones
 from tcn.train import checkpoints, loop
 from tcn.train.distances import Distances
+from tcn.train.method import Model
 
 SELECTED_BY = {"validation_map": "validation mAP@all", "seen_accuracy": "seen-class accuracy"}
 
@@ -194,7 +195,7 @@ class _Attempt:
         record: dict[str, Any] = {"weights": _weights_note(config), "selected_by": "not trained", "optimizer_steps": 0,
                                   "train_seconds": 0.0, "words": "not used"}
         if self.cell.trained:
-            history = self._train(model, view)
+            history = self._train(cast(Model, model), view)
             self.best_epoch = history.best_epoch
             record |= {"selected_by": SELECTED_BY[config.training.select_by], "optimizer_steps": len(history.steps),
                        "train_seconds": sum(row.get("seconds", 0.0) for row in history.epochs),
@@ -208,7 +209,7 @@ class _Attempt:
             write_ledger(folder.path, score_ledger(features, config, self.device))
         return record
 
-    def _train(self, model: torch.nn.Module, view: CellMirror | NoMirror) -> loop.History:
+    def _train(self, model: Model, view: CellMirror | NoMirror) -> loop.History:
         """Train `model`, which ends as it was after its best epoch; the folder and MLflow follow every epoch."""
         config, folder, material = self.config, self.folder, self.material
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)

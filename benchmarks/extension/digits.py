@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import sys
@@ -151,7 +152,7 @@ def train(task: AdaptationTask, settings: Settings, device: torch.device, label:
         ours, theirs = next(near), next(far)
         terms = losses(model, _tensor(task.source.images[ours], device), torch.from_numpy(task.source.labels[ours]).to(device),
                        _tensor(task.target.images[theirs], device), step / settings.steps)
-        total = sum(terms.values())
+        total = functools.reduce(torch.add, terms.values())
         if not bool(total.isfinite()):
             raise InputError(f"{label}: the loss is not finite at step {step}; lower --rate")
         optimizer.zero_grad(set_to_none=True)

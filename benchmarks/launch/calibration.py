@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from tcn.data.splits import Files
 from tcn.data.store import pack
 from tcn.files.atomic import warn
 from tcn.model import backbones
-from tcn.scoring.features import extract
+from tcn.scoring.features import Encoding, extract
 from tcn.seeding import borrowed
 from tcn.train import loop
 from tcn.train.method import Ingredients
@@ -282,7 +282,7 @@ def _measure_extraction(cell: Cell, device: torch.device, folder: Path, model: t
     def take(count: int) -> float:
         pixels = _pixels(folder, Modality.PHOTO, cell.config.data.stored_size, count)
         started = time.perf_counter()
-        extract(model, pixels, Modality.PHOTO, cell.config.data.image_size, device)
+        extract(cast(Encoding, model), pixels, Modality.PHOTO, cell.config.data.image_size, device)
         _wait(device)
         return time.perf_counter() - started
 

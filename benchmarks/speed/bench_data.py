@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
+from benchmarks.speed.conftest import Timed
 from benchmarks.speed.reference_data import Warp, batch_from_disk, warp_bytes, warp_floats
 from tcn.config import Config, change
 from tcn.data.augment import draw_geometry
@@ -36,11 +37,11 @@ def folder() -> Path:
     for name in ("photo", "sketch"):
         (root / name).mkdir()
     for i in range(PICTURES):
-        layers = []
+        layers = np.zeros((STORED, STORED, 3), np.float32)
         for side, share in ((6, 0.5), (24, 0.25), (96, 0.2), (STORED, 0.05)):
             noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-            layers.append(np.asarray(noise.resize((STORED, STORED), Image.Resampling.BICUBIC), np.float32) * share)
-        Image.fromarray(sum(layers).clip(0, 255).astype(np.uint8)).save(root / "photo" / f"{i}.jpg", quality=90)
+            layers += np.asarray(noise.resize((STORED, STORED), Image.Resampling.BICUBIC), np.float32) * share
+        Image.fromarray(layers.clip(0, 255).astype(np.uint8)).save(root / "photo" / f"{i}.jpg", quality=90)
         drawing = Image.new("RGB", (STORED, STORED), "white")
         pen = ImageDraw.Draw(drawing)
         for _ in range(12):
@@ -56,9 +57,9 @@ def listed(kind: str, suffix: str) -> Files:
 
 @lru_cache(maxsize=1)
 def source() -> PairSource:
-    sides = [pack(listed(kind, suffix), STORED, folder() / "cache", kind, kind, False)
-             for kind, suffix in (("sketch", "png"), ("photo", "jpg"))]
-    return PairSource(*sides, SETTINGS)
+    sketches, photos = (pack(listed(kind, suffix), STORED, folder() / "cache", kind, kind, False)
+             for kind, suffix in (("sketch", "png"), ("photo", "jpg")))
+    return PairSource(sketches, photos, SETTINGS)
 
 
 def plain_batches(number: int, warp: Warp) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -92,7 +93,7 @@ def on_the_device() -> None:
 
 @pytest.mark.parametrize("role", ("reference", "ours"))
 @pytest.mark.parametrize("work", ("a GPU augments", "the CPU alone", "the CPU alone, beside Pillow's 8-bit warp"))
-def bench_pairs(timed, work, role):
+def bench_pairs(timed: Timed, work: str, role: str) -> None:
     source()
     if role == "reference":
         warp = warp_bytes if "Pillow" in work else warp_floats
@@ -106,13 +107,13 @@ def bench_pairs(timed, work, role):
 
 
 @pytest.mark.skipif(not CUDA, reason="no CUDA device")
-def bench_pairs_on_the_device(timed):
+def bench_pairs_on_the_device(timed: Timed) -> None:
     timed("data", "pair to batch on the GPU", "ours", source().pairs, "pair", on_the_device, rounds=4, warmup=1,
           note="store to augmented batch on the device")
 
 
 @pytest.mark.parametrize("role", ("reference", "ours"))
-def bench_decoding(timed, role):
+def bench_decoding(timed: Timed, role: str) -> None:
     photos, cache = listed("photo", "jpg"), folder() / "fresh"
 
     def plain() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed.conftest import Timed
 from benchmarks.speed.reference_indexing import list_classes, read_list
 from tcn.data import doctor, lists, scan, specs, splits
 
@@ -52,16 +53,16 @@ def _write_lists(folder: Path, split: str, listed: dict[str, list[list[str]]]) -
     folder.mkdir()
     plan = specs.read_plan("sketchy", split)
     lines: dict[str, list[str]] = {part: [] for part in lists.PARTS}
-    for role, file in (("seen", lists.SEEN_NAMES), ("unseen", lists.UNSEEN_NAMES)):
-        (folder / file).write_text("".join(f"{name} {label}\n" for label, name in enumerate(plan.of(role))))
+    for role, table in (("seen", lists.SEEN_NAMES), ("unseen", lists.UNSEEN_NAMES)):
+        (folder / table).write_text("".join(f"{name} {label}\n" for label, name in enumerate(plan.of(role))))
         for label, name in enumerate(plan.of(role)):
-            sketches, *photos = [[f"{path} {label}\n" for path in paths] for paths in listed[name]]
+            sketches, *photos = ([f"{path} {label}\n" for path in paths] for paths in listed[name])
             held = plan.held_out_per_class if role == "seen" else 0
             lines["heldout_sketches"] += sketches[:held]
             lines["train_sketches" if role == "seen" else "query"] += sketches[held:]
             lines["train_photos" if role == "seen" else "gallery"] += sum(photos, [])
-    for part, file in SPEC.list_files.items():
-        (folder / file[0]).write_text("".join(lines[part]))
+    for part, names in SPEC.list_files.items():
+        (folder / names[0]).write_text("".join(lines[part]))
 
 
 def root() -> Path:
@@ -70,8 +71,8 @@ def root() -> Path:
 
 def ours(names: tuple[str, ...], by: str | None) -> list[splits.Split]:
     listings: scan.Listings = {}
-    options = {"data_root": root(), "cache": root() / "cache", "progress": False, "lists": by, "listings": listings}
-    return [splits.load("sketchy", split, **options) for split in names]
+    return [splits.load("sketchy", split, data_root=root(), cache=root() / "cache", progress=False, lists=by, listings=listings)
+            for split in names]
 
 
 def plain(splits: tuple[str, ...], by: str | None) -> list[dict[str, list[str]]]:
@@ -100,7 +101,7 @@ def names_and_sizes() -> int:
 
 @pytest.mark.parametrize("role", ("reference", "ours", "ceiling"))
 @pytest.mark.parametrize("work", WORKS)
-def bench_indexing(timed, work, role):
+def bench_indexing(timed: Timed, work: str, role: str) -> None:
     splits, by = WORKS[work]
     run = {"ours": lambda: ours(splits, by), "reference": lambda: plain(splits, by), "ceiling": names_and_sizes}[role]
     note = {"ours": "", "reference": "lists no folder: each line split, each file looked for" if by else "no checks, no digests",
@@ -123,7 +124,7 @@ def agree(made: list[splits.Split], found: list[dict[str, list[str]]], by: str |
         assert sum(map(len, theirs.values())) == FILES
 
 
-def bench_check(timed):
+def bench_check(timed: Timed) -> None:
     reports, status = timed("indexing", CHECK, "ours", 2 * FILES, "file", lambda: doctor.check_all(
         ["sketchy"], data_root=root(), cache=root() / "cache", fast=True, progress=False), rounds=3, warmup=1, threads=1,
         note="counts, duplicates by name, leaks by path, manifests")

@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks.provenance import ROOT
+from benchmarks.speed.conftest import Timed
 from reports.render.command import render
 
 SEEDS = range(14)
@@ -25,6 +26,7 @@ SEEDS = range(14)
 def _builder() -> ModuleType:
     path = ROOT / "tests" / "support" / "result_folders.py"
     found = importlib.util.spec_from_file_location("result_folders", path)
+    assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
@@ -50,7 +52,7 @@ def averages(folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("role", ("reference", "ours"))
-def bench_report(timed, role):
+def bench_report(timed: Timed, role: str) -> None:
     folder = Path(results().name)
     if role == "reference":
         found = timed("report", "98 runs", role, len(list((folder / "cells").iterdir())), "run", lambda: averages(folder),

@@ -10,16 +10,19 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.speed.conftest import Timed
 from benchmarks.speed.reference_scoring import each_query
 from benchmarks.tools.scoring_size import DIMENSIONS, labels_of
 from tcn import metrics
 
+Precision = type[np.float32] | type[np.float64]
 FULL = os.environ.get("TCN_SPEED_FULL") == "1"
 #: Queries that the reference scores: at some milliseconds each, all of them would take minutes.
 PART = 60
@@ -40,7 +43,7 @@ def sides_of(dataset: str, kind: str) -> tuple[list[np.ndarray], list[np.ndarray
     return ([side > 0 for side in sides] if kind == "codes" else sides), labels
 
 
-def multiply_and_sort(queries: np.ndarray, photos: np.ndarray, precision: type) -> None:
+def multiply_and_sort(queries: np.ndarray, photos: np.ndarray, precision: Precision) -> None:
     """The bare minimum: one product and one float32 sort a row, in blocks, on torch's number of threads."""
     queries, across = queries.astype(precision), np.ascontiguousarray(photos.T, dtype=precision)
     blocks = [queries[begin:begin + ROWS] for begin in range(0, len(queries), ROWS)]
@@ -58,15 +61,15 @@ def multiply_and_sort(queries: np.ndarray, photos: np.ndarray, precision: type) 
         list(pool.map(some, range(threads)))
 
 
-def ours(dataset: str, kind: str, **options: object) -> Callable[[], metrics.Scores]:
+def ours(dataset: str, kind: str, **options: Any) -> Callable[[], metrics.Scores]:
     sides, labels = sides_of(dataset, kind)
     metric = "hamming" if kind == "codes" else "euclidean"
-    return lambda: metrics.score(*sides, *labels, metric=metric, **options)
+    return lambda: metrics.score(sides[0], sides[1], labels[0], labels[1], metric=metric, **options)
 
 
 @pytest.mark.parametrize("kind", ["real", "codes"])
 @pytest.mark.parametrize("role", ["reference", "ours", "ceiling"])
-def bench_scoring(timed, kind, role):
+def bench_scoring(timed: Timed, kind: str, role: str) -> None:
     """All photos different in distance, or in gallery order: no order of ties is drawn."""
     sides, labels = sides_of("sketchy", kind)
     work = {"real": "Sketchy, real-valued", "codes": "Sketchy, 64-bit codes, gallery order"}[kind]
@@ -85,30 +88,30 @@ def bench_scoring(timed, kind, role):
     else:
         real, _ = sides_of("sketchy", "real")  # an order of the photos needs values that differ
         # Ties are defined to 2**-40 of the features' spread, which a float32 product does not hold.
-        precision = np.float64 if kind == "real" else np.float32
-        timed(run=lambda: multiply_and_sort(*real, precision), units=len(labels[0]), rounds=3, warmup=1,
+        precision: Precision = np.float64 if kind == "real" else np.float32
+        timed(run=lambda: multiply_and_sort(real[0], real[1], precision), units=len(labels[0]), rounds=3, warmup=1,
               note=f"{precision.__name__} product and float32 sort alone, values that differ", **options)
 
 
 @pytest.mark.parametrize("role", ["ours", "ceiling"])
-def bench_float32_ceiling(timed, role):
+def bench_float32_ceiling(timed: Timed, role: str) -> None:
     """The same against a product that does not hold the digits by which ties are told."""
     sides, labels = sides_of("sketchy", "real")
-    run = ours("sketchy", "real") if role == "ours" else lambda: multiply_and_sort(*sides, np.float32)
+    run = ours("sketchy", "real") if role == "ours" else lambda: multiply_and_sort(sides[0], sides[1], np.float32)
     timed(subject="scoring", work="Sketchy, real-valued, against float32", role=role, run=run, units=len(labels[0]), unit="query",
           rounds=3, warmup=1, note="float32 product and sort alone" if role == "ceiling" else "")
 
 
 @pytest.mark.parametrize("ties,note", [("expected", "32 orders of ties drawn where no closed form is known"),
                                        ("best", "upper bound"), ("worst", "lower bound")])
-def bench_ties(timed, ties, note):
+def bench_ties(timed: Timed, ties: str, note: str) -> None:
     timed(subject="scoring", work=f"Sketchy, 64-bit codes, {ties}", role="ours", run=ours("sketchy", "codes", ties=ties),
           units=len(material("sketchy")[1][0]), unit="query", rounds=3, warmup=1, note=note)
 
 
 @pytest.mark.skipif(not FULL, reason="minutes; set TCN_SPEED_FULL=1")
 @pytest.mark.parametrize("kind,ties", [("real", "expected"), ("codes", "gallery-order"), ("codes", "expected")])
-def bench_quickdraw(timed, kind, ties):
+def bench_quickdraw(timed: Timed, kind: str, ties: str) -> None:
     work = "QuickDraw, real-valued" if kind == "real" else f"QuickDraw, 64-bit codes, {ties}"
     timed(subject="scoring", work=work, role="ours", run=ours("quickdraw", kind, ties=ties),
           units=len(material("quickdraw")[1][0]), unit="query", rounds=1, warmup=0, note="92,291 x 54,151")

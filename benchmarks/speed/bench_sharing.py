@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from benchmarks.speed.conftest import Timed
 from benchmarks.speed.reference_training import norms_one_by_one
 from tcn.model.execution import keep_memory
 from tcn.train.losses import sharing_norms
@@ -42,7 +43,7 @@ RUNS = {"reference": lambda: norms_one_by_one(weights()).backward(),
 
 
 @pytest.mark.parametrize("role", RUNS)
-def test_as_each_runs(timed, role):
+def test_as_each_runs(timed: Timed, role: str) -> None:
     """The reference on the C library's own terms, as the released code runs; ours with its memory kept, as run_all does."""
     if role == "reference":
         agree()
@@ -53,7 +54,7 @@ def test_as_each_runs(timed, role):
 
 
 @pytest.mark.parametrize("role", RUNS)
-def test_with_memory_kept_in_both(timed, role):
+def test_with_memory_kept_in_both(timed: Timed, role: str) -> None:
     keep_memory()
     timed("sharing loss", "the same, the reference with kept memory too", role, 1, "call", RUNS[role], rounds=30, warmup=3,
           setup=forget)

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from benchmarks import experiments
+from benchmarks.speed.conftest import Timed
 from benchmarks.speed.reference_training import plain_step
 from tcn.config import REFERENCE, Config, Execution, change
 from tcn.data.pairs import PairBatch, PairSource
@@ -96,7 +97,8 @@ def trainer(profile: str, execution: Execution, batch_pairs: int = 32, pictures:
     encoder, _ = architecture(config.network.backbone)
     teacher, classifier = architecture(config.network.backbone)
     words = torch.randn(CLASSES, WORDS, generator=torch.Generator().manual_seed(0))
-    model = place(TCN.build(config, Ingredients(encoder, teacher, classifier, words, CLASSES)), config.execution, DEVICE)
+    model = TCN.build(config, Ingredients(encoder, teacher, classifier, words, CLASSES))
+    place(model, config.execution, DEVICE)  # changes the model itself
     model.train()
     size = config.data.stored_size
     source = PairSource(pixels(pictures, size, 0), pixels(pictures, size, 1), config.data)
@@ -106,7 +108,7 @@ def trainer(profile: str, execution: Execution, batch_pairs: int = 32, pictures:
     return Trainer(model, adam(model, config), config, source)
 
 
-def test_the_reference_s_step_is_ours():
+def test_the_reference_s_step_is_ours() -> None:
     """Equal losses on the same batch, from the same start."""
     found = []
     for own in (True, False):
@@ -117,7 +119,7 @@ def test_the_reference_s_step_is_ours():
     assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
 
 
-def compare(timed: Any, role: str, work: str, profile: str, execution: Execution, steps: int,
+def compare(timed: Timed, role: str, work: str, profile: str, execution: Execution, steps: int,
             beside: str = "", **options: Any) -> None:
     """One role of one work. The first steps, which compile and choose algorithms, are not timed."""
     if role != "reference":
@@ -133,22 +135,22 @@ def compare(timed: Any, role: str, work: str, profile: str, execution: Execution
 
 @pytest.mark.parametrize("role", ("reference", "ours", "ceiling"))
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="the laptop profile is measured on the CPU")
-def test_laptop(timed, role):
+def test_laptop(timed: Timed, role: str) -> None:
     compare(timed, role, "laptop: EfficientNet-Lite0, 64 pixels, batch 32", "laptop", Execution(), steps=12)
 
 
 FIRST = "paper: ResNet-50, 224 pixels, batch {}, float32"
 #: Precision (or float32 with deterministic algorithms), compiled or not, pairs in a batch; the first of each batch size holds the
 #: reference.
-PAPER = [("float32", "none", 32), ("deterministic", "none", 32), ("bf16", "none", 32), ("bf16", "encoders", 32), ("tf32", "none", 32),
-         ("float32", "none", 128), ("bf16", "none", 128), ("bf16", "encoders", 128), ("tf32", "none", 128),
+PAPER = [("float32", "none", 32), ("deterministic", "none", 32), ("bf16", "none", 32), ("bf16", "encoders", 32),
+         ("tf32", "none", 32), ("float32", "none", 128), ("bf16", "none", 128), ("bf16", "encoders", 128), ("tf32", "none", 128),
          ("float32", "encoders", 32), ("tf32", "encoders", 32)]
 
 
 @pytest.mark.parametrize("precision, compiled, batch", PAPER)
 @pytest.mark.parametrize("role", ("reference", "ours", "ceiling"))
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="ResNet-50 at 224 pixels is measured on a GPU")
-def test_paper(timed, role, precision, compiled, batch):
+def test_paper(timed: Timed, role: str, precision: Any, compiled: Any, batch: int) -> None:
     if role == "reference" and (precision, compiled) != ("float32", "none"):
         pytest.skip("one reference a batch size: PyTorch's own defaults")
     work = f"paper: ResNet-50, 224 pixels, batch {batch}, {precision}{', compiled' if compiled == 'encoders' else ''}"

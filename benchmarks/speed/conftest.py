@@ -10,10 +10,12 @@ import pytest
 import torch
 
 ROLES = ("ours", "reference", "ceiling")
+Timed = Callable[..., Any]
+"""What the fixture `timed` gives."""
 
 
 @pytest.fixture
-def timed(benchmark: Any) -> Iterator[Callable[..., Any]]:
+def timed(benchmark: Any) -> Iterator[Timed]:
     """timed(subject, work, role, units, unit, run, rounds=3, warmup=1, note="", threads=None, setup=None, beside="")
     -> what run() returned.
 

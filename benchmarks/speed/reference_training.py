@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tcn.config import Config, Modality
@@ -20,10 +20,7 @@ Head = Callable[[Tensor], Tensor]
 
 def norms_one_by_one(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """The sharing loss in the released style: a Python sum over tensors of the norm of the difference. A scalar."""
-    total = 0.0
-    for sketch, photo in pairs:
-        total = total + torch.norm(sketch - photo)
-    return total
+    return sum((torch.norm(sketch - photo) for sketch, photo in pairs), start=torch.zeros(()))
 
 
 def distilled(student: Tensor, teacher: Tensor) -> Tensor:
@@ -71,12 +68,12 @@ def plain_losses(model: TcnModel, batch: PairBatch, config: Config, generator: t
             "semantic": batch_hard(anchors, features, labels, embedding.class_head)}
 
 
-def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config, generator: torch.Generator
+def plain_step(model: TcnModel, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config, generator: torch.Generator
                ) -> dict[str, float]:
     """One update; the mean loss terms and the total, as numbers."""
     terms = plain_losses(model, batch, config, generator)
     weights = config.losses
-    total = sum(getattr(weights, name) * value for name, value in terms.items())
+    total = sum((getattr(weights, name) * value for name, value in terms.items()), start=torch.zeros(()))
     optimizer.zero_grad()
     total.backward()
     optimizer.step()

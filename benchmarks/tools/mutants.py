@@ -1,13 +1,13 @@
-"""Mutation run: plant one fault at a time in the numerical code and see whether a test fails.
+"""Mutation testing: plant one fault at a time in the numerical code and check whether a test fails.
 
     python benchmarks/mutants.py --results FOLDER            runs what FOLDER does not hold yet, and says what survived
     python benchmarks/mutants.py --results FOLDER --table    writes docs/mutants.md from it
 
-In: the source files named in `PLAN`, the faults written by hand in `benchmarks/tools/mutants_by_hand.py`, and faults that operators on
-the syntax tree plant by themselves, of which a fixed sample is taken. Out: one JSON line a mutant. torch and the other libraries
-are imported once; each mutant is a fork in which the changed text takes the file's place at import. A mutant's name is its
-file and its line before and after, so that results hold until that line changes. Runs on Linux and macOS.
-The file is long because the operators, the plan, the forks and the table are one command that nothing else uses.
+In: the source files named in `PLAN`, the faults written by hand in `benchmarks/tools/mutants_by_hand.py`, and a fixed sample of
+the faults that operators on the syntax tree generate. Out: one JSON line for each mutant. torch and the other libraries are
+imported once. Each mutant is tested in a forked process that imports the changed text instead of the file. A mutant is named by
+its file and its line before and after, so that its result stays valid until that line changes. Runs on Linux and macOS.
+The file is long because the operators, the plan, the forks and the table are parts of one command that nothing else uses.
 """
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = "tcn mutants 1"
-"""Enters the hash that decides which generated mutants are taken."""
+"""Part of the hash that decides which generated mutants are in the sample."""
 RESULTS = "mutants.jsonl"
 LIMIT = 20.0
-"""Seconds that a mutant's tests may take beyond three times what they take without a fault."""
+"""Seconds that a mutant's tests may take in addition to three times their time without a fault."""
 LIBRARIES = ("torch", "torch._dynamo", "torch.optim", "torchvision.models", "torchvision.transforms.functional", "timm",
              "numpy", "scipy.stats", "scipy.ndimage", "scipy.linalg", "sklearn.decomposition", "sklearn.metrics", "pandas",
              "yaml", "PIL.Image", "threadpoolctl", "tqdm", "psutil", "pytest", "hypothesis.strategies", "doctest")
-"""Imported before the first fork; nothing of the project is."""
+"""Libraries that are imported before the first fork. No file of the project is."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A file to mutate: how many generated mutants are taken of it, and the tests that should notice, fastest first."""
+    """A file to mutate, the number of generated mutants in its sample, and the tests that should fail, the fastest first."""
 
     file: str
     sample: int
@@ -96,7 +99,7 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: the bytes from `start` to `end` of a file are replaced."""
+    """A fault: `text` replaces the bytes of a file from `start` to `end`."""
 
     file: str
     operator: str
@@ -105,32 +108,32 @@ class Mutant:
     text: bytes
 
     def applied(self) -> bytes:
-        """The file's changed content."""
+        """The content of the file with the fault."""
         source = _source(self.file)
         return source[:self.start] + self.text + source[self.end:]
 
     @property
     def line(self) -> int:
-        """Where it begins, from 1."""
+        """The line in which the fault begins, counted from 1."""
         return _source(self.file).count(b"\n", 0, self.start) + 1
 
     def lines(self) -> tuple[str, str]:
-        """The lines it touches, before and after, without indentation, joined by a space where there are several."""
+        """The lines that the fault changes, before and after, without indentation; several lines are joined by spaces."""
         source = _source(self.file)
         first = source.rfind(b"\n", 0, self.start) + 1
         last = source.find(b"\n", self.end)
         before = source[first:last]
         after = source[first:self.start] + self.text + source[self.end:last]
-        return tuple(" ".join(part.decode().split()) for part in (before, after))
+        return " ".join(before.decode().split()), " ".join(after.decode().split())
 
     @property
     def name(self) -> str:
-        """What identifies it from run to run, until its line is changed."""
+        """A name that stays the same from run to run until the line changes."""
         before, after = self.lines()
         return f"{self.file}: {before} => {after}"
 
     def shown(self, around: int = 24, longest: int = 110) -> tuple[str, str]:
-        """What differs, before and after, with some text around it."""
+        """The part that differs, before and after, with up to `around` characters on both sides."""
         before, after = self.lines()
         first = 0
         while first < min(len(before), len(after)) and before[first] == after[first]:
@@ -174,13 +177,13 @@ REDUCTIONS = {"sum", "mean", "std", "var", "max", "min", "any", "all", "softmax"
               "amax", "amin", "norm", "flip", "sort", "cummax", "unbind", "stack", "cat", "concatenate", "permutation"}
 UNSEEN = {"device", "non_blocking", "out", "casting", "copy", "disable", "desc", "smoothing", "encoding", "newline", "repr",
           "unit", "dynamic_ncols", "depth", "progress", "set_to_none"}
-"""Keywords that change where or how something is stored or shown, and no value on a CPU: not removed."""
+"""Keywords that are not removed: they change where or how something is stored or shown, but no value on a CPU."""
 SILENT = re.compile(r"\bbar\b|tqdm|perf_counter|_room|room\(|seconds")
-"""Lines that show progress or measure time."""
+"""Lines that only show progress or measure time; they are not mutated."""
 
 
 class _Site(ast.NodeVisitor):
-    """All generated mutants of a file."""
+    """Visits a file's syntax tree and collects all generated mutants in `found`."""
 
     def __init__(self, file: str) -> None:
         self.file, self.source = file, _source(file)
@@ -190,29 +193,26 @@ class _Site(ast.NodeVisitor):
         self.found: list[Mutant] = []
         self._axes: set[int] = set()
 
-    def _span(self, node: ast.AST) -> tuple[int, int]:
+    def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None and node.end_col_offset is not None
         return (self.starts[node.lineno - 1] + node.col_offset, self.starts[node.end_lineno - 1] + node.end_col_offset)
-
-    def _text(self, node: ast.AST) -> bytes:
-        start, end = self._span(node)
-        return self.source[start:end]
 
     def _add(self, operator: str, start: int, end: int, text: str | bytes) -> None:
         text = text.encode() if isinstance(text, str) else text
         self.found.append(Mutant(self.file, operator, start, end, text))
 
-    def _between(self, operator: str, left: ast.AST, right: ast.AST, old: str, new: str) -> None:
+    def _between(self, operator: str, left: ast.expr, right: ast.expr, old: str, new: str) -> None:
         start, end = self._span(left)[1], self._span(right)[0]
         word = re.escape(old).replace("\\ ", r"\s+")
         hit = re.search((rf"\b{word}\b" if old[0].isalpha() else word).encode(), self.source[start:end])
         if hit:
             self._add(operator, start + hit.start(), start + hit.end(), new)
 
-    # what is no computation stays as it is
-    def visit_Raise(self, node: ast.Raise) -> None:  # noqa: D102, N802
+    # Assertions, imports and error messages compute nothing and are not mutated.
+    def _left_alone(self, node: ast.AST) -> None:
         pass
 
-    visit_Assert = visit_Import = visit_ImportFrom = visit_JoinedStr = visit_Raise
+    visit_Raise = visit_Assert = visit_Import = visit_ImportFrom = visit_JoinedStr = _left_alone
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: D102, N802
         if node.value is not None:
@@ -270,12 +270,14 @@ class _Site(ast.NodeVisitor):
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:  # noqa: D102, N802
         start, _ = self._span(node)
         if isinstance(node.op, ast.Not):
-            self._add("not, minus removed", start, start + len(re.match(rb"not\s*", self.source[start:])[0]), "")
+            word = re.match(rb"not\s*", self.source[start:])
+            assert word is not None
+            self._add("not, minus removed", start, start + word.end(), "")
         elif isinstance(node.op, (ast.USub, ast.Invert)):
             self._add("not, minus removed", start, start + 1, "")
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: D102, N802
+    def visit_If(self, node: ast.If | ast.IfExp) -> None:  # noqa: D102, N802
         for value in ("True", "False"):
             self._add("condition fixed", *self._span(node.test), value)
         self.generic_visit(node)
@@ -323,7 +325,7 @@ class _Site(ast.NodeVisitor):
 
 
 def generated(file: str) -> list[Mutant]:
-    """Every mutant that the operators make of a file, each name once; some may be no program."""
+    """Every mutant that the operators generate for a file, each name once. Some may not be valid Python."""
     site = _Site(file)
     site.visit(ast.parse(site.source))
     found: dict[str, Mutant] = {}
@@ -335,7 +337,7 @@ def generated(file: str) -> list[Mutant]:
 
 
 def compiles(mutant: Mutant) -> bool:
-    """Whether it is a program at all."""
+    """Whether the mutant is valid Python."""
     try:
         ast.parse(mutant.applied())
     except SyntaxError:
@@ -366,7 +368,8 @@ def by_hand(file: str) -> list[Mutant]:
         if fault.file == file:
             old = fault.old.encode()
             if (times := _source(file).count(old)) != 1:
-                raise ValueError(f"{file} holds {fault.old!r} {times} times; mend the entry in benchmarks/tools/mutants_by_hand.py")
+                raise ValueError(f"{file} holds {fault.old!r} {times} times; correct the entry in "
+                                 f"benchmarks/tools/mutants_by_hand.py")
             start = _source(file).index(old)
             found.append(Mutant(file, fault.what, start, start + len(old), fault.new.encode()))
     return found
@@ -390,7 +393,7 @@ class _Replaced(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._text = text
 
-    def get_code(self, fullname: str):  # noqa: D102
+    def get_code(self, fullname: str) -> CodeType:  # noqa: D102
         return compile(self._text, self.path, "exec", dont_inherit=True)
 
 
@@ -400,7 +403,7 @@ class _Finder:
     def __init__(self, mutant: Mutant) -> None:
         self.name, self.mutant = mutant.file.removesuffix(".py").replace("/", "."), mutant
 
-    def find_spec(self, name: str, path: object = None, target: object = None):  # noqa: D102
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: D102
         if name != self.name:
             return None
         where = str(ROOT / self.mutant.file)
@@ -411,18 +414,19 @@ class _First:
     """Pytest plugin: what failed first, and how long each test took. Tests run in the order given, the others before them."""
 
     def __init__(self, order: Sequence[str]) -> None:
-        self.failed, self.took = "", {}
+        self.failed = ""
+        self.took: dict[str, float] = {}
         self._place = {name: place for place, name in enumerate(order)}
 
-    def pytest_collection_modifyitems(self, items: list) -> None:  # noqa: D102
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:  # noqa: D102
         items.sort(key=lambda item: self._place.get(item.nodeid, -1))
 
-    def pytest_runtest_logreport(self, report) -> None:  # noqa: D102
+    def pytest_runtest_logreport(self, report: Any) -> None:  # noqa: D102
         self.took[report.nodeid] = round(self.took.get(report.nodeid, 0.0) + report.duration, 3)
         if report.failed and not self.failed:
             self.failed = report.nodeid
 
-    def pytest_collectreport(self, report) -> None:  # noqa: D102
+    def pytest_collectreport(self, report: Any) -> None:  # noqa: D102
         if report.failed and not self.failed:
             self.failed = f"{report.nodeid} (at import)"
 
@@ -458,7 +462,7 @@ def _child(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], se
     os._exit(0)
 
 
-def run(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], limit: float, log: str) -> dict[str, object]:
+def run(mutant: Mutant | None, tests: Sequence[str], order: Sequence[str], limit: float, log: str) -> dict[str, Any]:
     """Fork, run, and wait at most `limit` seconds: `status` killed, survived or time, `by`, `seconds`; `took` if unchanged."""
     started = time.monotonic()
     receive, send = os.pipe()
@@ -488,7 +492,7 @@ def _changed_at(subject: Subject) -> list[int]:
     return [(ROOT / test.partition("::")[0]).stat().st_mtime_ns for test in (subject.file, *_tests_here(subject.tests))]
 
 
-def read_results(folder: Path) -> dict[str, dict[str, object]]:
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """The last result of each mutant by name."""
     path = folder / RESULTS
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -511,7 +515,7 @@ def run_all(folder: Path, only: Sequence[str], again: bool) -> int:
     gc.freeze()  # else each child's collector touches, and so copies, all of it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     done, standing = read_results(folder), 0
-    baselines: dict[tuple[str, ...], dict[str, object]] = {}
+    baselines: dict[tuple[str, ...], dict[str, Any]] = {}
     with open(folder / RESULTS, "a", encoding="utf-8") as out:
         for subject, mutants in plan(only):
             pending = [m for m in mutants if m.name not in done
@@ -555,11 +559,12 @@ tests that should see it. Written by `python benchmarks/mutants.py --results FOL
 Status 1 says that a mutant survived that is not known to be equivalent. The mutants took {minutes:.0f} minutes, and their tests
 without a fault nine: one process on a machine of two cores shared with some eight others.
 
-Faults are of two sorts. Those **by hand** are slips that mean something in the method (benchmarks/tools/mutants_by_hand.py). Those
-**by operator** are a fixed sample over the syntax tree: comparisons, arithmetic, constants, axes, minimum and maximum, sum and
-mean, a dropped `not`, and/or, fixed conditions, statements, calls and keywords left out, swapped arguments. The operators take
-turns, and a hash of the changed line decides which is taken, so the sample holds until a line changes. Left out are lines
-that show progress or measure time, what only says where a value is stored, and everything inside `raise`.
+There are two kinds of faults. Those **by hand** are mistakes that mean something in the method
+(benchmarks/tools/mutants_by_hand.py). Those **by operator** are a fixed sample over the syntax tree: comparisons, arithmetic,
+constants, axes, minimum and maximum, sum and mean, a dropped `not`, and/or, fixed conditions, statements, calls and keywords left
+out, swapped arguments. The operators take turns, and a hash of the changed line decides which mutants are in the sample, so the
+sample stays the same until a line changes. Lines that show progress or measure time, keywords that only say where a value is
+stored, and everything inside `raise` are not mutated.
 
 "Before" is the first run, before tests were written for what had survived it; the training loop had its golden test by then.
 Killed by time: not done after three times what the tests take without a fault, and twenty seconds. A survivor is one of
@@ -580,10 +585,10 @@ def table(folder: Path) -> str:
     rows = [json.loads(line) for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines()]
     first = {row["name"]: row["status"] for row in reversed(rows)}
     last = {row["name"]: row for row in rows}
-    total: Counter = Counter()
+    total: Counter[str] = Counter()
     scores, details = [], []
     for subject, mutants in plan():
-        count: Counter = Counter()
+        count: Counter[str] = Counter()
         details += [f"## {subject.file}", "", "| line | fault | before | after | result |", "|---|---|---|---|---|"]
         for mutant in mutants:
             name, before, after = mutant.name, *mutant.shown()

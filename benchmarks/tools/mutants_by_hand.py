@@ -1,7 +1,7 @@
-"""Faults that mean something in the method, planted by `benchmarks/mutants.py`, and the mutants that change no result.
+"""Faults that mean something in the method, which `benchmarks/mutants.py` plants, and mutants that change no result.
 
-Each fault is a slip that a careful programmer could make: another reading of the paper, a stream that forgets an index,
-two sides swapped. `old` has to stand in the file exactly once.
+Each fault is a mistake that a careful programmer could make: another reading of the paper, a random stream that ignores an index,
+two swapped sides. `old` must occur in the file exactly once.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fault:
-    """One slip: in `file`, `new` for `old`; `what` says in words what it means."""
+    """One mistake: in `file`, `new` replaces `old`. `what` says in words what it means."""
 
     file: str
     what: str

@@ -1,8 +1,8 @@
-"""What safety costs: the share of a run's time that goes into checkpoints, checksums, locks, tables and MLflow.
+"""Measure what crash safety costs: the time spent on checkpoints, checksums, locks, tables and MLflow, as a share of training.
 
-`python benchmarks/safety_cost.py` trains TCN on the emoji drawings for a few epochs through the whole command, with a stop-watch
-around everything that exists for the sake of not losing anything, and prints its share of the training time: both taken in the
-same run, so that a busy machine changes neither much.
+`python benchmarks/safety_cost.py` runs the command on the emoji drawings and trains TCN for a few epochs. Everything that exists
+only so that a crash loses nothing is timed. Its time and the training time come from the same run, so that other work on the
+machine hardly changes their ratio.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARGUMENTS = ("--profile", "laptop", "--variants", "tcn", "--no-report")
 
 
 class StopWatch:
-    """Seconds by name; what runs inside another watched call counts for the outer one alone."""
+    """Seconds by name. A watched call inside another watched call counts for the outer one only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -45,7 +45,7 @@ class StopWatch:
         setattr(owner, attribute, timed)
 
     def watch_entry(self, owner: Any, attribute: str, name: str) -> None:
-        """The same for a context manager: entering and leaving it, not what it holds."""
+        """The same for a context manager: the time to enter and to leave it, without the block inside."""
         make: Callable[..., Any] = getattr(owner, attribute)
 
         @contextlib.contextmanager
@@ -63,7 +63,8 @@ class StopWatch:
 
 
 def measure(epochs: int, threads: int, output: Path, more: Sequence[str] = ()) -> tuple[dict[str, float], float, int]:
-    """Seconds by kind of safety, seconds of training (epochs with their validation), and optimiser steps of one run."""
+    """Of one run: seconds by kind of safety, seconds of training (epochs with their validation), and number of optimiser
+    steps."""
     from benchmarks import run_all, runner, store
     from benchmarks.mirror import CellMirror
     from tcn.train import checkpoints

@@ -1,7 +1,7 @@
-"""How long scoring takes and how much memory it needs at the size of a real data set, on random features.
+"""Measure how long scoring takes and how much memory it needs at the size of a real data set, with random features.
 
-`python benchmarks/tools/scoring_size.py sketchy quickdraw` scores as many queries and photos per class as the published lists
-hold, random 64-d features or random 64-bit codes, by all six protocols, and prints time, peak memory and the score.
+`python benchmarks/tools/scoring_size.py sketchy quickdraw` scores random 64-d features and random 64-bit codes under all six
+protocols, with as many queries and photos of each class as the published lists have, and prints time, peak memory and the score.
 """
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ DIMENSIONS = 64
 
 
 def labels_of(dataset: str, kind: str) -> np.ndarray:
-    """int64 [N]: as many entries of each unseen class as the published lists hold (`sketches` or `photos`)."""
+    """Labels int64 [N]: each unseen class as often as the published lists have `sketches` or `photos` (`kind`) of it."""
     plan = specs.read_plan(dataset)
     return np.repeat(np.arange(len(plan.of("unseen"))), [plan.counts[kind][name] for name in plan.of("unseen")])
 
 
 def measure(dataset: str, metric: str) -> str:
-    """One line: sizes, seconds, peak memory of the process so far, and the released mAP@all beside its chance level."""
+    """One line of text: sizes, seconds, the process's peak memory so far, and the released mAP@all beside its chance level."""
     rng = np.random.default_rng(0)
     labels = [labels_of(dataset, kind) for kind in ("sketches", "photos")]
-    sides = [rng.standard_normal((len(own), DIMENSIONS)).astype(np.float32) for own in labels]
+    sides: list[np.ndarray] = [rng.standard_normal((len(own), DIMENSIONS)).astype(np.float32) for own in labels]
     if metric == "hamming":
         sides = [side > 0 for side in sides]
     started = time.perf_counter()
-    scores = metrics.score(*sides, *labels, metric=metric)
+    scores = metrics.score(sides[0], sides[1], labels[0], labels[1], metric=metric)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (f"{dataset}, {metric}: {len(labels[0]):,} queries x {len(labels[1]):,} photos, {seconds:.1f} s, "

@@ -1,11 +1,13 @@
-"""What EmojiOne's monotone drawings (v2) still share with its v1 pictures, measured against the other publishers.
+"""Measure how similar EmojiOne's monotone drawings (v2) are to its own pictures (v1), compared with other publishers.
 
-`python benchmarks/tools/shared_hand.py` prints, for each drawing publisher, how well its silhouettes overlap those of each
-picture publisher of the same class (intersection over union, at 64 pixels), and how often each picture is the closest.
+`python benchmarks/tools/shared_hand.py` prints, for each publisher of drawings, how well their silhouettes overlap with the
+pictures of the same class by each other publisher (intersection over union at 64 pixels), and how often each picture is the
+closest one.
 """
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,9 +22,9 @@ INK = 245
 """Grey levels below this count as drawn."""
 
 
-def silhouette(path) -> np.ndarray:
-    """What a drawing's outline encloses, cropped to its bounding box and stretched to 64 x 64, so that size, place and
-    the choice between lines and filled areas don't matter."""
+def silhouette(path: Path) -> np.ndarray:
+    """The area that a drawing's outline encloses, cropped to its bounding box and stretched to 64 x 64 pixels (bool). So size,
+    position, and whether areas are filled or only outlined make no difference."""
     grey = np.asarray(Image.open(path).convert("L"))
     rows, columns = (np.flatnonzero((grey < INK).any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -42,8 +44,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
-def measure(folder) -> pd.DataFrame:
-    """One row per drawing and picture of the same class: class, drawing, picture, overlap."""
+def measure(folder: Path) -> pd.DataFrame:
+    """One row for each pair of a drawing and a picture of the same class: class, drawing, picture, overlap."""
     by_side = {m: [s.publisher for s in emoji_packages.SOURCES if s.modality is m] for m in Modality}
     rows = []
     for name in emoji.read_manifest(folder)["classes"]:

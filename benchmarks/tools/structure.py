@@ -1,7 +1,7 @@
-"""Measures what it costs to find one's way in the code: sizes, imports, complexity, type errors, repetition.
+"""Measure the structure of the code: sizes, imports between folders, complexity, type errors, repeated lines.
 
-`python benchmarks/tools/structure.py [CHECKOUT]` prints a table for this checkout, or for another one, to compare before and after.
-Complexity and type errors are counted where ruff and mypy are installed.
+`python benchmarks/tools/structure.py [CHECKOUT]` prints a table for this checkout, or for another one, so that the code can be
+compared before and after a change. Complexity and type errors are counted where ruff and mypy are installed.
 """
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def arrows(root: Path) -> dict[str, set[str]]:
 
 
 def levels(graph: dict[str, set[str]]) -> int:
-    """Files on the longest chain of imports.
+    """Number of files on the longest chain of imports.
 
     >>> levels({"a": {"b", "c"}, "b": {"c"}, "c": set()})
     3
@@ -62,7 +62,7 @@ def levels(graph: dict[str, set[str]]) -> int:
 
 
 def between(graph: dict[str, set[str]]) -> int:
-    """Pairs of folders of which one imports from the other."""
+    """Number of pairs of folders (importing, imported)."""
     def room(name: str) -> str:
         return name.rpartition(".")[0] or name
 
@@ -70,7 +70,8 @@ def between(graph: dict[str, set[str]]) -> int:
 
 
 def repeated(paths: list[Path]) -> int:
-    """Runs of WINDOW lines (blank lines, comments and imports left out) that stand in more than one place."""
+    """Number of sequences of WINDOW lines that occur more than once; blank lines, comments and imports are not counted as
+    lines."""
     places: dict[tuple[str, ...], int] = defaultdict(int)
     for path in paths:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -81,7 +82,7 @@ def repeated(paths: list[Path]) -> int:
 
 
 def counted(command: list[str], root: Path, pattern: str) -> str:
-    """Lines of a tool's output that match; "not installed" without it."""
+    """The number of lines of a tool's output that match the pattern, or "not installed"."""
     try:
         made = subprocess.run([sys.executable, "-m", *command], cwd=root, capture_output=True, text=True)
     except OSError as error:
@@ -92,7 +93,7 @@ def counted(command: list[str], root: Path, pattern: str) -> str:
 
 
 def table(root: Path) -> Iterator[tuple[str, str]]:
-    """What is measured, and its value."""
+    """Pairs of what is measured and its value, as texts."""
     files = [path for folder in PRODUCT for path in sources(root, folder)]
     for folder in (*PRODUCT, "tests"):
         lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in sources(root, folder)]
@@ -112,8 +113,8 @@ def table(root: Path) -> Iterator[tuple[str, str]]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in files)
     yield "suppressed rules", str(len(re.findall(r"#\s*(?:noqa|type:\s*ignore)", text)))
     yield "functions of complexity above 12", counted(
-        ["ruff", "check", "--isolated", "--select", "C90", "--config", "lint.mccabe.max-complexity=12", "--output-format", "concise",
-         *PRODUCT], root, COMPLEX.pattern)
+        ["ruff", "check", "--isolated", "--select", "C90", "--config", "lint.mccabe.max-complexity=12", "--output-format",
+         "concise", *PRODUCT], root, COMPLEX.pattern)
     yield "type errors (mypy, not strict)", counted(
         ["mypy", "--config-file", "", "--ignore-missing-imports", "--explicit-package-bases", *PRODUCT], root, r": error: ")
 

@@ -1,11 +1,11 @@
-"""Kills the command with SIGKILL, again and again, and looks whether anything was lost.
+"""Kill the command with SIGKILL many times and check that nothing is lost.
 
-`python benchmarks/torture.py --output DIR` runs a small grid undisturbed, then in rounds: each round is one output folder,
-whose call is killed (at a random moment, or right before or after a random write, with or without its workers, or one worker
-alone) and given again until it ends by itself. After each kill every file is looked at; after each round all results are
-compared with the undisturbed ones, bit by bit, and the MLflow store is counted. Ends with a table and status 0, or with what
-was lost and status 1. `make torture` is this on the emoji drawings. The file is long because killing, inspecting and comparing are one
-command that nothing else uses.
+`python benchmarks/torture.py --output DIR` runs a small grid undisturbed, and then in rounds. In each round the command writes to
+one output folder; it is killed and started again until it ends by itself. A kill happens at a random moment, or right before or
+after a random write, with its workers, without them, or one worker alone. After each kill every file is checked. After each round
+all results are compared with the undisturbed ones bit by bit, and the runs in the MLflow store are counted. The command prints a
+table and ends with status 0, or names what was lost and ends with status 1. `make torture` does this on the emoji drawings. The
+file is long because killing, checking and comparing are parts of one command that nothing else uses.
 """
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ ROOT = Path(__file__).resolve().parents[2]
 GRID = ("--profile", "laptop", "--quick", "--threads", "1", "--variants", "floor-svd", "tcn", "hws",
         "--set", "training.epochs=3", "data.image_size=32")
 SETTINGS = {"one process": ("--no-report",), "with the report": (), "two workers": ("--no-report", "--launcher", "processes")}
-"""How the grid is run, round by round."""
+"""Name of a way to run the grid -> its options. Rounds take the ways in turn."""
 TIMES = ("seconds", "pairs_per_second")
 BEYOND = 0.8
-"""Random moments lie between the start and so many times the undisturbed duration, or --within."""
+"""Random moments lie between the start and this share of the undisturbed duration, unless --within gives another limit."""
 
 
 class Lost(Exception):
-    """Something that a kill must not do happened."""
+    """A kill destroyed or changed something that it must not."""
 
 
 @dataclass
 class Count:
-    """What was done and found."""
+    """How many kills and rounds there were, and what was checked."""
 
     kills: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
-    """(how, while what) -> kills."""
+    """(how the command was killed, what it was doing) -> number of kills."""
     rounds: collections.Counter[str] = field(default_factory=collections.Counter)
     files: int = 0
     half_written: int = 0
@@ -63,11 +63,11 @@ class Count:
 # --- the command in a child ----------------------------------------------------------------------------------
 
 WRITES = ("replace", "fsync", "unlink", "rename")
-"""Calls of the os module at which everything is that a file appears, is flushed, or goes."""
+"""Functions of the os module through which files appear, are flushed to the disk, or disappear."""
 
 
 def _count_writes(at: int | None, after: bool, counter: Path | None) -> None:
-    """Count this process's writes; kill it before or after number `at`."""
+    """Count this process's writes, and kill the process before or after the write with number `at`."""
     done = itertools.count(1)
 
     def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,8 +89,8 @@ def _count_writes(at: int | None, after: bool, counter: Path | None) -> None:
 
 def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = None, after: bool = False,
           counter: Path | None = None) -> int:
-    """Start the command in a process group of its own; returns its process id. `fresh`: a new interpreter, else a fork of this
-    one, which has everything imported already."""
+    """Start the command in its own process group; returns its process id. With `fresh` it is a new interpreter, else a fork of
+    this process, which has everything imported already."""
     if fresh:
         with open(log, "ab") as out:
             return subprocess.Popen([sys.executable, "benchmarks/run_all.py", *arguments], cwd=ROOT, stdout=out, stderr=out,
@@ -101,18 +101,19 @@ def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = Non
     status = 70
     try:
         os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        # Whoever calls this may have put something of their own in their place.
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        # The caller, such as pytest, may have replaced both streams.
         sys.stdout = sys.stderr = open(  # noqa: SIM115 - open as long as the process lives
             2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-        from benchmarks import prepared, run_all  # noqa: F401 - what run_all imports as it runs is there before writes are counted
+        # What run_all imports as it runs is there before writes are counted.
+        from benchmarks import prepared, run_all  # noqa: F401
 
         if at is not None or counter is not None:
             _count_writes(at, after, counter)
         status = run_all.main(list(arguments))
-    except BaseException:  # the parent must not go on in two processes
+    except BaseException:  # the child must end here, or there would be two copies of the parent
         import traceback
 
         traceback.print_exc()
@@ -123,7 +124,7 @@ def child(arguments: Sequence[str], log: Path, fresh: bool, at: int | None = Non
 
 
 def ended(pid: int) -> int | None:
-    """Exit status of a child, negative for a signal; None while it runs."""
+    """The exit status of a child, negative if a signal ended it, or None while it runs."""
     found, status = os.waitpid(pid, os.WNOHANG)
     return None if not found else os.waitstatus_to_exitcode(status)
 
@@ -151,9 +152,10 @@ class _gone_is_fine:
 # --- what must be true ---------------------------------------------------------------------------------------
 
 def examine(output: Path, progress: dict[str, int], count: Count) -> str:
-    """Look at every file after a kill; returns what the process was at. `progress`: epochs by cell, which only grow.
+    """Check every file after a kill; returns what the process was doing. `progress`: run's folder -> finished epochs, updated
+    here.
 
-    Raises Lost where a file under its final name is not whole, or an epoch that was there is gone.
+    Raises Lost where a file under its final name is not complete, or where an epoch is gone that was finished before.
     """
     from tcn.train import checkpoints
 
@@ -169,7 +171,7 @@ def examine(output: Path, progress: dict[str, int], count: Count) -> str:
             raise Lost(f"{path} is not whole: {type(error).__name__}: {error}") from error
     for folder in sorted((output / "cells").glob("*")):
         path = folder / "status.json"
-        state = json.loads(path.read_text()) if path.exists() else {"state": "new", "epochs_done": 0, "epochs": 0}
+        state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"state": "new", "epochs_done": 0, "epochs": 0}
         epochs = checkpoints.last(folder).state
         reached = state["epochs"] if state["state"] == "finished" else epochs["epoch"] if epochs else 0
         if reached < max(progress.get(folder.name, 0), state["epochs_done"] if state["epochs"] else 0):
@@ -204,7 +206,8 @@ def _whole(path: Path) -> None:
 
 
 def compare(straight: Path, tortured: Path) -> int:
-    """Compare the results of two suites; returns how many values are equal. Raises Lost naming what is not."""
+    """Compare the results of two suites; returns how many values were compared. Raises Lost, which names the file, where one
+    differs."""
     import numpy as np
     import torch
 
@@ -233,7 +236,7 @@ def compare(straight: Path, tortured: Path) -> int:
                 equal = x == y
                 values += sum(len(row) for row in x)
             elif file in ("provenance.json", "spent.json", "mlflow.json", "SHA256SUMS", ".lock", "diff.patch"):
-                continue  # when, where and how; checksums of files that say so
+                continue  # they say when, where and how a run was made, or are checksums of such files
             else:
                 equal = a.read_bytes() == b.read_bytes()
                 values += a.read_bytes().count(b",") if a.suffix == ".csv" else 1
@@ -248,8 +251,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def count_runs(output: Path) -> int:
-    """Look at the MLflow store; returns how many runs it has. Raises Lost where a run is missing, there twice, not FINISHED, or
-    a metric is there twice or not at all."""
+    """Check the MLflow store; returns how many runs it has. Raises Lost where a run is missing, is there twice or is not
+    FINISHED, and where a metric is missing or is there twice."""
     with sqlite3.connect(f"file:{output / 'mlflow.db'}?mode=ro", uri=True) as store:
         runs = store.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         tags: dict[str, dict[str, str]] = collections.defaultdict(dict)
@@ -286,16 +289,16 @@ def count_runs(output: Path) -> int:
 
 def one_round(arguments: Sequence[str], output: Path, kills: int, rng: random.Random, within: float, writes: int, count: Count,
               say: Callable[[str], None]) -> None:
-    """One output folder, killed up to so many times, then left to end by itself. Raises Lost."""
+    """One round: kill the command up to `kills` times in one output folder, then let it end by itself. Raises Lost."""
     progress: dict[str, int] = {}
     log = output.with_suffix(".log")
     for number in itertools.count(1):
-        # Workers write where this process can't count; they are killed at moments.
+        # The writes of workers can't be counted here, so with workers the kills come at random moments.
         kinds = ("a moment",) if "--launcher" in arguments else ("a moment", "a write")
         how = rng.choice(kinds) if number <= kills else "left alone"
         group, fresh = rng.random() < 0.7, how == "a moment" and rng.random() < 0.15
         if how == "a write":
-            # A call that resumes has less to write than the undisturbed one: a high number would never come.
+            # A call that resumes writes less than the undisturbed one, which would never reach a high number.
             pid = child(arguments, log, False, rng.randint(1, max(1, writes // 8)), rng.random() < 0.5)
             status = _wait(pid, 600)
         else:
@@ -303,14 +306,14 @@ def one_round(arguments: Sequence[str], output: Path, kills: int, rng: random.Ra
             status = _wait(pid, rng.uniform(0, within) if how == "a moment" else 900)
             if status is None and how == "a moment":
                 how += _at_random(pid, group, rng)
-                # A driver outlives one of its workers; it is killed after that.
+                # A driver survives the death of one worker; it is killed a little later.
                 status = _wait(pid, rng.uniform(0, 3)) if how.endswith("one worker") else _wait(pid, 10)
                 if status is None:
                     _kill(pid, True)
                     status = _wait(pid, 10)
         with _gone_is_fine():
             os.killpg(pid, 0)
-            time.sleep(0.3)  # workers notice that their driver is gone
+            time.sleep(0.3)  # until the workers have noticed that their driver is gone
         if status is None:
             raise Lost(f"{output}: the command did not end; see {log}")
         at = examine(output, progress, count)
@@ -324,7 +327,7 @@ def one_round(arguments: Sequence[str], output: Path, kills: int, rng: random.Ra
 
 
 def _at_random(pid: int, group: bool, rng: random.Random) -> str:
-    """Kill the command: its group, itself alone, or one of its workers. Returns which."""
+    """Kill the command's process group, the command alone, or one of its workers; returns a text that says which."""
     import psutil
 
     try:
@@ -340,9 +343,10 @@ def _at_random(pid: int, group: bool, rng: random.Random) -> str:
 
 def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, within: float | None = None, each: int = 8,
             settings: Sequence[str] = tuple(SETTINGS), say: Callable[[str], None] = print) -> Count:
-    """Run the grid undisturbed, then kill it so many times in all. `arguments`: of run_all.py, without --output.
+    """Run the grid undisturbed, then in rounds until there were `kills` kills. Raises Lost where anything was lost.
 
-    Raises Lost where anything is. `each`: kills a round at most; within: seconds from the start in which moments are drawn.
+    arguments: those of run_all.py, without --output. each: largest number of kills in a round. within: random moments lie within
+    this many seconds from the start.
     """
     import benchmarks.launch.driver  # noqa: F401  imported here, so that each forked child has it
     import benchmarks.launch.processes  # noqa: F401
@@ -363,12 +367,12 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
     seconds, writes = time.monotonic() - started, int(counter.read_text())
     count_runs(straight)
     say(f"undisturbed: {seconds:.0f} s, {writes} writes")
-    for number in itertools.count():
-        if count.total >= kills:
-            return count
+    number = 0
+    while count.total < kills:
         name = settings[number % len(settings)]
-        say(f"round {number + 1}, {name}: {count.total} of {kills} kills so far")
-        place = output / f"round-{number + 1}"
+        number += 1
+        say(f"round {number}, {name}: {count.total} of {kills} kills so far")
+        place = output / f"round-{number}"
         shutil.rmtree(place, ignore_errors=True)
         one_round([*arguments, *SETTINGS[name], "--output", str(place)], place, min(each, kills - count.total), rng,
                   within or BEYOND * seconds, writes, count, say)
@@ -376,10 +380,11 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
         count.runs += count_runs(place)
         count.rounds[name] += 1
         shutil.rmtree(place)
+    return count
 
 
 def to_markdown(count: Count, command: str, machine: str) -> str:
-    """The table that people compare."""
+    """The result as a table in Markdown."""
     lines = [f"`{command}`", "", machine, "", "| killed at | while | kills |", "|---|---|---:|",
              *(f"| {how} | {at} | {number} |" for (how, at), number in sorted(count.kills.items())),
              f"| **all** | | **{count.total}** |", "",

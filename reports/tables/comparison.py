@@ -99,7 +99,10 @@ def paper_comparison(suite: Suite) -> Table | None:
 
 
 def _measured_rows(suite: Suite, tasks: Mapping[Task | None, Task]) -> Iterator[Row]:
-    """TCN's rows: the paper's lengths and kinds of features first, then others that were run. `tasks`: the paper's name -> ours."""
+    """TCN's rows: the paper's lengths and kinds of features first, then others that were run.
+
+    `tasks`: the paper's name -> ours.
+    """
     wanted: list[tuple[int, str]] = list(paper.COMPARISON_ROWS)
     for task in tasks.values():
         for variant in (v for v in suite.variants(task) if paper.is_tcn(v)):

@@ -27,7 +27,8 @@ def imports(path: Path) -> set[str]:
 
 def listed(room: Path) -> list[str]:
     """What a folder's docstring lists, in its order."""
-    return re.findall(r"^(\w+)  +\S", ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or "", flags=re.M)
+    told = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    return re.findall(r"^(\w+)  +\S", told, flags=re.M)
 
 
 def is_other_name(path: Path) -> bool:
@@ -64,7 +65,8 @@ def test_each_file_and_folder_imports_only_what_is_listed_above_it(room):
 
 def test_tcn_imports_none_of_the_others():
     for path in python_files("tcn"):
-        assert not {n.split(".")[0] for n in imports(path)} & (set(OURS) - {"tcn"} | {"mlflow", "matplotlib", "seaborn", "openTSNE"}), path
+        foreign = set(OURS) - {"tcn"} | {"mlflow", "matplotlib", "seaborn", "openTSNE"}
+        assert not {n.split(".")[0] for n in imports(path)} & foreign, path
 
 
 def test_baselines_see_only_tcn_and_reports_of_it_only_the_files():
@@ -98,7 +100,8 @@ def test_nothing_edits_the_import_path():
 def test_data_files_of_a_package_are_installed_with_it(package):
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
     installed = {path for pattern in patterns.get(package, ()) for path in (ROOT / package).glob(pattern)}
-    needed = {path for path in (ROOT / package).rglob("*") if path.suffix in (".csv", ".yaml", ".j2", ".css") or path.name == "py.typed"}
+    needed = {path for path in (ROOT / package).rglob("*")
+              if path.suffix in (".csv", ".yaml", ".j2", ".css") or path.name == "py.typed"}
     assert {path for path in needed if "results" not in path.parts} == installed
 
 

@@ -69,7 +69,8 @@ def test_nothing_is_trained_for_no_epochs_however_that_was_set():
 
 
 @pytest.mark.parametrize("profile, dataset, asked, stored", [
-    ("laptop", "emoji", {}, 64), ("laptop", "emoji", {"data__image_size": 96}, 96), ("laptop", "emoji", {"data__image_size": 32}, 64),
+    ("laptop", "emoji", {}, 64), ("laptop", "emoji", {"data__image_size": 96}, 96),
+    ("laptop", "emoji", {"data__image_size": 32}, 64),
     ("laptop", "emoji", {"data__image_size": 96, "data__stored_size": 48}, 48),
     ("paper", "sketchy", {}, 256), ("paper", "sketchy", {"data__image_size": 300}, 300)])
 def test_pictures_are_stored_no_smaller_than_they_are_seen(profile, dataset, asked, stored):
@@ -98,7 +99,8 @@ def test_overrides_that_leave_a_variant_as_it_is_are_told_and_refused_where_they
 
 @pytest.mark.parametrize("pair, words", [
     ("network.weights=imagenet", "--weights"), ("network.teacher_weights=imagenet", "--teacher-weights"),
-    ("losses.sharing=.nan", "'losses.sharing' is nan"), ("network.backbone=vgg", "resnet18"), ("data.sketch_fill=9999", "0 to 255"),
+    ("losses.sharing=.nan", "'losses.sharing' is nan"), ("network.backbone=vgg", "resnet18"),
+    ("data.sketch_fill=9999", "0 to 255"),
     ("training.encoder_rate=.inf", "'training.encoder_rate' is inf"), ("evaluation.binary=1", "true or false")])
 def test_settings_of_the_command_line_are_refused_before_anything_runs(pair, words, command, tmp_path):
     status, _, err = command("--profile", "laptop", "--output", str(tmp_path / "out"), "--cache", str(tmp_path), "--set", pair)

@@ -37,7 +37,8 @@ def photos(number: int, size: int) -> torch.Tensor:
 
 
 def formula(images, weight, bias, grad, eps=1e-5):
-    """Output, gradients (images, scale, shift), mean and unbiased variance of batch norm, in float64 by autograd of its definition."""
+    """Output, gradients (images, scale, shift), mean and unbiased variance of batch norm, in float64 by autograd of its
+    definition."""
     x, w, b = (value.detach().double().requires_grad_() for value in (images, weight, bias))
     mean = x.mean((0, 2, 3), keepdim=True)
     centred = x - mean
@@ -123,7 +124,8 @@ def test_the_model_takes_the_form_that_was_asked_for(execution, there):
 
 def relative(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
     """Length of the difference as a share of the exact one's, all tensors together."""
-    return (sum((a.double() - b).square().sum() for a, b in zip(found, exact)) / sum(b.square().sum() for b in exact)).sqrt().item()
+    differences = sum((a.double() - b).square().sum() for a, b in zip(found, exact))
+    return (differences / sum(b.square().sum() for b in exact)).sqrt().item()
 
 
 def passed(name: str, images: torch.Tensor, execution: Execution, dtype: torch.dtype) -> dict[str, list[torch.Tensor]]:

@@ -77,7 +77,8 @@ def test_a_full_disk_leaves_the_earlier_report_and_says_so(results, tmp_path, ca
         before = contents(disk)
         size = sum((disk / name).stat().st_size for name in before)
         resize(disk, f"{size // 1024 + 150}k")
-        with pytest.raises(ReportError, match=r"writing .*disk.* failed \(no space left on device, 0\..* MB are free\); free some"):
+        told = r"writing .*disk.* failed \(no space left on device, 0\..* MB are free\); free some"
+        with pytest.raises(ReportError, match=told):
             command.render(results / "new", disk / "report")
         assert contents(disk) == before
         resize(disk, "20m")
@@ -220,7 +221,8 @@ def test_a_call_that_does_not_end_is_named(results, monkeypatch):
     monkeypatch.setattr(staging, "WAIT_SECONDS", 0.2)
     out = results / "report"
     out.mkdir()
-    with staging._locked(out), pytest.raises(ReportError, match="another call writes a report to .* and does not end .*; stop it"):
+    told = "another call writes a report to .* and does not end .*; stop it"
+    with staging._locked(out), pytest.raises(ReportError, match=told):
         command.render(results / "new", out)
     assert "made as new" in command.render(results / "new", out).read_text()
 

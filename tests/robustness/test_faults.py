@@ -41,7 +41,8 @@ def run(place, command):
 
 def arguments_of(place: Path, arguments: tuple[str, ...], epochs: int) -> list[str]:
     """The command line; 0 epochs: no setting of them, which floors refuse."""
-    return [*places(place), "--quick", "--no-report", *ONE, *arguments, *SMALL, *([f"training.epochs={epochs}"] if epochs else [])]
+    more = [f"training.epochs={epochs}"] if epochs else []
+    return [*places(place), "--quick", "--no-report", *ONE, *arguments, *SMALL, *more]
 
 
 def started(place: Path, *arguments: str, epochs: int = 3, **options) -> subprocess.Popen:
@@ -145,9 +146,9 @@ def test_a_held_cell_is_named_with_its_holder_and_taken_over_when_the_holder_die
     code, _, _ = run(*ONE, "--variants", "floor-svd", "--no-report", "--output", str(tmp_path / "out"))
     folder = cells(tmp_path / "out")[FLOOR]
     (folder / "status.json").unlink()
-    hold = subprocess.Popen([sys.executable, "-c", "import sys, time; from pathlib import Path; from tcn.files.locks import lock\n"
-                             "with lock(Path(sys.argv[1]), 'another call'):\n    print('held', flush=True)\n    time.sleep(60)",
-                             str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
+    code = ("import sys, time; from pathlib import Path; from tcn.files.locks import lock\n"
+            "with lock(Path(sys.argv[1]), 'another call'):\n    print('held', flush=True)\n    time.sleep(60)")
+    hold = subprocess.Popen([sys.executable, "-c", code, str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
     assert hold.stdout.readline() == "held\n"
     waited = []
 
@@ -398,8 +399,9 @@ def test_a_divergence_stops_the_cell_and_keeps_the_evidence(run, tmp_path):
     assert runs(output)[TCN] == ["FAILED"] and json.loads((folder / "status.json").read_text())["state"] == "failed"
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
-                                   RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")])
 def test_out_of_memory_comes_with_advice_and_may_be_tried_again(place, run, tmp_path, monkeypatch, error):
     def step(*arguments):
         raise error

@@ -152,8 +152,9 @@ def plain(seed: int = 0) -> dict[str, np.ndarray]:
 ODD = st.sampled_from([
     np.zeros((6, 4)), np.full((6, 4), np.nan), np.full((6, 4), np.inf), np.zeros((0, 4)), np.zeros((6, 0)), np.zeros(6),
     np.zeros((6, 4, 2)), np.array(3.0), np.array(["a"] * 6), np.array([b"\xff"] * 6), np.ones((6, 4), complex),
-    np.ones((6, 4), bool), np.ones((6, 4), np.uint8), np.full((6, 4), 7, np.uint8), np.arange(6), np.arange(6.0), np.arange(9) % 3,
-    np.array([np.nan] * 6), np.array(["2020-01-01"] * 6, dtype="datetime64[D]"), np.zeros(6, dtype=[("a", int)]),
+    np.ones((6, 4), bool), np.ones((6, 4), np.uint8), np.full((6, 4), 7, np.uint8), np.arange(6), np.arange(6.0),
+    np.arange(9) % 3, np.array([np.nan] * 6), np.array(["2020-01-01"] * 6, dtype="datetime64[D]"),
+    np.zeros(6, dtype=[("a", int)]),
     np.array(["\ud800"] * 6), np.array([""] * 6), np.array([2**64 - 1] * 6, np.uint64), np.full((6, 4), 1e308),
     np.zeros((6, 4), np.float16), np.longdouble(1) * np.ones((6, 4))])
 

@@ -195,8 +195,8 @@ def test_tables_of_other_columns_and_numbers_are_named(whole, expected, data):
     with Copy(whole) as copy:
         rows = list(csv.reader(io.StringIO(copy.read(file).decode())))
         at, column = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(rows[0]) - 1))
-        how = data.draw(st.sampled_from(("word", "word", "word", "column gone", "row gone", "row twice", "field gone", "field more",
-                                         "all of a column")))
+        how = data.draw(st.sampled_from(("word", "word", "word", "column gone", "row gone", "row twice", "field gone",
+                                         "field more", "all of a column")))
         if how == "word":
             rows[at][column] = data.draw(WORDS)
         elif how == "column gone":

@@ -185,8 +185,8 @@ class ForgedType:
 def test_a_pickle_with_a_forged_array_type_is_refused_before_an_address_is_read(tmp_path):
     """In a process of its own: numpy's own loader dies of it."""
     (tmp_path / "forged.pkl").write_bytes(pickle.dumps({"cat": Forged(), "dog": Forged()}, protocol=2))
-    done = subprocess.run([sys.executable, "-m", "tcn.data.words", str(tmp_path / "forged.pkl"), str(tmp_path / "new.csv")], cwd=ROOT,
-                          capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-m", "tcn.data.words", str(tmp_path / "forged.pkl"), str(tmp_path / "new.csv")],
+                          cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (1, "") and "forged.pkl is not converted: it holds values of type 'O'" in done.stderr
 
 
@@ -377,7 +377,8 @@ CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subp
          "torch.hub.load", "torch.hub.load_state_dict_from_url", "pandas.read_pickle", "shutil.unpack_archive",
          "numpy.core.multiarray.fromstring", "code.interact", "runpy.run_path"}
 METHODS = {"get_state_dict", "extractall", "extract", "to_pickle", "read_pickle", "set_unsafe", "loads_pickle"}
-ALLOWED = {("tcn/data/pickled.py", "import pickle"): "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
+ALLOWED = {("tcn/data/pickled.py", "import pickle"):
+           "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
            ("benchmarks/tools/mutants.py", "compile"): "the project's own source with a fault in it",
            ("benchmarks/tools/mutants.py", "an address that everybody can reach"): "`::` between a test file and its test"}
 """What the scan may find, and why."""

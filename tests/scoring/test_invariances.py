@@ -110,7 +110,8 @@ def test_codes_rank_as_corners_of_a_cube_do(seed, ties):
     flips, order = np.random.default_rng(seed).integers(0, 2, 4).astype(bool), np.random.default_rng(seed).permutation(4)
     assert_same(by_bits, score((query ^ flips)[:, order], (gallery ^ flips)[:, order], *labels, metric="hamming", ks=KS,
                                ties=ties))
-    if ties not in ("unstable-sort", "as-released"):  # equal values in another number format: another unstable order would be as right
+    # Equal values in another number format: another unstable order would be as right.
+    if ties not in ("unstable-sort", "as-released"):
         corners = [np.where(rows, 1.0, -1.0) for rows in (query, gallery)]
         assert_same(by_bits, score(*corners, *labels, ks=KS, ties=ties))
 

@@ -40,7 +40,8 @@ def packages(folder: Path, without: Mapping[str, tuple[str, ...]] = MappingProxy
                         b'<path d="M10 10h20v20H10z"/></svg>' for _, h, *_ in rows}
         else:
             listed = source.publisher in ("noto", "twemoji", "fluent")
-            names = {h.lower(): emoji_packages._slug(a) if source.publisher != "fxemoji" else emoji_packages._slug(a).replace("-", "")
+            joined = source.publisher == "fxemoji"
+            names = {h.lower(): emoji_packages._slug(a).replace("-", "") if joined else emoji_packages._slug(a)
                      for a, h, *_ in rows}
             icons = {"width": 8, "height": 4, "icons": {n: {"body": RED} for n in names.values()}}
             members = {"package/icons.json": json.dumps(icons).encode(),

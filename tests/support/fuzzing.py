@@ -55,8 +55,8 @@ def damage(draw: Callable[..., Any], whole: bytes) -> bytes:
         elif how == "double":
             content[at:at] = content[max(0, at - 20):at]
         elif how == "insert":
-            content[at:at] = draw(st.sampled_from((b"\n", b"\r\n", b" ", b",", b"\xff\xfe", b"\xef\xbb\xbf", b"\x00", b"nan", b"-1",
-                                                   b"9" * 400, b"1e999", "\u2028".encode(), b'"', b"\x1a")))
+            content[at:at] = draw(st.sampled_from((b"\n", b"\r\n", b" ", b",", b"\xff\xfe", b"\xef\xbb\xbf", b"\x00", b"nan",
+                                                   b"-1", b"9" * 400, b"1e999", "\u2028".encode(), b'"', b"\x1a")))
         elif how == "drop":
             del content[at:at + draw(st.integers(1, 9))]
         else:

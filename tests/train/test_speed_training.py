@@ -14,7 +14,8 @@ from tcn.train.method import TCN
 
 
 def test_the_reference_s_steps_are_ours():
-    """The formulas are tests/support/golden_oracle.py's; here the way through the model, where encoders have parted and words count."""
+    """The formulas are tests/support/golden_oracle.py's; here the way through the model, where encoders have parted and words
+    count."""
     config = change(Config(), {**SETTINGS, **PLAIN})
     batches = list(Recorded(config.data).epoch(config.seed, 1, "cpu"))
     found = []
