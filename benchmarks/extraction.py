@@ -79,7 +79,7 @@ def sketch_features(model: torch.nn.Module, config: Config, material: Material, 
                     ) -> np.ndarray:
     """Features of further sketches, float32 [N, D], treated as the run's own queries are."""
     def raw(images: Pixels, modality: Modality) -> np.ndarray:
-        return extract(model, images, modality, config.data.image_size, device, config.evaluation.features,
+        return extract(cast(Encoding, model), images, modality, config.data.image_size, device, config.evaluation.features,
                        resize=config.data.resize)
 
     training = {}

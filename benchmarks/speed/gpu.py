@@ -131,7 +131,7 @@ def cuda_answers() -> bool:
 def _written(output: Path, part: dict[str, Any] | None, started: float = 0.0) -> bool:
     """Add a part to gpu.json, and write gpu.md anew. True."""
     file = output / "gpu.json"
-    known = json.loads(file.read_text()) if file.exists() else {"started": started, "parts": []}
+    known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"started": started, "parts": []}
     if part is not None:
         known["parts"].append(part)
     known["seconds"] = round(time.time() - known["started"], 1)

@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from benchmarks.launch.processes import LOST_DEVICE, Processes
 from benchmarks.material import Places
 from benchmarks.runner import Failure, settled
 from benchmarks.speed.bench_training import DEVICE, Trainer, read, trainer
-from tcn.config import REFERENCE, Execution
+from tcn.config import REFERENCE, Config, Execution, change
 from tcn.model.execution import keep_memory, same_products, training_mode
 from tcn.seeding import numpy_stream
 
@@ -78,9 +79,9 @@ def checks(scale: Scale) -> Iterator[Task]:
     yield "device", facts
     for form in ("corrected", "released"):
         for channels in (3, 1):
-            yield f"augment, {form}, {channels} channel{'s' * (channels > 1)}", lambda f=form, c=channels: augmented(f, c, scale)
+            yield f"augment, {form}, {channels} channel{'s' * (channels > 1)}", partial(augmented, form, channels, scale)
     for algorithms in ("fast", "deterministic"):
-        yield f"steps without waiting, {algorithms}", lambda a=algorithms: unwaited(Execution(algorithms=a), scale)
+        yield f"steps without waiting, {algorithms}", partial(unwaited, change(Config(), {"execution.algorithms": algorithms}).execution, scale)
 
 
 def facts() -> dict[str, Any]:
@@ -154,17 +155,18 @@ def compiled(scale: Scale) -> Iterator[Task]:
 
 
 def _training(scale: Scale, rows: Sequence[tuple[str, str, str, str, int]]) -> Iterator[Task]:
-    first: dict[str, float] = {}
+    first: dict[str, dict[str, float]] = {}
     for precision, order, algorithms, compiling, batch in rows:
         if precision == "tf32" and DEVICE.type == "cpu":
             continue
-        execution = Execution(precision=precision, memory_format=order, algorithms=algorithms, compile=compiling)
+        execution = change(Config(), {"execution.precision": precision, "execution.memory_format": order,
+                                      "execution.algorithms": algorithms, "execution.compile": compiling}).execution
         name = ", ".join([precision, order, *(["deterministic"] if algorithms == "deterministic" else []),
                           *(["compiled"] if compiling != "none" else []), f"batch {batch}"])
-        yield name, lambda e=execution, b=batch: trained(scale, e, b, first)
+        yield name, partial(trained, scale, execution, batch, first)
 
 
-def trained(scale: Scale, execution: Execution, batch: int, first: dict[str, float]) -> dict[str, Any]:
+def trained(scale: Scale, execution: Execution, batch: int, first: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Pairs a second with batches in memory and from the store, seconds until the first step was done, memory at its peak.
 
     first: losses of the first step, from the first call with this number of pairs; others are held to them.
@@ -182,10 +184,10 @@ def trained(scale: Scale, execution: Execution, batch: int, first: dict[str, flo
     stored, _ = rounds(lambda: made.from_cache(scale.steps), scale.steps * len(batches[0]), scale)
     found = {"pairs/s": statistics.median(rates), "fastest": max(rates), "from the store": statistics.median(stored),
              "build s": built, "first step s": begun, **memory(), "watts": watts, "losses": losses}
-    expected = first.setdefault(str(batch), losses)  # type: ignore[arg-type,assignment]
+    expected = first.setdefault(str(batch), losses)
     allowed = TOLERANCE[execution.precision]
     wrong = [name for name, value in losses.items()
-             if not math.isclose(value, expected[name], rel_tol=allowed, abs_tol=1e-3)]  # type: ignore[index]
+             if not math.isclose(value, expected[name], rel_tol=allowed, abs_tol=1e-3)]
     return {**found, "ok": not wrong, **({"wrong": f"losses of the first step: {', '.join(wrong)}"} if wrong else {})}
 
 
@@ -234,7 +236,7 @@ def two_cells(scale: Scale) -> Iterator[Task]:
         alone: dict[str, float] = {}
         for number in (1, 2):
             yield (f"{number} cell{'s' * (number > 1)}, {precision}",
-                   lambda n=number, p=precision, a=alone: together(n, p, scale, a))
+                   partial(together, number, precision, scale, alone))
 
 
 def together(number: int, precision: str, scale: Scale, alone: dict[str, float]) -> dict[str, Any]:
@@ -259,7 +261,7 @@ def _cell(precision: str, scale: Scale, barrier: Any, results: Any) -> None:
     try:
         keep_memory()
         same_products()
-        execution = Execution(precision=precision)
+        execution = change(Config(), {"execution.precision": precision}).execution
         made, done = scale.trainer(execution), 0
         made.from_cache(scale.steps)
         made.from_cache(scale.steps)
@@ -291,7 +293,7 @@ def driven() -> dict[str, Any]:
     device = device_named(str(DEVICE), here=False)
     check_precision(Execution(precision="bf16"), device)
     name = provenance.device_name(device)
-    held = DEVICE.type == "cuda" and torch._C._cuda_hasPrimaryContext(0)
+    held = DEVICE.type == "cuda" and torch._C._cuda_hasPrimaryContext(0)  # type: ignore[attr-defined]  # torch declares it nowhere
     return {"device": name, "context": held, "ok": not held}
 
 
