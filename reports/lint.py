@@ -34,6 +34,8 @@ RULES = {
     "two-values": "one method, feature length, data set and metric has two values: they can't both be its number",
     "prec-rises": "a longer list is rarely more precise: Prec at a later cut-off above Prec at an earlier one",
     "binary-above-real": "codes made from features lose information, so they rarely retrieve better",
+    "other-split": ("measured on other classes than its column, or its source doesn't say on which: not to be compared with the "
+                    "other numbers of the column, and no rule about their gallery applies"),
     "doubled": "the same number from the same source stands in two rows",
     "no-dimension": "without its feature length a number can't be placed beside others",
     "unknown-name": "a metric, data set, split or kind of features that no rule here knows, so none could check it",
@@ -131,11 +133,13 @@ def _single(lines: Iterable[Line]) -> Iterator[Finding]:
         if not 0 <= f.value <= 1:
             per_cent = f"; it looks like per cent: {f.value / 100:g}?" if 1 < f.value <= 100 else ""
             yield Finding("range", "proof", line, f"{f.value:g} is outside 0 to 1{per_cent}")
-        if (f.dataset, f.split) not in KNOWN:
+        if (f.dataset, f.column) not in KNOWN:
             known = ", ".join(f"{d} {s}".strip() for d, s in KNOWN)
             yield Finding("unknown-name", "hint", line, f"data set '{f.dataset}', split '{f.split}'; known: {known}")
-        elif not KNOWN[f.dataset, f.split].fullmatch(f.metric) or f.metric == "Prec@all":
+        elif not KNOWN[f.dataset, f.column].fullmatch(f.metric) or f.metric == "Prec@all":
             yield Finding("unknown-name", "hint", line, f"metric '{f.metric}'")
+        if f.split != f.column:
+            yield Finding("other-split", "hint", line, f.note or f.split)
         if f.features not in ("real", "binary"):
             yield Finding("unknown-name", "hint", line, f"features '{f.features}'; known: real, binary")
         if not (published.SOURCES.get(f.source) or CITATION.search(f.source)):
@@ -228,15 +232,16 @@ def _binary_above_real(lines: Iterable[Line]) -> Iterator[Finding]:
 
 
 def _without_dimension(lines: Iterable[Line]) -> Iterator[Finding]:
-    """One finding per method, features, data set and source: the length is missing from all its numbers alike."""
+    """One finding per method, features and source: the length is missing from all its numbers alike."""
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         f = line.fact
         if not f.dimension and f.metric.startswith(("mAP@", "Prec@")):
-            groups.setdefault((f.method, f.features, f.dataset, f.split, f.source), []).append(line)
+            groups.setdefault((f.method, f.features, f.source), []).append(line)
     for group in groups.values():
+        places = dict.fromkeys(f"{line.fact.dataset} {line.fact.split}" for line in group)
         yield Finding("no-dimension", "hint", group[0], f"feature length missing for {len(group)} "
-                      f"number{'s' * (len(group) > 1)}: {', '.join(line.fact.metric for line in group)}", tuple(group[1:]), False)
+                      f"number{'s' * (len(group) > 1)} on {', '.join(places)}", tuple(group[1:]), False)
 
 
 def _cutoffs(metrics: dict[str, Line], kind: str) -> dict[int, Line]:
@@ -265,9 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     found = findings(lines)
     for f in found:
-        what = f"{f.line.fact.method}, {f.line.fact.dataset} {f.line.fact.split}".rstrip()
-        metric = f", {f.line.fact.metric} {f.line.fact.value:g}" if f.shows_value else ""
-        print(shortened(f"{file.name}, line {f.line.number}: {f.kind}: {f.rule}: {what}{metric}: {f.text}", 2000))
+        fact = f.line.fact
+        what = f", {fact.dataset} {fact.split}".rstrip() + f", {fact.metric} {fact.value:g}" if f.shows_value else ""
+        print(shortened(f"{file.name}, line {f.line.number}: {f.kind}: {f.rule}: {fact.method}{what}: {f.text}", 2000))
     proofs = sum(f.kind == "proof" for f in found)
     print(f"{len(lines)} rows: {proofs} findings by proof, {len(found) - proofs} hints")
     return 1 if found else 0

@@ -22,9 +22,13 @@ SOURCES = {
     "tcn-table-5": "TCN paper, Table 5 (image on the authors' project page)",
     "zse-sbir": "ZSE-SBIR (CVPR 2023) project page, comparison table",
     "clip-at": "\"CLIP for all things ZS-SBIR\" (CVPR 2023) project page, comparison table",
+    "splip-table": "SpLIP (ECCV 2024), comparison table (image in the public repository mainaksingha01/SpLIP)",
+    "sketchfusion-table-1": "SketchFusion (CVPR 2025), Table 1",
+    "clip-prompt": "README of the public repository leftthomas/ClipPrompt, a re-implementation of CLIP-AT",
 }
 SHORT_SOURCES = {"tcn-table-2": "TCN paper, Table 2", "tcn-ablation": "TCN paper, ablation",
-                 "tcn-table-5": "TCN paper, Table 5", "zse-sbir": "ZSE-SBIR page", "clip-at": "CLIP-AT page"}
+                 "tcn-table-5": "TCN paper, Table 5", "zse-sbir": "ZSE-SBIR page", "clip-at": "CLIP-AT page", "splip-table": "SpLIP's table",
+                 "sketchfusion-table-1": "SketchFusion, Table 1", "clip-prompt": "ClipPrompt README"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,15 @@ class Published:
     value: float
     source: str
     note: str
+
+    @property
+    def column(self) -> str:
+        """The split in whose column it stands: `split` without the words that say how it departs from that.
+
+        >>> Published("", "X", "", "real", "tuberlin", "220/30 on its own 30 classes", "mAP@all", 0.5, "", "").column
+        '220/30'
+        """
+        return self.split.partition(" ")[0]
 
 
 def read(path: Path) -> tuple[tuple[int, str, Published], ...]:

@@ -94,6 +94,7 @@ def paper_comparison(suite: Suite) -> Table | None:
     notes = [("Measured: mean ± standard deviation over seeds, with the number of seeds in brackets. Published rows follow "
              "each author's own rules, which differ; – means that the source gives no number."),
              "† contradicted by another published number or by a provable rule; see the table of contradictions.",
+             "‡ on other classes than the column's, or the source does not say on which.",
              *(f"{published.SHORT_SOURCES[key]}: {text}." for key, text in published.SOURCES.items() if key in sources)]
     return Table("paper-comparison", "Comparison on the paper's data sets", tuple(columns), tuple(rows), tuple(notes))
 
@@ -124,17 +125,17 @@ def _measured_rows(suite: Suite, tasks: Mapping[Task | None, Task]) -> Iterator[
 
 
 def _published_rows() -> Iterator[Row]:
-    """Published rows by source, numbers that are contradicted marked."""
+    """Published rows by source; numbers that are contradicted, or on another split than their column's, are marked."""
     facts: dict[tuple[str, str, str, str], dict[tuple[Task, str], float]] = {}
     doubtful = lint.doubtful(lint.findings(lint.read(published.FILE)))
     against = {_kin(fact) for fact in doubtful if fact.table == "conflict"}
-    marked = set()
+    marks: dict[tuple[tuple[str, ...], Task, str], str] = {}
     for p in published.facts():
         if p.table == "comparison":
             key = (p.method, p.dimension, p.features, p.source)
-            facts.setdefault(key, {})[Task(p.dataset, p.split), p.metric] = p.value
-            if p in doubtful or _kin(p) in against:
-                marked.add((key, Task(p.dataset, p.split), p.metric))
+            facts.setdefault(key, {})[Task(p.dataset, p.column), p.metric] = p.value
+            marks[key, Task(p.dataset, p.column), p.metric] = (
+                "†" * (p in doubtful or _kin(p) in against) + "‡" * (p.split != p.column))
     previous = ""
     for key in sorted(facts, key=lambda k: (list(published.SOURCES).index(k[3]), k[2] != "real", k[0] == "TCN")):
         if key[3] != previous:
@@ -143,8 +144,7 @@ def _published_rows() -> Iterator[Row]:
         entries = []
         for where, metric in paper.COMPARISON_COLUMNS:
             value = facts[key].get((where, metric))
-            mark = "†" if (key, where, metric) in marked else ""
-            entries.append(Entry("–") if value is None else Entry(f"{value:.3f}{mark}", value))
+            entries.append(Entry("–") if value is None else Entry(f"{value:.3f}{marks[key, where, metric]}", value))
         method, length, features, _ = key
         yield Row((Entry(method), Entry(length or "–"), Entry(features), Entry("published"), *entries))
 
@@ -164,7 +164,8 @@ def contradictions() -> Table:
             source = published.SHORT_SOURCES.get(line.source, line.source or "no source")
             block.append(Row((
                 Entry(line.method), Entry(line.dimension or "–"), Entry(line.features),
-                Entry(_paper_heading(Task(line.dataset, line.split))), Entry(line.metric if f.shows_value else "–"),
+                Entry(_paper_heading(Task(line.dataset, line.column)) if f.shows_value else "–"),
+                Entry(line.metric if f.shows_value else "–"),
                 Entry("–" if math.isnan(value) else f"{value:.3f}", value), Entry(f"published ({source})"), Entry(f.rule),
                 Entry(f.text))))
         if block:

@@ -29,7 +29,7 @@ SIGNS = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     # a row that begins with these would be read as an argument of the line break before it
     "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "–": "--", "—": "---", "−": "$-$", "×": r"$\times$", "†": r"$\dagger$",
-    "→": r"$\rightarrow$", "↗": r"$\nearrow$", "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$", "·": r"$\cdot$",
+    "‡": r"$\ddagger$", "→": r"$\rightarrow$", "↗": r"$\nearrow$", "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$", "·": r"$\cdot$",
     "…": r"\ldots{}",
     "✓": r"$\surd$", "✗": r"$\times$", "∞": r"$\infty$", "√": r"$\surd$", "°": r"$^\circ$", "µ": r"$\mu$", "θ": r"$\theta$",
     "α": r"$\alpha$", "Δ": r"$\Delta$", "²": "$^2$", "½": "1/2", "“": "``", "”": "''", "‘": "`", "’": "'", "\"": "''",

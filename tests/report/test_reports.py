@@ -118,6 +118,7 @@ def test_published_numbers_stand_beside_measured_ones_on_the_papers_data_sets(tm
     command.render(tmp_path, tmp_path / "report")
     text = (tmp_path / "report" / "tables" / "paper-comparison.md").read_text()
     facts = {(p.method, p.dimension, p.dataset, p.metric): p.value for p in published.facts() if p.table == "comparison"}
+    assert row_of(text, "frozen DINOv2 S/14")[-4:] == ["0.533", "0.170", "–", "0.268"]
     # GN-Triplet's row of the paper's Table 2, read off published.csv by hand.
     assert facts["GN-Triplet", "1024", "sketchy", "mAP@all"] == 0.211 and "0.211" in row_of(text, "GN-Triplet")
     assert "measured" in text and "published" in text
@@ -349,7 +350,12 @@ def test_contradicting_published_numbers_are_shown_as_such(tmp_path):
     write_suite(tmp_path, ("tcn",), dataset="sketchy", split="2")
     table = comparison.paper_comparison(read_suite(tmp_path))
     marked = {(row.entries[0].text, e.text) for row in table.rows for e in row.entries if "†" in e.text}
-    assert {("Doodle2Search", "0.460†"), ("BDA-SketRet", "0.556†"), ("TCN", "0.231†")} <= marked
+    assert {("Doodle2Search", "0.460†"), ("BDA-SketRet", "0.556†"), ("TCN", "0.231†"), ("frozen DINO S/8", "0.493†"),
+            ("CLIP-AT re-implemented", "0.719†")} <= marked
+    # what was measured on other classes than its column's is shown there and marked
+    elsewhere = {(row.entries[0].text, e.text) for row in table.rows for e in row.entries if "‡" in e.text}
+    assert elsewhere == {("MARL (MA-ZS-SBIR)", "0.705‡"), ("MARL (MA-ZS-SBIR)", "0.777‡"), ("CLIP-AT re-implemented", "0.643‡"),
+                         ("CLIP-AT re-implemented", "0.708‡")}
     # a published number never stands in a row that says measured
     numbers = {f"{p.value:.3f}" for p in published.facts() if p.method == "TCN"}
     measured = [e.text for row in table.rows if row.kind == "data" and "measured" in row.entries[3].text for e in row.entries]
