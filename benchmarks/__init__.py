@@ -21,8 +21,10 @@ prepared       command line -> checked plan
 reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits; drawings of another data set as queries
+compare        runs and files of features, pair by pair, by the report's statistics
+add            features made elsewhere -> a run's folder
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
+console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

@@ -17,6 +17,8 @@ Zero-shot sketch-based image retrieval: train, score by named rules, report.
 commands
   run                     train and score what a profile lists, resume, report (python benchmarks/run_all.py)
   report                  tables, figures and the page from result folders alone (python reports/render.py)
+  compare A B ...         runs or features pair by pair, with tests by class (python benchmarks/compare.py)
+  add FEATURES.npz        features made anywhere as a row of a results folder (python benchmarks/add.py)
   evaluate FEATURES.npz   score features or binary codes made anywhere (python -m tcn evaluate)
   data check              compare the data sets on disk with what was published (python -m tcn data check)
   quickdraw NDJSON ...    draw QuickDraw's strokes as pictures, for use as queries (python -m tcn quickdraw)
@@ -46,8 +48,20 @@ def _report(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from benchmarks.compare import main
+
+    return main(arguments)
+
+
+def _add(arguments: Sequence[str]) -> int:
+    from benchmarks.add import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "run": _run, "report": _report, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
+    "run": _run, "report": _report, "compare": _compare, "add": _add, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
     "quickdraw": _tcn("quickdraw")}
 
 

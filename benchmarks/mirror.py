@@ -317,7 +317,7 @@ class CellMirror:
     def _open(self, monitor: bool, provenance: Mapping[str, Any], listed: Sequence[Sequence[str]]) -> None:
         mirror, folder, cell = self.mirror, self.folder, self.folder.cell
         client, mlflow = mirror.client, mirror.mlflow
-        note = folder.path / "mlflow.json"
+        note, brought = folder.path / "mlflow.json", provenance.get("brought")
         self.run_id = mirror._run_id(note)
         if self.run_id is None and "reproduces" not in mirror.tags and (
                 found := mirror._find(kind="cell", identity=folder.identity, **{"mlflow.parentRunId": mirror.parent})):
@@ -331,13 +331,18 @@ class CellMirror:
             tags = {"mlflow.parentRunId": mirror.parent, "kind": "cell", "dataset": cell.dataset, "split": cell.split,
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
-                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device")), **mirror.tags}
-            marks = ["smoke"] * mirror.suite.smoke + ["again"] * ("reproduces" in mirror.tags)
+                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device")),
+                    **({"brought": "along"} if brought else {}), **mirror.tags}
+            marks = (["smoke"] * mirror.suite.smoke + ["brought along"] * bool(brought)
+                     + ["again"] * ("reproduces" in mirror.tags))
             run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
                 [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *marks]))
             self.run_id = mirror._noted(note, run.info.run_id)
         # Also for a run that exists: its process may have died right after making it. MLflow keeps equal parameters once.
-        params = [mlflow.entities.Param(k, str(v)) for k, v in flatten(to_dict(cell.config)).items()]
+        settings = flatten(to_dict(cell.config))
+        if brought:  # scored here, and nothing else: settings of training would tell of a run that never was
+            settings = {k: v for k, v in settings.items() if k in ("data.dataset", "data.split", "seed") or k.startswith("evaluation.")}
+        params = [mlflow.entities.Param(k, str(v)) for k, v in settings.items()]
         client.log_batch(self.run_id, params=params)
         self._log_datasets(listed)
         if not monitor:

@@ -128,6 +128,9 @@ def read(folder: Path) -> Original:
     if status.get("state") != "finished":
         raise InputError(f"{folder} is '{status.get('state')}' by its status.json, not finished; run it first, then reproduce it")
     cell, identity = read_config(folder)
+    if record.get("brought"):
+        raise InputError(f"{folder}: its features were brought along (tcn add); there is no network here to run again. Its numbers "
+                         f"follow from its features.npz: python -m tcn evaluate {folder / 'features.npz'}")
     if cell.variant not in VARIANTS:
         raise InputError(f"{folder / 'config.json'} names the variant '{cell.variant}', which is unknown here; "
                          f"`run_all.py --help` lists them")

@@ -30,17 +30,21 @@ FIXED_EXAMPLES = 4
 
 def write_run(folder: Path, split: Split, features: RunFeatures, scores: RunScores) -> None:
     """Write all but the ledger. `features.unseen` has to be of the lists of `split`."""
-    unseen = features.unseen
-    _write_features(folder / "features.npz", split, unseen)
+    write_numbers(folder, split.classes, features.unseen, scores)
+    _write_examples(folder, split, features.unseen, scores.per_query["real/released/mAP@all"])
+
+
+def write_numbers(folder: Path, classes: Sequence[str], unseen: SetFeatures, scores: RunScores) -> None:
+    """Write features and every number, but no pictures. `classes`: what the labels of the files count."""
+    _write_features(folder / "features.npz", classes, unseen)
     write_table(folder / "singular_values.csv", _singular_values(scores), ("set", "modality", "index", "value"))
     write_table(folder / "precision_recall.csv", [{"features": "real", "recall": float(r), "precision": float(p)}
                                                   for r, p in zip(retrieve.RECALLS.round(2), scores.precision)],
                 ("features", "recall", "precision"))
-    _write_examples(folder, split, unseen, scores.per_query["real/released/mAP@all"])
-    write_table(folder / "per_query.csv", _per_query(split, unseen.query_files, scores),
+    write_table(folder / "per_query.csv", _per_query(classes, unseen.query_files, scores),
                 ("query", "class", "source", "features", "AP_released", "AP_standard", "Prec@R"))
     files = unseen.query_files
-    write_arrays(folder / "per_query.npz", {"query": np.array(files.paths), "class": np.array(split.classes)[files.labels],
+    write_arrays(folder / "per_query.npz", {"query": np.array(files.paths), "class": np.array(classes)[files.labels],
                                             **scores.per_query})
     write_table(folder / "metrics.csv", [vars(row) for row in scores.metrics], METRIC_COLUMNS)
 
@@ -58,8 +62,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _write_features(path: Path, split: Split, unseen: SetFeatures) -> None:
-    names, queries, photos = np.array(split.classes), unseen.query_files, unseen.gallery_files
+def _write_features(path: Path, classes: Sequence[str], unseen: SetFeatures) -> None:
+    names, queries, photos = np.array(classes), unseen.query_files, unseen.gallery_files
     arrays = {"query": unseen.query, "gallery": unseen.gallery, "query_labels": names[queries.labels],
               "gallery_labels": names[photos.labels], "query_paths": np.array(queries.paths),
               "gallery_paths": np.array(photos.paths), "query_sources": np.array(queries.sources)}
@@ -76,12 +80,12 @@ def _singular_values(scores: RunScores) -> list[dict[str, object]]:
             for i, value in enumerate(values, 1)]
 
 
-def _per_query(split: Split, files: Files, scores: RunScores) -> list[dict[str, object]]:
+def _per_query(classes: Sequence[str], files: Files, scores: RunScores) -> list[dict[str, object]]:
     kinds = dict.fromkeys(name.partition("/")[0] for name in scores.per_query)
     rows: list[dict[str, object]] = []
     for kind in kinds:
         released, standard = (scores.per_query[f"{kind}/{protocol}/mAP@all"] for protocol in HEADLINE)
-        rows += [{"query": path, "class": split.classes[label], "source": source, "features": kind, "AP_released": float(a),
+        rows += [{"query": path, "class": classes[label], "source": source, "features": kind, "AP_released": float(a),
                   "AP_standard": float(b), "Prec@R": float(c)} for path, label, source, a, b, c in
                  zip(files.paths, files.labels, files.sources, released, standard, scores.per_query[f"{kind}/released/Prec@R"])]
     return rows

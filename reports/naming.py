@@ -119,12 +119,18 @@ def part_of(dataset: str) -> tuple[str, str]:
     return (found[1], f" sample (first {found[2]})") if found[1] else (found[3], " without its extension")
 
 
+BROUGHT = "brought-"
+"""Variants whose names begin so are features made elsewhere (benchmarks/add.py)."""
+
+
 def label(variant: str) -> str:
     """Long name of a variant; an unknown one keeps its own.
 
-    >>> label("tcn-weight-10"), label("tcn-dim-512"), label("something")
-    ('TCN, sharing weight 10', 'TCN, 512 dimensions', 'something')
+    >>> label("tcn-weight-10"), label("tcn-dim-512"), label("something"), label("brought-mine")
+    ('TCN, sharing weight 10', 'TCN, 512 dimensions', 'something', 'mine (brought along)')
     """
+    if variant.startswith(BROUGHT):
+        return f"{variant.removeprefix(BROUGHT)} (brought along)"
     return _numbered(variant, "TCN, sharing weight {:g}", "TCN, {} dimensions") or LABELS.get(variant, variant)
 
 
@@ -134,6 +140,8 @@ def short_label(variant: str) -> str:
     >>> short_label("tcn-weight-0.1"), short_label("tcn-dim-32"), short_label("triplet")
     ('TCN, weight 0.1', 'TCN, 32-d', 'Triplet')
     """
+    if variant.startswith(BROUGHT):
+        return shortened(label(variant))
     return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant) or shortened(variant)
 
 

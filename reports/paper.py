@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from reports.naming import dimension_in_name, weight_in_name
+from reports.naming import BROUGHT, dimension_in_name, weight_in_name
 from reports.read.cells import setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
@@ -199,6 +199,8 @@ def group_of(suite: Suite, variant: str) -> str:
     """Group of a variant, `` for one that no table names."""
     if variant.startswith("floor-"):
         return "floors"
+    if variant.startswith(BROUGHT):
+        return "brought"
     if weight_in_name(variant) is not None:
         return "weights"
     if dimension_in_name(variant) is not None:
@@ -221,14 +223,19 @@ def is_tcn(variant: str) -> bool:
 
 
 def main_variants(suite: Suite, task: Task) -> list[str]:
-    """Rows of the comparison table: TCN, HWS, NWS (always), floors at hand, and TCN at 512 dimensions where more than a plain
-    call was asked for."""
+    """Rows of the comparison table: TCN, HWS, NWS (always), TCN at 512 dimensions where more than a plain call was asked for, floors
+    at hand, and features brought along."""
     there = suite.variants(task)
     wide = [v for v in there if dimension_of(suite, task, v) == WIDE_DIMENSION]
-    if not wide and any(group_of(suite, v) not in ("main", "floors", "ledger", "") for v in there):
+    if not wide and any(group_of(suite, v) not in ("main", "floors", "ledger", "brought", "") for v in there):
         wide = [f"tcn-dim-{WIDE_DIMENSION}"]
     return ["tcn", *wide, "hws", "nws", *(v for v in FLOORS if v in there),
-            *(v for v in there if v.startswith("floor-") and v not in FLOORS)]
+            *(v for v in there if v.startswith("floor-") and v not in FLOORS), *brought(suite, task)]
+
+
+def brought(suite: Suite, task: Task) -> list[str]:
+    """Features made elsewhere, by name."""
+    return [v for v in suite.variants(task) if v.startswith(BROUGHT)]
 
 
 def other_variants(suite: Suite, task: Task) -> list[str]:

@@ -30,10 +30,16 @@ commands
   data check              compares the data sets on disk with what was published: python -m tcn data check --help
   quickdraw NDJSON ...    draws QuickDraw's strokes as pictures, for use as queries: python -m tcn quickdraw --help
 
+with the harness (tcn COMMAND, or python benchmarks/COMMAND.py)
+  compare A B ...         runs or features pair by pair, with tests by class
+  add FEATURES.npz        features made anywhere as a row of a results folder
+
 exit status
   0 done; 1 scored, but something could not be written, or memory ran out, or a data set has problems;
   2 bad input or usage; 130 interrupted.
 """
+OF_THE_HARNESS = ("add", "compare")
+"""Commands that work on results folders, which this package knows nothing of."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +56,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Usage errors and --help leave by SystemExit, as argparse has it."""
     top = parser()
-    args = top.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in OF_THE_HARNESS:
+        warn(f"error: `{given[0]}` works on results folders and comes with the harness: tcn {given[0]} ..., or "
+             f"python benchmarks/{given[0]}.py ...")
+        return 2
+    args = top.parse_args(given)
     if args.command is None:
         top.print_help(sys.stderr)
         return 2

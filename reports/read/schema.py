@@ -199,6 +199,8 @@ class Provenance(Record):
     train_seconds: Amount | None = None
     total_seconds: Amount | None = None
     notes: Texts = ()
+    brought: Group = {}
+    """Where the features came from that were brought along (benchmarks/add.py); empty for runs of this project."""
 
 
 class Mirrored(Record):

@@ -175,7 +175,7 @@ def _entry(cell: Cell, suite: Suite, page_folder: Path, checked: Recomputed) -> 
         cell, checked, tuple(r for r in suite.reproductions if r.run == cell.name),
         _kept(cell.folder, page_folder, folder=True),
         tuple(_kept(cell.folder / name, page_folder) for name in FILES if (cell.folder / name).is_file()),
-        tuple(f"{name} = {value}" for name, value in _flat(cell.config).items()),
+        tuple(f"{name} = {value}" for name, value in _flat(_that_apply(cell)).items()),
         ", ".join([f"Python {p.python or '?'}", *(f"{name} {version}" for name, version in p.versions.items())]),
         _manifest(p.manifest) if "manifest" in p.model_fields_set else "", _mlflow(cell.folder), _changes(cell, page_folder))
 
@@ -256,6 +256,13 @@ def _changes(cell: Cell, page_folder: Path) -> Changes | None:
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = text.count("\n")
     return Changes(file, f"{lines} lines", text) if lines <= SHORT_DIFF else Changes(file, f" ({lines:,} lines)")
+
+
+def _that_apply(cell: Cell) -> dict[str, Any]:
+    """The settings that a run's numbers depend on. Features that were brought along were scored here, and nothing else."""
+    brought = cell.provenance.brought
+    return {"brought along": brought, "data": {key: setting(cell.config, f"data.{key}") for key in ("dataset", "split")},
+            "evaluation": cell.config.get("evaluation", {}), "seed": cell.seed} if brought else cell.config
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 latex       text and tables in LaTeX
 table       the table itself, in each format
+pairwise    sides compared pair by pair, with marks of significance
 entries     measured values as entries
 runs        where numbers come from, and which are missing
 comparison  measured values beside each other and beside published ones

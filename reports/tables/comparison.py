@@ -5,7 +5,7 @@ In: a checked suite, published numbers. Out: tables. Measured and published numb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from reports import lint, naming, paper, published
 from reports.read.cells import Score
@@ -100,28 +100,40 @@ def paper_comparison(suite: Suite) -> Table | None:
 
 
 def _measured_rows(suite: Suite, tasks: Mapping[Task | None, Task]) -> Iterator[Row]:
-    """TCN's rows: the paper's lengths and kinds of features first, then others that were run.
+    """TCN's rows, the paper's lengths and kinds of features first, then others that were run; then features brought along.
 
-    `tasks`: the paper's name -> ours.
+    tasks: the paper's name -> ours.
     """
     wanted: list[tuple[int, str]] = list(paper.COMPARISON_ROWS)
+    wanted += [row for row in _lengths(suite, tasks, paper.is_tcn) if row not in wanted]
+    yield from (row for dim, kind in wanted for row in _rows_of(suite, tasks, "TCN", paper.is_tcn, dim, kind))
+    for name in dict.fromkeys(v for task in tasks.values() for v in paper.brought(suite, task)):
+        for dim, kind in _lengths(suite, tasks, name.__eq__):
+            yield from _rows_of(suite, tasks, naming.label(name), name.__eq__, dim, kind)
+
+
+def _lengths(suite: Suite, tasks: Mapping[Task | None, Task], belongs: Callable[[str], bool]) -> list[tuple[int, str]]:
+    """(feature length, kind of features) of the variants that belong to a row and have been measured, each once."""
+    found = []
     for task in tasks.values():
-        for variant in (v for v in suite.variants(task) if paper.is_tcn(v)):
+        for variant in filter(belongs, suite.variants(task)):
             dim = suite.dim(task, variant)
-            for kind in ("real", "binary"):
-                has = any(suite.measure(task, variant, Score(m, features=kind)).n for m in paper.headline(task))
-                if dim is not None and has and (dim, kind) not in wanted:
-                    wanted.append((dim, kind))
-    for dim, kind in wanted:
-        for rule in paper.RULES:
-            entries = []
-            for where, metric in paper.COMPARISON_COLUMNS:
-                ours = tasks.get(where)
-                best = [suite.measure(ours, v, Score(metric, rule, kind)) for v in suite.variants(ours)
-                        if paper.is_tcn(v) and suite.dim(ours, v) == dim] if ours else []
-                found = next((m for m in best if m.n), Measured({}, ()))
-                entries.append(measured_entry(found, with_seeds=True))
-            yield Row((Entry("TCN"), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries))
+            found += [(dim, kind) for kind in ("real", "binary") if dim is not None
+                      and any(suite.measure(task, variant, Score(m, features=kind)).n for m in paper.headline(task))]
+    return list(dict.fromkeys(found))
+
+
+def _rows_of(suite: Suite, tasks: Mapping[Task | None, Task], title: str, belongs: Callable[[str], bool], dim: int, kind: str
+             ) -> Iterator[Row]:
+    for rule in paper.RULES:
+        entries = []
+        for where, metric in paper.COMPARISON_COLUMNS:
+            ours = tasks.get(where)
+            best = [suite.measure(ours, v, Score(metric, rule, kind)) for v in filter(belongs, suite.variants(ours))
+                    if suite.dim(ours, v) == dim] if ours else []
+            found = next((m for m in best if m.n), Measured({}, ()))
+            entries.append(measured_entry(found, with_seeds=True))
+        yield Row((Entry(title), Entry(str(dim), dim), Entry(kind), Entry(f"measured, {rule}"), *entries))
 
 
 def _published_rows() -> Iterator[Row]:

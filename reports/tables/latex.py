@@ -34,7 +34,9 @@ SIGNS = {
     "✓": r"$\surd$", "✗": r"$\times$", "∞": r"$\infty$", "√": r"$\surd$", "°": r"$^\circ$", "µ": r"$\mu$", "θ": r"$\theta$",
     "α": r"$\alpha$", "Δ": r"$\Delta$", "²": "$^2$", "½": "1/2", "“": "``", "”": "''", "‘": "`", "’": "'", "\"": "''",
     "`": r"\`{}",
-    "\u00a0": "~", "\u2011": "-"}
+    "\u00a0": "~", "\u2011": "-",
+    # raised letters, as marks of significance
+    **{sign: f"$^{{{letter}}}$" for sign, letter in zip("ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", "abcdefghijklmnoprstuvwxyz")}}
 LETTERS = set("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")
 """Letters beyond ASCII that LaTeX sets with its first fonts; others lose their accents or show their code point."""
 

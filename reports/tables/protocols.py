@@ -25,7 +25,7 @@ def table(suite: Suite, task: Task) -> Table | None:
                Column("Seeds"))
     rows: list[Row] = []
     chance: dict[str, list[tuple[str, list[Entry]]]] = {}
-    for variant in paper.TRAINED:
+    for variant in (*paper.TRAINED, *paper.brought(suite, task)):
         if not suite.cells_of(task, variant):
             continue
         for kind, name in KINDS.items():

@@ -7,11 +7,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from dataclasses import dataclass, field
 from typing import Literal
 
 from reports.read.cells import Cell
-from reports.read.escaping import csv_text, markdown
+from reports.read.escaping import csv_text, markdown, visible
 from reports.tables.latex import PACKAGES, Layout, latex, layout
 
 
@@ -76,6 +77,29 @@ class Table:
                          else markdown(e.text) for e in row.entries]
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join([*lines, "", *(f"- {markdown(note)}" for note in self.notes)]).rstrip() + "\n"
+
+    def to_text(self, width: int = 120) -> str:
+        """Aligned columns for a terminal; headings in two lines where columns have groups; notes wrapped at `width` letters."""
+        lines = [[column.name for column in self.columns], *([e.text for e in row.entries] for row in self.rows if row.kind != "section")]
+        widths = [max(len(line[at]) for line in lines) for at in range(len(self.columns))]
+        out = [self.title]
+        if any(column.group for column in self.columns):
+            heading, at = "", 0
+            for group, span in self.groups():
+                room = sum(widths[at:at + span]) + 2 * (span - 1)
+                if len(group) > room:  # the last column of the group makes room for it
+                    widths[at + span - 1] += len(group) - room
+                    room = len(group)
+                heading, at = heading + "  " + f"{group:>{room}}", at + span
+            out.append(heading.rstrip())
+        for row in (None, *self.rows):
+            if row is not None and row.kind == "section":
+                out.append(row.entries[0].text)
+                continue
+            texts = [column.name for column in self.columns] if row is None else [e.text for e in row.entries]
+            out.append("".join(f"  {visible(text):{'>' if column.numeric else '<'}{room}}"
+                               for column, text, room in zip(self.columns, texts, widths)).rstrip())
+        return "\n".join([*out, *(textwrap.fill(visible(note), width) for note in self.notes)]) + "\n"
 
     def to_csv(self) -> str:
         """Plain numbers: a measured column becomes three (mean, sd, seeds), a section its own first column."""

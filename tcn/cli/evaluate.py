@@ -16,6 +16,7 @@ from tcn.cli.evaluate_options import EvaluateOptions
 from tcn.cli.evaluate_table import Result, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
+from tcn.data import known_splits
 from tcn.files.atomic import warn
 from tcn.scoring import codes, inputs
 from tcn.scoring.instances import instance_accuracy
@@ -35,9 +36,10 @@ def evaluate(args: EvaluateOptions) -> int:
         if args.spellings == "merge" and all(names.ndim == 1 for names in labels):
             several = inputs.spellings_of(*labels)
             arrays |= {name: inputs.merged(arrays[name], several) for name in ("query_labels", "gallery_labels")}
+        checked = None if args.split is None else known_splits.check(*args.split, *labels_of(arrays))
         result = _scored(arrays, args)
     except InputError as error:
-        raise InputError(f"{args.features}: {_as_options(str(error))}") from error
+        raise InputError(f"{args.features}: {as_options(str(error))}") from error
     # Counted in the file's own rows: codes made by --itq may coincide without being the same photo.
     copies = 0 if "gallery_group" in arrays else inputs.identical_rows(arrays["gallery"])
     if args.json and copies:
@@ -47,6 +49,10 @@ def evaluate(args: EvaluateOptions) -> int:
         print(json.dumps({**result.scores[0].summary(), **instances}, indent=2, allow_nan=False))
     else:
         print("\n".join(report(args, arrays, result, names, several, copies)))
+    if checked is not None and (args.json or checked.problems):
+        warn(f"{'warning' if checked.problems else 'note'}: {args.features}: {checked.text()}")
+    elif checked is not None:
+        print(f"\nsplit       {checked.text()}")
     sys.stdout.flush()
     if args.csv:
         try:
@@ -54,7 +60,14 @@ def evaluate(args: EvaluateOptions) -> int:
         except OSError as error:
             warn(f"error: {args.csv}: cannot be written: {error.strerror or error}")
             return 1
-    return 0
+    return 1 if checked is not None and checked.problems else 0
+
+
+def labels_of(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The checked labels of queries and gallery."""
+    query, gallery = (inputs.checked_labels(f"{side}_labels", arrays[f"{side}_labels"], len(arrays[side]), side)
+                      for side in ("query", "gallery"))
+    return query, gallery
 
 
 def _metric_names(protocols: Sequence[str], ks: Sequence[int]) -> dict[str, tuple[str, ...]]:
@@ -111,7 +124,7 @@ def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> Result:
     return Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made, instances)
 
 
-def _as_options(message: str) -> str:
+def as_options(message: str) -> str:
     """A message of the library, with the names of its arguments replaced by those of the options."""
     return re.sub(r"\b(metric|missing_classes|duplicates|spellings)='([\w-]+)'",
                   lambda hit: f"--{hit[1].replace('_', '-')} {hit[2]}", message)

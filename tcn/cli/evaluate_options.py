@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from tcn.config import InputError
+from tcn.data import known_splits
 from tcn.scoring import codes, inputs
 from tcn.scoring.protocols import ALL, PROTOCOLS, ApTies
 from tcn.scoring.scores import DUPLICATES, MISSING_CLASSES, TIES
@@ -51,6 +53,11 @@ instances
   Photos at equal distance stand in random order, whatever --ties says: the exact mean over all orders.
   Sketches without their photo in the gallery, or with an empty string, are left out.
 
+splits
+  --split sketchy/1 says whether queries and gallery are those of that split as published: its unseen classes, and the number of
+  sketches and photos of each. Where they are not, it says what differs and which known split they are of (the published ones, and
+  those of SEM-PCYC and KD-SBIR), and the exit status is 1.
+
 output
   A table; with --json one object and nothing else on standard output:
     {{"PROTOCOL": {{"mAP@all": .., "mAP@100": .., "Prec@100": .., ...}}, ...}}
@@ -63,9 +70,10 @@ examples (the file first: options that take several values would swallow it)
   python -m tcn evaluate features.npz --protocols released standard --ks 50 --json
   python -m tcn evaluate features.npz --itq 64 --per-class mAP@all --csv scores.csv
   python -m tcn evaluate codes.npz --ties worst
+  python -m tcn evaluate features.npz --split tuberlin
 
 exit status
-  0 scored; 1 scored, but --csv could not be written, or memory ran out; 2 bad file or usage; 130 interrupted.
+  0 scored; 1 scored, but not of --split, or --csv could not be written, or memory ran out; 2 bad file or usage; 130 interrupted.
 """
 
 
@@ -82,6 +90,7 @@ class EvaluateOptions(argparse.Namespace):
     itq_rule: str | None
     missing_classes: str
     spellings: str
+    split: tuple[str, str] | None
     ties: str
     tie_draws: int | None
     duplicates: str | None
@@ -132,6 +141,8 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     p.add_argument("--spellings", choices=inputs.SPELLINGS, default="error",
                    help="class names that differ only in case, blanks, hyphens, underscores, leading zeros or Unicode form "
                         "(palm tree, palm_tree): an error (default), one class, or different classes")
+    p.add_argument("--split", type=_split, metavar="DATASET/SPLIT",
+                   help="check that these are the queries and photos of a split, such as sketchy/1; see below")
     p.add_argument("--ties", choices=TIES, default="expected",
                    help="photos at equal distance: the mean over all orders (default), the bounds, a fixed "
                         "order, or as-released: that of each protocol's own code")
@@ -155,6 +166,13 @@ def _whole(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 to 999999999")
     return int(text)
+
+
+def _split(text: str) -> tuple[str, str]:
+    try:
+        return known_splits.parse_name(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seed(text: str) -> int:

@@ -31,7 +31,7 @@ from support.result_folders import (
     write_suite,
 )
 
-from reports import naming, published
+from reports import naming, paper, published
 from reports.figures import draw, frames
 from reports.read.cells import Score
 from reports.read.schema import Task
@@ -122,6 +122,35 @@ def test_published_numbers_stand_beside_measured_ones_on_the_papers_data_sets(tm
     # GN-Triplet's row of the paper's Table 2, read off published.csv by hand.
     assert facts["GN-Triplet", "1024", "sketchy", "mAP@all"] == 0.211 and "0.211" in row_of(text, "GN-Triplet")
     assert "measured" in text and "published" in text
+
+
+def test_features_brought_along_are_marked_in_every_table_and_decide_no_verdict(tmp_path):
+    write_suite(tmp_path, ("tcn", "hws", "nws", "brought-dino"), dataset="sketchy", split="1")
+    write_suite(tmp_path, ("tcn", "floor-svd", "brought-dino"))
+    suite = read_suite(tmp_path)
+    sketchy = Task("sketchy", "1")
+    for table in (comparison.comparison(suite, sketchy), comparison.cutoffs(suite, sketchy), comparison.paper_comparison(suite),
+                  protocols.duplicates(suite, sketchy), protocols.table(suite, sketchy), runs.provenance(suite)):
+        text = "\n".join(row.entries[0].text for row in table.rows)
+        assert "dino (brought along)" in text and "brought-dino" not in text
+    paper_rows = [row for row in comparison.paper_comparison(suite).rows if row.entries[0].text == "dino (brought along)"]
+    assert {(row.entries[2].text, row.entries[3].text) for row in paper_rows} == {
+        (kind, f"measured, {rule}") for kind in ("real", "binary") for rule in ("released", "standard")}
+    value = made_up("brought-dino", 0, "mAP@all")
+    assert any(entry.text == f"{value:.3f} (1 seed)" for entry in paper_rows[0].entries)
+    assert paper.group_of(suite, "brought-dino") == "brought" and "brought-dino" not in paper.other_variants(suite, sketchy)
+    # whether training beats the floors is not asked of features that nobody trained here
+    verdict = verdicts.beats_floor(suite, EMOJI)
+    assert "dino" not in verdict.answer + "".join(verdict.details)
+
+
+def test_the_page_says_of_features_brought_along_that_they_cannot_be_run_again(tmp_path, text_only):
+    folders = write_suite(tmp_path, ("tcn", "brought-dino"))
+    path = folders["brought-dino", 0] / "provenance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "brought": {"file": "dino.npz", "sha256": "ab" * 32}}))
+    page = command.render(tmp_path, tmp_path / "report").read_text()
+    assert f"--reproduce {folders['tcn', 0].name}" in page and f"--reproduce {folders['brought-dino', 0].name}" not in page
+    assert "brought along.file = dino.npz" in page and page.count("network.backbone = ") == 1
 
 
 def test_missing_seeds_and_variants_are_said(tmp_path):

@@ -1,0 +1,275 @@
+"""Two or more runs or files of features, pair by pair: which is better, by how much, and whether that is chance.
+
+In: folders of finished runs, or .npz files of features as `tcn evaluate` takes them, all of the same queries and photos.
+Out: a table with marks of significance, the pairs behind it, and on request each class; as text, JSON or LaTeX. The statistics are
+the report's (reports/stats): by class, with Holm's correction over all pairs and metrics of the call.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reports.read.cells import Unfinished, check_digest, read_cell, setting
+from reports.read.files import ReportError, read_arrays
+from reports.stats.pairwise import SIGNIFICANT, WHY, Pair, Side, pairs
+from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
+from tcn.cli.evaluate import as_options
+from tcn.cli.feature_files import check_groups, distance
+from tcn.cli.feature_files import read_arrays as read_feature_file
+from tcn.config import InputError
+from tcn.data.words import normal_form
+from tcn.files.atomic import warn
+from tcn.files.text import some
+from tcn.scoring import inputs
+from tcn.scoring.protocols import ALL
+from tcn.scoring.scores import DUPLICATES, MISSING_CLASSES, score
+
+METRIC = re.compile(r"(mAP|Prec)@(all|R|[1-9][0-9]{0,8})")
+EPILOG = """\
+what is compared
+  [NAME=]PATH, each either
+    the folder of a finished run, OUTPUT/cells/RUN, whose per-query values are read as they were recorded, or
+    an .npz file of features (`python -m tcn evaluate --help` says what it holds), which is scored now.
+  Paths of one NAME are seeds of one side (a run's name is its variant); pairs then take the seeds that both have.
+  All sides need the same queries and the same photos in each class. Queries are matched by name where all files hold query_paths,
+  else by their order.
+
+examples
+  tcn compare results/laptop/cells/*__tcn__* results/laptop/cells/*__hws__*
+  tcn compare mine=features.npz frozen=dino.npz --metrics mAP@200 Prec@200 --per-class
+  tcn compare mine=features.npz results/paper/cells/sketchy-2__tcn__seed0__* --latex
+
+exit status: 0 compared; 2 bad files or usage; 130 interrupted.
+"""
+
+
+@dataclass(frozen=True)
+class Values:
+    """One metric's values per query and more, of one file or run."""
+
+    source: str
+    name: str
+    seed: int
+    classes: np.ndarray
+    """str [Nq]"""
+    queries: np.ndarray | None
+    """What each query is called, str [Nq]; None where the file does not say."""
+    values: dict[str, np.ndarray]
+    """Metric -> float64 [Nq]."""
+    left_out: dict[str, frozenset[str]]
+    photos: Mapping[str, int] | None
+    """Photos of each class, by the normal form of its name; None where unknown."""
+
+
+def read(text: str, options: argparse.Namespace) -> Values:
+    """The values of one argument `[NAME=]PATH`. InputError naming the file and what is wrong with it."""
+    name, is_named, rest = text.partition("=")
+    path = Path(rest if is_named and not Path(text).exists() else text).expanduser()
+    name = name if is_named and not Path(text).exists() else ""
+    if path.name == "per_query.npz":
+        path = path.parent
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return _of_run(path, name, options) if path.is_dir() else _of_features(path, name, options)
+
+
+def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
+    try:
+        cell = read_cell(folder)
+        if isinstance(cell, Unfinished):
+            raise ReportError(f"not finished ({cell.reason})")
+        keys = {metric: f"{options.features}/{options.protocol}/{metric}" for metric in options.metrics}
+        every = f"{options.features}/{options.protocol}/mAP@all"
+        check_digest(folder, "per_query.npz")
+        arrays = read_arrays(folder / "per_query.npz")
+        if absent := [key for key in keys.values() if key not in arrays]:
+            raise ReportError(f"per_query.npz holds no {', '.join(absent)}; it holds "
+                              f"{', '.join(key for key in arrays if '/' in key)}. Its features.npz can be compared in its place")
+        classes = arrays["class"].astype(str)
+        photos = read_arrays(folder / "features.npz", ("gallery_labels",)).get("gallery_labels")
+        if any(arrays[key].shape != classes.shape for key in keys.values()) or arrays["query"].shape != classes.shape:
+            raise ReportError("per_query.npz: its arrays are not of one length")
+    except (ReportError, KeyError) as error:
+        raise InputError(f"{folder}: {error}") from None
+    skipped: frozenset[str] = frozenset()
+    if setting(cell.config, "evaluation.missing_classes") == "as-released" and every in arrays:
+        # only a class without photos has an AP of 0 over all ranks
+        skipped = frozenset(str(c) for c in np.unique(classes) if not arrays[every][classes == c].any())
+    return Values(folder.name, name or cell.variant, cell.seed, classes, arrays["query"].astype(str),
+                  {metric: np.asarray(arrays[key], np.float64) for metric, key in keys.items()},
+                  {metric: skipped if metric.startswith("mAP") else frozenset() for metric in options.metrics},
+                  None if photos is None else _counts(photos))
+
+
+def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
+    arrays, _ = read_feature_file(path)
+    ks = [int(k) for k in dict.fromkeys(metric.partition("@")[2] for metric in options.metrics) if k.isdigit()]
+    try:
+        if "gallery_group" in arrays:
+            check_groups(arrays)
+        found = score(arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"], [options.protocol],
+                      distance(arrays, None), ks or (100,), missing_classes=options.missing_classes, spellings=options.spellings,
+                      gallery_group=arrays.get("gallery_group"), duplicates=options.duplicates)
+        if absent := [metric for metric in options.metrics if metric not in found.metrics(options.protocol)]:
+            raise InputError(f"{options.protocol} has no {', '.join(absent)}; it has {', '.join(found.metrics(options.protocol))}")
+    except InputError as error:
+        raise InputError(f"{path}: {as_options(str(error))}") from None
+    classes = found.classes.astype(str)
+    skipped = frozenset(str(c) for at, c in enumerate(classes) if not found.relevant[found.query_class == at].any())
+    out = skipped if options.missing_classes == "as-released" else frozenset()
+    return Values(str(path), name or (path.parent.name if path.name == "features.npz" else path.stem), 0,
+                  classes[found.query_class], _query_names(path, found.queries),
+                  {metric: found.per_query(options.protocol, metric) for metric in options.metrics},
+                  {metric: out if metric.startswith("mAP") else frozenset() for metric in options.metrics},
+                  _counts(inputs.checked_labels("gallery_labels", arrays["gallery_labels"], len(arrays["gallery"]), "gallery")))
+
+
+def _query_names(path: Path, queries: int) -> np.ndarray | None:
+    """The file's query_paths, where it has such an array of one name for each query."""
+    try:
+        with np.load(path, allow_pickle=False) as store:
+            names = store["query_paths"] if "query_paths" in store.files else None
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    return None if names is None or names.dtype.kind != "U" or names.shape != (queries,) else names
+
+
+def _counts(labels: np.ndarray) -> Mapping[str, int]:
+    names, numbers = np.unique(labels, return_counts=True)
+    found: Counter[str] = Counter()
+    for name, number in zip(names.tolist(), numbers.tolist()):
+        found[normal_form(str(name))] += number
+    return found
+
+
+def sides_of(found: Sequence[Values]) -> list[Side]:
+    """The sides of a comparison, queries in the first one's order. InputError where the files are not of the same queries and
+    photos, or one side has a seed twice."""
+    first = found[0]
+    by_name = all(v.queries is not None and len(set(v.queries.tolist())) == len(v.queries) for v in found)
+    groups: dict[str, dict[int, tuple[Values, np.ndarray]]] = {}
+    for v in found:
+        order = _order(first, v) if by_name else np.arange(len(v.classes))
+        own, wanted = ([normal_form(name) for name in names.tolist()] for names in (v.classes[order], first.classes))
+        if own != wanted:
+            raise InputError(f"{v.source} and {first.source} are not of the same queries: "
+                             + (f"{len(own)} and {len(wanted)} of them" if len(own) != len(wanted) else
+                                f"query {next(i for i, (a, b) in enumerate(zip(own, wanted)) if a != b)} is of another class")
+                             + "; a paired comparison needs the same queries in the same order, or their names in query_paths")
+        if v.photos is not None and first.photos is not None and v.photos != first.photos:
+            odd = sorted(name for name in {*v.photos, *first.photos} if v.photos.get(name) != first.photos.get(name))
+            raise InputError(f"{v.source} and {first.source} do not have the same gallery: other numbers of photos of {some(odd, 5)}")
+        seeds = groups.setdefault(v.name, {})
+        if v.seed in seeds:
+            raise InputError(f"{v.source} and {seeds[v.seed][0].source} are both '{v.name}', seed {v.seed}; give one of them another "
+                             f"name: NAME={v.source}")
+        seeds[v.seed] = v, order
+    return [Side(name, first.classes, {metric: {seed: v.values[metric][order] for seed, (v, order) in seeds.items()}
+                                       for metric in first.values},
+                 {metric: frozenset().union(*(_as_first(first, v.left_out[metric]) for v, _ in seeds.values()))
+                  for metric in first.values}) for name, seeds in groups.items()]
+
+
+def _as_first(first: Values, names: frozenset[str]) -> frozenset[str]:
+    """Classes as the first file spells them."""
+    forms = {normal_form(name) for name in names}
+    return frozenset(name for name in np.unique(first.classes).tolist() if normal_form(name) in forms)
+
+
+def _order(first: Values, other: Values) -> np.ndarray:
+    """Rows of `other` in the order of the first one's queries, by name."""
+    assert first.queries is not None and other.queries is not None
+    rows = {name: row for row, name in enumerate(other.queries.tolist())}
+    wanted = first.queries.tolist()
+    absent, more = [name for name in wanted if name not in rows], sorted(set(rows) - set(wanted))
+    if absent or more:
+        raise InputError(f"{other.source} and {first.source} are not of the same queries: it lacks {len(absent)}"
+                         f"{f' ({some(absent, 3)})' if absent else ''} and has {len(more)} more{f' ({some(more, 3)})' if more else ''}")
+    return np.array([rows[name] for name in wanted], dtype=np.int64)
+
+
+def as_json(sides: Sequence[Side], found: Sequence[Pair], metrics: Sequence[str], protocol: str) -> str:
+    """Everything in one object; NaN is null."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    listed = [{**asdict(pair), "significant": pair.significant} for pair in found]
+    return json.dumps(plain({
+        "protocol": protocol, "unit": "class", "why": WHY, "level": SIGNIFICANT,
+        "sides": [{"name": side.name, "seeds": side.seeds(metrics[0]),
+                   "values": {metric: {"by_class": side.by_class(metric), "by_query": side.by_query(metric)} for metric in metrics}}
+                  for side in sides],
+        "pairs": listed}), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _metric(text: str) -> str:
+    if not METRIC.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no metric; give mAP@all, mAP@200, Prec@100, ...")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="tcn compare", description=__doc__, epilog=EPILOG, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("sides", nargs="+", metavar="[NAME=]PATH", help="folders of runs, or files of features")
+    p.add_argument("--metrics", nargs="+", type=_metric, default=["mAP@all", "Prec@100"], metavar="METRIC",
+                   help="default: mAP@all Prec@100")
+    p.add_argument("--protocol", choices=ALL, default="released", metavar="NAME", help=f"one of {', '.join(ALL)} (default: released)")
+    p.add_argument("--features", choices=("real", "binary"), default="real",
+                   help="which of a run's features (default: real); files hold what they hold")
+    p.add_argument("--per-class", action="store_true", help="one more table: each class of each pair")
+    p.add_argument("--duplicates", choices=DUPLICATES, default="as-published", help="photos listed twice in files of features")
+    p.add_argument("--missing-classes", choices=MISSING_CLASSES, default="error", help="classes without photos in files of features")
+    p.add_argument("--spellings", choices=inputs.SPELLINGS, default="error", help="class names spelt in several ways")
+    form = p.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object and nothing else on standard output")
+    form.add_argument("--latex", action="store_true", help="the tables in LaTeX")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare what the arguments name; 0 if that was done, 2 for bad files or usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        sides = sides_of([read(text, options) for text in options.sides])
+        if not 2 <= len(sides) <= len(LETTERS):
+            raise InputError(f"{len(sides)} side(s) to compare; give 2 to {len(LETTERS)} (paths of one name are one side)")
+        try:
+            found = pairs(sides, options.metrics)
+        except ValueError as error:
+            raise InputError(f"{error}; nothing can be paired") from None
+    except InputError as error:
+        warn(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        warn("interrupted")
+        return 130
+    tables = [sides_table(sides, found, options.metrics, options.protocol), pairs_table(found)]
+    tables += [classes_table(found)] * options.per_class
+    text = (as_json(sides, found, options.metrics, options.protocol) + "\n" if options.json else
+            "\n".join(table.to_latex() if options.latex else table.to_text() for table in tables))
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:  # the reader of a pipe may leave when it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
