@@ -1,36 +1,19 @@
 """Variants as deltas of one config, and other methods: one sentence each on what it shows.
 
-`VARIANTS` is what a command line may name. A variant never branches in the training loop: it is the base config
-of a profile with a few settings replaced.
+`VARIANTS` is what a command line may name; a file of the user's own declares further ones (baselines/own.py), which are looked up,
+trained and scored by the same few functions. A variant never branches in the training loop: it is the base config of a profile with a
+few settings replaced.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-from baselines import controls, metric_learning, sake
-from tcn.config import PARTS, InputError
-from tcn.train.method import TCN, Method
+from baselines import controls, metric_learning, own, sake
+from baselines.variant import Table, Variant, checked, sourced
+from tcn.config import BUILT_IN, PARTS, Config, InputError
+from tcn.train.method import Method
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A named delta: dotted settings replaced in the profile's base config."""
-
-    name: str
-    title: str
-    shows: str
-    delta: dict[str, Any] = field(default_factory=dict)
-    factors: dict[str, float] = field(default_factory=dict)
-    """Dotted settings of the profile's base config multiplied, where a delta is relative."""
-    grid_point: bool = False
-    """One of several values of a setting: not run again where another variant has it already, or one that makes no difference."""
-    method: Method[Any] = TCN
-    as_released: bool = False
-    """Every trap of the ledger is turned on, as the data set has it."""
-    ledger: bool = False
-    """Scoring traps of the ledger are measured on this variant's trained network. No part of a run's identity: a finished
-    run without those scores gets them from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
+__all__ = ["find", "GROUPS", "load", "method_of", "named", "table", "Table", "Variant", "VARIANTS"]
 
 
 def _convolutions(how: str) -> dict[str, Any]:
@@ -161,19 +144,59 @@ LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-ba
 GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
           "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,
           "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER}
-_METHODS = {variant.method.name: variant.method for variant in _ALL}
+_TABLES = {BUILT_IN: Table(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
+"""Source -> the variants that it declares, for all that this process has read."""
 
 
-def find(name: str) -> Variant:
+_BUILT_IN_METHODS = {variant.method.name: variant.method for variant in _ALL}
+
+
+def load(place: str, expected: str | None = None) -> Table:
+    """Read the variants that a file, or an installed package's entry point, declares. InputError where it can't be used.
+
+    expected: the `Config.method_source` that it has to have; another content is refused before any of it is run.
+    """
+    found = own.read(place, {*VARIANTS, *GROUPS}, _TABLES, expected)
+    for variant in found.variants.values():
+        if _BUILT_IN_METHODS.get(variant.method.name, variant.method) is not variant.method:
+            raise InputError(f"{place}: '{variant.name}': '{variant.method.name}' is the name of a built-in method; choose another "
+                             "name for yours")
+    return _TABLES.setdefault(found.source, found)
+
+
+def table(source: str) -> Table:
+    """What a source declares. InputError where this process has not read it."""
+    if source not in _TABLES:
+        raise InputError(f"the file that declares this run's method is not at hand (SHA-256 {source.removeprefix('file:')}); name it "
+                         "with --variants FILE")
+    return _TABLES[source]
+
+
+def is_loaded(source: str) -> bool:
+    """Whether this process has read that source."""
+    return source in _TABLES
+
+
+def named(name: str) -> tuple[Variant, ...]:
+    """The variants that a name on the command line stands for: a built-in one or a group of them, a Python file that declares some,
+    or the entry point of a package that does. InputError where it is none of these."""
+    if name in VARIANTS or name in GROUPS:
+        return tuple(VARIANTS[member] for member in GROUPS.get(name, (name,)))
+    if own.is_file(name) or name in own.announced():
+        return tuple(load(name).variants.values())
+    return (find(name),)
+
+
+def find(name: str, source: str = BUILT_IN) -> Variant:
     """The variant of that name; InputError naming the known ones otherwise."""
-    if name not in VARIANTS:
-        raise InputError(f"unknown variant '{name}'; choose among {', '.join(VARIANTS)}, or a group: "
-                         f"{', '.join(GROUPS)}")
-    return VARIANTS[name]
+    variants = table(source).variants
+    if name not in variants:
+        further = f"; by installed packages: {', '.join(own.announced())}" if own.announced() else ""
+        raise InputError(f"unknown variant '{name}'; choose among {', '.join(variants)}" + (
+            f", or a group: {', '.join(GROUPS)}; or give the Python file that declares it{further}" if source == BUILT_IN else ""))
+    return variants[name]
 
 
-def method_named(name: str) -> Method[Any]:
-    """The method a resolved config names (`config.method`); InputError naming the known ones otherwise."""
-    if name not in _METHODS:
-        raise InputError(f"unknown method '{name}'; choose among {', '.join(_METHODS)}")
-    return _METHODS[name]
+def method_of(config: Config) -> Method[Any]:
+    """The method that a resolved config names (`method`, `method_source`); InputError naming the known ones otherwise."""
+    return table(config.method_source).method(config.method)

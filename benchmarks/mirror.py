@@ -36,7 +36,7 @@ for _name, _value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "tr
 
 MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "steps.csv", "metrics.csv", "per_query.csv",
             "per_query.npz", "ledger.csv", "singular_values.csv", "precision_recall.csv", "distances.npz", "examples.json",
-            "diverged.json", "diff.patch")
+            "diverged.json", "diff.patch", "method.py", "method.zip")
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
 """State of a cell that nobody works on -> its run's. A cell left `running` lost its process."""
 BATCH = 1000
@@ -322,7 +322,8 @@ class CellMirror:
             tags = {"mlflow.parentRunId": mirror.parent, "kind": "cell", "dataset": cell.dataset, "split": cell.split,
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
-                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device")), **mirror.tags}
+                    "commit": str(provenance.get("commit")), "device": str(provenance.get("device")),
+                    **{key: str(provenance[key]) for key in ("title", "declared_in") if key in provenance}, **mirror.tags}
             marks = ["smoke"] * mirror.suite.smoke + ["again"] * ("reproduces" in mirror.tags)
             run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
                 [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *marks]))

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 
-import baselines
 from benchmarks.experiments import Cell
 from benchmarks.material import Material, build_model, uses_words
 from benchmarks.runner import lacks_ledger
@@ -234,7 +233,7 @@ def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: ba
         config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
     ingredients = Ingredients(encoder, *teacher, words, len(material.split(cell.dataset, cell.split).seen), further)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(baselines.find(cell.variant).method, config, ingredients, device or torch.device("cpu"))
+        model = build_model(cell.definition.method, config, ingredients, device or torch.device("cpu"))
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
