@@ -199,6 +199,10 @@ class Provenance(Record):
     train_seconds: Amount | None = None
     total_seconds: Amount | None = None
     notes: Texts = ()
+    title: Text = ""
+    """Of a variant that a file of the user's own declares, as are the next two; empty for built-in ones."""
+    shows: Text = ""
+    declared_in: Text = ""
 
 
 class Mirrored(Record):
