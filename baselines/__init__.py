@@ -1,37 +1,19 @@
 """Variants: TCN with a few settings changed, and other methods, each with a sentence on what it shows.
 
-In: nothing. Out: `VARIANTS` by name, which the option `--variants` takes, and `GROUPS` of them. A variant is the base
-configuration of a profile with some settings replaced; the training loop never asks which variant it trains.
+`VARIANTS` is what a command line may name; a file of the user's own declares further ones (baselines/own.py), which are looked up,
+trained and scored by the same few functions. A variant never branches in the training loop: it is the base config of a profile with a
+few settings replaced.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-from baselines import controls, metric_learning, sake
-from tcn.config import PARTS, InputError
-from tcn.train.method import TCN, Method
+from baselines import controls, metric_learning, own, sake
+from baselines.variant import Table, Variant, checked, sourced
+from tcn.config import BUILT_IN, PARTS, Config, InputError
+from tcn.train.method import Method
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A named change of settings: `delta` replaces settings (dotted keys) of the profile's base configuration."""
-
-    name: str
-    title: str
-    shows: str
-    delta: dict[str, Any] = field(default_factory=dict)
-    factors: dict[str, float] = field(default_factory=dict)
-    """Settings (dotted keys) of the profile's base configuration that are multiplied by a factor instead of replaced."""
-    grid_point: bool = False
-    """Whether this is one of several values of a setting. Such a variant is not run where another variant has the same settings
-    already, or where its setting makes no difference."""
-    method: Method[Any] = TCN
-    as_released: bool = False
-    """Whether every deviation of the released code is turned on that applies to the data set (baselines/ledger.py)."""
-    ledger: bool = False
-    """Whether the deviations that concern scoring are measured on this variant's trained network. This is no part of a run's
-    identity: a finished run without these scores gets them later, from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
+__all__ = ["find", "GROUPS", "load", "method_of", "named", "table", "Table", "Variant", "VARIANTS"]
 
 
 def _convolutions(how: str) -> dict[str, Any]:
@@ -162,21 +144,59 @@ LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-ba
 GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
           "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,
           "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER}
-_METHODS = {variant.method.name: variant.method for variant in _ALL}
+_TABLES = {BUILT_IN: Table(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
+"""Source -> the variants that it declares, for all that this process has read."""
 
 
-def find(name: str) -> Variant:
-    """The variant of that name. Raises InputError, which lists the known names, where there is none."""
-    if name not in VARIANTS:
-        raise InputError(f"unknown variant '{name}'; choose among {', '.join(VARIANTS)}, or a group: "
-                         f"{', '.join(GROUPS)}")
-    return VARIANTS[name]
+_BUILT_IN_METHODS = {variant.method.name: variant.method for variant in _ALL}
 
 
-def method_named(name: str) -> Method[Any]:
-    """The method that a configuration names (`config.method`). Raises InputError, which lists the known names, where there is
-    none.
+def load(place: str, expected: str | None = None) -> Table:
+    """Read the variants that a file, or an installed package's entry point, declares. InputError where it can't be used.
+
+    expected: the `Config.method_source` that it has to have; another content is refused before any of it is run.
     """
-    if name not in _METHODS:
-        raise InputError(f"unknown method '{name}'; choose among {', '.join(_METHODS)}")
-    return _METHODS[name]
+    found = own.read(place, {*VARIANTS, *GROUPS}, _TABLES, expected)
+    for variant in found.variants.values():
+        if _BUILT_IN_METHODS.get(variant.method.name, variant.method) is not variant.method:
+            raise InputError(f"{place}: '{variant.name}': '{variant.method.name}' is the name of a built-in method; choose another "
+                             "name for yours")
+    return _TABLES.setdefault(found.source, found)
+
+
+def table(source: str) -> Table:
+    """What a source declares. InputError where this process has not read it."""
+    if source not in _TABLES:
+        raise InputError(f"the file that declares this run's method is not at hand (SHA-256 {source.removeprefix('file:')}); name it "
+                         "with --variants FILE")
+    return _TABLES[source]
+
+
+def is_loaded(source: str) -> bool:
+    """Whether this process has read that source."""
+    return source in _TABLES
+
+
+def named(name: str) -> tuple[Variant, ...]:
+    """The variants that a name on the command line stands for: a built-in one or a group of them, a Python file that declares some,
+    or the entry point of a package that does. InputError where it is none of these."""
+    if name in VARIANTS or name in GROUPS:
+        return tuple(VARIANTS[member] for member in GROUPS.get(name, (name,)))
+    if own.is_file(name) or name in own.announced():
+        return tuple(load(name).variants.values())
+    return (find(name),)
+
+
+def find(name: str, source: str = BUILT_IN) -> Variant:
+    """The variant of that name; InputError naming the known ones otherwise."""
+    variants = table(source).variants
+    if name not in variants:
+        further = f"; by installed packages: {', '.join(own.announced())}" if own.announced() else ""
+        raise InputError(f"unknown variant '{name}'; choose among {', '.join(variants)}" + (
+            f", or a group: {', '.join(GROUPS)}; or give the Python file that declares it{further}" if source == BUILT_IN else ""))
+    return variants[name]
+
+
+def method_of(config: Config) -> Method[Any]:
+    """The method that a resolved config names (`method`, `method_source`); InputError naming the known ones otherwise."""
+    return table(config.method_source).method(config.method)

@@ -16,6 +16,7 @@ extraction     trained network -> features
 scoring        features -> every number that is reported
 run_artifacts  features and numbers -> files of a run's folder
 runner         the life of a run: states, training, failure, resume
+checking       a method of one's own on a tiny network, in seconds
 preflight      what a plan needs, checked before anything runs
 prepared       command line -> checked plan
 reproduce      one recorded run again, compared number by number

@@ -22,6 +22,13 @@ class Cell:
     config: Config
     smoke: bool = False
     """Planned by `--quick`, to try the chain: recorded with the run, whatever its settings; no part of its identity."""
+    place: str = ""
+    """Where other processes find the declaration of a variant of the user's own; empty for a built-in one. No part of its identity."""
+
+    @property
+    def definition(self) -> baselines.Variant:
+        """The variant as it was declared. InputError where the file that declares it was not read."""
+        return baselines.find(self.variant, self.config.method_source)
 
     @property
     def seed(self) -> int:
@@ -116,10 +123,15 @@ FEEDS = {
 }
 
 
-def expand_variants(names: Sequence[str]) -> list[str]:
-    """Names with groups (`main`, `floors`, ...) expanded, in order, each once. InputError for an unknown one."""
-    expanded = [member for name in names for member in baselines.GROUPS.get(name, (name,))]
-    return [baselines.find(name).name for name in dict.fromkeys(expanded)]
+def expand_variants(names: Sequence[str]) -> list[baselines.Variant]:
+    """What names stand for (variants, groups such as `main`, files and packages that declare some), in order, each once.
+    InputError for an unknown one, or where two files declare variants of one name."""
+    found: dict[str, baselines.Variant] = {}
+    for variant in (variant for name in names for variant in baselines.named(name)):
+        if found.setdefault(variant.name, variant).source != variant.source:
+            raise InputError(f"{found[variant.name].place} and {variant.place} both declare '{variant.name}'; a table has one row of "
+                             "that name: rename one of them")
+    return list(found.values())
 
 
 def _names(dataset: str, split: str, parts: Mapping[str, str]) -> tuple[str, ...]:
@@ -153,20 +165,23 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
             raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
                              + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
     cells: list[Cell] = []
+    wanted = expand_variants(variants or profile.variants)
     for (dataset, split), delta in profile.base.items():
         if datasets and not set(datasets).intersection(_names(dataset, split, parts)):
             continue
         used = parts.get(dataset, dataset)
         for seed in seeds or profile.seeds:
-            for name in expand_variants(variants or profile.variants):
-                variant = baselines.find(name)
+            for variant in wanted:
                 traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
                 base = change(Config(), {**delta, "data.dataset": used, **traps, **(profile.quick if quick else {})})
                 asked = {**overrides, **variant.delta}
-                config = change(base, {**asked, "method": variant.method.name, "seed": seed})
-                config = change(config, _derived(variant, config, asked))
+                try:
+                    config = change(base, {**asked, "method": variant.method.name, "method_source": variant.source, "seed": seed})
+                    config = change(config, _derived(variant, config, asked))
+                except InputError as error:
+                    raise InputError(f"{variant.place}: '{variant.name}': {error}" if variant.place else str(error)) from error
                 if not (variant.grid_point and any(_telling(cell.config) == _telling(config) for cell in cells)):
-                    cells.append(Cell(used, split, name, config, quick))
+                    cells.append(Cell(used, split, variant.name, config, quick, variant.place))
     for key, names in held_by_variants(cells, overrides).items():
         if len(names) == len({cell.variant for cell in cells}):
             raise InputError(f"{key}={overrides[key]} changes nothing: {', '.join(names)} {'has' if len(names) == 1 else 'have'} "
@@ -202,7 +217,7 @@ def held_by_variants(cells: Sequence[Cell], overrides: dict[str, Any]) -> dict[s
     """Override -> variants that it leaves as they are, since the setting is what makes them (`nws` has no sharing loss)."""
     found: dict[str, list[str]] = {}
     for key, value in overrides.items():
-        names = [cell.variant for cell in cells if baselines.find(cell.variant).delta.get(key, value) != value
+        names = [cell.variant for cell in cells if cell.definition.delta.get(key, value) != value
                  or key == "training.epochs" and not cell.trained and value]
         if names:
             found[key] = list(dict.fromkeys(names))

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from baselines import method_named
-from tcn.config import Config, InputError, identity, whole_of
+from baselines import method_of, own, table
+from tcn.config import BUILT_IN, Config, InputError, identity, whole_of
 from tcn.data import scan, specs, splits
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
@@ -23,6 +23,7 @@ from tcn.data.store import pack
 from tcn.data.words import Words, load_words
 from tcn.model import backbones
 from tcn.model.execution import place
+from tcn.seeding import borrowed, stream_seed
 from tcn.train.loop import ValidationData
 from tcn.train.method import Ingredients, Method
 
@@ -124,7 +125,7 @@ class Material:
         if not uses_words(config):
             return None
         digests = [self.words(config).digest]
-        if method_named(config.method).compares_words:
+        if method_of(config).compares_words:
             digests.append(self.imagenet_words().digest)
         return "+".join(digests)
 
@@ -148,17 +149,50 @@ class Material:
             words = torch.from_numpy(np.asarray(self.words(config).vectors))
         else:
             words = torch.zeros(len(self.split_of(config).seen), 1)
-        compared = method_named(config.method).compares_words
+        compared = method_of(config).compares_words
         return words, torch.from_numpy(self.imagenet_words().vectors) if compared else None
 
 
 def uses_words(config: Config) -> bool:
     """Whether a run reads word vectors."""
     used = (config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
-            or method_named(config.method).compares_words)
+            or method_of(config).compares_words)
     return config.training.optimizer != "none" and used
 
 
 def build_model(method: Method[Any], config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:
-    """The model of a run on its device. InputError where the device can't do what `execution` asks."""
-    return place(method.build(config, ingredients), config.execution, device)
+    """The model of a run on its device. InputError as `made_model`, and where the device can't do what `execution` asks."""
+    return place(made_model(method, config, ingredients), config.execution, device)
+
+
+def made_model(method: Method[Any], config: Config, ingredients: Ingredients) -> torch.nn.Module:
+    """The model of a run, on no device yet. InputError where a method of the user's own can't build one, or builds one that lacks
+    what training and scoring call.
+
+    What is built draws from the run's own stream, so that also layers that start as torch starts them follow the seed.
+    """
+    try:
+        with borrowed(stream_seed(config.seed, "model")):
+            model = method.build(config, ingredients)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if config.method_source == BUILT_IN:
+            raise
+        raise InputError(f"method '{method.name}' can't build its model: {own.blamed(error, table(config.method_source).files)}"
+                         ) from error
+    _check_model(model, method, config)
+    return model
+
+
+def _check_model(model: object, method: Method[Any], config: Config) -> None:
+    needed = ["encode_backbone" if config.evaluation.features == "backbone" else "encode"]
+    if config.training.optimizer != "none":
+        needed += ["encode", "classify", "groups"]
+    if config.execution.graphs != "none":
+        needed.append("record")
+    lacking = [name for name in dict.fromkeys(needed) if not callable(getattr(model, name, None))]
+    if not isinstance(model, torch.nn.Module) or lacking:
+        raise InputError(f"method '{method.name}': build gave a {type(model).__name__}"
+                         + (f" without {', '.join(lacking)}" if isinstance(model, torch.nn.Module) else "")
+                         + "; it has to give an nn.Module with these functions, such as a tcn.method.OwnModel (docs/own-method.md)")

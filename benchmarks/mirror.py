@@ -36,7 +36,7 @@ for _name, _value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "tr
 
 MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "steps.csv", "metrics.csv", "per_query.csv",
             "per_query.npz", "ledger.csv", "singular_values.csv", "precision_recall.csv", "distances.npz", "examples.json",
-            "diverged.json", "diff.patch")
+            "diverged.json", "diff.patch", "method.py", "method.zip")
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
 """State of a folder that no process works on -> status of its MLflow run. A folder that still says `running` lost its process."""
 BATCH = 1000
@@ -332,6 +332,7 @@ class CellMirror:
                     "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
                     "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
                     "commit": str(provenance.get("commit")), "device": str(provenance.get("device")),
+                    **{key: str(provenance[key]) for key in ("title", "declared_in") if key in provenance},
                     **({"brought": "along"} if brought else {}), **mirror.tags}
             marks = (["smoke"] * mirror.suite.smoke + ["brought along"] * bool(brought)
                      + ["again"] * ("reproduces" in mirror.tags))

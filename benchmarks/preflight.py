@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 
-import baselines
 from benchmarks.experiments import Cell
-from benchmarks.material import Material, uses_words
+from benchmarks.material import Material, made_model, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
@@ -239,7 +238,7 @@ def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: ba
     ingredients = Ingredients(encoder, *teacher, words, len(material.split_of(cell.config).seen), further)
     with torch.random.fork_rng(devices=[]):
         # Nothing is moved to a GPU: where workers compute, none of its memory is this process's.
-        model = baselines.find(cell.variant).method.build(config, ingredients)
+        model = made_model(cell.definition.method, config, ingredients)
     check_precision(config.execution, device or torch.device("cpu"))
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 

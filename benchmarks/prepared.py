@@ -186,7 +186,7 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
-        if key in ("seed", "method", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
+        if key in ("seed", "method", "method_source", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
             raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
         # YAML reads 1e-4 as text; a float is what was meant.
         try:

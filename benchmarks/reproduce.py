@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines import VARIANTS
+import baselines
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.material import Material
 from benchmarks.mirror import Mirror
 from benchmarks.records import read_json, read_rows, write_json
-from benchmarks.runner import run_cell
+from benchmarks.runner import recall, run_cell
 from benchmarks.store import CellFolder, Suite, damaged, read_config
 from tcn.config import InputError
 from tcn.train import checkpoints
@@ -131,11 +131,12 @@ def read(folder: Path) -> Original:
     if record.get("brought"):
         raise InputError(f"{folder}: its features were brought along (tcn add); there is no network here to run again. Its numbers "
                          f"follow from its features.npz: python -m tcn evaluate {folder / 'features.npz'}")
-    if cell.variant not in VARIANTS:
-        raise InputError(f"{folder / 'config.json'} names the variant '{cell.variant}', which is unknown here; "
-                         f"`run_all.py --help` lists them")
     if bad := damaged(folder):
         raise InputError(f"{folder} is not as it was written: {', '.join(bad)}; run it again, then reproduce it")
+    recall(folder, cell.config.method_source)
+    if cell.variant not in baselines.table(cell.config.method_source).variants:
+        raise InputError(f"{folder / 'config.json'} names the variant '{cell.variant}', which is unknown here; "
+                         f"`run_all.py --help` lists them")
     for name, kind in (("threads", int), ("versions", dict)):
         if not isinstance(record.get(name), (kind, type(None))):
             raise InputError(f"{folder / 'provenance.json'}: '{name}' is {record[name]!r:.60}; fetch the folder again")

@@ -32,6 +32,8 @@ examples
   python benchmarks/run_all.py                                  the laptop story, one seed
   python benchmarks/run_all.py --seeds 0 1 2                    the same with three seeds (finished cells are kept)
   python benchmarks/run_all.py --variants main leave-one-out    other variants, or groups of them
+  python benchmarks/run_all.py --variants tcn my_method.py      a method of your own beside TCN (docs/own-method.md)
+  python benchmarks/run_all.py --check my_method.py             what that file lacks, in seconds; nothing is run
   python benchmarks/run_all.py --quick                          the whole chain in under 3 minutes, marked a smoke run
   python benchmarks/run_all.py --variants ledger                what each trap of the released code is worth
   python benchmarks/run_all.py --as-released                    everything with all of them, in results/PROFILE-as-released
@@ -75,8 +77,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--datasets", nargs="+", metavar="NAME",
                    help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all)")
     p.add_argument("--variants", nargs="+", metavar="NAME",
-                   help=f"variants or groups (default: floors main). Variants: {', '.join(VARIANTS)}. "
-                        f"Groups: {', '.join(GROUPS)}")
+                   help=f"variants, groups, or Python files that declare variants (default: floors main). "
+                        f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
+                        f"announce some by an entry point of the group tcn_zs_sbir.variants, to be named here")
+    p.add_argument("--check", nargs="+", metavar="FILE",
+                   help="try the variants that a Python file declares on a tiny network and random pairs, and say what they lack "
+                        "(shapes, gradients, finite losses, seeds, checkpoints, a look at unseen classes); status 1 where anything")
     p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 2020 for the paper profile, else 0")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, the first GPU or the CPU)")
     p.add_argument("--output", type=Path, metavar="DIR", help="default: results/PROFILE (results/PROFILE-smoke with --quick)")
@@ -162,7 +168,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         provenance.check_checkout(Path(__file__))
         provenance.commit()  # now, not at the first cell: the code in memory is of now
-        return _sync(options) if options.sync else _run(options)
+        return _check(options) if options.check else _sync(options) if options.sync else _run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -239,6 +245,20 @@ def _say_results(output: Path, page: Path | None, failures: dict[str, str]) -> N
         print(f"failed: {cell_name}: {reason}", file=sys.stderr)
     if page:
         print(f"report: {page}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Try variants of the user's own; needs neither data nor weights."""
+    from benchmarks import checking, experiments, prepared
+
+    prepared.leave_out("--check runs nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
+                       "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers", "threads", "words", "weights")
+    faults = 0
+    for variant in experiments.expand_variants(options.check):
+        found = checking.check(variant)
+        faults += len(found.faults)
+        print(found.text(), flush=True)
+    return 1 if faults else 0
 
 
 def _sync(options: argparse.Namespace) -> int:

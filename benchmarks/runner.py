@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 
 import baselines
-from baselines import method_named
+from baselines import method_of, own
 from baselines.ledger import TRAPS
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import Cell
@@ -29,13 +29,14 @@ from benchmarks.run_artifacts import write_arrays, write_ledger, write_run
 from benchmarks.run_folder import CHECKPOINT
 from benchmarks.scoring import score_ledger, score_run
 from benchmarks.store import EPOCH_TERMS, STEP_TERMS, CellFolder
-from tcn.config import Config, InputError
+from tcn.config import BUILT_IN, Config, InputError
 from tcn.data import doctor
 from tcn.data.pairs import PairSource
 from tcn.data.splits import Split
 from tcn.files.atomic import StorageError, warn, write_bytes
 from tcn.files.locks import Held
 from tcn.model import backbones
+from tcn.model.coupling import CoupledEncoders
 from tcn.train import checkpoints, loop
 from tcn.train.distances import Distances
 from tcn.train.method import Model
@@ -103,7 +104,7 @@ def _attempted(cell: Cell, folder: CellFolder, material: Material, mirror: Mirro
 def lacks_ledger(folder: CellFolder) -> bool:
     """Whether a finished cell's ledger.csv is missing, or lacks a trap that this version scores, though its variant has a
     ledger: neither is part of the identity. Warns, and returns False, where the checkpoint that it would be made from is gone."""
-    if not baselines.find(folder.cell.variant).ledger:
+    if not folder.cell.definition.ledger:
         return False
     scored = {trap.trap for trap in TRAPS if trap.kind == "scoring"}
     absent = scored - {row.get("trap") for row in read_rows(folder.path / "ledger.csv")}
@@ -117,13 +118,32 @@ def lacks_ledger(folder: CellFolder) -> bool:
 def rebuilt(folder: CellFolder, material: Material, device: torch.device) -> torch.nn.Module:
     """The network of a finished cell, from its checkpoint. InputError where that is missing, damaged or of another run."""
     config = folder.cell.config
-    model = build_model(method_named(config.method), config, material.ingredients(config), device)
+    recall(folder.path, config.method_source)
+    model = build_model(method_of(config), config, material.ingredients(config), device)
     if folder.cell.trained:
         state = checkpoints.load(folder.path / CHECKPOINT)
         if state["identity"] != folder.identity:
             raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
         model.load_state_dict(state["model"])
     return model
+
+
+def recall(folder: Path, source: str) -> None:
+    """Have the file at hand that declares a run's method: as it was read by this call, else the copy kept in the run's folder, else
+    an installed package. InputError where none of them has its content. A copy is run, so the folder has to be trusted."""
+    if baselines.is_loaded(source):
+        return
+    kept, package = folder / own.KEPT_FILE, own.held_by_package(source)
+    if kept.exists():
+        warn(f"note: runs {kept}, the copy of the file that declares this run's method")
+        baselines.load(str(kept), source)
+    elif package:
+        baselines.load(package, source)
+    else:
+        raise InputError(f"{folder.name} has a method of its user's own, and neither {kept} nor an installed package holds it; put the "
+                         f"file with SHA-256 {source.removeprefix('file:')} there"
+                         + (f", or install the package whose files {own.KEPT_PACKAGE} holds" if (folder / own.KEPT_PACKAGE).exists()
+                            else ""))
 
 
 def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device
@@ -143,7 +163,7 @@ def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror
     except Exception as error:
         if interruption := _interruption(error):
             raise interruption from error
-        return Failure(_reason(error, device), True)
+        return Failure(_reason(error, device, folder.cell.config), True)
     return None
 
 
@@ -160,6 +180,9 @@ class _Attempt:
         """From the last kept epoch to the sealed folder; None, or why it failed."""
         folder, started = self.folder, time.perf_counter()
         folder.write_config()
+        declared = baselines.table(self.config.method_source)
+        if declared.kept_name:
+            write_bytes(folder.path / declared.kept_name, declared.kept)
         before, done = _earlier(folder), folder.epochs_done
         record = self._record(command, done)
         write_json(folder.path / "provenance.json", record)
@@ -176,7 +199,7 @@ class _Attempt:
                     _mark(folder, error, self.device)
                     raise _interruption(error) or error  # noqa: B904 - the same error, or the one that Ctrl-C stands for
         except Exception as error:
-            return Failure(_reason(error, self.device), isinstance(error, (InputError, loop.Diverged)))
+            return Failure(_reason(error, self.device, self.config), isinstance(error, (InputError, loop.Diverged)))
         return None
 
     def _record(self, command: str, done: int) -> dict[str, Any]:
@@ -186,12 +209,13 @@ class _Attempt:
                 "data_digest": split.data_digest, "split_digest": split.split_digest,
                 "resumed_from_epoch": done, "seed": cell.seed, "smoke": cell.smoke,
                 "words_digest": self.material.words_digest(self.config), "datasets": describe(split),
-                "manifest": _manifest(split, self.material.places.cache), "notes": list(split.notes)}
+                "manifest": _manifest(split, self.material.places.cache), "notes": list(split.notes),
+                **_declaration(cell)}
 
     def _train_and_score(self, view: CellMirror | NoMirror) -> dict[str, Any]:
         """Returns what provenance.json says of the training."""
         config, folder = self.config, self.folder
-        model = build_model(method_named(config.method), config, self.material.ingredients(config), self.device)
+        model = build_model(method_of(config), config, self.material.ingredients(config), self.device)
         record: dict[str, Any] = {"weights": _weights_note(config), "selected_by": "not trained", "optimizer_steps": 0,
                                   "train_seconds": 0.0, "words": "not used"}
         if self.cell.trained:
@@ -202,7 +226,7 @@ class _Attempt:
                        "words": self.material.words(config).description if uses_words(config) else "not used"}
             checkpoints.save({"model": model.state_dict(), "epoch": history.best_epoch, "identity": folder.identity},
                              folder.path / CHECKPOINT)
-        ledger = baselines.find(self.cell.variant).ledger
+        ledger = self.cell.definition.ledger
         features = run_features(model, config, self.material, self.device, ledger)
         write_run(folder.path, self.split, features, score_run(features, config, self.device))
         if ledger:
@@ -213,17 +237,19 @@ class _Attempt:
         """Train `model`, which ends as it was after its best epoch; the folder and MLflow follow every epoch."""
         config, folder, material = self.config, self.folder, self.material
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
-        distances = Distances(model.encoders, config.training.epochs * source.steps)
+        encoders = getattr(model, "encoders", None)
+        distances = Distances(encoders, config.training.epochs * source.steps) if isinstance(encoders, CoupledEncoders) else None
 
         def note(history: loop.History) -> None:
             _write_history(folder, history)
-            write_arrays(folder.path / "distances.npz", distances.arrays())
+            if distances is not None:
+                write_arrays(folder.path / "distances.npz", distances.arrays())
             folder.set_state("running", None, int(history.epochs[-1]["epoch"]), history.best_epoch)
             write_json(folder.path / "spent.json", {"seconds": sum(r.get("seconds", 0) for r in history.epochs)})
             view.history(history.epochs, history.steps)
             interrupts.check()
 
-        return loop.fit(method_named(config.method), model, source, material.validation(config), config, folder.path,
+        return loop.fit(method_of(config), model, source, material.validation(config), config, folder.path,
                         self.device, self.label, material.places.progress, note, distances)
 
     def _finish(self, record: dict[str, Any]) -> None:
@@ -235,6 +261,14 @@ class _Attempt:
         folder.seal()
         folder.set_state("finished", None, self.config.training.epochs, self.best_epoch)
         checkpoints.forget(folder.path)
+
+
+def _declaration(cell: Cell) -> dict[str, str]:
+    """What provenance.json says of a variant that is not built in: what it is called, and what declares it."""
+    if cell.config.method_source == BUILT_IN:
+        return {}
+    return {"title": cell.definition.title, "shows": cell.definition.shows,
+            "declared_in": baselines.table(cell.config.method_source).about}
 
 
 def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> None:
@@ -253,13 +287,13 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
                 # JSON has no NaN.
                 "losses": {name: f"{value:g}" for name, value in error.values.items()}})
         write_bytes(folder.path / "error.txt", "".join(traceback.format_exception(error)).encode(errors="replace"))
-        folder.set_state("failed", _reason(error, device), folder.epochs_done)
+        folder.set_state("failed", _reason(error, device, folder.cell.config), folder.epochs_done)
     except StorageError as full:
         # The state stays `running`, which the next call reads as what it is: a cell whose process is gone.
         warn(f"{folder.path.name}: {full}")
 
 
-def _reason(error: BaseException, device: torch.device) -> str:
+def _reason(error: BaseException, device: torch.device, config: Config) -> str:
     """What to tell the user about an error."""
     if isinstance(error, (InputError, loop.Diverged)):
         return str(error)
@@ -271,6 +305,10 @@ def _reason(error: BaseException, device: torch.device) -> str:
         return (f"out of memory on {where}; run fewer cells at once (--cells-per-gpu, --workers), close what else uses it, or, "
                 f"as runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same "
                 f"command goes on from the last finished epoch ({text.splitlines()[0][:200]})")
+    if config.method_source != BUILT_IN:
+        declared = baselines.table(config.method_source)
+        return (f"{own.blamed(error, declared.files)}; the variant is declared in {declared.about}: `run_all.py --check` says what is "
+                "wrong with it")
     return text
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from baselines import ledger, method_named
+from baselines import ledger, method_of
 from benchmarks.experiments import Cell
 from benchmarks.records import read_json, write_json
 from benchmarks.run_folder import LOCK, RunFolder, State, differing
-from tcn.config import InputError, from_dict, to_dict
+from tcn.config import BUILT_IN, InputError, from_dict, to_dict
 from tcn.files.atomic import sweep, warn, writable, write_bytes
 from tcn.files.locks import lock
 
@@ -30,7 +30,8 @@ CROSS_DATASET = "cross-dataset"
 
 
 def read_config(folder: Path) -> tuple[Cell, str]:
-    """The cell of a folder, by its config.json, and its identity. InputError naming the file where it can't be read."""
+    """The cell of a folder, by its config.json, and its identity. InputError naming the file where it can't be read. Of a method of
+    the user's own nothing is looked up, and nothing run."""
     path = folder / "config.json"
     settings = read_json(path)
     variant, identity = settings.pop("variant", None), settings.pop("identity", "")
@@ -38,7 +39,8 @@ def read_config(folder: Path) -> tuple[Cell, str]:
         raise InputError(f"{path} names no variant or no identity; move its folder away to run that cell again")
     try:
         config = from_dict(settings)
-        method_named(config.method)
+        if config.method_source == BUILT_IN:
+            method_of(config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Cell(config.data.dataset, config.data.split, variant, config), identity
@@ -82,8 +84,10 @@ class CellFolder(RunFolder):
 
     def write_config(self) -> None:
         """Write config.json: the settings that were hashed, and the variant's name."""
-        write_json(self.path / "config.json", {**to_dict(self.cell.config), "variant": self.cell.variant,
-                                               "identity": self.identity})
+        settings = to_dict(self.cell.config)
+        if settings["method_source"] == BUILT_IN:  # as in the folders from before there was any other
+            del settings["method_source"]
+        write_json(self.path / "config.json", {**settings, "variant": self.cell.variant, "identity": self.identity})
 
     def set_aside(self) -> Path | None:
         """Like RunFolder's; the cell that takes the folder's place keeps its MLflow run."""

@@ -1,7 +1,11 @@
 """Names for people: of variants, data sets, networks and publishers of drawings."""
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 
 from reports.read.escaping import shortened
 from reports.read.schema import Task
@@ -123,15 +127,34 @@ BROUGHT = "brought-"
 """Variants whose names begin so are features made elsewhere (benchmarks/add.py)."""
 
 
+_recorded: ContextVar[Mapping[str, str]] = ContextVar("titles that runs recorded", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def recorded(titles: Mapping[str, str]) -> Iterator[None]:
+    """Variants that this project does not know are called by these titles inside: those that their runs recorded.
+
+    >>> with recorded({"mine": "A method of mine", "tcn": "Not TCN"}):
+    ...     label("mine"), short_label("mine"), label("tcn")
+    ('A method of mine', 'A method of mine', 'TCN (soft sharing)')
+    """
+    token = _recorded.set(titles)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
 def label(variant: str) -> str:
-    """Long name of a variant; an unknown one keeps its own.
+    """Long name of a variant; an unknown one has the title that its runs recorded (`recorded`), else its own name.
 
     >>> label("tcn-weight-10"), label("tcn-dim-512"), label("something"), label("brought-mine")
     ('TCN, sharing weight 10', 'TCN, 512 dimensions', 'something', 'mine (brought along)')
     """
     if variant.startswith(BROUGHT):
         return f"{variant.removeprefix(BROUGHT)} (brought along)"
-    return _numbered(variant, "TCN, sharing weight {:g}", "TCN, {} dimensions") or LABELS.get(variant, variant)
+    return _numbered(variant, "TCN, sharing weight {:g}", "TCN, {} dimensions") or LABELS.get(variant) or \
+        _recorded.get().get(variant, variant)
 
 
 def short_label(variant: str) -> str:
@@ -142,7 +165,8 @@ def short_label(variant: str) -> str:
     """
     if variant.startswith(BROUGHT):
         return shortened(label(variant))
-    return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant) or shortened(variant)
+    return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant) or \
+        shortened(_recorded.get().get(variant, variant))
 
 
 def _numbered(variant: str, by_weight: str, by_dimension: str) -> str:

@@ -23,6 +23,8 @@ SPLITS = {"emoji": ("fixed",), "sketchy": ("1", "2"), "tuberlin": ("1",), "quick
 PART_NAME = "(sketchy|tuberlin|quickdraw)-first([1-9][0-9]{0,3})|(sketchy)-original"
 """Names of parts of a data set, each a data set of its own: its first N sketches and photos of each class by name, or Sketchy's
 12,500 original photos without the extension."""
+BUILT_IN = "built-in"
+"""Source of the variants that this project declares itself."""
 LARGEST = 1e30
 """Of a float setting without a bound of its own: losses and steps are float32, which ends at 3.4e38."""
 
@@ -298,13 +300,18 @@ class Config:
     training: Training = field(default_factory=Training)
     execution: Execution = field(default_factory=Execution)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    method: Annotated[str, Form("[a-z0-9][a-z0-9-]*", "a name in lower case, as baselines.method_named knows it")] = "tcn"
+    method: Annotated[str, Form("[a-z0-9][a-z0-9-]{0,59}", "a name in lower case, of letters, digits and hyphens")] = "tcn"
+    """What the variant's declaration calls its method."""
+    method_source: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}", f"'{BUILT_IN}', or 'file:' and the SHA-256 of the file that "
+                                       "declares the variant (--variants makes it)")] = BUILT_IN
+    """Where the variant and its method are declared: here, or in a file of the user's own, by its content."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 2020
     """Seed of every random stream (released: 2020)."""
 
 
 _LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
-          "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own", "execution.graphs": "none"}
+          "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own", "execution.graphs": "none",
+          "method_source": BUILT_IN}
 """Settings added after the first runs were kept -> the value that those runs had. At that value a setting does not enter the
 identity, so that kept runs stay valid."""
 
@@ -465,8 +472,9 @@ def identity(config: Config, data_digest: str, split_digest: str, words_digest: 
     """
     settings = to_dict(config)
     for key, value in _LATER.items():
-        group, name = key.split(".")
-        if settings[group][name] == value:
-            del settings[group][name]
+        group, _, name = key.rpartition(".")
+        its = settings[group] if group else settings
+        if its[name] == value:
+            del its[name]
     payload = {"config": settings, "data": data_digest, "split": split_digest, "words": words_digest}
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()

@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-import baselines
 import tcn
 from benchmarks import provenance
 from benchmarks.experiments import Cell
 from benchmarks.material import build_model
 from benchmarks.records import read_json, write_json
 from tcn import metrics
-from tcn.config import PARTS, Config, InputError, Modality, change, to_dict
+from tcn.config import BUILT_IN, PARTS, Config, InputError, Modality, change, to_dict
 from tcn.data.decode import decode
 from tcn.data.pairs import PairSource
 from tcn.data.pixels import Pixels
@@ -80,6 +79,7 @@ class TrainingShape:
     """How it is computed (precision, layout, compiling), as JSON."""
     method: str
     """Other methods' losses, and what they leave untrained, cost other times."""
+    method_source: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ class ExtractionShape:
     image_size: int
     stored_size: int
     execution: str
+    method_source: str
+    """Methods of the user's own may have another network; all built-in ones have the backbone."""
+    method: str
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,15 @@ def training_shape(config: Config) -> TrainingShape:
     parts = {getattr(config.coupling, part) for part in PARTS}
     return TrainingShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.batch_pairs,
                          config.network.dim, 1 if parts == {"hard"} else 2, config.coupling.call == "joint", "soft" in parts,
-                         config.losses.distillation > 0, config.network.batch_norm_split, _execution(config), config.method)
+                         config.losses.distillation > 0, config.network.batch_norm_split, _execution(config), config.method,
+                         config.method_source)
 
 
 def extraction_shape(config: Config) -> ExtractionShape:
     """The shape of a cell's feature extraction."""
-    return ExtractionShape(config.network.backbone, config.data.image_size, config.data.stored_size, _execution(config))
+    own = config.method_source != BUILT_IN
+    return ExtractionShape(config.network.backbone, config.data.image_size, config.data.stored_size, _execution(config),
+                           config.method_source, config.method if own else "")
 
 
 def scoring_shape(config: Config, gallery: int) -> ScoringShape:
@@ -256,7 +262,7 @@ def _random_model(cell: Cell, device: torch.device) -> torch.nn.Module:
     with borrowed(0):
         encoder, (teacher, classifier) = backbones.untrained(name)[0], backbones.untrained(name)
         words, imagenet_words = torch.randn(CLASSES, WORD_SIZE), torch.randn(len(classifier.bias), WORD_SIZE)
-    return build_model(baselines.find(cell.variant).method, cell.config,
+    return build_model(cell.definition.method, cell.config,
                        Ingredients(encoder, teacher, classifier, words, CLASSES, imagenet_words), device)
 
 
@@ -344,7 +350,7 @@ def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder
     own = folder / f"steps-of-{pairs}"
     own.mkdir()
     with contextlib.suppress(_Enough):
-        loop.fit(baselines.find(cell.variant).method, model, PairSource(sketches, photos, config.data),
+        loop.fit(cell.definition.method, model, PairSource(sketches, photos, config.data),
                  loop.ValidationData(heldout, None, None), config, own, device, progress=False, on_epoch=note)
     return sum(row["seconds"] for row in rows), len(rows) * steps
 

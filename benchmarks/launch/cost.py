@@ -15,7 +15,6 @@ import pandas as pd
 import psutil
 import torch
 
-import baselines
 from benchmarks import provenance
 from benchmarks.experiments import FEEDS, Cell
 from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
@@ -120,7 +119,7 @@ class Estimate:
             parts = [_hours(seconds) if seconds else "" for seconds in (c.train, c.extract, c.score)]
             rows.append((c.cell.dataset, c.cell.split, c.cell.variant, c.cell.seed, c.state, c.epochs or "",
                          f"{c.pairs:,}" if c.pairs else "", *(parts if c.sizes else [""] * 3),
-                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.cell.variant, "")))
+                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.cell.variant, "table of further variants" if c.cell.place else "")))
         return pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "epochs left", "pairs left",
                                            "train h", "extract h", "score h", "hours", "feeds"])
 
@@ -172,7 +171,7 @@ class Estimator:
         pairs = sizes.train_photos * epochs
         if cell.trained and epochs:
             train = pairs / self._training_rate(cell) + epochs * sizes.validation / images.per_second
-        ledger = baselines.find(cell.variant).ledger
+        ledger = cell.definition.ledger
         extract = (sizes.scored + sizes.gallery * ledger) / images.per_second
         scoring = self._keep(f"scoring, {cell.dataset} {cell.split}, {scoring_shape(config, sizes.gallery).dim}-d",
                              self.calibration.scoring(cell, sizes.query, sizes.gallery))

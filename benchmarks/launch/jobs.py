@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 
+import baselines
 from benchmarks.experiments import Cell
 from benchmarks.material import Material, Places
 from benchmarks.mirror import NoMirror
@@ -126,6 +127,8 @@ def work(job: Job) -> Failure | None:
     same_products()
     limit_threads(job.threads)
     try:
+        if job.cell.place:
+            baselines.load(job.cell.place, job.cell.config.method_source)
         material = _material(dataclasses.replace(job.places, progress=False))
         here = material.identity(job.cell.config)
         if here != job.identity:

@@ -69,7 +69,7 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     # lengths other than the paper's two headline ones have a figure of their own
     main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
     floors = [v for v in main if v.startswith("floor-")]
-    for variant in dict.fromkeys((*(v for v in main if v not in floors), *paper.METHODS, *floors)):
+    for variant in dict.fromkeys((*(v for v in main if v not in floors), *paper.METHODS, *paper.other_variants(suite, task), *floors)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
             chance = measured.chance[0] if measured.chance else math.nan

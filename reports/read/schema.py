@@ -201,6 +201,10 @@ class Provenance(Record):
     notes: Texts = ()
     brought: Group = {}
     """Where the features came from that were brought along (benchmarks/add.py); empty for runs of this project."""
+    title: Text = ""
+    """Of a variant that a file of the user's own declares, as are the next two; empty for built-in ones."""
+    shows: Text = ""
+    declared_in: Text = ""
 
 
 class Mirrored(Record):

@@ -140,6 +140,12 @@ class Suite:
         """Every variant planned or found for a task, by name."""
         return sorted({variant for where, variant in self.planned if where == task})
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """Variant -> the title that its run finished last recorded; built-in variants record none."""
+        return {cell.variant: cell.provenance.title for cell in sorted(self.cells, key=lambda cell: cell.provenance.finished)
+                if cell.provenance.title}
+
     def cells_of(self, task: Task, variant: str) -> list[Cell]:
         """Finished cells of one row, by seed."""
         return self._index.get((task, variant), [])

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import lint, published
+from reports import lint, naming, published
 from reports.figure_kinds import FigureData
 from reports.figures import digits, draw, frames
 from reports.read.escaping import csv_frame, visible
@@ -20,7 +20,7 @@ from reports.read.files import ReportError, shown
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import documents, page, provenance, staging, story
-from reports.tables import comparison, runs
+from reports.tables import ablations, comparison, runs
 from tcn.files.atomic import StorageError, writing
 
 DPI = 200
@@ -42,11 +42,14 @@ def render(results: Path, out: Path) -> Path:
 def headline_text(results: Path) -> str:
     """The headline tables of all tasks as Markdown, for a terminal; raises as `render`."""
     suite = read_suite(results)
-    return "\n".join(comparison.comparison(suite, task).to_markdown() for task in suite.tasks())
+    with naming.recorded(suite.titles):
+        shown = [table for task in suite.tasks() for table in (comparison.comparison(suite, task), ablations.further(suite, task))
+                 if table is not None]
+        return "\n".join(table.to_markdown() for table in shown)
 
 
 def _render(suite: Suite, results: Path, out: Path) -> Path:
-    with staging.staged(out) as new:
+    with naming.recorded(suite.titles), staging.staged(out) as new:
         files = _write_report(suite, results, out, new.folder)
         new.publish(files, ["index.html"], lambda: _forget_older(out, files))
     return out / "index.html"

@@ -1,7 +1,7 @@
 """A `Method`: what training needs to know of a way to learn, and TCN's own.
 
 In: config, backbones, word vectors. Out: a model that encodes, and the loss terms of a batch. Other methods
-live outside this package; nothing here looks them up.
+live outside this package; nothing here looks them up. docs/own-method.md is the guide to one of your own.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tcn.config import Config, Modality
+from tcn.config import Config, InputError, Modality
 from tcn.data.pairs import PairBatch
 from tcn.model.backbones import Backbone, Classifier, Teacher
 from tcn.model.coupling import CoupledEncoders
@@ -63,11 +63,8 @@ class Ingredients:
 
 
 class Model(Encoding, Protocol):
-    """What training and scoring need of a model: an `nn.Module` with these methods. `TcnModel` is one."""
-
-    @property
-    def encoders(self) -> CoupledEncoders:
-        """The two encoders."""
+    """What training and scoring need of a model: an `nn.Module` with these methods. `TcnModel` is one, `OwnModel` a base for others.
+    Where it has `encoders`, a `CoupledEncoders`, a run also keeps how far these move (tcn/train/distances.py)."""
 
     def classify(self, features: Tensor, modality: Modality) -> Tensor:
         """Logits of the seen classes [B, C] from retrieval features [B, D]."""
@@ -89,6 +86,11 @@ class Model(Encoding, Protocol):
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
+def no_losses(model: Model, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
+    """What a method without training has in the place of losses: InputError where it is to be trained all the same."""
+    raise InputError(f"method '{config.method}' has no losses; set training.optimizer=none, or give its Method some")
+
+
 @dataclass(frozen=True)
 class Method(Generic[AnyModel]):
     """A way to learn: how its model is built, and which loss terms it has."""
@@ -96,10 +98,38 @@ class Method(Generic[AnyModel]):
     name: str
     """Part of the run's identity."""
     build: Callable[[Config, Ingredients], AnyModel]
-    losses: Callable[[AnyModel, PairBatch, Config, torch.Generator], LossTerms]
+    losses: Callable[[AnyModel, PairBatch, Config, torch.Generator], LossTerms] = no_losses
     """From the model, a batch and the generator of the step's random numbers: the terms, before their weights."""
     compares_words: bool = False
     """Whether word vectors of seen classes and of ImageNet's classes are read whatever the weights of the losses are."""
+
+
+class OwnModel(nn.Module):
+    """Base of a network of one's own: a subclass gives `encode` and, where it is trained, `classify`.
+
+    All parameters learn at the rate of the heads (`training.head_rate`), unless a subclass has another `groups`.
+    """
+
+    def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
+        """Retrieval features [B, D] of images [B, 3, H, W], ImageNet-normalised. `side`, of use for coupled encoders alone, says
+        whose output of the embedding is read; a network with one output leaves it aside."""
+        raise NotImplementedError(f"{type(self).__name__} has no encode(images, modality, side=None)")
+
+    def encode_backbone(self, images: Tensor, modality: Modality) -> Tensor:
+        """What `evaluation.features=backbone` reads: the same features here."""
+        return self.encode(images, modality)
+
+    def classify(self, features: Tensor, modality: Modality) -> Tensor:
+        """Logits of the seen classes [B, C]: held-out drawings of seen classes are classified after every epoch."""
+        raise NotImplementedError(f"{type(self).__name__} has no classify(features, modality)")
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by learning rate: none as `encoder`, all as `head`."""
+        return {"encoder": [], "head": list(self.parameters())}
+
+    def record(self, sample: Tensor) -> None:
+        """InputError: nothing of such a network can be recorded."""
+        raise InputError("execution.graphs=encoders needs TCN's encoders; leave it at none for a network of another kind")
 
 
 class TcnModel(nn.Module):

@@ -102,7 +102,9 @@ TAKES = {
     "evaluation.itq_start": choice("drawn", "released"),
     "evaluation.ties": choice("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort", "as-released"),
     "evaluation.missing_classes": choice("error", "zero", "as-released"),
-    "method": (("tcn", "l2-sp", "sake"), ("", "TCN", "a b", "../tcn", "tcn\n"), ("lower case",)),
+    "method": (("tcn", "l2-sp", "sake", 60 * "a"), ("", "TCN", "a b", "../tcn", "tcn\n", 61 * "a"), ("lower case",)),
+    "method_source": (("built-in", f"file:{DIGEST}"), ("", "file:", f"file:{DIGEST[1:]}", f"file:{DIGEST}\n", "my_method.py"),
+                      ("built-in", "file:", "SHA-256")),
     "seed": ((0, 2020, 2 ** 63 - 1), (-1, 2 ** 63), ("from 0 to 9,223,372,036,854,775,807",))}
 FIELDS = flatten(to_dict(Config()))
 # Settings that let any value of another stand beside them.
@@ -184,8 +186,9 @@ def test_identity_follows_settings_and_contents_only():
     others = [identity(change(Config(), {"losses.sharing": 10}), "d", "s", "w"),
               identity(Config(), "e", "s", "w"),
               identity(Config(), "d", "t", "w"), identity(Config(), "d", "s", "v"),
-              identity(change(Config(), {"seed": 1}), "d", "s", "w")]
-    assert len({base, *others}) == 6
+              identity(change(Config(), {"seed": 1}), "d", "s", "w"),
+              *(identity(change(Config(), {"method_source": f"file:{digit * 64}"}), "d", "s", "w") for digit in "ab")]
+    assert len({base, *others}) == 8
 
 
 def test_streams_are_fixed_for_ever_and_differ_by_role_epoch_and_step():
