@@ -25,7 +25,7 @@ extension      domain adaptation on digits; drawings of another data set as quer
 compare        runs and files of features, pair by pair, by the report's statistics
 add            features made elsewhere -> a run's folder
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
+console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn extract`, `tcn quickdraw`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

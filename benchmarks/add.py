@@ -196,7 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command begins anew", file=sys.stderr)
         return 130
-    suite.write([folder], {}, provenance.now(), command)
+    head = suite.head() if (suite.output / "suite.json").exists() else {}
+    missing = head.get("missing_datasets")
+    # what the folder's own call said of itself stays
+    suite.write([folder], missing if isinstance(missing, dict) else {}, provenance.now(), head.get("command") or command)
     mirror = Mirror(suite, command)
     mirror.settle(folder)
     print(f"{'added' if new else 'there already'}: {folder.path}")

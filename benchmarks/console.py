@@ -21,6 +21,7 @@ commands
   add FEATURES.npz        features made anywhere as a row of a results folder (python benchmarks/add.py)
   evaluate FEATURES.npz   score features or binary codes made anywhere (python -m tcn evaluate)
   data check              compare the data sets on disk with what was published (python -m tcn data check)
+  extract --backbone ..   features of a split by a frozen network (python -m tcn extract)
   quickdraw NDJSON ...    draw QuickDraw's strokes as pictures, for use as queries (python -m tcn quickdraw)
 
 `tcn COMMAND --help` explains each.
@@ -62,7 +63,7 @@ def _add(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run, "report": _report, "compare": _compare, "add": _add, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
-    "quickdraw": _tcn("quickdraw")}
+    "extract": _tcn("extract"), "quickdraw": _tcn("quickdraw")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

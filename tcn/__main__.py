@@ -1,4 +1,4 @@
-"""`python -m tcn`: `evaluate`, `data check` and `quickdraw`; see `tcn.cli`."""
+"""`python -m tcn`: `evaluate`, `data check`, `extract` and `quickdraw`; see `tcn.cli`."""
 from __future__ import annotations
 
 import argparse
@@ -12,6 +12,7 @@ import torch
 from tcn.cli.data_check import add_data
 from tcn.cli.evaluate import evaluate
 from tcn.cli.evaluate_options import add_evaluate
+from tcn.cli.extract import add_extract
 from tcn.cli.quickdraw import add_quickdraw
 from tcn.config import InputError
 from tcn.files.atomic import warn
@@ -28,6 +29,7 @@ commands
   evaluate FEATURES.npz   scores retrieval features or binary codes by all protocols. What the file holds and
                           what each protocol computes: python -m tcn evaluate --help
   data check              compares the data sets on disk with what was published: python -m tcn data check --help
+  extract --backbone ..   takes features of a split by a frozen network: python -m tcn extract --help
   quickdraw NDJSON ...    draws QuickDraw's strokes as pictures, for use as queries: python -m tcn quickdraw --help
 
 with the harness (tcn COMMAND, or python benchmarks/COMMAND.py)
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="command", metavar="COMMAND", dest="command")
     add_evaluate(commands, evaluate)
     add_data(commands)
+    add_extract(commands)
     add_quickdraw(commands)
     return top
 

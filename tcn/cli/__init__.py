@@ -5,5 +5,6 @@ evaluate_options  the command line of `evaluate`, and its help
 evaluate_table    scores -> the table on the screen, the CSV file
 evaluate          features -> scores, by the options given
 data_check        is what lies on disk what was published?
+extract           a split's pictures -> their features by a frozen network
 quickdraw         strokes of QuickDraw -> class folders of pictures
 """

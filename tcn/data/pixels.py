@@ -90,6 +90,13 @@ class Pixels:
         """Class index of each image: int64 [N]."""
         return self.files.labels
 
+    def part(self, start: int, stop: int) -> Pixels:
+        """The images from `start` to before `stop`; a view, as this is one."""
+        chosen, f = slice(start, stop), self.files
+        array = Packed(self.array.pools, self.array.grey[chosen], self.array.slots[chosen]) if isinstance(self.array, Packed) \
+            else self.array[chosen]
+        return Pixels(array, Files(f.root, f.paths[chosen], f.labels[chosen], f.sources[chosen], f.groups[chosen], f.instances[chosen]))
+
     def gather(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """The images at `indices` as uint8 [B, S, S, C] on the host, in pinned memory if `device` is CUDA.
 

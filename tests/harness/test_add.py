@@ -112,8 +112,12 @@ def test_seeds_of_one_name_are_a_row_and_other_features_under_it_are_refused(tmp
         features(tmp_path / f"{seed}.npz", seed=seed)
         assert run(tmp_path / f"{seed}.npz", "mine", "--seed", str(seed)) == 0
     features(tmp_path / "worse.npz", noise=3.0, seed=9)
+    listing = tmp_path / "out" / "suite.json"
+    listing.write_text(json.dumps({**json.loads(listing.read_text()), "missing_datasets": {"quickdraw": "no folder"}, "command": "c"}))
     assert run(tmp_path / "worse.npz", "mine") == 2 and "is there already with other features" in capsys.readouterr().err
     assert run(tmp_path / "worse.npz", "worse") == 0
+    head = json.loads(listing.read_text())
+    assert (head["missing_datasets"], head["command"], len(head["cells"])) == ({"quickdraw": "no folder"}, "c", 3)
     suite = read_suite(tmp_path / "out")
     assert [cell.seed for cell in suite.cells_of(suite.tasks()[0], "brought-mine")] == [0, 3] and not suite.left_out
     assert compare.main([*map(str, cells(tmp_path / "out")), "--json", "--metrics", "mAP@all"]) == 0
