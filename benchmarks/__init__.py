@@ -21,6 +21,7 @@ prepared       command line -> checked plan
 reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits; drawings of another data set as queries
+everything     the whole grid in one call, within a budget
 run_all        the command
 console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
 tools          makers of committed data, searches, fault injection
