@@ -29,9 +29,9 @@ bench: setup
 paper: setup
 	$(BIN)/python benchmarks/run_all.py --everything $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)") $(ARGS)
 
-# Fewer seeds than --everything, for an evening: the controls but hard-conv, and the ablation's rows, have one seed and so no verdict;
-# the ledger's rows are left out. Two cells at once on one thread each use two cores better than one cell on both. Status 1 says that some cell failed: the rest
-# goes on, and the page names it. The last step renders the report of all of them and logs it to MLflow.
+# Less than --everything, for an evening: without the ledger's rows, and with one seed, hence no verdict, of the ablation's rows and of
+# all controls but hard-conv. Two cells at once on one thread each use two cores better than one cell on both. Status 1 says that some
+# cell failed: the rest goes on, and the page names it. The last step renders the report of all of them and logs it to MLflow.
 GRID = --profile laptop --launcher processes --threads 1 --output $(PAPER) $(ARGS)
 paper-on-a-laptop: setup
 	@failed=0; step() { "$$@" || { code=$$?; [ $$code -eq 1 ] || exit $$code; failed=1; }; }; \

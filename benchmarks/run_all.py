@@ -143,7 +143,7 @@ def _count(text: str) -> int:
 
 
 def _budget(text: str) -> str:
-    if not text[:-1].isdigit() or int(text[:-1]) == 0 or text[-1] not in "mhd":
+    if not text[:-1].isdecimal() or int(text[:-1]) == 0 or text[-1] not in "mhd":
         raise argparse.ArgumentTypeError(f"'{text}' is not a time; give a whole number of minutes, hours or days: 90m, 24h, 2d")
     return text
 

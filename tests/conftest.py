@@ -116,7 +116,7 @@ def command(tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
-_LONGEST = ("faults", "run_all", "digits", "reports", "launch", "preflight", "fuzz_results", "reproduce", "moved", "fuzz_folders",
+_LONGEST = ("faults", "run_all", "digits", "reports", "launch", "everything", "preflight", "fuzz_results", "reproduce", "moved", "fuzz_folders",
             "torture", "golden", "execution", "figures", "escaping")
 """Test files that take longest, longest first: begun last, one of them would keep one process busy alone."""
 
