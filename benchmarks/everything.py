@@ -20,7 +20,7 @@ from benchmarks.experiments import Cell
 from benchmarks.extension import digits
 from benchmarks.extension.digits_data import AdaptationTask, offline_task
 from benchmarks.launch.calibration import Calibration
-from benchmarks.launch.chosen import devices_at_once
+from benchmarks.launch.chosen import measured_at_once
 from benchmarks.launch.cost import Estimator
 from benchmarks.prepared import Prepared
 from benchmarks.store import EXTENSION, CellFolder, Suite
@@ -84,11 +84,11 @@ def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], bu
 
 
 def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, Cut | None]:
-    """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several GPUs that
-    compute at once each has the whole time. InputError where not even the first part fits."""
+    """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several cells
+    that compute at once each has the whole time. InputError where not even the first part fits."""
     if not options.budget:
         return call, None
-    seconds = int(options.budget[:-1]) * UNITS[options.budget[-1]] * len(devices_at_once(options, call.device))
+    seconds = int(options.budget[:-1]) * UNITS[options.budget[-1]] * measured_at_once(options, call.device)
     call, cut = within(call, options.budget, seconds, Estimator(call.output, call.material, calibration, call.missing))
     print("\n".join(cut.lines()), flush=True)
     return call, cut
@@ -101,9 +101,9 @@ def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) ->
     """
     found = _cut_before(call, budget)
     if found is None:
-        # Data sets that are not here are costed all the same; they take no time of a call that runs.
-        away = [cell for cell in call.cells if cell.dataset in call.missing] if call.folders else []
-        blocks = [here for block in call.blocks if (here := [cell for cell in block if cell not in away])]
+        # A plan prices data sets that are not here, too; they take no time of a call that runs.
+        away = call.missing if call.folders else {}
+        blocks = [here for block in call.blocks if (here := [cell for cell in block if cell.dataset not in away])]
         priced = [estimator.cost(cell, whole=True) for block in blocks for cell in block]
         if unknown := sum(cost.sizes is None for cost in priced):
             warn(f"note: what {unknown} cells take is not known before their data set is built; they count as nothing in the budget")
