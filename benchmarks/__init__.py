@@ -24,6 +24,7 @@ launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits; drawings of another data set as queries
 compare        runs and files of features, pair by pair, by the report's statistics
 add            features made elsewhere -> a run's folder
+everything     the whole grid in one call, within a budget
 run_all        the command
 console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn extract`, `tcn quickdraw`
 tools          makers of committed data, searches, fault injection

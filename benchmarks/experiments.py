@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import baselines
 from baselines import ledger
@@ -107,6 +107,41 @@ PROFILES: dict[str, Profile] = {
         {"training.epochs": 1}, sample=25),
 }
 
+CLAIM_SEEDS = 6
+"""Seeds of the rows that a claim compares: with fewer the report gives no verdict (reports/stats/verdicts.py, SIGN_TEST_SEEDS)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the grid of `--everything`: rows that run on every split before the next stage begins."""
+
+    variants: tuple[str, ...]
+    """Variants or groups of them."""
+    seeds: Literal["own", "further", "claim"]
+    """`own`: the profile's seeds; `further`: those that CLAIM_SEEDS asks for besides; `claim`: both."""
+    apart: bool = False
+    """Whether each row is compared with rows of earlier stages alone, so that a budget may end after any of them. Else the rows of
+    a split and seed are kept or cut together."""
+
+
+EVERYTHING = (
+    # One seed on every split shows where all of it goes; after that the seeds of one split after the other give verdicts.
+    Stage(("floors", "main"), "own"),
+    Stage(("floors", "main"), "further"),
+    # What separates the claims: each claim's rows together.
+    Stage(("hard-conv",), "claim"),
+    Stage(("frozen-conv", "l2-sp"), "claim"),
+    Stage(("tcn-weight-1000", "l2-sp-weight-1000"), "claim"),
+    Stage(("hard-conv-slow",), "claim"),
+    Stage(("squared",), "claim"),
+    Stage(("hws-slow",), "claim"),
+    *(Stage((group,), "own", apart=True) for group in ("controls", "ablation", "coupling", "weights", "dimensions", "methods", "ledger")),
+    # The paper's claims on its ablation, whose first seed came above.
+    *(Stage((name,), "further") for name in ("tcn-no-semantic", "tcn-bht", "tcn-bht-sr-0.1", "tcn-bht-sr-1", "tcn-bht-sr-10",
+                                             "tcn-no-teacher", "tcn-shared-bn")),
+)
+"""The whole grid, in the order in which its report is worth reading; the extension (benchmarks/extension/digits.py) follows it."""
+
 FEEDS = {
     **dict.fromkeys(baselines.COUPLING, "coupling table and figure"),
     **dict.fromkeys(baselines.ABLATION, "ablation table"),
@@ -158,35 +193,70 @@ def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[st
     grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out. InputError too
     where an override changes no cell, since each one's variant has its own value (`held_by_variants`).
     """
+    blocks = _blocks(profile, datasets, [(expand_variants(variants or profile.variants), seeds or profile.seeds, False)],
+                     overrides, quick, as_released, parts)
+    return [cell for block in blocks for cell in block]
+
+
+def plan_everything(profile: Profile, datasets: Sequence[str] | None, overrides: dict[str, Any], quick: bool,
+                    as_released: bool = False, parts: Mapping[str, str] = MappingProxyType({})) -> list[list[Cell]]:
+    """The cells of EVERYTHING in its order, each once, in blocks that a budget keeps or cuts whole. `quick`: each row with the
+    profile's own seeds alone. Otherwise as `plan`."""
+    own = tuple(profile.seeds)
+    further = () if quick else tuple(range(max(own) + 1, max(own) + 1 + max(0, CLAIM_SEEDS - len(own))))
+    seeds = {"own": own, "further": further, "claim": own + further}
+    stages = [(expand_variants(stage.variants), seeds[stage.seeds], stage.apart) for stage in EVERYTHING]
+    return _blocks(profile, datasets, stages, overrides, quick, as_released, parts)
+
+
+def _blocks(profile: Profile, datasets: Sequence[str] | None, stages: Sequence[tuple[Sequence[baselines.Variant], Sequence[int], bool]],
+            overrides: dict[str, Any], quick: bool, as_released: bool, parts: Mapping[str, str]) -> list[list[Cell]]:
+    """For each stage (variants, seeds, whether each cell is a block of its own) the cells of each split and seed."""
     known = {name: None for key in profile.base for name in _names(*key, parts)}
     for name in datasets or ():
         if name not in known:
             elsewhere = [p.name for p in PROFILES.values() if any(name in _names(*key, {}) for key in p.base)]
             raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
                              + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
-    cells: list[Cell] = []
-    wanted = expand_variants(variants or profile.variants)
-    for (dataset, split), delta in profile.base.items():
-        if datasets and not set(datasets).intersection(_names(dataset, split, parts)):
-            continue
-        used = parts.get(dataset, dataset)
-        for seed in seeds or profile.seeds:
-            for variant in wanted:
-                traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
-                base = change(Config(), {**delta, "data.dataset": used, **traps, **(profile.quick if quick else {})})
-                asked = {**overrides, **variant.delta}
-                try:
-                    config = change(base, {**asked, "method": variant.method.name, "method_source": variant.source, "seed": seed})
-                    config = change(config, _derived(variant, config, asked))
-                except InputError as error:
-                    raise InputError(f"{variant.place}: '{variant.name}': {error}" if variant.place else str(error)) from error
-                if not (variant.grid_point and any(_telling(cell.config) == _telling(config) for cell in cells)):
-                    cells.append(Cell(used, split, variant.name, config, quick, variant.place))
+    blocks: list[list[Cell]] = []
+    told: set[Config] = set()
+    planned: set[str] = set()
+    for variants, seeds, apart in stages:
+        for (dataset, split), delta in profile.base.items():
+            if datasets and not set(datasets).intersection(_names(dataset, split, parts)):
+                continue
+            used = parts.get(dataset, dataset)
+            for seed in seeds:
+                block = []
+                for variant in variants:
+                    config = _settings(variant, {**delta, "data.dataset": used}, seed, dataset, overrides,
+                                       profile.quick if quick else {}, as_released)
+                    cell = Cell(used, split, variant.name, config, quick, variant.place)
+                    if cell.name in planned or variant.grid_point and _telling(config) in told:
+                        continue
+                    planned.add(cell.name)
+                    told.add(_telling(config))
+                    block.append(cell)
+                blocks += [[cell] for cell in block] if apart else [block] if block else []
+    cells = [cell for block in blocks for cell in block]
     for key, names in held_by_variants(cells, overrides).items():
         if len(names) == len({cell.variant for cell in cells}):
             raise InputError(f"{key}={overrides[key]} changes nothing: {', '.join(names)} {'has' if len(names) == 1 else 'have'} "
                              f"a value of {'its' if len(names) == 1 else 'their'} own; name other variants, or leave it out")
-    return cells
+    return blocks
+
+
+def _settings(variant: baselines.Variant, base: Mapping[str, Any], seed: int, dataset: str, overrides: Mapping[str, Any],
+              quick: Mapping[str, Any], as_released: bool) -> Config:
+    """One cell's settings, in the order that `plan` states. `dataset`: the data set's own name, not that of its part."""
+    traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
+    asked = {**overrides, **variant.delta}
+    try:
+        config = change(change(Config(), {**base, **traps, **quick}),
+                        {**asked, "method": variant.method.name, "method_source": variant.source, "seed": seed})
+        return change(config, _derived(variant, config, asked))
+    except InputError as error:
+        raise InputError(f"{variant.place}: '{variant.name}': {error}" if variant.place else str(error)) from error
 
 
 def _telling(config: Config) -> Config:

@@ -33,9 +33,13 @@ class Prepared:
     """Of a plan, with those of data sets that are not here."""
     missing: dict[str, str]
     folders: Sequence[CellFolder]
+    """Of the cells that are here, in the order of the plan."""
     material: Material
     device: torch.device
     output: Path
+    quick: bool
+    blocks: Sequence[Sequence[Cell]] = ()
+    """The cells of `--everything`, as a budget keeps or cuts them; else empty."""
 
 
 def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
@@ -45,6 +49,10 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if options.tolerance is not None:
         raise InputError("--tolerance belongs to --reproduce")
     _check_launcher(options)
+    if options.everything:
+        leave_out("--everything runs all variants with the seeds that their claims need", options, "variants", "seeds")
+    elif options.budget:
+        raise InputError("--budget belongs to --everything, whose order says what is cut first")
     name = options.profile or default_profile(root, options.device)
     if options.threads:
         limit_threads(options.threads)
@@ -56,8 +64,10 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
     profile = experiments.PROFILES[name]
     parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
-    cells = experiments.plan(profile, options.datasets, options.variants, options.seeds, overrides, options.quick,
-                             options.as_released, parts)
+    blocks = experiments.plan_everything(profile, options.datasets, overrides, options.quick, options.as_released, parts
+                                         ) if options.everything else []
+    cells = [cell for block in blocks for cell in block] or experiments.plan(
+        profile, options.datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
     for key, names in experiments.held_by_variants(cells, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     material = Material(places_of(options, root, checks))
@@ -68,6 +78,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     here = [cell for cell in cells if cell.dataset in present]
     # A plan costs what is not here too, by the published counts.
     cells = cells if options.dry_run else here
+    blocks = [kept for block in blocks if (kept := [cell for cell in block if options.dry_run or cell.dataset in present])]
     for dataset, reason in missing.items():
         print(f"missing: {dataset}: {reason}")
     output = options.output or provenance.ROOT / "results" / suite_name(name, options)
@@ -82,7 +93,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
     assert device is not None  # else that was a reason to stop
-    return Prepared(name, cells, missing, folders, material, device, output), checks
+    return Prepared(name, cells, missing, folders, material, device, output, options.quick, blocks), checks
 
 
 def suite_name(profile: str, options: argparse.Namespace) -> str:
@@ -157,6 +168,8 @@ def _check_launcher(options: argparse.Namespace) -> None:
         raise InputError("--ray-address belongs to --launcher ray")
     if options.calibrate and not options.dry_run:
         raise InputError("--calibrate belongs to --dry-run")
+    if options.budget and options.launcher == "ray":
+        raise InputError("--budget needs cells that run on this machine, whose speed it measures; leave it out with --launcher ray")
 
 
 def device_named(name: str, here: bool = True) -> torch.device:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported by the functions that use them: --help must not wait for torch
-    import torch
-
+    from benchmarks.launch.calibration import Calibration
     from benchmarks.launch.jobs import Launcher
     from benchmarks.mirror import Mirror
     from benchmarks.prepared import Prepared
@@ -45,6 +44,7 @@ examples
                                                                 cells on a Ray cluster, two on each GPU (docs/cluster.md)
   python benchmarks/run_all.py --data-root /data --device cuda --words GoogleNews-vectors-negative300.bin
                                                                 the paper's data sets on a GPU
+  python benchmarks/run_all.py --everything --budget 24h        every table and figure, as much of it as a day allows
 
 results
   One folder a cell under OUTPUT/cells, the MLflow store in OUTPUT/mlflow.db (or $MLFLOW_TRACKING_URI), the report in
@@ -84,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
                    help="try the variants that a Python file declares on a tiny network and random pairs, and say what they lack "
                         "(shapes, gradients, finite losses, seeds, checkpoints, a look at unseen classes); status 1 where anything")
     p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 2020 for the paper profile, else 0")
+    p.add_argument("--everything", action="store_true",
+                   help="every table and figure: all variants, with the seeds that verdicts on the claims need, main rows first, and "
+                        "the extension on digits at the end")
+    p.add_argument("--budget", type=_budget, metavar="TIME",
+                   help="with --everything: leave out the end of the plan that would take longer at the rates of this device "
+                        "(90m, 24h, 2d), and say what; for the output folder as a whole, however often the command is given")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto, the first GPU or the CPU)")
     p.add_argument("--output", type=Path, metavar="DIR", help="default: results/PROFILE (results/PROFILE-smoke with --quick)")
     p.add_argument("--data-root", type=Path, metavar="DIR", help="where the paper's data sets are (default: $TCN_DATA)")
@@ -142,6 +148,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _budget(text: str) -> str:
+    if not text[:-1].isdecimal() or int(text[:-1]) == 0 or text[-1] not in "mhd":
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time; give a whole number of minutes, hours or days: 90m, 24h, 2d")
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     if not sys.stderr.isatty():
@@ -176,18 +188,20 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     import reports.render.command  # noqa: F401  read now: the report is made by the code as it is when the call starts
-    from benchmarks import prepared, provenance
+    from benchmarks import everything, prepared, provenance
+    from benchmarks.launch.chosen import launcher
     from benchmarks.store import Suite
 
     if options.reproduce:
         return _reproduce(options, prepared.data_root(options))
-    call, checks = prepared.prepare(options)
+    planned, checks = prepared.prepare(options)
     if options.dry_run:
-        _dry_run(call, options.calibrate)
-        checks.stop(call.cells)
+        _dry_run(planned, options)
+        checks.stop(planned.cells)
         return 0
+    call, cut = everything.within_budget(planned, options, _calibration(planned, options))
     created = provenance.now()
-    launched = None if options.launcher == "local" else _launcher(options, call.device, call.output)
+    launched = launcher(options, call.device, call.output)
     suite = Suite(call.output, call.profile, options.quick, options.as_released)
     print(f"{_cells(len(call.folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
@@ -196,8 +210,12 @@ def _run(options: argparse.Namespace) -> int:
         threads = launched.share.threads
         print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a cell", flush=True)
     failures: dict[str, str] = {}
-    suite.write(call.folders, call.missing, created, provenance.command())
-    mirror, trained, skipped = _compute(call, suite, launched, failures)
+    suite.write(call.folders, call.missing, created, provenance.command(),
+                (cut.record(planned.folders) if cut else {}) if options.everything else None)
+    if options.everything:
+        print(f"the report so far, at any time: python reports/render.py --results {call.output}", flush=True)
+    with_extension = options.everything and not (cut and cut.extension)
+    mirror, trained, skipped = _compute(call, suite, launched, failures, with_extension)
     page = None if options.no_report else _report(call.output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
     print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
@@ -207,21 +225,28 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _compute(call: Prepared, suite: Suite, launched: Launcher | None, failures: dict[str, str]) -> tuple[Mirror, int, int]:
+def _compute(call: Prepared, suite: Suite, launched: Launcher | None, failures: dict[str, str], with_extension: bool
+             ) -> tuple[Mirror, int, int]:
     """Run what is not finished; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
     how many were skipped."""
-    from benchmarks import provenance
+    from benchmarks import everything, provenance
     from benchmarks.launch.driver import run_cells
     from benchmarks.launch.local import run_in_turn
     from benchmarks.mirror import Mirror
+    from tcn.config import InputError
 
     mirror = Mirror(suite, provenance.command())
     mirror.close_stale()
     try:
         if launched:
-            trained, skipped = run_cells(call.folders, call.material, mirror, launched, failures)
+            trained, skipped = run_cells(call.folders, call.material, mirror, launched, failures, in_order=bool(call.blocks))
         else:
             trained, skipped = run_in_turn(call.folders, call.material, mirror, call.device, failures)
+        if with_extension:
+            try:
+                everything.run_extension(call.output, call.device, call.quick)
+            except InputError as error:
+                failures["extension"] = str(error)
     except BaseException:
         mirror.close("KILLED")
         raise
@@ -268,9 +293,9 @@ def _sync(options: argparse.Namespace) -> int:
     from benchmarks.store import Suite
     from tcn.config import InputError
 
-    prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate",
-              "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address", "threads",
-              "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
+    prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "everything", "budget", "overrides",
+              "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address",
+              "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
@@ -300,9 +325,9 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from benchmarks.threads import limit_threads
     from tcn.files.atomic import writable
 
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds", "overrides",
-                       "quick", "dry_run", "as_released", "calibrate", "workers", "cells_per_gpu", "cpus_per_cell",
-                       "ray_address", "launcher")
+    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds",
+                       "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
+                       "cells_per_gpu", "cpus_per_cell", "ray_address", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.
@@ -352,38 +377,30 @@ def _report(output: Path, mirror: Mirror, failures: dict[str, str]) -> Path | No
     return page
 
 
-def _launcher(options: argparse.Namespace, device: torch.device, output: Path) -> Launcher:
-    """The workers asked for; InputError where they can't be had."""
-    import torch
-
-    from benchmarks.launch import jobs
-    from benchmarks.launch.processes import Processes
-
-    wishes = {name: getattr(options, name) for name in ("workers", "threads", "cells_per_gpu", "cpus_per_cell")}
-    if options.launcher == "ray":
-        from benchmarks.launch.cluster import RayLauncher
-
-        return RayLauncher(options.device, options.ray_address, **wishes)
-    every = device.type == "cuda" and device.index is None
-    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
-    share = jobs.share(jobs.cores(), len(devices) if device.type == "cuda" else 0, **wishes)
-    return Processes(devices, share, output / "workers")
-
-
 def _cells(number: int) -> str:
     return f"{number} cell{'' if number == 1 else 's'}"
 
 
-def _dry_run(call: Prepared, force: bool) -> None:
-    """Print what each cell feeds and costs, and what disk and memory all of it needs."""
-    from benchmarks.launch import cost
+def _calibration(call: Prepared, options: argparse.Namespace) -> Calibration:
     from benchmarks.launch.calibration import Calibration
 
-    calibration = Calibration(call.material.places.cache, call.device, force,
-                              lambda line: print(line, file=sys.stderr, flush=True))
+    return Calibration(call.material.places.cache, call.device, options.calibrate,
+                       lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _dry_run(call: Prepared, options: argparse.Namespace) -> None:
+    """Print what each cell (of everything: each row) feeds and costs, and what disk and memory all of it needs."""
+    from benchmarks import everything
+    from benchmarks.launch import cost
+
+    calibration = _calibration(call, options)
+    call, cut = everything.within_budget(call, options, calibration)
     result = cost.estimate(call.cells, call.output, call.material, calibration, call.missing)
-    print(result.table().to_string(index=False, justify="left", max_colwidth=90))
+    table = result.by_row() if options.everything else result.table()
+    print(table.to_string(index=False, justify="left", max_colwidth=90))
     print("\n" + "\n".join(result.lines))
+    if options.everything and not (cut and cut.extension):
+        print(f"and the extension on digits, {everything.extension_seconds(call) / 3600:.2f} h if none of it is finished")
 
 
 if __name__ == "__main__":

@@ -168,8 +168,10 @@ class Suite:
                 warn(f"left out: {error}")
         return found
 
-    def write(self, folders: Sequence[CellFolder], missing: Mapping[str, str], created: str, command: str) -> None:
-        """Record this call's cells beside those of earlier calls, and of folders that no list names."""
+    def write(self, folders: Sequence[CellFolder], missing: Mapping[str, str], created: str, command: str,
+              cut: Mapping[str, Any] | None = None) -> None:
+        """Record this call's cells beside those of earlier calls, and of folders that no list names. `cut`: what a budget left out
+        of the plan (benchmarks/everything.py), empty for nothing; None leaves the record as it is."""
         with self.lock("writing suite.json"):
             sweep(self.output)
             path = self.output / "suite.json"
@@ -183,7 +185,7 @@ class Suite:
             write_json(path, {"id": old.get("id") or uuid.uuid4().hex, "profile": self.profile, "smoke": self.smoke,
                               "as_released": self.as_released, "created": old["created"], "command": command,
                               "missing_datasets": dict(missing), "cells": list(entries.values()),
-                              "ledger": ledger.entries()})
+                              "ledger": ledger.entries(), "cut": old.get("cut", {}) if cut is None else dict(cut)})
 
     def _unlisted(self, listed: set[str]) -> list[CellFolder]:
         """Cells whose folder is there though the list lost them."""

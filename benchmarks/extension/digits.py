@@ -42,6 +42,8 @@ from tcn.train import checkpoints
 
 HISTORY = ("step", "label", "domain", "sharing", "source_accuracy", "target_accuracy")
 RESULTS = ("data", "method", "title", "seed", "target_accuracy", "source_accuracy", "steps", "seconds", "folder")
+OFFLINE_STEPS, MNIST_STEPS = 1000, 20_000
+"""Steps of a run where nothing else is asked for."""
 READINGS = 20
 """Times that accuracies are read in a run; for the reader only, nothing is chosen by them."""
 KEEP_SECONDS = 20.0
@@ -275,25 +277,31 @@ def write_examples(task: AdaptationTask, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python benchmarks/digits.py", description=__doc__.splitlines()[0])
+    p.add_argument("--output", type=Path, default=provenance.ROOT / "results" / "laptop" / EXTENSION, metavar="DIR")
+    p.add_argument("--mnist", type=Path, metavar="ROOT", help="folder with MNIST/raw; without it, the offline task runs")
+    p.add_argument("--download", action="store_true", help="with --mnist: fetch MNIST into that folder")
+    p.add_argument("--mnist-m", type=Path, metavar="ROOT", help="folder with mnist_m_train, mnist_m_test and their lists")
+    p.add_argument("--photos", type=Path, metavar="DIR", help="with --mnist: photos to blend MNIST-M from (.jpg)")
+    p.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS), metavar="NAME",
+                        help=f"default: all of {', '.join(METHODS)}")
+    p.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), metavar="N")
+    p.add_argument("--steps", type=int, metavar="N", help="default: 1,000 offline, 20,000 on MNIST")
+    p.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1: the network is small)")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return p
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0; 2 for bad input or a full disk; 128 + the number of a signal."""
-    parser = argparse.ArgumentParser(prog="python benchmarks/digits.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=provenance.ROOT / "results" / "laptop" / EXTENSION, metavar="DIR")
-    parser.add_argument("--mnist", type=Path, metavar="ROOT", help="folder with MNIST/raw; without it, the offline task runs")
-    parser.add_argument("--download", action="store_true", help="with --mnist: fetch MNIST into that folder")
-    parser.add_argument("--mnist-m", type=Path, metavar="ROOT", help="folder with mnist_m_train, mnist_m_test and their lists")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="with --mnist: photos to blend MNIST-M from (.jpg)")
-    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS), metavar="NAME",
-                        help=f"default: all of {', '.join(METHODS)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)), metavar="N")
-    parser.add_argument("--steps", type=int, metavar="N", help="default: 1,000 offline, 20,000 on MNIST")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1: the network is small)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         with interrupts.caught():
             provenance.check_checkout(Path(__file__))
-            return _run(options)
+            compute(options)
+            return 0
     except KeyboardInterrupt as error:
         print("\ninterrupted; finished runs are kept, the same command goes on with the others", file=sys.stderr)
         return interrupts.status(error)
@@ -317,13 +325,14 @@ def _check(options: argparse.Namespace) -> None:
     check_threads(options.threads)
 
 
-def _run(options: argparse.Namespace) -> int:
+def compute(options: argparse.Namespace) -> None:
+    """Every run that is not finished, results.csv and the examples. InputError for bad input."""
     _check(options)
     torch.set_num_threads(options.threads)
     device = _device(options.device)
     _make_folder(options.output)
     task = mnist_task(options.mnist, options.download, options.mnist_m, options.photos) if options.mnist else offline_task(16)
-    size, steps = task.source.images.shape[-1], options.steps or (20_000 if options.mnist else 1000)
+    size, steps = task.source.images.shape[-1], options.steps or (MNIST_STEPS if options.mnist else OFFLINE_STEPS)
     grid = [Settings(method, seed, steps, image_size=size) for seed in options.seeds for method in options.methods]
     print(f"{task.name}: {len(grid)} runs of {steps:,} steps; {len(task.source.labels):,} labelled source digits, "
           f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in "
@@ -334,7 +343,6 @@ def _run(options: argparse.Namespace) -> int:
         write_examples(task, options.output / "examples.png")
     _run_grid(grid, task, options.output, device)
     _say_means(summarise(options.output))
-    return 0
 
 
 def _run_grid(grid: Sequence[Settings], task: AdaptationTask, output: Path, device: torch.device) -> None:

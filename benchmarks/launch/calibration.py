@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw
 import tcn
 from benchmarks import provenance
 from benchmarks.experiments import Cell
+from benchmarks.launch import power
 from benchmarks.material import build_model
 from benchmarks.records import read_json, write_json
 from tcn import metrics
@@ -117,6 +118,8 @@ class Rate:
     device_bytes: int = 0
     model_bytes: int = 0
     """The model's state, as a checkpoint holds it."""
+    watts: float = 0.0
+    """Drawn by the GPU meanwhile; 0 where nothing tells."""
     measured: str = ""
     """When, in UTC."""
 
@@ -309,13 +312,15 @@ def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     model = _random_model(cell, device)
+    samples: list[float] = []
     batch = cell.config.data.batch_pairs
     features = _measure_extraction(cell, device, folder, model)
     # A step feeds two images a pair forwards and back, which costs some three times a forward pass; and the teacher's.
     expected = 7 * batch / features.per_second
     if device.type == "cuda" or expected <= STEP_SECONDS or batch <= max(SMALL_BATCHES):
         steps = max(1, min(16, int(SHAPE_SECONDS / 3 / expected)))
-        seconds, timed = _time_steps(cell, model, device, folder, batch, steps, warm=False)
+        with power.drawn(power.name_of(device)) as samples:
+            seconds, timed = _time_steps(cell, model, device, folder, batch, steps, warm=False)
         per_step, units = seconds / timed, batch
     else:
         few, more = SMALL_BATCHES
@@ -325,7 +330,7 @@ def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
         per_step = second + slope * (batch - more) if slope > 0 else second * batch / more
         timed, units = 2, more
     bytes_of_state = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return Rate(batch / per_step, timed, units, *_memory(device), model_bytes=bytes_of_state)
+    return Rate(batch / per_step, timed, units, *_memory(device), model_bytes=bytes_of_state, watts=power.middle(samples))
 
 
 def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder: Path, pairs: int, steps: int, warm: bool

@@ -4,6 +4,7 @@ In: cells, a Calibration, results that are already there. Out: a table, totals, 
 """
 from __future__ import annotations
 
+import collections
 import contextlib
 import shutil
 import statistics
@@ -111,6 +112,24 @@ class Estimate:
     costs: list[Cost] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     """Totals, sources of the rates, disk, memory: as printed below the table."""
+    watts: float = 0.0
+    """Drawn by the device while it trains; 0 where it does not tell."""
+
+    def by_row(self) -> pd.DataFrame:
+        """One line for the seeds of a variant on a split, in the order of the first of them."""
+        rows: dict[tuple[str, str, str], list[Cost]] = {}
+        for cost in self.costs:
+            rows.setdefault((cost.cell.dataset, cost.cell.split, cost.cell.variant), []).append(cost)
+        table = []
+        for key, costs in rows.items():
+            states = collections.Counter(cost.state.partition(",")[0] for cost in costs)
+            pairs, seconds = sum(cost.pairs for cost in costs), sum(cost.seconds for cost in costs)
+            known = all(cost.sizes for cost in costs)
+            table.append((*key, len(costs), ", ".join(f"{n} {state}" for state, n in states.items()), f"{pairs:,}" if pairs else "",
+                          _hours(seconds) if known else "unknown", *([f"{_kwh(seconds, self.watts):.3g}"] if self.watts else []),
+                          FEEDS.get(key[2], "")))
+        return pd.DataFrame(table, columns=["data set", "split", "variant", "seeds", "state", "pairs left", "hours",
+                                            *(["kWh"] if self.watts else []), "feeds"])
 
     def table(self) -> pd.DataFrame:
         """One row a cell, as printed."""
@@ -122,6 +141,10 @@ class Estimate:
                          _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.cell.variant, "table of further variants" if c.cell.place else "")))
         return pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "epochs left", "pairs left",
                                            "train h", "extract h", "score h", "hours", "feeds"])
+
+
+def _kwh(seconds: float, watts: float) -> float:
+    return seconds * watts / 3.6e6
 
 
 def _hours(seconds: float) -> str:
@@ -157,10 +180,12 @@ class Estimator:
         self.measured: dict[str, Rate] = {}
         self.from_cells: dict[str, float] = {}
 
-    def cost(self, cell: Cell) -> Cost:
-        """What is left of a cell."""
+    def cost(self, cell: Cell, whole: bool = False) -> Cost:
+        """What is left of a cell. `whole`: what all of it costs, however much is done."""
         sizes, state, done = self._find(cell)
-        if state == "finished" or state.startswith("finished,"):
+        if whole:
+            done = 0
+        elif state == "finished" or state.startswith("finished,"):
             return Cost(cell, state, sizes)
         config = cell.config
         epochs = config.training.epochs - done
@@ -227,6 +252,7 @@ def estimate(cells: Sequence[Cell], output: Path, material: Material, calibratio
     """Costs of all cells; what is not known is measured first (Calibration), so this may take a minute."""
     estimator = Estimator(output, material, calibration, missing)
     result = Estimate([estimator.cost(cell) for cell in cells])
+    result.watts = statistics.median([rate.watts for rate in estimator.measured.values() if rate.watts] or [0.0])
     total = sum(cost.seconds for cost in result.costs)
     unknown = sum(cost.sizes is None for cost in result.costs)
     elsewhere = sum(cost.seconds for cost in result.costs if cost.cell.dataset in missing)
@@ -235,6 +261,9 @@ def estimate(cells: Sequence[Cell], output: Path, material: Material, calibratio
                         f"thread{'' if threads == 1 else 's'}, one cell at a time"
                         + (f"; {_hours(elsewhere)} of them for data sets that are not here, by the published counts" if elsewhere
                            else "") + (f"; {unknown} cells of unknown length" if unknown else ""))
+    if result.watts:
+        result.lines.append(f"energy: {_kwh(total, result.watts):,.3g} kWh for the GPU alone, at the {result.watts:,.0f} W that "
+                            "nvidia-smi told in the middle of training")
     rates = estimator.rates()
     result.lines += ["rates:", *rates] if rates else []
     result.lines += _disk(result.costs, estimator, calibration) + _memory(estimator)

@@ -29,10 +29,11 @@ ROLES = ("train_sketches", "train_photos", "heldout_sketches", "validation_sketc
 
 
 def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror, launcher: Launcher,
-              failures: dict[str, str], out: TextIO | None = None) -> tuple[int, int]:
+              failures: dict[str, str], out: TextIO | None = None, in_order: bool = False) -> tuple[int, int]:
     """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
 
-    KeyboardInterrupt stops the workers, marks their cells interrupted and passes.
+    `in_order`: cells start in the order of `folders`, else the long ones first. KeyboardInterrupt stops the workers, marks
+    their cells interrupted and passes.
     """
     waiting, skipped = [], 0
     for folder in folders:
@@ -42,9 +43,10 @@ def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror,
         else:
             waiting.append(folder)
     ready = _with_images(waiting, material, failures)
-    # Long cells first: short ones fill the gaps at the end.
+    if not in_order:  # long cells first: short ones fill the gaps at the end
+        ready.sort(key=lambda folder: not folder.cell.trained)
     jobs = [Job(f.cell, f.path.parent.parent, f.identity, material.places, launcher.device, launcher.share.threads,
-                provenance.command()) for f in sorted(ready, key=lambda folder: not folder.cell.trained)]
+                provenance.command()) for f in ready]
     board = Board(len(folders), skipped, len(waiting) - len(ready), out or sys.stdout)
     driver = _Driver(jobs, material, mirror, launcher, failures, board)
     try:

@@ -260,6 +260,16 @@ class Head(Record):
     missing_datasets: Any = {}
     cells: List = []
     ledger: List = []
+    cut: Group = {}
+    """The fields of a Cut; empty where no budget left anything out."""
+
+
+class Cut(Record):
+    """What a budget left out of the plan; `cells` holds the fields of a Planned each."""
+
+    budget: Text = ""
+    extension: Flag = False
+    cells: List = []
 
 
 class Planned(Record):

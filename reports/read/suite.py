@@ -18,7 +18,7 @@ import pandas as pd
 from reports.read import cells as read
 from reports.read.cells import FOLDER_NAME, Cell, Score, Unfinished
 from reports.read.files import ReportError, read_json, shown
-from reports.read.schema import Head, Planned, Reproduction, Task, Trap, parse
+from reports.read.schema import Cut, Head, Planned, Reproduction, Task, Trap, parse
 
 T = TypeVar("T")
 NOT_MEASURED = "not measured"
@@ -121,6 +121,10 @@ class Suite:
     traps: list[Trap] = field(default_factory=list)
     """The ledger's entries, in order; empty for results written before there was one."""
     reproductions: list[Reproduction] = field(default_factory=list)
+    cut: Cut = Cut()
+    """The budget of the plan, and whether it left the extension out."""
+    cut_rows: dict[tuple[Task, str], set[int]] = field(default_factory=dict)
+    """(task, variant) -> seeds that the budget left out; they are in `planned`, too."""
     memory: dict[Any, Any] = field(default_factory=dict, repr=False)
     """Results that are computed from these cells once and needed in several places; the key names them."""
     _index: dict[tuple[Task, str], list[Cell]] = field(default_factory=dict, repr=False)
@@ -260,7 +264,7 @@ def read_suite(root: Path) -> Suite:
     head = _read_head(root, left_out)
     planned: dict[tuple[Task, str], set[int]] = {}
     in_plan: dict[tuple[Task, str, int], str] = {}
-    for entry in _read_plan(head.cells, left_out):
+    for entry in _read_plan(head.cells, left_out, "cells"):
         task = Task(entry.dataset, entry.split)
         planned.setdefault((task, entry.variant), set()).add(entry.seed)
         in_plan[task, entry.variant, entry.seed] = Path(entry.folder).name
@@ -291,13 +295,16 @@ def read_suite(root: Path) -> Suite:
     for key, name in in_plan.items():
         if key not in known and name not in broken:
             unfinished.append(Unfinished(name, *key, "not started", "planned, but its folder is not there"))
+    cut, cut_rows = _read_cut(head.cut, planned, left_out)
+    for row, seeds in cut_rows.items():
+        planned.setdefault(row, set()).update(seeds)
     if not cells and not unfinished:
         more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         raise NoResults(f"no usable results in '{root}': "
                         + "; ".join(f"{name}: {reason}" for name, reason in left_out[:3]) + more)
     return Suite(root, head.profile, head.smoke, head.created, head.command, _missing(head.missing_datasets),
                  cells, sorted(unfinished, key=lambda u: (u.task, u.variant, u.seed)), left_out, planned,
-                 _read_traps(head.ledger, left_out), _read_reproductions(root, left_out))
+                 _read_traps(head.ledger, left_out), _read_reproductions(root, left_out), cut, cut_rows)
 
 
 def _distinct(rows: list[dict[str, Any]], column: str) -> tuple[float, ...]:
@@ -328,11 +335,27 @@ def _missing(found: Any) -> dict[str, str]:
     return {str(name): "missing" for name in (found if isinstance(found, list) else [found])} if found else {}
 
 
-def _read_plan(entries: list[Any], left_out: list[tuple[str, str]]) -> list[Planned]:
-    """The cells of suite.json; an entry that can't be used is named."""
+def _read_cut(found: dict[str, Any], planned: dict[tuple[Task, str], set[int]], left_out: list[tuple[str, str]]
+              ) -> tuple[Cut, dict[tuple[Task, str], set[int]]]:
+    """What the budget left out, and by row the seeds that no call has taken up since."""
+    try:
+        cut = parse(Cut, found, "suite.json, cut")
+    except ReportError as error:
+        left_out.append(("suite.json", f"{error}; what the budget left out is unknown"))
+        return Cut(), {}
+    rows: dict[tuple[Task, str], set[int]] = {}
+    for entry in _read_plan(cut.cells, left_out, "cut cells"):
+        key = Task(entry.dataset, entry.split), entry.variant
+        if entry.seed not in planned.get(key, ()):
+            rows.setdefault(key, set()).add(entry.seed)
+    return cut, rows
+
+
+def _read_plan(entries: list[Any], left_out: list[tuple[str, str]], field: str) -> list[Planned]:
+    """The cells of suite.json, or those cut; an entry that can't be used is named."""
     plan = []
     for number, entry in enumerate(entries, 1):
-        where = f"suite.json, entry {number} of its cells"
+        where = f"suite.json, entry {number} of its {field}"
         try:
             planned = parse(Planned, entry, where)
             parts = Path(planned.folder).parts

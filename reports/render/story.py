@@ -88,7 +88,7 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
         found.append(Section("time", "The time it took", (ablations.time_sentence(suite), time), short="Time"))
     beside = (*extension.read(suite.root).left_out, *cross_dataset.read(suite)[1])
     suite.left_out += [note for note in beside if note not in suite.left_out]
-    if gaps := _some(runs.unfinished(suite), runs.left_out(suite)):
+    if gaps := _some(runs.cut(suite), runs.unfinished(suite), runs.left_out(suite)):
         found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))
     proofs = sum(f.kind == "proof" for f in findings)
     where = "in the table of contradictions." if published else "`python reports/lint.py` prints them."
@@ -117,6 +117,8 @@ def opening(suite: Suite) -> list[Block]:
                        "(NWS). "
                        "This page shows what was measured here, how sure it is, and where each number comes from.", "lead"))
     counts = [f"{len(suite.unfinished)} without numbers"] if suite.unfinished else []
+    if left := sum(map(len, suite.cut_rows.values())):
+        counts.append(f"{left} left out by the budget of {suite.cut.budget}")
     counts += [f"{len(suite.left_out)} found and not used"] if suite.left_out else []
     started = f", started {str(suite.created)[:16].replace('T', ' ')}" if suite.created else ""
     others = f"Of other runs, {', '.join(counts)}. " if counts else ""

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from reports import naming
-from reports.read.suite import Suite
+from reports.read.suite import NOT_MEASURED, Suite
 from reports.tables.entries import duration
 from reports.tables.table import Column, Entry, Row, Table
+from reports.wording import listed
 
 
 def provenance(suite: Suite, compact: bool = False) -> Table:
@@ -64,6 +65,18 @@ def unfinished(suite: Suite) -> Table | None:
     columns = (Column("Run"), Column("Seed", numeric=True), Column("State"), Column("Reason", wrap=True),
                Column("Folder", wrap=True))
     return Table("unfinished", "Runs without numbers", columns, tuple(rows)) if rows else None
+
+
+def cut(suite: Suite) -> Table | None:
+    """Rows and seeds that the budget of the plan left out; None where it left nothing out."""
+    rows = [Row((Entry(f"{naming.task_title(task)}: {naming.short_label(variant)}"), Entry(listed([str(s) for s in sorted(seeds)])),
+                 Entry("some" if suite.cells_of(task, variant) else NOT_MEASURED)))
+            for (task, variant), seeds in sorted(suite.cut_rows.items())]
+    if suite.cut.extension:
+        rows.append(Row((Entry("The extension on digits"), Entry("all"), Entry(NOT_MEASURED))))
+    columns = (Column("Row", wrap=True), Column("Seeds left out", wrap=True), Column("Its other seeds"))
+    return Table("cut", f"Left out by the budget of {suite.cut.budget}", columns, tuple(rows),
+                 ("The plan ends where the time measured on its device ended; a larger budget takes these up.",)) if rows else None
 
 
 def left_out(suite: Suite) -> Table | None:

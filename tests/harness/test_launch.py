@@ -184,9 +184,9 @@ def folders(place, tmp_path):
     return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
 
 
-def drive(folders, launcher) -> tuple[dict[str, str], Remembered, str, tuple[int, int]]:
+def drive(folders, launcher, in_order: bool = False) -> tuple[dict[str, str], Remembered, str, tuple[int, int]]:
     failures, mirror, out = {}, Remembered(), io.StringIO()
-    counts = driver.run_cells(folders[0], folders[1], mirror, launcher, failures, out)
+    counts = driver.run_cells(folders[0], folders[1], mirror, launcher, failures, out, in_order)
     return failures, mirror, out.getvalue(), counts
 
 
@@ -203,6 +203,12 @@ def test_lost_cells_are_retried_three_times_and_final_failures_never(folders):
     assert states["tcn"][0] == states["floor-svd"][0] == "finished"
     assert sorted(mirror.settled) == [("floor-svd", "finished"), ("hws", "failed"), ("nws", "failed"), ("tcn", "finished")]
     assert "again (3 of 3): nws" in out and "again (4" not in out
+
+
+def test_a_plan_with_an_order_keeps_it(folders):
+    script = Scripted(floor_svd=[None], tcn=[None], hws=[None], nws=[None])
+    drive(folders, script, in_order=True)
+    assert script.started == ["floor-svd", "tcn", "hws", "nws"]
 
 
 def test_finished_cells_are_skipped_and_mirrored(folders):

@@ -1,0 +1,172 @@
+"""The whole grid in one call: what a budget keeps of it, what it cuts, and the extension at its end.
+
+In: a call of `run_all.py --everything` that was looked at, and the time that it may take. Out: the call with the runs that fit,
+and a record of those that do not, which suite.json keeps: the same command goes on with the same plan, however far the last one came.
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from baselines.domain_adversarial import Settings
+from benchmarks.experiments import Cell
+from benchmarks.extension import digits
+from benchmarks.extension.digits_data import AdaptationTask, offline_task
+from benchmarks.launch.calibration import Calibration
+from benchmarks.launch.chosen import measured_at_once
+from benchmarks.launch.cost import Estimator
+from benchmarks.prepared import Prepared
+from benchmarks.store import EXTENSION, CellFolder, Suite
+from tcn.config import InputError
+from tcn.files.atomic import warn
+
+Item = TypeVar("Item")
+UNITS = {"m": 60, "h": 3600, "d": 86400}
+"""Last letter of a budget -> seconds."""
+QUICK = ("--steps", "20", "--seeds", "0")
+"""The extension of a smoke run."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a budget leaves out."""
+
+    budget: str
+    """As the command line gave it: `24h`."""
+    cells: tuple[Cell, ...]
+    extension: bool
+    """Whether the extension is left out too."""
+    before: bool = False
+    """Whether an earlier call of the same command had cut the plan so."""
+
+    def lines(self) -> list[str]:
+        """What is left out, as the plan says it: one line for each split."""
+        if not (self.cells or self.extension):
+            return [f"budget of {self.budget}: all of it fits"]
+        rows: dict[str, dict[str, list[int]]] = {}
+        for cell in self.cells:
+            rows.setdefault(f"{cell.dataset} {cell.split}", {}).setdefault(cell.variant, []).append(cell.seed)
+        told = [f"  {task}: " + ", ".join(f"{variant} (seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))})"
+                                          for variant, seeds in found.items()) for task, found in rows.items()]
+        return [f"budget of {self.budget}: cut {len(self.cells)} cell{'s' * (len(self.cells) != 1)}"
+                + (" and the extension" if self.extension else "") + (", as in the earlier call" if self.before else "")
+                + "; a larger --budget takes them up", *told]
+
+    def record(self, folders: Sequence[CellFolder]) -> dict[str, Any]:
+        """As suite.json holds it. `folders`: of all cells of the plan."""
+        paths = {folder.cell.name: f"cells/{folder.path.name}" for folder in folders}
+        return {"budget": self.budget, "extension": self.extension,
+                "cells": [{"dataset": cell.dataset, "split": cell.split, "variant": cell.variant, "seed": cell.seed,
+                           "folder": paths[cell.name]} for cell in self.cells if cell.name in paths]}
+
+
+def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], budget: float) -> tuple[list[Item], list[Item]]:
+    """The items of the first blocks whose prices together are at most `budget`, and all others: a block is kept or cut whole, and
+    nothing that comes after a cut one is kept.
+
+    >>> fitting([["a"], ["b", "c"], ["d"]], {"a": 2, "b": 1, "c": 3, "d": 1}.get, 5)
+    (['a'], ['b', 'c', 'd'])
+    """
+    kept: list[Item] = []
+    for number, block in enumerate(blocks):
+        budget -= sum(price(item) for item in block)
+        if budget < 0:
+            return kept, [item for later in blocks[number:] for item in later]
+        kept += block
+    return kept, []
+
+
+def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, Cut | None]:
+    """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several cells
+    that compute at once each has the whole time. InputError where not even the first part fits."""
+    if not options.budget:
+        return call, None
+    seconds = int(options.budget[:-1]) * UNITS[options.budget[-1]] * measured_at_once(options, call.device)
+    call, cut = within(call, options.budget, seconds, Estimator(call.output, call.material, calibration, call.missing))
+    print("\n".join(cut.lines()), flush=True)
+    return call, cut
+
+
+def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) -> tuple[Prepared, Cut]:
+    """The call with the cells that fit, priced as a whole, done or not. InputError where not even the first block does.
+
+    `seconds`: of one device; what an earlier call with the same budget and grid has cut stays cut, whatever the rates are by now.
+    """
+    found = _cut_before(call, budget)
+    if found is None:
+        # A plan prices data sets that are not here, too; they take no time of a call that runs.
+        away = call.missing if call.folders else {}
+        blocks = [here for block in call.blocks if (here := [cell for cell in block if cell.dataset not in away])]
+        priced = [estimator.cost(cell, whole=True) for block in blocks for cell in block]
+        if unknown := sum(cost.sizes is None for cost in priced):
+            warn(f"note: what {unknown} cells take is not known before their data set is built; they count as nothing in the budget")
+        costs = {cost.cell.name: cost.seconds for cost in priced}
+        kept, cut = fitting(blocks, lambda cell: costs[cell.name], seconds)
+        if not kept:
+            first = sum(costs[cell.name] for cell in blocks[0])
+            raise InputError(f"--budget {budget} is too short for the first part of the plan, the rows of {blocks[0][0].task} with one "
+                             f"seed, which take {first / 3600:.2f} h here; give a larger one (--dry-run prices all parts)")
+        left = seconds - sum(costs[cell.name] for cell in kept)
+        found = Cut(budget, tuple(cut), bool(cut) or extension_seconds(call) > left)
+    names = {cell.name for cell in found.cells}
+    return dataclasses.replace(call, cells=[cell for cell in call.cells if cell.name not in names],
+                               folders=[folder for folder in call.folders if folder.cell.name not in names]), found
+
+
+def _cut_before(call: Prepared, budget: str) -> Cut | None:
+    """What an earlier call on this output cut, where it had the same budget and the same cells in its plan."""
+    if not (call.output / "suite.json").exists():
+        return None
+    head = Suite.open(call.output).head()
+    try:
+        recorded = head["cut"]
+        folders = {entry["folder"] for entry in recorded["cells"]}
+        told, extension = recorded["budget"], bool(recorded["extension"])
+    except (KeyError, TypeError):  # there was no budget, or the record is damaged: the plan is cut anew
+        return None
+    ours = {f"cells/{folder.path.name}": folder.cell for folder in call.folders}
+    if told != budget or not ours.keys() <= folders | {entry["folder"] for entry in head["cells"]}:
+        return None
+    return Cut(budget, tuple(cell for name, cell in ours.items() if name in folders), extension, before=True)
+
+
+# --- the extension -------------------------------------------------------------------------------------------
+
+def run_extension(output: Path, device: torch.device, quick: bool) -> None:
+    """The runs of the extension that are not finished, on the task whose digits and photos are here. InputError where its folder
+    holds another task."""
+    threads = torch.get_num_threads()
+    try:
+        digits.compute(digits.parser().parse_args(["--output", str(output / EXTENSION), "--device", str(device),
+                                                   *(QUICK if quick else ())]))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def extension_seconds(call: Prepared) -> float:
+    """What all runs of the extension take here, from two short ones of each method: what they cost apart, the steps."""
+    options = digits.parser().parse_args(list(QUICK) if call.quick else [])
+    task, steps = offline_task(16), options.steps or digits.OFFLINE_STEPS
+    threads, total = torch.get_num_threads(), 0.0
+    torch.set_num_threads(options.threads)
+    try:
+        for method in options.methods:
+            short, longer = (_timed(task, Settings(method, 0, count, image_size=16), call.device)
+                             for count in (digits.READINGS, 2 * digits.READINGS))
+            total += short + max(0.0, longer - short) / digits.READINGS * (steps - digits.READINGS)
+    finally:
+        torch.set_num_threads(threads)
+    return total * len(options.seeds)
+
+
+def _timed(task: AdaptationTask, settings: Settings, device: torch.device) -> float:
+    started = time.perf_counter()
+    digits.train(task, settings, device, "", progress=False)
+    return time.perf_counter() - started
