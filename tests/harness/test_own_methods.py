@@ -250,7 +250,7 @@ VARIANT = 'Variant("mine", "A method of mine", "nothing much", method=Method("mi
     ("import sys\nsys.exit(3)\n", ["line 2: SystemExit"]),
     (HEAD + 'VARIANTS = (Variant("mine", "t", "s", method=Method("mine", Net, None)),)', ["losses of its method is None"]),
     (HEAD + 'VARIANTS = (Variant("mine", "t", "s", method=Method("mine", Net)),)', ["has no losses", "training.optimizer"]),
-    (HEAD + 'VARIANTS = (Variant("mine", "t", "s", method=Method("mine")),)', ["line 26", "build"]),
+    (HEAD + 'VARIANTS = (Variant("mine", "t", "s", method=Method("mine")),)', ["line 23", "build"]),
     (HEAD + 'VARIANTS = (Variant("mine", "t", "s", method=losses),)', ["takes a tcn.method.Method"]),
     (HEAD + "VARIANTS = (Method('mine', Net, losses),)", ["VARIANTS[0]", "baselines.Variant"]),
     (HEAD + "VARIANTS = ()", ["tuple of baselines.Variant"]),
@@ -266,12 +266,12 @@ VARIANT = 'Variant("mine", "A method of mine", "nothing much", method=Method("mi
     (SOUND.replace("method=", '{"losses.sharing": -1}, method='), ["my_method.py: 'mine': setting 'losses.sharing' is -1"]),
     (SOUND.replace("nn.Linear(3,", "nn.Linear(three,"), ["line 11, in __init__: NameError"]),
     (SOUND.replace("class Net(OwnModel)", "class Net(nn.Module)").replace("def classify", "def sort"), [
-        "build gave a Net without classify, groups"]),
-    (HEAD + "def build(config, ingredients):\n    return 3\n" + TAIL.replace("Net,", "build,"), ["build gave a int"])])
+        "build gave an object of type Net without classify, groups"]),
+    (HEAD + "def build(config, ingredients):\n    return 3\n" + TAIL.replace("Net,", "build,"), ["build gave an object of type int;"])])
 def test_a_wrong_file_ends_in_one_line_before_anything_runs(text, words, place, command, tmp_path):
     output = tmp_path / "out"
     status, _, err = command(*common(place), *ONE, "--variants", str(written(tmp_path, text)), "--output", str(output), "--no-report")
-    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert status == 2 and "error: " in err and err.count("\n") == 1 and "Traceback" not in err  # after a progress bar, perhaps
     assert all(word in err for word in words), err
     assert not output.exists()
 
