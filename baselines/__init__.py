@@ -161,7 +161,8 @@ def load(place: str, expected: str | None = None) -> Table:
         if _BUILT_IN_METHODS.get(variant.method.name, variant.method) is not variant.method:
             raise InputError(f"{place}: '{variant.name}': '{variant.method.name}' is the name of a built-in method; choose another "
                              "name for yours")
-    return _TABLES.setdefault(found.source, found)
+    _TABLES[found.source] = found
+    return found
 
 
 def table(source: str) -> Table:

@@ -5,6 +5,7 @@ of the content, so that a run's identity follows it. A file is compared with the
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,6 +15,7 @@ import traceback
 import types
 import zipfile
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def announced() -> dict[str, EntryPoint]:
 
 
 def read(place: str, taken: Collection[str], known: Mapping[str, Table], expected: str | None = None) -> Table:
-    """The table that a file or an entry point declares; of the `known` ones by their source, where its content is that of one.
+    """The table that a file or an entry point declares; one of the `known` ones, by their source, is not run again.
 
     InputError where there is none, it can't be run, or what it declares can't be used; `expected`: also, before any of it is run,
     where its content is another than that of this source.
@@ -52,7 +54,11 @@ def read(place: str, taken: Collection[str], known: Mapping[str, Table], expecte
 
 def held_by_package(source: str) -> str | None:
     """Name of the entry point of an installed package that has this content; None where there is none."""
-    return next((name for name, entry in announced().items() if _source(_contents(entry)) == source), None)
+    for name, entry in announced().items():
+        with contextlib.suppress(InputError):  # a damaged package may not hide another
+            if _source(_contents(entry)) == source:
+                return name
+    return None
 
 
 def _from_file(path: Path, taken: Collection[str], known: Mapping[str, Table], expected: str | None) -> Table:
@@ -65,7 +71,7 @@ def _from_file(path: Path, taken: Collection[str], known: Mapping[str, Table], e
     source = _source({path.name: content})
     _compare(path.name, source, expected)
     if source in known:
-        return known[source]
+        return replace(known[source], variants=sourced(known[source].variants.values(), source, str(path)))
     # Registered, as dataclasses and pickle look a class's module up by its name.
     module = types.ModuleType(f"own_variants_{source[-16:]}")
     module.__file__ = str(path)
@@ -90,7 +96,7 @@ def _from_package(entry: EntryPoint, taken: Collection[str], known: Mapping[str,
     source = _source(contents)
     _compare(about, source, expected)
     if source in known:
-        return known[source]
+        return replace(known[source], variants=sourced(known[source].variants.values(), source, entry.name))
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:

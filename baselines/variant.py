@@ -5,7 +5,7 @@ In: variants. Out: `Table`, checked. The built-in ones pass the same checks as a
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,6 +135,6 @@ def _check_method(variant: Variant, where: str) -> None:
                          "{'training.optimizer': 'none'} where nothing is trained")
 
 
-def sourced(variants: Collection[Variant], source: str, place: str) -> dict[str, Variant]:
+def sourced(variants: Iterable[Variant], source: str, place: str) -> dict[str, Variant]:
     """The same variants by name, each with where it comes from."""
     return {variant.name: replace(variant, source=source, place=place) for variant in variants}

@@ -82,9 +82,8 @@ def check(variant: Variant) -> Checked:
     others. Takes seconds; torch's, NumPy's and Python's own random streams are as before."""
     found, started = Checked(variant), time.perf_counter()
     try:
-        config = _config(variant)
         with _streams_kept():
-            _try(variant, config, found)
+            _try(variant, _config(variant), found)
     except Wrong as wrong:
         found.fault(wrong.function, str(wrong))
     found.facts.append(f"{time.perf_counter() - started:.1f} s")

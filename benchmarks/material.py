@@ -193,6 +193,6 @@ def _check_model(model: object, method: Method[Any], config: Config) -> None:
         needed.append("record")
     lacking = [name for name in dict.fromkeys(needed) if not callable(getattr(model, name, None))]
     if not isinstance(model, torch.nn.Module) or lacking:
-        raise InputError(f"method '{method.name}': build gave a {type(model).__name__}"
+        raise InputError(f"method '{method.name}': build gave an object of type {type(model).__name__}"
                          + (f" without {', '.join(lacking)}" if isinstance(model, torch.nn.Module) else "")
                          + "; it has to give an nn.Module with these functions, such as a tcn.method.OwnModel (docs/own-method.md)")

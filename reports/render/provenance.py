@@ -29,8 +29,8 @@ LONG_DIFF = 1 << 20
 """A diff of more bytes than this is not read."""
 MACRO = {"released"}
 """Rules that average over classes first; the others average over queries."""
-FILES = ("config.json", "provenance.json", "status.json", "method.py", "method.zip", "metrics.csv", "per_query.npz", "per_query.csv", "ledger.csv",
-         "history.csv", "steps.csv", "features.npz", "singular_values.csv", "diff.patch", "checkpoint.pt")
+FILES = ("config.json", "provenance.json", "status.json", "method.py", "method.zip", "metrics.csv", "per_query.npz",
+         "per_query.csv", "ledger.csv", "history.csv", "steps.csv", "features.npz", "singular_values.csv", "diff.patch", "checkpoint.pt")
 
 
 @dataclass(frozen=True)

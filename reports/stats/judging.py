@@ -29,6 +29,7 @@ TOP_VALUES = 30
 """Singular values that the paper's figure shows."""
 RETRIEVAL, CLASS_LOSS, SEEN_ACCURACY, DIRECTIONS = "retrieval", "class loss", "seen-class accuracy", "relative singular value"
 PAPERS, OURS = "Claims of the paper", "Our question, not the paper's"
+FURTHER = "Further variants against TCN, a family of its own"
 
 
 @dataclass(frozen=True)
@@ -187,15 +188,29 @@ def findings(suite: Suite, task: Task) -> dict[Pair, Finding]:
         keys[pair] = there.first, there.second, there.measure
         if keys[pair] not in distinct:
             distinct[keys[pair]] = _compared(suite, task, there)
-    tested = [key for key, f in distinct.items() if f.testable]
-    by_classes = holm([distinct[key].measured.p_classes for key in tested])
-    by_seeds = holm([distinct[key].measured.p_seeds for key in tested])
-    for key, p_classes, p_seeds in zip(tested, by_classes, by_seeds):
-        distinct[key] = judged(replace(distinct[key], p_classes=p_classes, p_seeds=p_seeds))
+    distinct = dict(zip(distinct, _family(list(distinct.values()))))
     suite.memory["findings", task] = {
         pair: replace(distinct[key], pair=replace(distinct[key].pair, facts=pair.facts, read_off=pair.read_off))
         for pair, key in keys.items()}
     return suite.memory["findings", task]
+
+
+def _family(found: list[Finding]) -> list[Finding]:
+    """The same comparisons, those that could be tested judged with both tests corrected over all of them (Holm)."""
+    tested = [i for i, f in enumerate(found) if f.testable]
+    by_classes, by_seeds = (holm([getattr(found[i].measured, name) for i in tested]) for name in ("p_classes", "p_seeds"))
+    corrected = {i: judged(replace(found[i], p_classes=p_classes, p_seeds=p_seeds))
+                 for i, p_classes, p_seeds in zip(tested, by_classes, by_seeds)}
+    return [corrected.get(i, f) for i, f in enumerate(found)]
+
+
+def further(suite: Suite, task: Task) -> list[Finding]:
+    """Every variant that no claim and no named table knows, a method of the user's own for one, against TCN on the same seeds and
+    classes. A family of its own: how many there are changes no verdict on a claim."""
+    if ("further", task) not in suite.memory:
+        suite.memory["further", task] = _family([_compared(suite, task, Pair(variant, "tcn"))
+                                                 for variant in paper.other_variants(suite, task)])
+    return suite.memory["further", task]
 
 
 def grouped(suite: Suite, task: Task) -> dict[str, list[Finding]]:
@@ -209,7 +224,8 @@ def grouped(suite: Suite, task: Task) -> dict[str, list[Finding]]:
             if key not in seen:
                 seen.add(key)
                 groups[claim.group].append(f)
-    return groups
+    own = further(suite, task)
+    return groups | {FURTHER: own} if own else groups
 
 
 def _resolved(suite: Suite, task: Task, pair: Pair) -> Pair:
