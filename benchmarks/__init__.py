@@ -21,8 +21,9 @@ prepared       command line -> checked plan
 reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits; drawings of another data set as queries
+demo           a page on which one draws and sees what finished runs find
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`
+console        `tcn run`, `tcn report`, `tcn evaluate`, `tcn data check`, `tcn quickdraw`, `tcn demo`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

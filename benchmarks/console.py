@@ -20,6 +20,7 @@ commands
   evaluate FEATURES.npz   score features or binary codes made anywhere (python -m tcn evaluate)
   data check              compare the data sets on disk with what was published (python -m tcn data check)
   quickdraw NDJSON ...    draw QuickDraw's strokes as pictures, for use as queries (python -m tcn quickdraw)
+  demo [RUN ...]          draw, and see what each finished run finds, on a page of this machine (python benchmarks/demo.py)
 
 `tcn COMMAND --help` explains each.
 """
@@ -46,9 +47,15 @@ def _report(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _demo(arguments: Sequence[str]) -> int:
+    from benchmarks.demo.command import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run, "report": _report, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
-    "quickdraw": _tcn("quickdraw")}
+    "quickdraw": _tcn("quickdraw"), "demo": _demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
