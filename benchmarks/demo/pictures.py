@@ -46,6 +46,10 @@ class PictureSet:
         """The class of each picture [N]; None where nothing is known of classes."""
         return np.array(self.classes)[self.files.labels] if self.classes else None
 
+    def name(self, number: int) -> str | None:
+        """The class of one picture."""
+        return self.classes[self.files.labels[number]] if self.classes else None
+
     def thumbnail(self, number: int) -> bytes:
         """The picture with this number as a small JPEG. IndexError where there is none, OSError where it can't be read."""
         if not 0 <= number < len(self):

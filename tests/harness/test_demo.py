@@ -103,10 +103,16 @@ def test_the_nearest_come_first_and_equal_ones_in_gallery_order():
     gallery[[3, 20, 30]] = gallery[11]
     gallery = (gallery / np.linalg.norm(gallery, axis=1, keepdims=True)).astype(np.float32)
     query = (gallery[11] * 7 + 0.01 * rng.normal(size=6)).astype(np.float32)
-    order, distances = nearest(query, gallery)
+    order, distances = nearest(query, gallery, len(gallery))
     naive = [float(np.sqrt(sum((a - b) ** 2 for a, b in zip(row.astype(float), query / np.linalg.norm(query))))) for row in gallery]
     assert distances == pytest.approx(naive, abs=2e-4)
     assert order[:4].tolist() == [3, 11, 20, 30] and (np.diff(distances[order]) >= 0).all()
+    for top in (1, 2, 3, 5, 36, 99):  # among others where equal ones are cut in two
+        assert nearest(query, gallery, top)[0].tolist() == order[:top].tolist()
+    for right in ([20, 30], [11, 36], [int(order[30]), int(order[9])], range(37)):
+        marked = np.isin(np.arange(37), list(right))
+        assert answers.rank_of_first(distances, marked) == 1 + next(i for i, place in enumerate(order) if marked[place])
+    assert answers.rank_of_first(distances, np.zeros(37, bool)) is None
 
 
 @pytest.mark.parametrize("variant", [0, 1])
@@ -136,8 +142,8 @@ def test_a_drawing_is_encoded_as_a_query_of_the_same_strokes(place, suite, demo)
     picture, (first, second) = demo.draw(HOOK, [0, 1], UNSEEN)
     assert (picture == rasterise([np.array(stroke, float).T for stroke in HOOK])).all()
     for run, answer in zip(demo.runs, (first, second)):
-        order, distances = nearest(run.encode(picture), run.scored)
-        assert [one["number"] for one in answer.photos] == order[:12].tolist()
+        order, distances = nearest(run.encode(picture), run.scored, 12)
+        assert [one["number"] for one in answer.photos] == order.tolist()
         assert all(one["right"] is None for one in answer.photos) and answer.first_right is None
         assert answer.milliseconds > 0
     assert [one["number"] for one in first.photos] != [one["number"] for one in second.photos]
