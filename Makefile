@@ -8,7 +8,7 @@ DATA_ROOT ?=
 # Test files at once; each takes up to 3 GB of memory.
 JOBS ?= 2
 
-.PHONY: bench paper paper-on-a-laptop test lint docs speed torture ui setup lock clean help
+.PHONY: bench paper paper-on-a-laptop test lint docs speed torture ui demo setup lock clean help
 
 help:
 	@echo "make bench   set up, then python benchmarks/run_all.py (laptop profile: about a quarter of an hour on 2 cores)"
@@ -20,6 +20,7 @@ help:
 	@echo "make speed   set up, then every hot path beside a plain reference, as ratios (ARGS=\"sharing scoring\" for some)"
 	@echo "make torture set up, then kill -9 a small grid 100 times at random moments and look whether anything was lost: half an hour"
 	@echo "make ui      the MLflow UI over $(RESULTS), on 127.0.0.1:5000"
+	@echo "make demo    draw, and see what each finished run of $(RESULTS) finds, on 127.0.0.1:5001 (ARGS=\"--gallery DIR\" for your own photos)"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make lock    resolve pyproject.toml anew into requirements.lock"
 
@@ -62,6 +63,9 @@ ui: setup
 	store=$$($(BIN)/python benchmarks/moved.py "$(RESULTS)") || exit 2; \
 	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$$store"
 
+demo: setup
+	$(BIN)/python benchmarks/demo.py "$(RESULTS)" $(ARGS)
+
 setup: $(VENV)/.complete
 
 $(VENV)/.complete: requirements.lock pyproject.toml
@@ -77,7 +81,7 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --extra lint --extra docs --universal --python-version 3.11 --no-annotate --no-header \
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra lint --extra docs --extra demo --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra test --extra ray --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links -c requirements.lock --output-file requirements-ray.lock

@@ -25,8 +25,10 @@ extension      domain adaptation on digits; drawings of another data set as quer
 compare        runs and files of features, pair by pair, by the report's statistics
 add            features made elsewhere -> a run's folder
 everything     the whole grid in one call, within a budget
+demo           a page on which one draws and sees what finished runs find
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn extract`, `tcn quickdraw`
+console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn extract`, `tcn quickdraw`,
+               `tcn demo`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

@@ -23,6 +23,7 @@ commands
   data check              compare the data sets on disk with what was published (python -m tcn data check)
   extract --backbone ..   features of a split by a frozen network (python -m tcn extract)
   quickdraw NDJSON ...    draw QuickDraw's strokes as pictures, for use as queries (python -m tcn quickdraw)
+  demo [RUN ...]          draw, and see what each finished run finds, on a page of this machine (python benchmarks/demo.py)
 
 `tcn COMMAND --help` explains each.
 """
@@ -61,9 +62,15 @@ def _add(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _demo(arguments: Sequence[str]) -> int:
+    from benchmarks.demo.command import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run, "report": _report, "compare": _compare, "add": _add, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
-    "extract": _tcn("extract"), "quickdraw": _tcn("quickdraw")}
+    "extract": _tcn("extract"), "quickdraw": _tcn("quickdraw"), "demo": _demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

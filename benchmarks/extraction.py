@@ -75,18 +75,26 @@ def run_features(model: torch.nn.Module, config: Config, material: Material, dev
         treated[Modality.PHOTO](raw("gallery", Modality.PHOTO, other)) if both_sides else None)
 
 
-def sketch_features(model: torch.nn.Module, config: Config, material: Material, device: torch.device, pixels: Pixels
-                    ) -> np.ndarray:
-    """Features of further sketches, float32 [N, D], treated as the run's own queries are."""
-    def raw(images: Pixels, modality: Modality) -> np.ndarray:
-        return extract(cast(Encoding, model), images, modality, config.data.image_size, device, config.evaluation.features,
-                       resize=config.data.resize)
+class Encoder:
+    """Features of further images by a trained network, treated as the run's own are."""
 
-    training = {}
-    if config.evaluation.statistics != "network":  # else no treatment is fitted
-        training = {m: raw(material.pixels(config, role), m)
-                    for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
-    return _treatments(config, training)[Modality.SKETCH](raw(pixels, Modality.SKETCH))
+    def __init__(self, model: torch.nn.Module, config: Config, material: Material, device: torch.device) -> None:
+        """Where `evaluation.statistics` asks for them, seen training images are encoded now."""
+        self.config, self._model, self._device = config, cast(Encoding, model), device
+        training = {}
+        if config.evaluation.statistics != "network":  # else no treatment is fitted
+            training = {m: self._raw(material.pixels(config, role), m)
+                        for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
+        self._treated = _treatments(config, training)
+
+    def __call__(self, pixels: Pixels, modality: Modality) -> np.ndarray:
+        """float32 [N, D], of photos from the embedding's output that `evaluation.photo_side` names."""
+        side = Modality(self.config.evaluation.photo_side) if modality is Modality.PHOTO else None
+        return self._treated[modality](self._raw(pixels, modality, side))
+
+    def _raw(self, pixels: Pixels, modality: Modality, side: Modality | None = None) -> np.ndarray:
+        return extract(self._model, pixels, modality, self.config.data.image_size, self._device, self.config.evaluation.features,
+                       side=side, resize=self.config.data.resize)
 
 
 def _treatments(config: Config, training: Mapping[Modality, np.ndarray]) -> dict[Modality, Treatment]:

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from benchmarks import preflight, prepared, provenance, reproduce, runner
-from benchmarks.extraction import sketch_features
+from benchmarks.extraction import Encoder
 from benchmarks.material import Material
 from benchmarks.records import read_json, write_json
 from benchmarks.scoring import HEADLINE, METRICS
 from benchmarks.store import CROSS_DATASET, CellFolder
 from benchmarks.threads import check_threads, limit_threads
-from tcn.config import Config, InputError
+from tcn.config import Config, InputError, Modality
 from tcn.data import strokes
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
@@ -135,10 +135,10 @@ def score_cell(folder: CellFolder, drawings: Drawings, material: Material, devic
                   material.places.progress, Reading(data.transparent, data.exif))
     with np.load(folder.path / "features.npz", allow_pickle=False) as stored:
         own = {name: stored[name] for name in ("query", "gallery", "query_labels", "gallery_labels")}
-    model = runner.rebuilt(folder, material, device)
-    _compare(own["query"], model, config, material, device, folder.path.name)
+    encoder = Encoder(runner.rebuilt(folder, material, device), config, material, device)
+    check_network(own["query"], encoder, material, folder.path.name)
     names = np.array(split.classes)[files.labels]
-    rows = score_domains(own["query"], own["query_labels"], sketch_features(model, config, material, device, pixels), names,
+    rows = score_domains(own["query"], own["query_labels"], encoder(pixels, Modality.SKETCH), names,
                          own["gallery"], own["gallery_labels"], config, device)
     path = folder.path.parent.parent / CROSS_DATASET / f"{folder.path.name}__{drawings.digest[:8]}.json"
     write_json(path, {
@@ -149,13 +149,13 @@ def score_cell(folder: CellFolder, drawings: Drawings, material: Material, devic
     return path
 
 
-def _compare(stored: np.ndarray, model: torch.nn.Module, config: Config, material: Material, device: torch.device, name: str) -> None:
+def check_network(stored: np.ndarray, encoder: Encoder, material: Material, name: str) -> None:
     """InputError where the network made anew gives other features than the run recorded."""
-    every = material.pixels(config, "query")
+    every = material.pixels(encoder.config, "query")
     few = np.arange(min(COMPARED, len(every)))
     files = every.files
     first = Pixels(np.asarray(every.array[few]), Files(files.root, files.paths[:len(few)], files.labels[:len(few)], ("",) * len(few)))
-    again = sketch_features(model, config, material, device, first)
+    again = encoder(first, Modality.SKETCH)
     off = float(np.abs(again - stored[few]).max() / np.abs(stored[few]).max()) if again.shape == stored[few].shape else np.inf
     if not off <= AGREE:
         raise InputError(f"{name}: the network gives other features than its features.npz holds (largest difference {off:.2g} of the "

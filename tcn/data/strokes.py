@@ -123,11 +123,12 @@ def _drawing(line: bytes, where: str) -> Drawing:
         raise InputError(f"{where}: word is {word!r:.60}; it must be a name that a folder can have")
     if not isinstance(recognized, bool):
         raise InputError(f"{where}: recognized is {recognized!r:.40}; it must be true or false")
-    return Drawing(int(key), word, recognized, _strokes(found.get("drawing"), where))
+    return Drawing(int(key), word, recognized, read_strokes(found.get("drawing"), where))
 
 
-def _strokes(found: Any, where: str) -> tuple[np.ndarray, ...]:
-    """A stroke is a list of x and one of y; raw files have a third one, of times."""
+def read_strokes(found: Any, where: str) -> tuple[np.ndarray, ...]:
+    """Strokes, float64 [points, 2] each, from parsed JSON: a stroke is a list of x and one of y; raw files have a third one, of
+    times. InputError that begins with `where` for anything else."""
     if not isinstance(found, list) or not found:
         raise InputError(f"{where}: drawing is {found!r:.40}; it must be a list of strokes, at least one")
     strokes = []

@@ -101,7 +101,7 @@ def test_data_files_of_a_package_are_installed_with_it(package):
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
     installed = {path for pattern in patterns.get(package, ()) for path in (ROOT / package).glob(pattern)}
     needed = {path for path in (ROOT / package).rglob("*")
-              if path.suffix in (".csv", ".yaml", ".j2", ".css") or path.name == "py.typed"}
+              if path.suffix in (".csv", ".yaml", ".j2", ".css", ".js", ".html") or path.name == "py.typed"}
     assert {path for path in needed if "results" not in path.parts} == installed
 
 

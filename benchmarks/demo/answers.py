@@ -1,0 +1,306 @@
+"""Finished runs, reopened, and what each finds: for a drawing, or for a query sketch of the unseen classes.
+
+In: run folders and `Material`, then strokes or the number of a query. Out: the nearest photos by the Euclidean distance of unit
+vectors, as in the scores; equal distances stay in gallery order. Nothing is trained, and nothing of a run's folder is written.
+"""
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from baselines import VARIANTS
+from benchmarks import reproduce, runner
+from benchmarks.demo.drawing import picture_of, pixels_of, unnamed
+from benchmarks.demo.pictures import PictureSet, contents_digest, photos_below
+from benchmarks.extension.cross_dataset import check_network
+from benchmarks.extraction import Encoder
+from benchmarks.material import Material
+from benchmarks.run_artifacts import write_arrays
+from benchmarks.run_folder import CHECKPOINT
+from benchmarks.store import CellFolder
+from tcn.config import InputError, Modality
+from tcn.data.decode import Reading, decode
+from tcn.data.specs import spec
+from tcn.files.atomic import warn
+from tcn.files.checksums import file_digest
+from tcn.files.text import shown, some
+from tcn.scoring.features import unit
+
+UNSEEN, EVERY, FOLDER = "unseen", "every", "folder"
+"""Galleries: the photos that a run was scored on, those and the photos that it was trained on, a folder of the user's."""
+BLOCK = 256
+"""Photos of a user's folder that are decoded together."""
+PICTOGRAMS = ("The query sketches of this data set are filled pictograms. A drawing of lines looks like none of them and is "
+              "answered badly; pick a query sketch instead.")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Photos that a run can search: unit features, float32 [N, D], and the number of each in its set of pictures [N]."""
+
+    pictures: int
+    rows: np.ndarray
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run finds."""
+
+    run: int
+    milliseconds: float
+    """From the finished picture to the ranking; for a query of the run, whose features are stored, the ranking alone."""
+    photos: Sequence[Mapping[str, Any]]
+    """The nearest: `set` and `number` of the picture, `distance`, `name` of the class, whether that was `seen`, and whether it is
+    `right`, each None where it is not known."""
+    first_right: int | None
+    """Rank of the first photo of the wanted class, from 1; None where no class is wanted, or it has no photo."""
+    searched: int
+    """Photos in the gallery."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set and split, with the query sketches of its unseen classes."""
+
+    dataset: str
+    split: str
+    queries: int
+    """Number of the set of its query sketches."""
+    note: str
+
+
+def nearest(query: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the `top` photos nearest to a query [D], nearest first, and the distances of all photos, float32 [N], in the
+    gallery's order. features: unit vectors, float32 [N, D]. Not a sort of all: that takes longer than the distances.
+
+    >>> order, distances = nearest(np.float32([3, 0]), np.float32([[0, 1], [1, 0], [0.6, 0.8], [1, 0]]), top=3)
+    >>> order.tolist(), [f"{one:.2f}" for one in distances]
+    ([1, 3, 2], ['1.41', '0.00', '0.89', '0.00'])
+    """
+    likeness = features @ unit(query[None])[0].astype(np.float32)
+    distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * likeness, 0), dtype=np.float32)
+    last = min(top, len(distances)) - 1
+    within = np.flatnonzero(distances <= np.partition(distances, last)[last])
+    return within[np.argsort(distances[within], kind="stable")][:last + 1], distances
+
+
+def rank_of_first(distances: np.ndarray, right: np.ndarray) -> int | None:
+    """Rank, from 1, of the nearest photo that is `right`, bool [N]; equal distances stand in gallery order. None where none is.
+
+    >>> rank_of_first(np.float32([2, 1, 1, 3]), np.array([True, False, True, False]))
+    2
+    """
+    if not right.any():
+        return None
+    first = int(np.flatnonzero(right)[distances[right].argmin()])
+    return int((distances < distances[first]).sum() + (distances[:first] == distances[first]).sum()) + 1
+
+
+class Searcher:
+    """One finished run, reopened: its network, and features of what it can search."""
+
+    def __init__(self, folder: CellFolder, material: Material, device: torch.device) -> None:
+        """InputError where the run is not whole, or data, words or weights are not those that it was made with."""
+        self.cell, self.name = folder.cell, folder.path.name
+        self._material, self._checkpoint = material, folder.path / CHECKPOINT if folder.cell.trained else None
+        self.identity = folder.identity
+        reproduce.check_material(reproduce.read(folder.path), material)
+        with np.load(folder.path / "features.npz", allow_pickle=False) as stored:
+            self.queries, self.scored = stored["query"], unit(stored["gallery"]).astype(np.float32)
+        config = self.cell.config
+        self._encoder = Encoder(runner.rebuilt(folder, material, device), config, material, device)
+        check_network(self.queries, self._encoder, material, self.name)
+        self.galleries: dict[str, Searched] = {}
+
+    def encode(self, picture: np.ndarray) -> np.ndarray:
+        """Features [D] of a drawing, uint8 [S, S]."""
+        return self._encoder(pixels_of(picture, self.cell.config.data.stored_size), Modality.SKETCH)[0]
+
+    def search(self, query: np.ndarray, gallery: str, sets: Sequence[PictureSet], top: int, wanted: str | None
+               ) -> tuple[list[dict[str, Any]], int | None]:
+        """The `top` nearest photos to features [D], as in `Answer.photos`, and the rank of the first one of class `wanted`."""
+        found = self.galleries[gallery]
+        order, distances = nearest(query, found.features, top)
+        pictures = sets[found.pictures]
+        right = None
+        if wanted in pictures.classes:  # by labels: names of 100,000 photos take longer to compare than their features
+            right = pictures.files.labels[found.rows] == pictures.classes.index(wanted)
+        photos = []
+        for i in order.tolist():
+            number = int(found.rows[i])
+            name = pictures.name(number)
+            photos.append({"set": found.pictures, "number": number, "distance": round(float(distances[i]), 4), "name": name,
+                           "seen": None if name is None else name in pictures.seen, "right": None if right is None else bool(right[i])})
+        return photos, None if right is None else rank_of_first(distances, right)
+
+    def encode_trained(self) -> np.ndarray:
+        """Unit features of the photos of the seen classes, from the cache where they are there."""
+        split = self._material.split_of(self.cell.config)
+        key = [split.data_digest, split.split_digest, "train_photos"]
+        return self._kept(key, lambda: {"features": unit(self._encoder(self._material.pixels(
+            self.cell.config, "train_photos"), Modality.PHOTO)).astype(np.float32)})["features"]
+
+    def encode_folder(self, pictures: PictureSet, digest: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Numbers of the photos that can be read, their unit features, and what is wrong with each other one."""
+        data = self.cell.config.data
+        key = [digest, str(data.stored_size), data.transparent, data.exif]
+        found = self._kept(key, lambda: self._of_folder(pictures))
+        return found["rows"], found["features"], found["broken"].tolist()
+
+    def _of_folder(self, pictures: PictureSet) -> dict[str, np.ndarray]:
+        files, data, broken = pictures.files, self.cell.config.data, []
+        rows: list[int] = []
+        features = []
+        with tqdm(total=len(files), desc=f"encode gallery by {self.cell.variant}", unit="photo", leave=False,
+                  disable=not self._material.places.progress) as bar:
+            for start in range(0, len(files), BLOCK):
+                block = []
+                for number in range(start, min(start + BLOCK, len(files))):
+                    try:
+                        block.append(decode(files.root / files.paths[number], data.stored_size, Reading(data.transparent, data.exif)))
+                        rows.append(number)
+                    except OSError as error:
+                        broken.append(f"{shown(files.paths[number])} ({error})")
+                    bar.update()
+                if block:
+                    features.append(unit(self._encoder(unnamed(np.stack(block)), Modality.PHOTO)).astype(np.float32))
+        if not rows:
+            raise InputError(f"none of the {len(files):,} photos in {files.root} can be read: {some(broken, 3)}; replace them with "
+                             f"intact copies")
+        return {"rows": np.array(rows), "features": np.concatenate(features), "broken": np.array(broken, dtype=np.str_)}
+
+    def _kept(self, key: Sequence[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Arrays from the cache folder, made where they are not there, for these contents and this network."""
+        network = [self.identity, file_digest(self._checkpoint) if self._checkpoint else ""]
+        path = (self._material.places.cache / "galleries"
+                / f"{self.cell.variant}-{hashlib.sha256(repr([*key, *network]).encode()).hexdigest()[:16]}.npz")
+        if path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    return {name: stored[name] for name in stored.files}
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+                warn(f"{path} is damaged; its photos are encoded again")
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, made)
+        return made
+
+
+class Demo:
+    """All that a page can ask: which runs and pictures there are, and what the runs find."""
+
+    def __init__(self, folders: Sequence[CellFolder], material: Material, device: torch.device, gallery: Path | None = None,
+                 seen: bool = False) -> None:
+        """Reopen runs. gallery: a folder of photos of one's own. seen: whether photos of the seen classes can be searched too.
+        InputError says which run can't be used, and why."""
+        self.sets: list[PictureSet] = []
+        self.tasks: list[Task] = []
+        self.runs: list[Searcher] = []
+        self.notes: list[str] = []
+        self.galleries = [UNSEEN, *([EVERY] if seen else []), *([FOLDER] if gallery else [])]
+        self._lock = threading.Lock()
+        own = self._folder(gallery, material.places.progress) if gallery else None
+        for folder in folders:
+            run = Searcher(folder, material, device)
+            self._add_task(run, material)
+            self.runs.append(run)
+            if own:
+                rows, features, broken = run.encode_folder(self.sets[own[0]], own[1])
+                run.galleries[FOLDER] = Searched(own[0], rows, features)
+                note = (f"{len(broken)} of {len(self.sets[own[0]]):,} photos in the gallery folder can't be read and are left out: "
+                        f"{some(broken, 5)}; replace them with intact copies")
+                if broken and note not in self.notes:
+                    self.notes.append(note)
+            run.encode(np.zeros((256, 256), np.uint8))  # what is made at the first call only must not count as time of an answer
+
+    def _folder(self, gallery: Path, progress: bool) -> tuple[int, str]:
+        files = photos_below(gallery)
+        self.sets.append(PictureSet(files))
+        return len(self.sets) - 1, contents_digest(files, progress)
+
+    def _add_task(self, run: Searcher, material: Material) -> None:
+        """Say which pictures the run's numbers stand for; runs of the same lists share them."""
+        data = run.cell.config.data
+        split = material.split_of(run.cell.config)
+        lists = [split.query, split.gallery]
+        if EVERY in self.galleries:
+            lists.append(replace(split.gallery, paths=(*split.gallery.paths, *split.train_photos.paths),
+                                 labels=np.concatenate([split.gallery.labels, split.train_photos.labels]),
+                                 sources=(*split.gallery.sources, *split.train_photos.sources), groups=(), instances=()))
+        task = next((one for one in self.tasks if (one.dataset, one.split) == (data.dataset, data.split)), None)
+        if task is None:
+            note = PICTOGRAMS if spec(data.dataset)[0].builder else ""
+            task = Task(data.dataset, data.split, len(self.sets), note)
+            self.tasks.append(task)
+            self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
+        if run.queries.shape[0] != len(split.query):
+            raise InputError(f"{run.name}: its features.npz holds {run.queries.shape[0]:,} queries, the list {len(split.query):,}; "
+                             f"the folder is damaged")
+        run.galleries[UNSEEN] = Searched(task.queries + 1, np.arange(len(run.scored)), run.scored)
+        if EVERY in self.galleries:
+            both = np.concatenate([run.scored, run.encode_trained()])
+            run.galleries[EVERY] = Searched(task.queries + 2, np.arange(len(both)), both)
+
+    def task_of(self, run: Searcher) -> int:
+        """Number of a run's task."""
+        data = run.cell.config.data
+        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.split) == (data.dataset, data.split))
+
+    def state(self) -> dict[str, Any]:
+        """What a page needs to know at its start."""
+        tasks = []
+        for task in self.tasks:
+            names = self.sets[task.queries].names
+            assert names is not None
+            tasks.append({"title": spec(task.dataset)[0].title, "split": task.split, "set": task.queries, "note": task.note,
+                          "classes": [{"name": str(name), "queries": np.flatnonzero(names == name).tolist()}
+                                      for name in dict.fromkeys(names.tolist())]})
+        return {"tasks": tasks, "galleries": self.galleries, "notes": self.notes, "runs": [
+            {"variant": run.cell.variant, "title": VARIANTS[run.cell.variant].title, "seed": run.cell.seed,
+             "task": self.task_of(run)} for run in self.runs]}
+
+    def draw(self, strokes: Any, runs: Sequence[int], gallery: str, top: int = 12, wanted: str | None = None
+             ) -> tuple[np.ndarray, list[Answer]]:
+        """The picture that strokes (parsed JSON) become, uint8 [256, 256], and what each run named finds for it. wanted: the class
+        that was drawn, if that is known. InputError, a sentence for the page, for anything that can't be answered."""
+        self._check(runs, gallery, top)
+        picture = picture_of(strokes)
+        with self._lock:
+            return picture, [self._answer(number, lambda run: run.encode(picture), gallery, top, wanted) for number in runs]
+
+    def query(self, task: int, number: int, runs: Sequence[int], gallery: str, top: int = 12) -> tuple[str, list[Answer]]:
+        """The class of a query sketch, and what those of the runs named find for it that belong to its task. InputError for
+        anything that can't be answered."""
+        self._check(runs, gallery, top)
+        if not 0 <= task < len(self.tasks) or not 0 <= number < len(self.sets[self.tasks[task].queries]):
+            raise InputError("There is no such query sketch: load the page again.")
+        chosen = [one for one in runs if self.task_of(self.runs[one]) == task]
+        if not chosen:
+            raise InputError("None of the chosen runs has this query sketch: choose a run of its data set and split.")
+        names = self.sets[self.tasks[task].queries].names
+        assert names is not None
+        wanted = str(names[number])
+        with self._lock:
+            return wanted, [self._answer(one, lambda run: run.queries[number], gallery, top, wanted) for one in chosen]
+
+    def _check(self, runs: Sequence[int], gallery: str, top: int) -> None:
+        if not runs:
+            raise InputError("No run is chosen: tick at least one.")
+        if any(not 0 <= number < len(self.runs) for number in runs) or gallery not in self.galleries or not 1 <= top <= 100:
+            raise InputError("The page asks for a run or a gallery that is not there: load it again.")
+
+    def _answer(self, number: int, encode: Callable[[Searcher], np.ndarray], gallery: str, top: int, wanted: str | None) -> Answer:
+        run, started = self.runs[number], time.perf_counter()
+        photos, first = run.search(encode(run), gallery, self.sets, top, wanted)
+        return Answer(number, round((time.perf_counter() - started) * 1e3, 1), photos, first, len(run.galleries[gallery].rows))

@@ -1,0 +1,118 @@
+"""A headless Chromium of the system's packages, driven over its own protocol on two pipes: no driver has to be installed.
+
+`Browser` opens one page; `run` evaluates JavaScript there, `draw` sends pointer events as a mouse would, and `messages` and `requests`
+hold what the page's console said and what it asked for.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def installed() -> str | None:
+    """The program, if one is there."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+class Browser:
+    """One page of a headless browser; a context manager."""
+
+    def __init__(self, program: str, profile: Path, width: int = 1200, height: int = 900) -> None:
+        reading, self._write = os.pipe()
+        self._read, writing = os.pipe()
+
+        def handles() -> None:  # the browser reads commands from handle 3 and writes answers to handle 4
+            low, high = os.dup(reading), os.dup(writing)
+            os.dup2(low, 3)
+            os.dup2(high, 4)
+
+        self._process = subprocess.Popen(
+            [program, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--disable-background-networking", f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
+            close_fds=False, preexec_fn=handles, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(reading)
+        os.close(writing)
+        self._rest, self._last, self._session = b"", 0, ""
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._read)
+        os.close(self._write)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command of the protocol; its result."""
+        self._last += 1
+        command = {"id": self._last, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        os.write(self._write, json.dumps(command).encode() + b"\0")
+        while True:
+            while b"\0" not in self._rest:
+                part = os.read(self._read, 1 << 16)
+                assert part, "the browser has ended"
+                self._rest += part
+            text, _, self._rest = self._rest.partition(b"\0")
+            found = json.loads(text)
+            if found.get("id") == self._last:
+                assert "error" not in found, (method, found["error"])
+                return dict(found["result"])
+            self._note(found.get("method", ""), found.get("params", {}))
+
+    def _note(self, event: str, told: dict[str, Any]) -> None:
+        if event == "Network.requestWillBeSent":
+            self.requests.append(told["request"]["url"])
+        elif event == "Runtime.exceptionThrown":
+            self.messages.append(str(told["exceptionDetails"].get("exception", told)))
+        elif event == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
+            self.messages.append(told["entry"]["text"])
+        elif event == "Runtime.consoleAPICalled":
+            self.messages.append(str(told["args"]))
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression; of a promise, what it becomes."""
+        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def until(self, script: str, seconds: float = 60) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < end, f"not within {seconds} seconds: {script}"
+            time.sleep(0.1)
+
+    def open(self, address: str) -> None:
+        """Load a page, whole."""
+        self.call("Page.navigate", url=address)
+        self.until(f"location.href.startsWith({address!r}) && document.readyState === 'complete'")
+
+    def draw(self, points: Sequence[tuple[float, float]]) -> None:
+        """One stroke by the mouse, through points in pixels of the window."""
+        def mouse(kind: str, point: tuple[float, float], buttons: int) -> None:
+            self.call("Input.dispatchMouseEvent", type=kind, x=point[0], y=point[1], button="left", buttons=buttons, clickCount=1)
+
+        mouse("mousePressed", points[0], 1)
+        for point in points[1:]:
+            mouse("mouseMoved", point, 1)
+        mouse("mouseReleased", points[-1], 0)
+
+    def screenshot(self, path: Path) -> None:
+        """The window as a PNG."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
