@@ -286,14 +286,16 @@ def test_broken_mlflow_costs_no_result(run, place, monkeypatch):
     assert "MLflow is not available" in err and status == 0 and "1 cell run" in out
 
 
-def test_all_three_data_sets_run_from_their_layouts(tmp_path, place, run):
+@pytest.mark.parametrize("profile, part, seed", [(["--profile", "paper"], "", 2020), ([], "-first25", 0)])
+def test_all_three_data_sets_run_from_their_layouts(profile, part, seed, tmp_path, place, run):
+    """The paper profile, and what runs without a GPU where none is named: samples."""
     for name in ("sketchy", "tuberlin", "quickdraw"):
         make_tree(tmp_path / "data", name, sketches=2, photos=1, size=8)
-    status, out, _ = run("--data-root", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--variants", "floor-svd",
-                         "--output", str(tmp_path / "out"), "--no-report")
+    status, out, _ = run(*profile, "--data-root", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--device", "cpu",
+                         "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--no-report")
     assert status == 0 and "4 cells run" in out
-    assert set(cells(tmp_path / "out")) == {f"{d}__floor-svd__seed2020" for d in
-                                            ("sketchy-1", "sketchy-2", "tuberlin-1", "quickdraw-1")}
+    assert set(cells(tmp_path / "out")) == {f"{name}{part}-{split}__floor-svd__seed{seed}" for name, split in
+                                            (("sketchy", 1), ("sketchy", 2), ("tuberlin", 1), ("quickdraw", 1))}
 
 
 def test_data_root_with_missing_extra_and_unreadable_parts_is_named_and_earlier_cells_stay(tmp_path, place, run):
