@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -165,6 +166,11 @@ def test_seen_classes_can_be_searched_and_told_apart(demo, place):
     assert answer.searched == len(split.gallery) + len(split.train_photos)
     assert {one["seen"] for one in answer.photos} == {True, False}
     assert all(one["seen"] == (one["name"] in split.seen) for one in answer.photos)
+    (task,) = demo.state()["tasks"]
+    assert task["seen"] == sorted(split.seen) and {one["name"] for one in task["classes"]} == set(split.unseen)
+    _, (named,) = demo.draw(HOOK, [0], EVERY, wanted=split.seen[3])
+    _, (other,) = demo.draw(HOOK, [0], UNSEEN, wanted=split.seen[3])
+    assert named.first_right and other.first_right is None
     files = demo.sets[answer.photos[0]["set"]].files
     assert all(normal_form(Path(files.paths[one["number"]]).parent.name) == normal_form(one["name"]) for one in answer.photos)
 
@@ -242,8 +248,24 @@ def test_a_damaged_run_or_other_weights_are_refused(place, suite, tmp_path):
     folder = cells(copy)["quickdraw-1__hws__seed3"]
     arrays = dict(np.load(folder / "features.npz"))
     np.savez(folder / "features.npz", **{**arrays, "query": arrays["query"][::-1]})
-    with pytest.raises(InputError, match="gives other features than its features.npz holds"):
+    words = f"{folder.name} can't be used: .*gives other features than its features.npz holds"
+    with pytest.raises(InputError, match=words):
         opened(place, copy, "hws")
+    others = opened(place, copy)
+    assert [run.cell.variant for run in others.runs] == ["floor-svd-permodality"] and len(others.tasks) == 1
+    (note,) = others.notes
+    assert re.match(words, note)
+
+
+def test_pictures_that_would_have_to_be_built_are_asked_for(place, suite, monkeypatch):
+    """A page that promises to ask nobody must not begin with a download."""
+    monkeypatch.setattr(Material, "is_built", lambda self, dataset: dataset != "quickdraw")
+    with pytest.raises(InputError, match="the pictures of 'quickdraw' are not in .*pass the --cache"):
+        opened(place, suite, "hws")
+
+
+def test_who_draws_for_pictograms_is_warned():
+    assert "filled pictograms" in answers.note_on("emoji") and answers.note_on("sketchy") == answers.note_on("quickdraw") == ""
 
 
 def test_the_first_runs_are_each_seed_in_the_order_of_the_variants(suite):
