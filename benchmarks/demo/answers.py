@@ -75,6 +75,8 @@ class Task:
 
     dataset: str
     split: str
+    digest: str
+    """The split's: two plans of validation classes give one split other lists."""
     queries: int
     """Number of the set of its query sketches."""
     note: str
@@ -120,6 +122,7 @@ class Searcher:
         self.cell, self.name = folder.cell, folder.path.name
         self._material, self._checkpoint = material, folder.path / CHECKPOINT if folder.cell.trained else None
         self.identity = folder.identity
+        self.split_digest = material.split_of(folder.cell.config).split_digest
         reproduce.check_material(reproduce.read(folder.path), material)
         with np.load(folder.path / "features.npz", allow_pickle=False) as stored:
             self.queries, self.scored = stored["query"], unit(stored["gallery"]).astype(np.float32)
@@ -259,21 +262,20 @@ class Demo:
             raise InputError(f"its features.npz holds {run.queries.shape[0]:,} queries, the list {len(split.query):,}; the folder is "
                              f"damaged")
         for task in self.tasks:
-            if (task.dataset, task.split) == (data.dataset, data.split):
+            if (task.dataset, task.digest) == (data.dataset, run.split_digest):
                 return task
         lists = [split.query, split.gallery]
         if EVERY in self.galleries:
             lists.append(replace(split.gallery, paths=(*split.gallery.paths, *split.train_photos.paths),
                                  labels=np.concatenate([split.gallery.labels, split.train_photos.labels]),
                                  sources=(*split.gallery.sources, *split.train_photos.sources), groups=(), instances=()))
-        self.tasks.append(Task(data.dataset, data.split, len(self.sets), note_on(data.dataset)))
+        self.tasks.append(Task(data.dataset, data.split, run.split_digest, len(self.sets), note_on(data.dataset)))
         self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
         return self.tasks[-1]
 
     def task_of(self, run: Searcher) -> int:
         """Number of a run's task."""
-        data = run.cell.config.data
-        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.split) == (data.dataset, data.split))
+        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.digest) == (run.cell.dataset, run.split_digest))
 
     def state(self) -> dict[str, Any]:
         """What a page needs to know at its start."""
