@@ -75,9 +75,16 @@ class Task:
 
     dataset: str
     split: str
+    digest: str
+    """The split's: two plans of validation classes give one split other lists."""
     queries: int
     """Number of the set of its query sketches."""
     note: str
+
+
+def note_on(dataset: str) -> str:
+    """What who draws must know of a data set's sketches; empty where they are drawn lines."""
+    return PICTOGRAMS if spec(dataset)[0].builder else ""
 
 
 def nearest(query: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +122,7 @@ class Searcher:
         self.cell, self.name = folder.cell, folder.path.name
         self._material, self._checkpoint = material, folder.path / CHECKPOINT if folder.cell.trained else None
         self.identity = folder.identity
+        self.split_digest = material.split_of(folder.cell.config).split_digest
         reproduce.check_material(reproduce.read(folder.path), material)
         with np.load(folder.path / "features.npz", allow_pickle=False) as stored:
             self.queries, self.scored = stored["query"], unit(stored["gallery"]).astype(np.float32)
@@ -203,7 +211,8 @@ class Demo:
     def __init__(self, folders: Sequence[CellFolder], material: Material, device: torch.device, gallery: Path | None = None,
                  seen: bool = False) -> None:
         """Reopen runs. gallery: a folder of photos of one's own. seen: whether photos of the seen classes can be searched too.
-        InputError says which run can't be used, and why."""
+        A run that can't be used is left out and
+        named in `notes`; InputError where none is left."""
         self.sets: list[PictureSet] = []
         self.tasks: list[Task] = []
         self.runs: list[Searcher] = []
@@ -211,51 +220,62 @@ class Demo:
         self.galleries = [UNSEEN, *([EVERY] if seen else []), *([FOLDER] if gallery else [])]
         self._lock = threading.Lock()
         own = self._folder(gallery, material.places.progress) if gallery else None
+        refused = []
         for folder in folders:
-            run = Searcher(folder, material, device)
-            self._add_task(run, material)
-            self.runs.append(run)
-            if own:
-                rows, features, broken = run.encode_folder(self.sets[own[0]], own[1])
-                run.galleries[FOLDER] = Searched(own[0], rows, features)
-                note = (f"{len(broken)} of {len(self.sets[own[0]]):,} photos in the gallery folder can't be read and are left out: "
-                        f"{some(broken, 5)}; replace them with intact copies")
-                if broken and note not in self.notes:
-                    self.notes.append(note)
-            run.encode(np.zeros((256, 256), np.uint8))  # what is made at the first call only must not count as time of an answer
+            try:
+                self._open(folder, material, device, own)
+            except InputError as error:
+                refused.append(f"{folder.path.name} can't be used: {error}")
+        if not self.runs:
+            raise InputError("; ".join(refused))
+        self.notes += refused
+
+    def _open(self, folder: CellFolder, material: Material, device: torch.device, own: tuple[int, str] | None) -> None:
+        if not material.is_built(folder.cell.dataset):  # looking for it would download it
+            raise InputError(f"the pictures of '{folder.cell.dataset}' are not in {material.places.cache}: pass the --cache that the "
+                             f"runs were made with")
+        run = Searcher(folder, material, device)
+        if own:
+            rows, features, broken = run.encode_folder(self.sets[own[0]], own[1])
+            run.galleries[FOLDER] = Searched(own[0], rows, features)
+            note = (f"{len(broken)} of {len(self.sets[own[0]]):,} photos in the gallery folder can't be read and are left out: "
+                    f"{some(broken, 5)}; replace them with intact copies")
+            if broken and note not in self.notes:
+                self.notes.append(note)
+        every = np.concatenate([run.scored, run.encode_trained()]) if EVERY in self.galleries else None
+        run.encode(np.zeros((256, 256), np.uint8))  # what is made at the first call only must not count as time of an answer
+        task = self._task(run, material)
+        run.galleries[UNSEEN] = Searched(task.queries + 1, np.arange(len(run.scored)), run.scored)
+        if every is not None:
+            run.galleries[EVERY] = Searched(task.queries + 2, np.arange(len(every)), every)
+        self.runs.append(run)
 
     def _folder(self, gallery: Path, progress: bool) -> tuple[int, str]:
         files = photos_below(gallery)
         self.sets.append(PictureSet(files))
         return len(self.sets) - 1, contents_digest(files, progress)
 
-    def _add_task(self, run: Searcher, material: Material) -> None:
-        """Say which pictures the run's numbers stand for; runs of the same lists share them."""
-        data = run.cell.config.data
-        split = material.split_of(run.cell.config)
+    def _task(self, run: Searcher, material: Material) -> Task:
+        """The task of a run, with the pictures that the run's numbers stand for; runs of the same lists share them."""
+        data, split = run.cell.config.data, material.split_of(run.cell.config)
+        if run.queries.shape[0] != len(split.query):
+            raise InputError(f"its features.npz holds {run.queries.shape[0]:,} queries, the list {len(split.query):,}; the folder is "
+                             f"damaged")
+        for task in self.tasks:
+            if (task.dataset, task.digest) == (data.dataset, run.split_digest):
+                return task
         lists = [split.query, split.gallery]
         if EVERY in self.galleries:
             lists.append(replace(split.gallery, paths=(*split.gallery.paths, *split.train_photos.paths),
                                  labels=np.concatenate([split.gallery.labels, split.train_photos.labels]),
                                  sources=(*split.gallery.sources, *split.train_photos.sources), groups=(), instances=()))
-        task = next((one for one in self.tasks if (one.dataset, one.split) == (data.dataset, data.split)), None)
-        if task is None:
-            note = PICTOGRAMS if spec(data.dataset)[0].builder else ""
-            task = Task(data.dataset, data.split, len(self.sets), note)
-            self.tasks.append(task)
-            self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
-        if run.queries.shape[0] != len(split.query):
-            raise InputError(f"{run.name}: its features.npz holds {run.queries.shape[0]:,} queries, the list {len(split.query):,}; "
-                             f"the folder is damaged")
-        run.galleries[UNSEEN] = Searched(task.queries + 1, np.arange(len(run.scored)), run.scored)
-        if EVERY in self.galleries:
-            both = np.concatenate([run.scored, run.encode_trained()])
-            run.galleries[EVERY] = Searched(task.queries + 2, np.arange(len(both)), both)
+        self.tasks.append(Task(data.dataset, data.split, run.split_digest, len(self.sets), note_on(data.dataset)))
+        self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
+        return self.tasks[-1]
 
     def task_of(self, run: Searcher) -> int:
         """Number of a run's task."""
-        data = run.cell.config.data
-        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.split) == (data.dataset, data.split))
+        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.digest) == (run.cell.dataset, run.split_digest))
 
     def state(self) -> dict[str, Any]:
         """What a page needs to know at its start."""
@@ -264,6 +284,7 @@ class Demo:
             names = self.sets[task.queries].names
             assert names is not None
             tasks.append({"title": spec(task.dataset)[0].title, "split": task.split, "set": task.queries, "note": task.note,
+                          "seen": sorted(self.sets[task.queries].seen) if EVERY in self.galleries else [],
                           "classes": [{"name": str(name), "queries": np.flatnonzero(names == name).tolist()}
                                       for name in dict.fromkeys(names.tolist())]})
         return {"tasks": tasks, "galleries": self.galleries, "notes": self.notes, "runs": [

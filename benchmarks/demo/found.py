@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.demo.answers import UNSEEN, Demo
+from benchmarks.demo.answers import UNSEEN, Demo, nearest, rank_of_first
 from benchmarks.demo.command import add_places, opened
+from benchmarks.threads import limit_threads
 from tcn.config import InputError
 from tcn.data.strokes import Drawing, files_of, folder_names, read_drawings
 from tcn.data.words import normal_form
@@ -95,15 +97,40 @@ def _error(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
+def ranking_milliseconds(photos: int, dim: int, rounds: int = 20) -> list[float]:
+    """Times of finding the first twelve, and the rank of the first right one, among random features, shortest first."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((photos, dim), dtype=np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    right, times = rng.random(photos) < 0.01, []
+    for query in rng.standard_normal((rounds, dim), dtype=np.float32):
+        started = time.perf_counter()
+        rank_of_first(nearest(query, features, 12)[1], right)
+        times.append((time.perf_counter() - started) * 1e3)
+    return sorted(times)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; 0 then, 2 for bad usage."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.demo.found", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(p)
-    p.add_argument("--drawings", type=Path, nargs="+", required=True, metavar="NDJSON", help="QuickDraw's files, or folders of them")
+    p.add_argument("--drawings", type=Path, nargs="+", metavar="NDJSON", help="QuickDraw's files, or folders of them")
     p.add_argument("--number", type=int, default=100, metavar="N", help="drawings (default: 100)")
+    p.add_argument("--time", type=int, metavar="N", help="only measure how long the ranking of N photos takes; no run is needed")
     options = p.parse_args(arguments)
     try:
+        if options.time is not None:
+            if options.time < 1:
+                raise InputError(f"--time {options.time}: give a whole number from 1")
+            if options.threads is not None:
+                limit_threads(options.threads)
+            for dim in (64, 512):
+                times = ranking_milliseconds(options.time, dim)
+                print(f"{options.time:,} photos, {dim} dimensions: {times[len(times) // 2]:.1f} ms, the shortest of {len(times)} {times[0]:.1f}")
+            return 0
+        if not options.drawings:
+            raise InputError("give --drawings: QuickDraw's .ndjson files, or folders of them")
         if options.number < 1:
             raise InputError(f"--number {options.number}: give a whole number from 1")
         for one in measure(opened(options), options.drawings, options.number):

@@ -6,7 +6,7 @@ const canvas = part("canvas"), pen = canvas.getContext("2d");
 const GALLERIES = {unseen: "photos of the unseen classes", every: "photos of unseen and seen classes", folder: "your own folder"};
 const SHOWN = 40;  // query sketches at a time
 let state, strokes = [], stroke = null, picked = null, shown = SHOWN;
-let asking = false, again = false, latest = 0;
+let asking = false, again = false;
 
 function made(tag, text, attributes = {}) {
   const found = document.createElement(tag);
@@ -90,15 +90,18 @@ const runs = () => [...part("runs").querySelectorAll("input:checked")].map(box =
 async function ask() {
   if (asking) { again = true; return; }
   asking = true;
-  do {
-    again = false;
-    await answer();
-  } while (again);
-  asking = false;
+  try {
+    do {
+      again = false;
+      await answer();
+    } while (again);
+  } finally {
+    asking = false;
+  }
 }
 
 async function answer() {
-  const gallery = part("gallery").value, number = ++latest;
+  const gallery = part("gallery").value;
   let path, body;
   if (drawing() && !strokes.length) {
     clear();
@@ -123,7 +126,6 @@ async function answer() {
   } catch {
     found = {error: "The server does not answer: start the demo again, then load this page again."};
   }
-  if (number !== latest) return;
   if (found.error) {
     clear();
     say(found.error, !(drawing() && stroke));  // the first touch of the canvas is no mistake yet
@@ -141,7 +143,7 @@ function clear() {
 
 function show(found, path) {
   part("given").hidden = !found.picture;
-  if (found.picture) part("given").src = found.picture;
+  if (found.picture) part("given").firstChild.src = found.picture;
   const known = found.answers.some(answer => answer.photos.some(photo => photo.right !== null));
   say(path === "query" ? `Query sketch of class “${plain(found.wanted)}”.` : known ? `Drawing of class “${plain(found.wanted)}”.`
     : found.wanted ? `This gallery knows no class “${plain(found.wanted)}”: nothing is marked.` : "What each run finds, nearest first:");
@@ -157,7 +159,8 @@ function column(answer) {
   const own = made("article", null, {className: "run"});
   const run = state.runs[answer.run];
   own.append(made("h2", run.title), made("p", where(run), {className: "count"}));
-  own.append(made("p", `${answer.searched.toLocaleString("en")} photos in ${answer.milliseconds.toFixed(0)} ms`, {className: "count"}));
+  own.append(made("p", `${answer.searched.toLocaleString("en")} photos in ${
+    answer.milliseconds < 1 ? "less than 1" : answer.milliseconds.toFixed(0)} ms`, {className: "count"}));
   if (answer.photos.some(photo => photo.right !== null)) {
     const right = answer.photos.filter(photo => photo.right).length;
     own.append(made("p", `${right} of the first ${answer.photos.length} right; `
@@ -241,8 +244,13 @@ async function begin() {
   });
   part("gallery").append(...state.galleries.map(name => made("option", GALLERIES[name], {value: name})));
   part("task").append(...state.tasks.map((task, i) => made("option", `${task.title}, split ${task.split}`, {value: i})));
-  const names = new Set(state.tasks.flatMap(task => task.classes.map(one => one.name)));
-  part("wanted").append(...[...names].sort().map(name => made("option", plain(name), {value: name})));
+  const unseen = state.tasks.flatMap(task => task.classes.map(one => one.name)), seen = state.tasks.flatMap(task => task.seen);
+  for (const [label, names] of [["unseen classes", unseen], ["seen classes", seen]]) {
+    if (!names.length) continue;
+    const group = made("optgroup", null, {label});
+    group.append(...[...new Set(names)].sort().map(name => made("option", plain(name), {value: name})));
+    part("wanted").append(group);
+  }
   classes();
   ask();
 }
