@@ -23,6 +23,9 @@ from tcn.config import InputError
 from tcn.data import locate, specs
 from tcn.model import backbones
 
+ELSEWHERE = ("ray", "slurm")
+"""Launchers whose cells run on other machines."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -57,8 +60,8 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if options.threads:
         limit_threads(options.threads)
     overrides, checks = overrides_of(options.overrides), preflight.Checks()
-    # Ray's workers may have a GPU where this process has none.
-    device = checks.ask(lambda: device_named("cpu" if options.launcher == "ray" and not options.dry_run else options.device,
+    # Workers elsewhere may have a GPU where this process has none.
+    device = checks.ask(lambda: device_named("cpu" if options.launcher in ELSEWHERE and not options.dry_run else options.device,
                                              here=options.launcher == "local" or options.dry_run))
     for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
@@ -168,8 +171,14 @@ def _check_launcher(options: argparse.Namespace) -> None:
         raise InputError("--ray-address belongs to --launcher ray")
     if options.calibrate and not options.dry_run:
         raise InputError("--calibrate belongs to --dry-run")
-    if options.budget and options.launcher == "ray":
-        raise InputError("--budget needs cells that run on this machine, whose speed it measures; leave it out with --launcher ray")
+    if options.slurm and options.launcher != "slurm":
+        raise InputError("--slurm belongs to --launcher slurm")
+    if options.launcher == "slurm" and (options.cells_per_gpu or options.cpus_per_cell):
+        raise InputError("--launcher slurm takes what a cell gets from --slurm: gpus=N,cpus=N; leave out --cells-per-gpu and "
+                         "--cpus-per-cell")
+    if options.budget and options.launcher in ELSEWHERE:
+        raise InputError("--budget needs cells that run on this machine, whose speed it measures; leave it out with --launcher "
+                         f"{options.launcher}")
 
 
 def device_named(name: str, here: bool = True) -> torch.device:

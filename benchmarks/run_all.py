@@ -121,9 +121,11 @@ def parser() -> argparse.ArgumentParser:
                    help="print the plan and stop: what each cell costs at the rates of this device, disk and memory. The first "
                         "time on a device it measures these rates, about a minute, and keeps them in the cache")
     p.add_argument("--calibrate", action="store_true", help="with --dry-run: measure the rates anew")
-    p.add_argument("--launcher", choices=("local", "processes", "ray"), default="local",
+    p.add_argument("--launcher", choices=("local", "processes", "ray", "slurm"), default="local",
                    help="local: one cell after the other in this process; processes: several at once on this machine; ray: "
-                        "Ray's workers, here or on a cluster")
+                        "Ray's workers, here or on a cluster; slurm: a SLURM job for each cell")
+    p.add_argument("--slurm", metavar="KEY=VALUE,...",
+                   help="what each SLURM job asks for: partition=long,gpus=1,cpus=4,time=24h,mem=32GB, account=..., qos=...")
     p.add_argument("--workers", type=_count, metavar="N", help="cells at once (default: by cores and GPUs)")
     p.add_argument("--cells-per-gpu", type=_count, metavar="K", help="cells that share one GPU (default: 1)")
     p.add_argument("--cpus-per-cell", type=_count, metavar="N", help="CPU cores set aside for a cell, and its threads without "
@@ -295,7 +297,7 @@ def _sync(options: argparse.Namespace) -> int:
 
     prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "everything", "budget", "overrides",
               "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address",
-              "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
+                       "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
     suite = Suite.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
@@ -327,7 +329,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds",
                        "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
-                       "cells_per_gpu", "cpus_per_cell", "ray_address", "launcher")
+                       "cells_per_gpu", "cpus_per_cell", "ray_address", "slurm", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.

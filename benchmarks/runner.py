@@ -274,6 +274,11 @@ def _declaration(cell: Cell) -> dict[str, str]:
 def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> None:
     """Say in the folder how a cell ended, as far as the disk takes it."""
     try:
+        if isinstance(error, SystemExit):
+            # A queue took the machine away, and starts the run again (benchmarks/launch/slurm.py).
+            folder.set_state("interrupted", "stopped by the queue; it goes on from the last epoch",
+                             max(folder.epochs_done, checkpoints.epochs(folder.path)))
+            return
         if _interruption(error):
             # The signal may have come between a checkpoint and the status that tells of it.
             folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",

@@ -201,7 +201,7 @@ class Suite:
 
 def _may_precede(path: Path) -> bool:
     """What may lie in an output folder without a suite.json: the extension, and what is left where that file was lost."""
-    return (path.name in (EXTENSION, CROSS_DATASET, LOCK, "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers")
+    return (path.name in (EXTENSION, CROSS_DATASET, LOCK, "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers", "slurm")
             or path.name.startswith("suite.json."))
 
 

@@ -3,6 +3,7 @@
 jobs         what is handed out: a run with all that a worker needs, how many at once, what came of it
 processes    worker processes on this machine
 cluster      Ray's workers, here or on other machines (the only import of ray)
+slurm        SLURM's jobs (the only import of submitit)
 chosen       the launcher that a command line asks for
 board        how far all runs are
 local        one run after the other in this process

@@ -22,6 +22,10 @@ def launcher(options: argparse.Namespace, device: torch.device, output: Path) ->
         from benchmarks.launch.cluster import RayLauncher
 
         return RayLauncher(options.device, options.ray_address, **_wishes(options))
+    if options.launcher == "slurm":
+        from benchmarks.launch.slurm import SlurmLauncher
+
+        return SlurmLauncher(options.device, options.slurm or "", output / "slurm", workers=options.workers, threads=options.threads)
     return Processes(_devices(device), _share(options, device), output / "workers")
 
 

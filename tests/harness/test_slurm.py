@@ -1,0 +1,197 @@
+"""Runs as SLURM jobs, by submitit's local executor: the same bits as one process, a queued job that goes on, errors in one line."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.small_suite import ONE, cells, common
+
+from benchmarks.launch import slurm
+from benchmarks.launch.jobs import Failure
+from tcn.config import InputError
+
+
+def outcome(job: str) -> Failure | None:
+    """In place of a run, by its name: fails, dies, or ends well."""
+    if job == "dies":
+        os._exit(3)
+    return Failure("loss is not finite", True) if job == "fails" else None
+
+
+@dataclasses.dataclass
+class Named:
+    """In place of a Cell."""
+
+    name: str
+
+
+@dataclasses.dataclass
+class Task:
+    """In place of a Job."""
+
+    cell: Named
+
+
+def by_name(task: Task) -> Failure | None:
+    return outcome(task.cell.name)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("", {}), ("partition=a,gpus=2,cpus=8", {"partition": "a", "gpus_per_node": 2, "cpus_per_task": 8}),
+    ("mem=32GB, time=90m,mem-per-cpu=4", {"mem": "32GB", "time": 90, "mem_per_cpu": 4})])
+def test_what_a_job_asks_for(text, expected):
+    assert slurm.wishes(text) == expected
+
+
+@pytest.mark.parametrize("text, expected", [("5", 5), ("2d", 2880), ("30:00", 30), ("30:01", 31), ("1:00:00", 60), ("0-1", 60),
+                                            ("2-03:04", 3064), ("2-03:04:05", 3065)])
+def test_time_limits_are_sbatchs(text, expected):
+    """man sbatch, --time: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, ...:seconds."""
+    assert slurm.minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["time=soon", "time=0", "gpus", "=3", "time=1-"])
+def test_what_cannot_be_read_is_an_error(text):
+    with pytest.raises(InputError, match="--slurm"):
+        slurm.wishes(text)
+
+
+def local(monkeypatch) -> None:
+    """submitit's local executor in the place of SLURM."""
+    pytest.importorskip("submitit", reason="submitit is an optional extra, and not installed here")
+    plain = slurm.SlurmLauncher
+    monkeypatch.setattr(slurm, "SlurmLauncher", lambda *a, **k: plain(*a, **k, cluster="local"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]),
+                                                      os.environ.get("PYTHONPATH", "")]))
+
+
+def test_outcomes_failures_and_lost_jobs_are_told_apart(tmp_path, monkeypatch):
+    local(monkeypatch)
+    launcher = slurm.SlurmLauncher("auto", "cpus=1", tmp_path / "logs", workers=3, run=by_name)
+    assert (launcher.free(), launcher.device, launcher.share.threads) == (3, "cpu", 1)
+    for name in ("well", "fails", "dies"):
+        launcher.start(Task(Named(name)))
+    assert launcher.free() == 0
+    ended, until = {}, time.monotonic() + 120
+    while len(ended) < 3 and time.monotonic() < until:
+        ended |= {one.job.cell.name: one for one in launcher.poll(1.0)}
+    assert (ended["well"].failure, ended["well"].lost) == (None, "")
+    assert ended["fails"].failure.reason == "loss is not finite" and ended["fails"].failure.final
+    assert "gave no result" in ended["dies"].lost and ended["dies"].failure is None
+    assert launcher.free() == 3 and launcher.poll(0.1) == []
+
+
+def test_a_queued_job_calls_the_same_run_again(monkeypatch):
+    local(monkeypatch)
+    again = slurm._Resumable(by_name).checkpoint(Task(Named("fails")))
+    assert again.result().reason == "loss is not finite"
+
+
+def test_jobs_give_cells_like_one_process(place, command, monkeypatch, tmp_path):
+    local(monkeypatch)
+    arguments = (*common(place), *ONE, "--variants", "floor-svd", "nws", "--no-report", "--threads", "1")
+    assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "cpus=1")
+    assert status == 0, err
+    assert "SLURM by submitit" in out and "2 cells run" in out
+    here, there = cells(tmp_path / "one"), cells(tmp_path / "jobs")
+    assert here.keys() == there.keys()
+    for name in here:
+        assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
+    assert list((tmp_path / "jobs" / "slurm").glob("*.err"))
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--slurm", "gpus=1"], "--slurm belongs to --launcher slurm"),
+    (["--launcher", "slurm", "--cells-per-gpu", "2"], "takes what a cell gets from --slurm"),
+    (["--launcher", "slurm", "--everything", "--budget", "2h"], "leave it out with --launcher slurm"),
+    (["--reproduce", "x", "--slurm", "gpus=1"], "leave out --slurm")])
+def test_options_that_do_not_go_together_are_named(place, command, tmp_path, arguments, words):
+    places = () if "--reproduce" in arguments else (*common(place), "--datasets", "quickdraw", "--output", str(tmp_path / "bad"))
+    status, _, err = command(*places, *arguments)
+    assert status == 2 and words in err and not (tmp_path / "bad").exists()
+
+
+def test_without_submitit_or_slurm_the_command_names_the_way_out(place, command, monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "submitit", None)
+    status, _, err = command(*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--launcher", "slurm")
+    assert status == 2 and "pip install 'submitit" in err
+
+
+SBATCH = """#!/bin/sh
+number=$(( $(cat {here}/count 2>/dev/null || echo 0) + 1 )); echo $number > {here}/count
+cp "$1" {here}/$number.sh
+SLURM_JOB_ID=$number setsid sh {here}/$number.sh </dev/null >/dev/null 2>&1 &
+echo "Submitted batch job $number"
+"""
+SRUN = """#!/bin/sh
+while :; do case "$1" in --unbuffered) shift;; --output|--error) shift 2;; *) break;; esac; done
+echo $$ > {here}/$SLURM_JOB_ID.pid
+exec "$@"
+"""
+SCONTROL = """#!/bin/sh
+[ "$1" = requeue ] || exit 1
+echo $2 >> {here}/requeued
+pid=$(cat {here}/$2.pid)
+( while kill -0 $pid; do sleep 0.1; done; SLURM_RESTART_COUNT=1 SLURM_JOB_ID=$2 sh {here}/$2.sh ) </dev/null >/dev/null 2>&1 &
+"""
+SACCT = "#!/bin/sh\nexit 0\n"
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch) -> Path:
+    """A SLURM of shell scripts: sbatch starts a job at once, scontrol requeue does so again when the job has ended."""
+    pytest.importorskip("submitit", reason="submitit is an optional extra, and not installed here")
+    here = tmp_path / "queue"
+    here.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL), ("sacct", SACCT), ("scancel", SACCT)):
+        (here / name).write_text(text.format(here=here))
+        (here / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    return here
+
+
+def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place, command, queue, tmp_path):
+    """SIGUSR2 is what SLURM sends before a preemption, and before the time limit."""
+    arguments = (*common(place), *ONE, "--variants", "nws", "--no-report", "--threads", "1", "--set", "training.epochs=6")
+    assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    output, sent = tmp_path / "jobs", []
+
+    def preempt() -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not sent:
+            for status in output.glob("cells/*/status.json"):
+                if 1 <= json.loads(status.read_text())["epochs_done"] < 6:
+                    os.kill(int((queue / "1.pid").read_text()), signal.SIGUSR2)
+                    sent.append(status)
+                    return
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=preempt, daemon=True)
+    watcher.start()
+    status, out, err = command(*arguments, "--output", str(output), "--launcher", "slurm", "--slurm", "partition=long,time=1-12")
+    watcher.join(5)
+    assert status == 0, err + out
+    assert sent and (queue / "requeued").read_text().split() == ["1"] and (queue / "count").read_text().strip() == "1"
+    text = (queue / "1.sh").read_text()
+    assert all(f"#SBATCH --{line}\n" in text for line in ("partition=long", "time=2160", "cpus-per-task=1",
+                                                          "job-name=quickdraw-1__nws__seed3"))
+    here, there = cells(tmp_path / "one"), cells(output)
+    [name] = here
+    assert json.loads((there[name] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
+    assert not (there[name] / "error.txt").exists(), "a preemption is no failure"
+    assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
+
+
+def test_a_job_that_cannot_be_asked_for_is_an_error(queue, tmp_path):
+    with pytest.raises(InputError, match="can't be used so: .*partitio"):
+        slurm.SlurmLauncher("auto", "partitio=long", tmp_path / "logs")
+    with pytest.raises(InputError, match="add gpus=1 to --slurm"):
+        slurm.SlurmLauncher("cuda", "partition=long", tmp_path / "logs")
+    assert slurm.SlurmLauncher("auto", "partition=long,gpus=1", tmp_path / "logs").device == "cuda"
