@@ -92,11 +92,29 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     # Where something is wrong already, nothing is downloaded to find out more.
     folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
                                     fetch=not options.dry_run and not checks.reasons)
+    if options.everything:
+        out = _rows_left_out(checks, here)
+        cells, here = ([cell for cell in some if cell.name not in out] for some in (cells, here))
+        folders = [folder for folder in folders if folder.cell.name not in out]
+        blocks = [kept for block in blocks if (kept := [cell for cell in block if cell.name not in out])]
     # A plan is shown all the same where single cells lack something.
     if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
     assert device is not None  # else that was a reason to stop
     return Prepared(name, cells, missing, folders, material, device, output, options.quick, blocks), checks
+
+
+def _rows_left_out(checks: preflight.Checks, cells: Sequence[Cell]) -> set[str]:
+    """Names of the cells that reasons of their rows alone stop, such as word vectors that only one method needs: the rest of
+    everything runs without them. Their reasons are said here, and stop nothing any more."""
+    out: set[str] = set()
+    for reason, stopped in list(checks.reasons.items()):
+        rows = {cell.variant for cell in stopped or ()}
+        if stopped and all(any(cell.task == one.task and cell.variant not in rows for cell in cells) for one in stopped):
+            print(f"left out, and not measured: {', '.join(sorted(rows))}: {reason}")
+            out |= {cell.name for cell in stopped}
+            del checks.reasons[reason]
+    return out
 
 
 def suite_name(profile: str, options: argparse.Namespace) -> str:

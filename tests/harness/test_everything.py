@@ -230,6 +230,19 @@ def test_options_that_contradict_are_refused(place, command, priced, tmp_path, a
     assert status == 2 and words in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_a_row_that_cannot_run_is_named_and_stops_no_other(place, command, priced, tmp_path, monkeypatch):
+    """256 dimensions do not start from the SVD of test_resnet's 96: one row less, where `--variants` would be refused."""
+    monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("floor-svd", "tcn-dim-256"), "own"),))
+    call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report")
+    status, out, err = command(*call)
+    assert status == 0, err
+    assert "left out, and not measured: tcn-dim-256: dim is 256" in out and "1 cell run" in out
+    # What stops a whole data set still stops the call.
+    monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("floor-svd", "nws"), "own"),))
+    status, _, err = command(*call, "--set", "network.dim=128")
+    assert status == 2 and "dim is 128" in err
+
+
 @pytest.mark.parametrize("text", ["24", "h", "0h", "-3h", "1.5h", "3w", "\N{SUPERSCRIPT TWO}h"])
 def test_a_budget_that_is_no_time_is_refused(text, capsys):
     with pytest.raises(SystemExit):
