@@ -194,6 +194,8 @@ def test_the_gallery_as_a_folder_has_the_features_that_were_scored(demo, place):
         rows, features, broken = run.encode_folder(pictures.PictureSet(split.gallery), "the gallery")
         assert rows.tolist() == list(range(60)) and not broken
         assert features == pytest.approx(run.scored, abs=1e-4)
+        trained = run.encode_folder(pictures.PictureSet(split.train_photos), "photos of the seen classes")[1]
+        assert run.encode_trained() == pytest.approx(trained, abs=1e-4)
 
 
 def test_a_folder_is_encoded_once_and_anew_when_it_changes(place, suite, own_photos, tmp_path, monkeypatch):
