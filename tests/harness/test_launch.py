@@ -27,7 +27,7 @@ from benchmarks.material import Material
 from benchmarks.mirror import NoMirror
 from benchmarks.records import write_table
 from benchmarks.store import CellFolder
-from tcn.config import InputError
+from tcn.config import Config, InputError
 from tcn.train import checkpoints
 
 VARIANTS = ("--variants", "floor-svd", "tcn", "--no-report", "--threads", "1")
@@ -398,7 +398,7 @@ def test_what_a_failed_cell_held_is_let_go_before_memory_is_given_back(folders, 
 
 def test_a_device_without_a_name_hides_no_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", _raise)
-    assert runner._reason(torch.OutOfMemoryError("no room"), GPU).startswith("out of memory on this machine; run fewer")
+    assert runner._reason(torch.OutOfMemoryError("no room"), GPU, Config()).startswith("out of memory on this machine; run fewer")
 
 
 def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch, capsys):
