@@ -20,7 +20,7 @@ import torch
 from support.mounts import read_only, small_disk
 from support.small_suite import ONE, SMALL, cells, common, places
 
-from benchmarks import mirror, runner
+from benchmarks import mirror
 from benchmarks.launch import local
 from benchmarks.mirror import Mirror
 from benchmarks.store import CellFolder, Suite
@@ -409,7 +409,9 @@ def test_out_of_memory_comes_with_advice_and_may_be_tried_again(place, run, tmp_
     monkeypatch.setattr(loop, "train_step", step)
     code, _, err = run(*ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out"))
     assert code == 1 and "out of memory on this machine" in err and "--cells-per-gpu" in err and "data.batch_pairs" in err
-    assert runner.Failure(runner._reason(error, torch.device("cpu")), False).final is False
+    monkeypatch.undo()  # room again: the same command takes the cell up
+    code, _, _ = run(*ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out"))
+    assert code == 0
 
 
 def test_a_clock_that_jumps_changes_no_number(place, straight, run, tmp_path, monkeypatch):
