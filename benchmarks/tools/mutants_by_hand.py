@@ -146,7 +146,7 @@ FAULTS: list[Fault] = [
     ),
     *_of(
         "tcn/scoring/retrieve.py",
-        ("curve not interpolated", "best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]", "best = precision"),
+        ("curve not interpolated", "best = precision.flip(1).cummax(dim=1).values.flip(1)", "best = precision"),
     ),
     *_of(
         "tcn/scoring/scores.py",
@@ -220,7 +220,8 @@ FAULTS: list[Fault] = [
         ("the side forgotten", "functools.partial(model.encode, side=side)", "model.encode"),
         ("components of features that are not centred", "(features - self.mean) @ self.components.T",
          "features @ self.components.T"),
-        ("singular values of features as they are", "np.linalg.svd(unit(features).astype", "np.linalg.svd(features.astype"),
+        ("singular values of features as they are", "rows = unit(features).astype(np.float64)",
+         "rows = features.astype(np.float64)"),
     ),
     *_of(
         "tcn/model/coupling.py",
