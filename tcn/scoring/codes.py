@@ -188,8 +188,8 @@ def binary_codes(
         if rows.shape[1] != training.shape[1]:
             raise InputError(f"{name} has {rows.shape[1]} dimensions and {source} {training.shape[1]}; they must agree")
     fitted = itq(training, rounds, rule=rule, bits=bits, seed=seed, start=start)
-    return fitted.encode(query), fitted.encode(gallery, mean=None if fit == "seen" else
-                                                moments.mean(gallery) if moments.large(gallery) else gallery.mean(0))
+    own = None if fit == "seen" else moments.mean(gallery) if moments.large(gallery) else gallery.mean(0)
+    return fitted.encode(query), fitted.encode(gallery, mean=own)
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
