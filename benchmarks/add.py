@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from benchmarks import provenance
-from benchmarks.experiments import PROFILES, Cell
+from benchmarks.experiments import PROFILES, PlannedRun
 from benchmarks.extraction import RunFeatures, SetFeatures
 from benchmarks.mirror import Mirror
 from benchmarks.records import write_json
 from benchmarks.run_artifacts import write_numbers
 from benchmarks.scoring import score_run
-from benchmarks.store import CellFolder, Suite
+from benchmarks.store import RunFolder, Suite
 from tcn.cli.evaluate import labels_of
 from tcn.cli.feature_files import check_groups, distance, read_arrays, unit_length
 from tcn.config import Config, InputError, Modality, change, identity
@@ -119,13 +119,13 @@ def suite_for(output: Path, plan: Plan) -> Suite:
     if not (output / "suite.json").exists():
         return Suite(output, profile, False)
     suite = Suite.open(output)
-    tasks = {(entry.get("dataset"), entry.get("split")) for entry in suite.head()["cells"]}
+    tasks = {(entry.get("dataset"), entry.get("split")) for entry in suite.head()["runs"]}
     if suite.profile != profile and (plan.dataset, plan.split) not in tasks:
         raise InputError(f"{output} holds runs of profile '{suite.profile}', none of {plan.dataset}/{plan.split}; pass another --output")
     return suite
 
 
-def add(path: Path, name: str, plan: Plan, seed: int, output: Path, command: str) -> tuple[CellFolder, Suite, bool]:
+def add(path: Path, name: str, plan: Plan, seed: int, output: Path, command: str) -> tuple[RunFolder, Suite, bool]:
     """Score a file and write its run's folder; whether it was written, or there already. InputError says what does not fit."""
     started, began = time.perf_counter(), provenance.now()
     features, unseen = read_features(path, plan, name)
@@ -133,9 +133,9 @@ def add(path: Path, name: str, plan: Plan, seed: int, output: Path, command: str
     config = settings_of(plan, seed, bool(features.seen))
     suite = suite_for(output, plan)
     # the name belongs to it: one file may be brought under two names
-    folder = CellFolder(output, Cell(plan.dataset, plan.split, BROUGHT + name, config),
+    folder = RunFolder(output, PlannedRun(plan.dataset, plan.split, BROUGHT + name, config),
                         identity(config, digest, "brought along", name))
-    others = [other for other in output.glob(f"cells/{folder.cell.name}__*") if other.name != folder.path.name]
+    others = [other for other in folder.path.parent.glob(f"{folder.run.name}__*") if other.name != folder.path.name]
     if others:
         raise InputError(f"'{name}', seed {seed}, is there already with other features: {others[0]}; choose another --name, another "
                          "--seed where these are of the same method trained again, or move that folder away")

@@ -29,7 +29,7 @@ from benchmarks import interrupts, provenance
 from benchmarks.extension.digits_data import AdaptationTask, Domain, example_picture, mnist_task, offline_task
 from benchmarks.launch.board import duration
 from benchmarks.records import read_json, write_json, write_table
-from benchmarks.run_folder import LOCK, RunFolder, State
+from benchmarks.result_folder import LOCK, ResultFolder, State
 from benchmarks.store import EXTENSION
 from benchmarks.threads import check_threads
 from tcn.config import InputError
@@ -53,7 +53,7 @@ KEPT_APART = "pass another --output, nothing there was touched"
 
 # --- one run's folder ----------------------------------------------------------------------------------------
 
-class DigitFolder(RunFolder):
+class DigitFolder(ResultFolder):
     """The files of one run, in OUTPUT/runs/METHOD__seedK: config.json, history.csv, provenance.json, result.json."""
 
     required = frozenset({"config.json", "history.csv", "provenance.json", "result.json"})

@@ -1,6 +1,6 @@
 """The extension's results -> a table: digits on plain ground to digits blended with photos.
 
-In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. Results of another task than
+In: the folder `extension` beside a suite's runs, as benchmarks/digits.py writes it. Out: a Table. Results of another task than
 the paper's, MNIST to MNIST-M, are never shown beside its numbers.
 """
 from __future__ import annotations
@@ -93,7 +93,7 @@ def table(root: Path) -> Table | None:
         rows.append(Row(tuple(entries)))
     notes = [f"{data}. Accuracy after {steps:,} optimiser steps, mean ± standard deviation over seeds. The label of a target "
              "digit is read for this number alone: no setting, step or run was chosen by it.",
-             f"Runs: {FOLDER}/runs/METHOD__seedK beside the cells, all of them in {FOLDER}/results.csv.",
+             f"Runs: {FOLDER}/runs/METHOD__seedK beside the runs, all of them in {FOLDER}/results.csv.",
              "DANN, batch norms by domain: a control the paper lacks, one set of convolutions for both domains.",
              *_differences(found), *(f"Left out: {name}: {why}" for name, why in found.left_out)]
     if data != MNIST:
