@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from baselines import controls, metric_learning, own, sake
-from baselines.variant import Table, Variant, checked, sourced
+from baselines.variant import Variant, VariantTable, checked, sourced
 from tcn.config import BUILT_IN, PARTS, Config, InputError
 from tcn.files import earlier
 from tcn.train.method import Method
@@ -145,14 +145,14 @@ LEDGER = ("untrained-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledge
 GROUPS = {"main": MAIN, "untrained": UNTRAINED_BASELINES, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
           "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,
           "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER}
-_TABLES = {BUILT_IN: Table(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
+_TABLES = {BUILT_IN: VariantTable(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
 """Source -> the variants that it declares, for all that this process has read."""
 
 
 _BUILT_IN_METHODS = {variant.method.name: variant.method for variant in _ALL}
 
 
-def load(place: str, expected: str | None = None) -> Table:
+def load(place: str, expected: str | None = None) -> VariantTable:
     """Read the variants that a file, or an installed package's entry point, declares. InputError where it can't be used.
 
     expected: the `Config.method_source` that it has to have; another content is refused before any of it is run.
@@ -166,7 +166,7 @@ def load(place: str, expected: str | None = None) -> Table:
     return found
 
 
-def table(source: str) -> Table:
+def table(source: str) -> VariantTable:
     """What a source declares. InputError where this process has not read it."""
     if source not in _TABLES:
         raise InputError(f"the file that declares this run's method is not at hand (SHA-256 {source.removeprefix('file:')}); name it "

@@ -47,7 +47,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Table:
+class VariantTable:
     """The variants of one source, by name, and what is kept of the source beside each run."""
 
     source: str

@@ -23,7 +23,7 @@ import numpy as np
 
 from reports.read.files import ReportError, read_arrays
 from reports.read.runs import Unfinished, check_digest, read_run, setting
-from reports.stats.pairwise import SIGNIFICANT, WHY, Pair, Side, pairs
+from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side, pairs
 from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
 from tcn.cli.evaluate import as_options
 from tcn.cli.feature_files import check_groups, distance
@@ -200,7 +200,7 @@ def _order(first: Values, other: Values) -> np.ndarray:
     return np.array([rows[name] for name in wanted], dtype=np.int64)
 
 
-def as_json(sides: Sequence[Side], found: Sequence[Pair], metrics: Sequence[str], protocol: str) -> str:
+def as_json(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequence[str], protocol: str) -> str:
     """Everything in one object; NaN is null."""
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

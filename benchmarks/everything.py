@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from baselines.domain_adversarial import Settings
+from baselines.domain_adversarial import DigitSettings
 from benchmarks.experiments import PlannedRun
 from benchmarks.extension import digits
 from benchmarks.extension.digits_data import AdaptationTask, offline_task
@@ -23,7 +23,7 @@ from benchmarks.launch.calibration import Calibration
 from benchmarks.launch.chosen import measured_at_once
 from benchmarks.launch.cost import Estimator
 from benchmarks.prepared import Prepared
-from benchmarks.store import EXTENSION, RunFolder, Suite
+from benchmarks.store import EXTENSION, RunFolder, SuiteFolder
 from tcn.config import InputError
 from tcn.files.atomic import warn
 
@@ -35,7 +35,7 @@ QUICK = ("--steps", "20", "--seeds", "0")
 
 
 @dataclass(frozen=True)
-class Cut:
+class BudgetCut:
     """What a budget leaves out."""
 
     budget: str
@@ -83,7 +83,7 @@ def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], bu
     return kept, []
 
 
-def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, Cut | None]:
+def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, BudgetCut | None]:
     """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several runs
     that compute at once each has the whole time. InputError where not even the first part fits."""
     if not options.budget:
@@ -94,7 +94,7 @@ def within_budget(call: Prepared, options: argparse.Namespace, calibration: Cali
     return call, cut
 
 
-def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) -> tuple[Prepared, Cut]:
+def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) -> tuple[Prepared, BudgetCut]:
     """The call with the runs that fit, priced as a whole, done or not. InputError where not even the first block does.
 
     `seconds`: of one device; what an earlier call with the same budget and grid has cut stays cut, whatever the rates are by now.
@@ -114,17 +114,17 @@ def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) ->
             raise InputError(f"--budget {budget} is too short for the first part of the plan, the rows of {blocks[0][0].task} with one "
                              f"seed, which take {first / 3600:.2f} h here; give a larger one (--dry-run prices all parts)")
         left = seconds - sum(costs[run.name] for run in kept)
-        found = Cut(budget, tuple(cut), bool(cut) or extension_seconds(call) > left)
+        found = BudgetCut(budget, tuple(cut), bool(cut) or extension_seconds(call) > left)
     names = {run.name for run in found.runs}
     return dataclasses.replace(call, runs=[run for run in call.runs if run.name not in names],
                                folders=[folder for folder in call.folders if folder.run.name not in names]), found
 
 
-def _cut_before(call: Prepared, budget: str) -> Cut | None:
+def _cut_before(call: Prepared, budget: str) -> BudgetCut | None:
     """What an earlier call on this output cut, where it had the same budget and the same runs in its plan."""
     if not (call.output / "suite.json").exists():
         return None
-    head = Suite.open(call.output).head()
+    head = SuiteFolder.open(call.output).head()
     try:
         recorded = head["cut"]
         folders = {entry["folder"] for entry in recorded["runs"]}
@@ -134,7 +134,7 @@ def _cut_before(call: Prepared, budget: str) -> Cut | None:
     ours = {str(folder.path.relative_to(call.output)): folder.run for folder in call.folders}
     if told != budget or not ours.keys() <= folders | {entry["folder"] for entry in head["runs"]}:
         return None
-    return Cut(budget, tuple(run for name, run in ours.items() if name in folders), extension, before=True)
+    return BudgetCut(budget, tuple(run for name, run in ours.items() if name in folders), extension, before=True)
 
 
 # --- the extension -------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def extension_seconds(call: Prepared) -> float:
     torch.set_num_threads(options.threads)
     try:
         for method in options.methods:
-            short, longer = (_timed(task, Settings(method, 0, count, image_size=16), call.device)
+            short, longer = (_timed(task, DigitSettings(method, 0, count, image_size=16), call.device)
                              for count in (digits.READINGS, 2 * digits.READINGS))
             total += short + max(0.0, longer - short) / digits.READINGS * (steps - digits.READINGS)
     finally:
@@ -166,7 +166,7 @@ def extension_seconds(call: Prepared) -> float:
     return total * len(options.seeds)
 
 
-def _timed(task: AdaptationTask, settings: Settings, device: torch.device) -> float:
+def _timed(task: AdaptationTask, settings: DigitSettings, device: torch.device) -> float:
     started = time.perf_counter()
     digits.train(task, settings, device, "", progress=False)
     return time.perf_counter() - started

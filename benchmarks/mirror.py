@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.moved import STORE, address, artifact_root, set_addresses
 from benchmarks.records import count, read_json, read_rows, word, write_json
 from benchmarks.result_folder import LOCK
-from benchmarks.store import RunFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from tcn.config import InputError, flatten, to_dict
 from tcn.files import earlier
 from tcn.files.atomic import PARTIAL, sweep
@@ -69,7 +69,7 @@ class Mirror:
     After MLflow has failed once, `alive` is False and every method does nothing.
     """
 
-    def __init__(self, suite: Suite, command: str, tags: Mapping[str, str] | None = None) -> None:
+    def __init__(self, suite: SuiteFolder, command: str, tags: Mapping[str, str] | None = None) -> None:
         """`tags` are added to every child run and replace the usual ones of the same name. The suite's suite.json must exist."""
         self.suite, self.tags = suite, dict(tags or {})
         self.alive = False

@@ -17,7 +17,7 @@ import yaml
 from benchmarks import experiments, preflight, provenance
 from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
-from benchmarks.store import RunFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.threads import limit_threads
 from tcn.config import InputError
 from tcn.data import locate, specs
@@ -85,7 +85,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     for dataset, reason in missing.items():
         print(f"missing: {dataset}: {reason}")
     output = options.output or provenance.ROOT / "results" / suite_name(name, options)
-    checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
+    checks.ask(lambda: SuiteFolder.check(output, name, options.quick, options.as_released))
     checks.ask(preflight.tracking_address)
     if not runs and not checks.reasons:
         raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")

@@ -24,7 +24,7 @@ from benchmarks.material import Material
 from benchmarks.mirror import Mirror
 from benchmarks.records import read_json, read_rows, write_json
 from benchmarks.runner import execute, recall
-from benchmarks.store import RunFolder, Suite, damaged, read_config
+from benchmarks.store import RunFolder, SuiteFolder, damaged, read_config
 from tcn.config import InputError
 from tcn.files import earlier
 from tcn.train import checkpoints
@@ -179,7 +179,7 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
               ) -> Reproduction:
     """Run the run again below OUTPUT/reproductions and compare. An interrupted repetition is taken up again."""
     identity = check_material(original, material)
-    suite = Suite.open(original.suite)
+    suite = SuiteFolder.open(original.suite)
     run = replace(original.run, smoke=suite.smoke)
     folder = RunFolder(original.suite / FOLDER, run, identity)
     if folder.state == "finished":

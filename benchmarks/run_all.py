@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported by the functions that use them: --help must not wa
     from benchmarks.launch.jobs import Launcher
     from benchmarks.mirror import Mirror
     from benchmarks.prepared import Prepared
-    from benchmarks.store import Suite
+    from benchmarks.store import SuiteFolder
 
 EPILOG = """
 what runs
@@ -194,7 +194,7 @@ def _run(options: argparse.Namespace) -> int:
     import reports.render.command  # noqa: F401  read now: the report is made by the code as it is when the call starts
     from benchmarks import everything, prepared, provenance
     from benchmarks.launch.chosen import launcher
-    from benchmarks.store import Suite
+    from benchmarks.store import SuiteFolder
 
     if options.reproduce:
         return _reproduce(options, prepared.data_root(options))
@@ -206,7 +206,7 @@ def _run(options: argparse.Namespace) -> int:
     call, cut = everything.within_budget(planned, options, _calibration(planned, options))
     created = provenance.now()
     launched = launcher(options, call.device, call.output)
-    suite = Suite(call.output, call.profile, options.quick, options.as_released)
+    suite = SuiteFolder(call.output, call.profile, options.quick, options.as_released)
     print(f"{_runs(len(call.folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(call.device)}, results in {call.output}")
@@ -229,7 +229,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _compute(call: Prepared, suite: Suite, launched: Launcher | None, failures: dict[str, str], with_extension: bool
+def _compute(call: Prepared, suite: SuiteFolder, launched: Launcher | None, failures: dict[str, str], with_extension: bool
              ) -> tuple[Mirror, int, int]:
     """Run what is not finished; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
     how many were skipped."""
@@ -294,14 +294,14 @@ def _sync(options: argparse.Namespace) -> int:
     """Mirror what lies in an output folder; needs neither data nor settings."""
     from benchmarks import prepared, provenance
     from benchmarks.mirror import Mirror
-    from benchmarks.store import Suite
+    from benchmarks.store import SuiteFolder
     from tcn.config import InputError
 
     prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "everything", "budget", "overrides",
               "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu", "cpus_per_run", "ray_address",
                        "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
-    suite = Suite.open(options.output or provenance.ROOT / "results" / name)
+    suite = SuiteFolder.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
     if not mirror.alive:
         raise InputError("nothing was mirrored: MLflow is not available (see the line above); start its server or check "

@@ -103,7 +103,7 @@ def damaged(folder: Path) -> list[str]:
     return differing(folder, RunFolder.required)
 
 
-class Suite:
+class SuiteFolder:
     """An output folder: one profile's runs and its MLflow store."""
 
     def __init__(self, output: Path, profile: str, smoke: bool, as_released: bool = False) -> None:
@@ -134,7 +134,7 @@ class Suite:
         writable(output, "the output folder", "--output")
 
     @classmethod
-    def open(cls, output: Path) -> Suite:
+    def open(cls, output: Path) -> SuiteFolder:
         """The suite in a folder, whatever its profile. InputError where there is none, or suite.json is damaged."""
         if not (output / "suite.json").exists():
             raise InputError(f"{output} holds no suite (no suite.json); pass the --output of an earlier call")

@@ -70,7 +70,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Task:
+class Queries:
     """A data set and split, with the query sketches of its unseen classes."""
 
     dataset: str
@@ -214,7 +214,7 @@ class Demo:
         A run that can't be used is left out and
         named in `notes`; InputError where none is left."""
         self.sets: list[PictureSet] = []
-        self.tasks: list[Task] = []
+        self.tasks: list[Queries] = []
         self.runs: list[Searcher] = []
         self.notes: list[str] = []
         self.galleries = [UNSEEN, *([EVERY] if seen else []), *([FOLDER] if gallery else [])]
@@ -255,7 +255,7 @@ class Demo:
         self.sets.append(PictureSet(files))
         return len(self.sets) - 1, contents_digest(files, progress)
 
-    def _task(self, searcher: Searcher, material: Material) -> Task:
+    def _task(self, searcher: Searcher, material: Material) -> Queries:
         """The task of a run, with the pictures that the run's numbers stand for; runs of the same lists share them."""
         data, split = searcher.run.config.data, material.split_of(searcher.run.config)
         if searcher.queries.shape[0] != len(split.query):
@@ -269,7 +269,7 @@ class Demo:
             lists.append(replace(split.gallery, paths=(*split.gallery.paths, *split.train_photos.paths),
                                  labels=np.concatenate([split.gallery.labels, split.train_photos.labels]),
                                  sources=(*split.gallery.sources, *split.train_photos.sources), groups=(), instances=()))
-        self.tasks.append(Task(data.dataset, data.split, searcher.split_digest, len(self.sets), note_on(data.dataset)))
+        self.tasks.append(Queries(data.dataset, data.split, searcher.split_digest, len(self.sets), note_on(data.dataset)))
         self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
         return self.tasks[-1]
 

@@ -63,7 +63,7 @@ def breakable(text: str) -> Markup:
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """A PNG to embed."""
 
     width: int
@@ -73,11 +73,11 @@ class Picture:
 
 
 @pass_context
-def picture(context: Context, data: FigureData) -> Picture:
+def picture(context: Context, data: FigureData) -> EmbeddedPicture:
     """The picture of a figure."""
     content = (context["figures"] / f"{data.name}.png").read_bytes()
     width = int.from_bytes(content[16:20], "big")  # where PNG keeps its width
-    return Picture(round(width * PIXELS), Markup(base64.b64encode(content).decode()))
+    return EmbeddedPicture(round(width * PIXELS), Markup(base64.b64encode(content).decode()))
 
 
 def dense(table: Table) -> bool:

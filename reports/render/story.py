@@ -10,7 +10,7 @@ from typing import Literal
 
 from reports import naming, paper
 from reports.figure_kinds import FigureData
-from reports.lint import Finding
+from reports.lint import BrokenRule
 from reports.read.runs import setting
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
@@ -66,7 +66,7 @@ class Section:
 
 
 def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
-             findings: Sequence[Finding], beyond: FigureData | None = None) -> list[Section]:
+             findings: Sequence[BrokenRule], beyond: FigureData | None = None) -> list[Section]:
     """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
     `beyond`: the extension's figure."""
     tasks = [_task(suite, task, pictures[task]) for task in suite.tasks()]

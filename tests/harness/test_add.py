@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from benchmarks import add, compare, mirror, reproduce
 from benchmarks.moved import address
 from benchmarks.records import read_rows
-from benchmarks.store import RunFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from reports import naming
 from reports.read.suite import read_suite
 from reports.tables import comparison
@@ -103,8 +103,8 @@ def test_mlflow_has_it_marked_and_a_lost_store_gets_it_back(tmp_path, run):
     first = found(tmp_path / "out")
     assert first["unseen/real/released/mAP_at_all"] > 0
     bare = shutil.copytree(tmp_path / "out", tmp_path / "bare", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
-    again = mirror.Mirror(Suite.open(bare), "python benchmarks/run_all.py --sync")
-    assert [again.settle(folder) for folder in Suite.open(bare).folders()] == [True] and found(bare) == first
+    again = mirror.Mirror(SuiteFolder.open(bare), "python benchmarks/run_all.py --sync")
+    assert [again.settle(folder) for folder in SuiteFolder.open(bare).folders()] == [True] and found(bare) == first
 
 
 def test_seeds_of_one_name_are_a_row_and_other_features_under_it_are_refused(tmp_path, run, capsys):

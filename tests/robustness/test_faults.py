@@ -23,7 +23,7 @@ from support.small_suite import ONE, SMALL, common, places, run_folders
 from benchmarks import mirror
 from benchmarks.launch import local
 from benchmarks.mirror import Mirror
-from benchmarks.store import RunFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.tools import torture
 from tcn.config import InputError
 from tcn.train import checkpoints, loop
@@ -202,7 +202,7 @@ def test_a_damaged_list_of_runs_is_named_and_made_anew_once_it_is_moved_away(run
     assert code == 2 and "suite.json is damaged" in err and "move it away" in err
     (output / "suite.json").rename(output / "suite.json.old")
     code, out, _ = run(*ONE, "--variants", "untrained-svd-permodality", "--no-report", "--output", str(output))
-    assert code == 0 and {f.run.variant for f in Suite.open(output).folders()} == {"untrained-svd", "untrained-svd-permodality"}
+    assert code == 0 and {f.run.variant for f in SuiteFolder.open(output).folders()} == {"untrained-svd", "untrained-svd-permodality"}
 
 
 # --- MLflow --------------------------------------------------------------------------------------------------
@@ -435,14 +435,14 @@ def test_a_folder_of_another_run_is_not_taken_for_its_name(run, tmp_path):
     (first / "config.json").write_bytes((second / "config.json").read_bytes())
     with pytest.raises(InputError, match="another run's"):
         RunFolder.read(first)
-    assert [f.path for f in Suite.open(tmp_path / "out").folders()] == [second]
+    assert [f.path for f in SuiteFolder.open(tmp_path / "out").folders()] == [second]
 
 
 def test_a_mirror_leaves_the_suite_open_while_another_call_works(run, tmp_path):
     output = tmp_path / "out"
     assert run(*ONE, "--variants", "untrained-svd", "--no-report", "--output", str(output))[0] == 0
-    opened = Mirror(Suite.open(output), "a test")
-    folder = Suite.open(output).folders()[0]
+    opened = Mirror(SuiteFolder.open(output), "a test")
+    folder = SuiteFolder.open(output).folders()[0]
     with folder.claim("another call"):
         opened.close("FINISHED")
         assert runs(output)[""] == ["RUNNING"]

@@ -17,7 +17,7 @@ from benchmarks import experiments, reproduce, runner
 from benchmarks.launch import cost
 from benchmarks.mirror import Mirror
 from benchmarks.records import write_json, write_table
-from benchmarks.store import RunFolder, Suite, damaged
+from benchmarks.store import RunFolder, SuiteFolder, damaged
 from tcn.config import InputError
 
 RECORD = {"device": "a processor", "threads": 1, "versions": {"torch": "2"}, "commit": "c" * 40, "data_digest": "d" * 64,
@@ -42,7 +42,7 @@ def made(output: Path) -> RunFolder:
                                               for name in ("mAP@all", "Prec@100")], ["classes"])
     folder.seal()
     folder.set_state("finished", None, 2, 1)
-    Suite(output, "laptop", False).write([folder], {}, "2026-01-01", "a command")
+    SuiteFolder(output, "laptop", False).write([folder], {}, "2026-01-01", "a command")
     write_json(folder.path / "mlflow.json", {"uri": "mlflow.db", "run_id": "r" * 32})
     return folder
 
@@ -83,7 +83,7 @@ def named(*names: str) -> Iterator[None]:
 
 
 def test_the_whole_folder_is_read(whole):
-    suite = Suite.open(whole.path.parent.parent)
+    suite = SuiteFolder.open(whole.path.parent.parent)
     assert [f.path for f in suite.folders()] == [whole.path] and whole.state == "finished" and whole.epochs_done == 2
     assert damaged(whole.path) == [] and whole.whole() and runner._earlier(whole) == 2.5
     assert reproduce.read(whole.path).run == whole.run
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_named_or_its_run_set_aside(whole, data):
             reproduce.read(reproduce.find(folder.path.name, output, output))
         if not folder.whole() and name not in ("status.json", "config.json", "mlflow.json"):
             assert not folder.path.exists() or not list(folder.path.glob("*.csv"))  # out of the way
-        for found in Suite.open(output).folders():
+        for found in SuiteFolder.open(output).folders():
             assert found.path == folder.path
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_list_of_runs_is_named(whole, data):
         output = folder.path.parent.parent
         changed(data, output / "suite.json")
         with named("suite.json"):
-            suite = Suite.open(output)
+            suite = SuiteFolder.open(output)
             suite.folders()
             suite.write([folder], {}, "2026-01-02", "another command")
             assert f"runs/{folder.path.name}" in [entry["folder"] for entry in suite.head()["runs"]]
@@ -136,7 +136,7 @@ def mirrored(whole, tables, tmp_path_factory) -> Iterator[tuple[RunFolder, Mirro
     shutil.copyfile(tables, output / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield RunFolder(output, whole.run, whole.identity), Mirror(Suite.open(output), "a command")
+        yield RunFolder(output, whole.run, whole.identity), Mirror(SuiteFolder.open(output), "a command")
 
 
 @fuzz("result folders, by the harness", 60)
