@@ -81,7 +81,7 @@ def reference_baseline(suite: Suite, task: Task) -> list[str]:
     Never chosen by unseen classes. Empty where no untrained baseline was measured.
     """
     metric = paper.retrieval_metric(task)
-    untrained_rows = [v for v in paper.main_variants(suite, task) if v.startswith("untrained-") and suite.runs_of(task, v)]
+    untrained_rows = [v for v in paper.main_variants(suite, task) if paper.is_untrained(v) and suite.runs_of(task, v)]
     measured = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in untrained_rows}
     means = {v: m.mean for v, m in measured.items() if m.n}
     return [max(means, key=means.__getitem__)] if means else untrained_rows[:1]

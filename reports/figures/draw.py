@@ -78,7 +78,7 @@ def overview(frame: pd.DataFrame) -> Figure:
             if values.empty:
                 continue
             colour, marker, _, _ = look(variant)
-            untrained = variant in paper.UNTRAINED or variant.startswith("untrained-")
+            untrained = paper.is_untrained(variant)
             panel.plot([0, values.mean()], [y, y], color=GRID, linewidth=1.2, zorder=1)
             if len(values) > 1:
                 panel.scatter(values, [y] * len(values), s=14, marker="|", color=colour, linewidths=1, zorder=2)

@@ -68,7 +68,7 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     metric = paper.retrieval_metric(task)
     # lengths other than the paper's two headline ones have a figure of their own
     main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
-    untrained_rows = [v for v in main if v.startswith("untrained-")]
+    untrained_rows = [v for v in main if paper.is_untrained(v)]
     for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.METHODS, *paper.other_variants(suite, task), *untrained_rows)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
@@ -267,7 +267,7 @@ def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
     metric = paper.retrieval_metric(task)
     # an untrained network in place of a trained one is no setting of the same run, and would dwarf all others
     measured = ledger.measured_deviations(suite, task)
-    untrained = [item for item in measured if str(item[0].arms.get("released")).startswith("untrained-")]
+    untrained = [item for item in measured if paper.is_untrained(str(item[0].arms.get("released")))]
     rows = [(deviation.deviation, deviation.title, "all" if deviation.deviation == ledger.ALL else deviation.kind, features, seed, 100 * value, metric)
             for deviation, worth, features in measured if deviation not in [t for t, _, _ in untrained]
             for seed, value in worth.gap.values.items()]
