@@ -1,6 +1,6 @@
-"""How far all runs are, in one place: repainted on a terminal, a block of lines every half minute elsewhere.
+"""The progress of all runs as text: repainted in place on a terminal; elsewhere a block of lines every half minute.
 
-In: the folders of runs that are computed or wait. Out: lines of text, with the training time left.
+In: the folders of running and waiting runs. Out: lines of text, with the training time left.
 """
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ LINES_EVERY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, by its folder: epochs trained, of how many, and the last epoch's speed (None before the first)."""
+    """The progress of a run, as its folder shows it: epochs trained, epochs in all, and the last epoch's speed (None before
+    it)."""
 
     done: int
     epochs: int
@@ -43,10 +44,11 @@ def progress_of(folder: RunFolder) -> Progress:
     return Progress(int(last["epoch"]), epochs, float(last["pairs_per_second"]), float(last["seconds"]))
 
 
-def seconds_left(unfinished: Sequence[tuple[PlannedRun, Progress]], running: int, known: Mapping[str, Sequence[float]]) -> float | None:
-    """Seconds of training left, `running` runs at once; None until an epoch tells.
+def seconds_left(unfinished: Sequence[tuple[PlannedRun, Progress]], running: int, known: Mapping[str, Sequence[float]]
+                 ) -> float | None:
+    """Seconds of training left when `running` runs are computed at once; None until an epoch has been timed.
 
-    A run without an epoch of its own takes the median of `known`: data set -> seconds an epoch took in other runs.
+    A run that has no timed epoch yet is assumed to take the median of `known`: data set -> seconds of epochs of other runs.
     """
     each = []
     for run, progress in unfinished:
@@ -59,7 +61,7 @@ def seconds_left(unfinished: Sequence[tuple[PlannedRun, Progress]], running: int
 
 
 class Board:
-    """Progress of all runs in one place: repainted on a terminal, a block of lines every half minute elsewhere."""
+    """Prints the progress of all runs: repainted in place on a terminal; elsewhere a block of lines every half minute."""
 
     def __init__(self, total: int, skipped: int, failed: int, out: TextIO, now: Callable[[], float] = time.monotonic) -> None:
         self.total, self.skipped, self.failed, self.out, self._now = total, skipped, failed, out, now
@@ -70,12 +72,12 @@ class Board:
         self._known: dict[str, dict[str, float]] = collections.defaultdict(dict)
 
     def say(self, line: str) -> None:
-        """An event, kept on the screen."""
+        """Print an event; it stays on the screen."""
         self.clear()
         print(line, file=self.out, flush=True)
 
     def show(self, running: Sequence[RunFolder], waiting: Sequence[RunFolder]) -> None:
-        """Paint the state, where it is time to."""
+        """Paint the state, if enough time has passed since the last time."""
         if self._last is not None and self._now() - self._last < (1.0 if self._live else LINES_EVERY_SECONDS):
             return
         self._last = self._now()
@@ -88,7 +90,7 @@ class Board:
         print("\n".join(lines), file=self.out, flush=True)
 
     def lines(self, running: Sequence[RunFolder], waiting: Sequence[RunFolder]) -> list[str]:
-        """One line for all, one for each running run."""
+        """One line for all runs, then one for each running run."""
         unfinished = [(folder.run, progress_of(folder)) for folder in (*running, *waiting)]
         for run, progress in unfinished:
             if progress.epoch_seconds:
@@ -101,7 +103,7 @@ class Board:
         return [head, *(f"  {title(run)}: {_state(progress, run)}" for run, progress in unfinished[:len(running)])]
 
     def clear(self) -> None:
-        """Take the painted block off the terminal."""
+        """Remove the painted block from the terminal."""
         if self._painted:
             self.out.write(f"\x1b[{self._painted}A\x1b[J")
             self.out.flush()
@@ -118,7 +120,7 @@ def _state(progress: Progress, run: PlannedRun) -> str:
 
 
 def title(run: PlannedRun) -> str:
-    """A run, as messages call it."""
+    """The name of a run in messages."""
     return f"{run.variant} seed {run.seed} on {run.dataset} {run.split}"
 
 

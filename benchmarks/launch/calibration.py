@@ -1,7 +1,7 @@
-"""How fast this device is at what a run does, measured once in a short calibration and kept in the cache folder.
+"""The speed of this device at each part of a run, measured once in a short calibration and kept in the cache folder.
 
-In: a run's settings, a device. Out: training pairs, feature images, scored queries and decoded files per second, and the
-memory they took, at the sizes of a real run (random weights and pictures: speed does not depend on what they show).
+In: a run's settings, a device. Out: training pairs, images encoded, queries scored and files decoded per second, and the
+memory that this took, at the sizes of a real run (random weights and pictures: speed does not depend on what they show).
 """
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from tcn.train.method import Ingredients
 
 FILE = "calibration.json"
 FEW_STEPS = 5
-"""A rate from fewer training steps is called rough."""
+"""A rate measured over fewer training steps is reported as rough."""
 PICTURES = 32
 CLASSES = 8
 WORD_SIZE = 300
 STEP_SECONDS = 2.0
-"""A training step expected to take longer is measured on fewer pairs."""
+"""A training step that is expected to take longer than this is measured on fewer pairs."""
 SMALL_BATCHES = (4, 12)
 MOST_PICTURES = 1024
 SHAPE_SECONDS = 6.0
-"""Training steps of one shape go on for about as long."""
+"""For each shape, training steps are timed for about this long."""
 TIMED_SECONDS = 1.0
-"""Other measurements grow until they take as long."""
+"""The other measurements take more and more items until they last this long."""
 
 
 @dataclass(frozen=True)
 class TrainingShape:
-    """What of a run's settings decides the cost of a training step."""
+    """The settings of a run that decide the cost of a training step."""
 
     backbone: str
     image_size: int
@@ -77,22 +77,22 @@ class TrainingShape:
     """The frozen network sees every photo too."""
     batch_norm_split: int
     execution: str
-    """How it is computed (precision, layout, compiling), as JSON."""
+    """The settings of the computation (precision, layout, compiling), as JSON."""
     method: str
-    """Other methods' losses, and what they leave untrained, cost other times."""
+    """Methods differ in the cost of their losses and in what they train."""
     method_source: str
 
 
 @dataclass(frozen=True)
 class ExtractionShape:
-    """What decides the cost of one image's features."""
+    """The settings that decide the cost of encoding one image."""
 
     backbone: str
     image_size: int
     stored_size: int
     execution: str
     method_source: str
-    """Methods of the user's own may have another network; all built-in ones have the backbone."""
+    """A user's own method may have another network; all built-in methods use the backbone."""
     method: str
 
 
@@ -107,19 +107,19 @@ class ScoringShape:
 
 @dataclass(frozen=True)
 class Rate:
-    """Something measured: units per second, over how many steps of how many units, and the memory at its peak."""
+    """One measurement: units per second, the number of steps and of units per step, and the peak memory."""
 
     per_second: float
     steps: int
     units: int
     """Units in a step."""
     host_bytes: int = 0
-    """Peak of the process that measured."""
+    """Peak memory of the measuring process on the host; `device_bytes` on the GPU."""
     device_bytes: int = 0
     model_bytes: int = 0
-    """The model's state, as a checkpoint holds it."""
+    """Size of the model's state, as a checkpoint holds it."""
     watts: float = 0.0
-    """Drawn by the GPU meanwhile; 0 where nothing tells."""
+    """Power that the GPU drew meanwhile; 0 where it is not known."""
     measured: str = ""
     """When, in UTC."""
 
@@ -129,7 +129,7 @@ def _execution(config: Config) -> str:
 
 
 def training_shape(config: Config) -> TrainingShape:
-    """The shape of a trained run's steps; runs of equal shape cost the same."""
+    """The shape of a run's training steps; steps of equal shape cost the same."""
     parts = {getattr(config.coupling, part) for part in PARTS}
     return TrainingShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.batch_pairs,
                          config.network.dim, 1 if parts == {"hard"} else 2, config.coupling.call == "joint", "soft" in parts,
@@ -154,10 +154,10 @@ def scoring_shape(config: Config, gallery: int) -> ScoringShape:
 # --- kept rates ----------------------------------------------------------------------------------------------
 
 class Calibration:
-    """Rates of one device, read from the cache folder and measured where they are not there."""
+    """Rates of one device, read from the cache folder, and measured if they are missing there."""
 
     def __init__(self, cache: Path, device: torch.device, force: bool = False, say: Callable[[str], None] = print) -> None:
-        """`force`: measure each anew. `say`: told what is measured, before it is."""
+        """`force`: measure every rate anew. `say`: called with a line of text before each measurement."""
         self.cache, self.device, self._say, self._force = cache, device, say, force
         self.path = cache / FILE
         self._known = self._kept()
@@ -179,19 +179,19 @@ class Calibration:
                           lambda: self._with_pictures(run, _measure_training))
 
     def extraction(self, run: PlannedRun) -> Rate:
-        """Images to features per second."""
+        """Images encoded per second."""
         shape = extraction_shape(run.config)
         return self._rate("extraction", shape, f"features, {shape.backbone} at {shape.image_size} pixels",
                           lambda: self._with_pictures(run, _measure_extraction))
 
     def scoring(self, run: PlannedRun, queries: int, gallery: int) -> Rate:
-        """Queries scored per second, real-valued and binary, by all protocols."""
+        """Queries scored per second: real-valued features and binary codes, under all protocols."""
         shape = scoring_shape(run.config, gallery)
         return self._rate("scoring", shape, f"scoring against {gallery:,} photos",
                           lambda: _measure_scoring(shape, queries, self.device))
 
     def decoding(self, size: int) -> Rate:
-        """Picture files to squares of `size` pixels per second on one core."""
+        """Picture files decoded to `size` x `size` pixels per second on one core."""
         return self._rate("decoding", size, f"decoding to {size} pixels", lambda: _measure_decoding(size))
 
     def _rate(self, what: str, shape: Any, words: str, measure: Callable[[], Rate]) -> Rate:
@@ -205,7 +205,7 @@ class Calibration:
             return known
         self._say(f"measuring once: {words}")
         rate = replace(measure(), measured=provenance.now())
-        # Another command may have measured something else meanwhile.
+        # Another command may have written other rates meanwhile.
         self._known = {**self._kept(), key: {"of": identity, **asdict(rate)}}
         write_json(self.path, self._known)
         self._fresh.add(key)
@@ -217,7 +217,7 @@ class Calibration:
 
 
 def _rate_of(entry: Any) -> Rate | None:
-    """The rate that an entry of the file holds; None where it is damaged."""
+    """The rate that an entry of the file holds; None if the entry is damaged."""
     try:
         rate = Rate(**{name: value for name, value in entry.items() if name != "of"})
         numbers = [value for name, value in asdict(rate).items() if name != "measured"]
@@ -228,7 +228,7 @@ def _rate_of(entry: Any) -> Rate | None:
 
 @functools.cache
 def _code() -> str:
-    """Digest of the method's source: a rate measured with other code says nothing of this one."""
+    """Digest of the method's source code. A rate that was measured with other code is not used."""
     files = sorted(Path(tcn.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
@@ -236,7 +236,8 @@ def _code() -> str:
 # --- what is measured with ------------------------------------------------------------------------------------
 
 def draw_pictures(folder: Path, modality: Modality, size: int) -> list[str]:
-    """PICTURES files such as the data sets hold: photos as JPEG, drawings as PNG of thin lines; names below `folder`."""
+    """Write PICTURES files like those of the data sets (photos as JPEG, drawings of thin lines as PNG); their names in
+    `folder`."""
     rng = np.random.default_rng(0)
     names = []
     for i in range(PICTURES):
@@ -270,7 +271,7 @@ def _random_model(run: PlannedRun, device: torch.device) -> torch.nn.Module:
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
-    """Bytes at this process's peak on the host and on the device."""
+    """Peak memory of this process in bytes, on the host and on the device."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return peak, torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
@@ -285,7 +286,7 @@ class _Enough(Exception):
 
 
 def _measure_extraction(run: PlannedRun, device: torch.device, folder: Path, model: torch.nn.Module | None = None) -> Rate:
-    """Features of photos in memory; the number of photos grows until they take long enough."""
+    """Encode photos that are in memory; the number of photos grows until encoding takes long enough."""
     model = model or _random_model(run, device)
 
     def take(count: int) -> float:
@@ -304,10 +305,10 @@ def _measure_extraction(run: PlannedRun, device: torch.device, folder: Path, mod
 
 
 def _measure_training(run: PlannedRun, device: torch.device, folder: Path) -> Rate:
-    """Steps of the training loop itself, on pictures in memory.
+    """Time steps of the training loop itself, on pictures in memory.
 
-    Where a whole batch would take long (a large network on the CPU), two smaller ones are timed and the line through
-    them is followed to the batch's size: part of a step's cost does not depend on the number of pairs.
+    If a whole batch would take long (a large network on the CPU), two smaller ones are timed and extrapolated to the size of
+    the batch by a straight line, since part of a step's cost does not depend on the number of pairs.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -315,7 +316,8 @@ def _measure_training(run: PlannedRun, device: torch.device, folder: Path) -> Ra
     samples: list[float] = []
     batch = run.config.data.batch_pairs
     features = _measure_extraction(run, device, folder, model)
-    # A step feeds two images a pair forwards and back, which costs some three times a forward pass; and the teacher's.
+    # A step passes both images of a pair forward and backward, at about three times the cost of a forward pass each (6), and
+    # the photo through the teacher (1).
     expected = 7 * batch / features.per_second
     if device.type == "cuda" or expected <= STEP_SECONDS or batch <= max(SMALL_BATCHES):
         steps = max(1, min(16, int(SHAPE_SECONDS / 3 / expected)))
@@ -326,7 +328,7 @@ def _measure_training(run: PlannedRun, device: torch.device, folder: Path) -> Ra
         few, more = SMALL_BATCHES
         first, second = (_time_steps(run, model, device, folder, size, 1, warm=size == more)[0] for size in SMALL_BATCHES)
         slope = (second - first) / (more - few)
-        # Noise may turn the line round; then the larger batch stands for all.
+        # Noise can make the slope negative; then the cost is taken as proportional to the larger batch's.
         per_step = second + slope * (batch - more) if slope > 0 else second * batch / more
         timed, units = 2, more
     bytes_of_state = sum(value.numel() * value.element_size() for value in model.state_dict().values())
@@ -335,11 +337,11 @@ def _measure_training(run: PlannedRun, device: torch.device, folder: Path) -> Ra
 
 def _time_steps(run: PlannedRun, model: torch.nn.Module, device: torch.device, folder: Path, pairs: int, steps: int, warm: bool
                 ) -> tuple[float, int]:
-    """Seconds of training and steps timed, by the loop's own clock; an epoch has `steps` steps of `pairs` pairs.
+    """Seconds of training and number of steps timed, by the loop's own clock. An epoch has `steps` steps of `pairs` pairs.
 
-    `warm`: the first epoch counts and is the only one; else it warms up, and up to three follow.
+    `warm`: the device is warm already, so a single epoch is timed; else the first epoch warms up, and up to three are timed.
     """
-    # The rates are so small that random weights stay where they are.
+    # The learning rates are so small that the random weights hardly change.
     config = change(run.config, {"training.epochs": 100, "training.select_by": "seen_accuracy", "data.batch_pairs": pairs,
                                   "training.encoder_rate": 1e-9, "training.head_rate": 1e-9})
     sketches, photos = (_pixels(folder, modality, config.data.stored_size, steps * pairs) for modality in Modality)
@@ -361,7 +363,8 @@ def _time_steps(run: PlannedRun, model: torch.nn.Module, device: torch.device, f
 
 
 def _measure_scoring(shape: ScoringShape, queries: int, device: torch.device) -> Rate:
-    """Random features and codes by all protocols, and precision over recall; more queries until they take long enough, or all are there."""
+    """Score random features and codes under all protocols, with precision over recall. The number of queries grows until scoring
+    takes long enough, or until it is that of the run."""
     rng = np.random.default_rng(0)
     classes = min(25, shape.gallery)
 

@@ -1,6 +1,6 @@
 """The launcher that a command line asks for.
 
-In: the parsed options, the device. Out: a `Launcher`, or none where this process does the runs itself.
+In: the parsed options, the device. Out: a `Launcher`, or None if this process computes the runs itself.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.launch.processes import Processes
 
 
 def launcher(options: argparse.Namespace, device: torch.device, output: Path) -> jobs.Launcher | None:
-    """The workers asked for; None for one run after the other here. InputError where they can't be had."""
+    """The launcher asked for; None if this process computes one run after the other. InputError if it can't be used."""
     if options.launcher == "local":
         return None
     if options.launcher == "ray":
@@ -25,13 +25,14 @@ def launcher(options: argparse.Namespace, device: torch.device, output: Path) ->
     if options.launcher == "slurm":
         from benchmarks.launch.slurm import SlurmLauncher
 
-        return SlurmLauncher(options.device, options.slurm or "", output / "slurm", workers=options.workers, threads=options.threads)
+        return SlurmLauncher(options.device, options.slurm or "", output / "slurm", workers=options.workers,
+                             threads=options.threads)
     return Processes(_devices(device), _share(options, device), output / "workers")
 
 
 def measured_at_once(options: argparse.Namespace, device: torch.device) -> int:
-    """How many runs compute at once as fast as the one that a calibration measures in this process: one on each GPU; on the CPU
-    those of worker processes where `--threads` says that each has as many threads as this one."""
+    """The number of runs that can be computed at once, each as fast as a calibration in this process: one on each GPU; on the CPU
+    the number of worker processes, if `--threads` gives each as many threads as this process has."""
     if options.launcher != "processes" or device.type != "cuda" and not options.threads:
         return 1
     workers = _share(options, device).workers
@@ -43,7 +44,7 @@ def _wishes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _devices(device: torch.device) -> list[str]:
-    """Every GPU, where none was named."""
+    """All GPUs, if the command line names no single one."""
     every = device.type == "cuda" and device.index is None
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
 

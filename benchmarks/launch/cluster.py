@@ -1,7 +1,7 @@
-"""Ray's workers: runs as tasks on this machine or on a cluster (the only ray import).
+"""Ray's workers: runs as tasks on this machine or on a cluster (the only file that imports ray).
 
-In: an address, how many runs at once and on each GPU. Out: a `Launcher`. All machines must see the output folder, the data and
-the project at the same paths; only jobs and outcomes pass between them.
+In: an address, the number of runs at once and on each GPU. Out: a `Launcher`. All machines must see the output folder, the data
+and the project at the same paths; only jobs and outcomes pass between them.
 """
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 from benchmarks.launch.jobs import GRACE_SECONDS, Ended, Job, Share, cores, share, work
 from tcn.config import InputError
 
-# Before ray is imported: no usage data leaves the machine, and no other host is asked for anything.
+# Set before ray is imported, so that no usage data leaves the machine and no other host is contacted.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# Ray would else hide the GPUs from a task that asked for none, and warns about it.
+# Without this, Ray hides the GPUs from a task that asked for none, and prints a warning about it.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 LOCALHOST = "127.0.0.1"
@@ -23,8 +23,8 @@ LOCALHOST = "127.0.0.1"
 
 def _import(local: bool) -> Any:
     if local:
-        # Else Ray resolves 127.0.0.1 to an address that others can reach, and listens on all. Read when ray is imported; the
-        # name tells of other systems, the effect is on all: this machine alone, on loopback.
+        # Without this, Ray resolves 127.0.0.1 to an address that other machines can reach, and listens on all addresses.
+        # Despite its name, the variable has this effect on every system. It is read when ray is imported.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
@@ -35,14 +35,14 @@ def _import(local: bool) -> Any:
 
 
 class RayLauncher:
-    """Launcher of Ray tasks. The cluster hands out CPUs and parts of GPUs; a task that dies with its worker is reported lost."""
+    """Launcher of Ray tasks. The cluster assigns CPUs and parts of GPUs; a task that dies with its worker is reported as lost."""
 
     def __init__(self, device: str, address: str | None = None, *, workers: int | None = None, threads: int | None = None,
                  runs_per_gpu: int | None = None, cpus_per_run: int | None = None,
                  run: Callable[[Job], Any] = work) -> None:
-        """`device`: auto, cpu or cuda. `address`: of a running cluster, else Ray starts on this machine, on loopback alone.
+        """`device`: auto, cpu or cuda. `address`: that of a running cluster; None starts Ray on this machine, on loopback alone.
 
-        InputError where Ray is missing, the cluster can't be reached, or it lacks what was asked for.
+        InputError if Ray is missing, if the cluster can't be reached, or if it lacks what was asked for.
         """
         self._ray = ray = _import(address is None)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -69,8 +69,9 @@ class RayLauncher:
         except InputError:
             ray.shutdown()
             raise
-        # Retries are the driver's: it counts them, says so, and knows which failures are final. A process that has used one GPU
-        # stays with it while Ray hands out another, and one that has lost its GPU is of no use: one process a task there.
+        # Ray does not retry: the driver does, since it counts retries, reports them, and knows which failures are final. On
+        # GPUs each task gets a process of its own: a process that has used one GPU stays with it although Ray assigns another,
+        # and a process whose device is lost can't be used again.
         self._task = ray.remote(max_retries=0, max_calls=1 if each["num_gpus"] else 0, **each)(run)
         self._running: dict[Any, Job] = {}
         nodes = sum(node["Alive"] for node in ray.nodes())
@@ -78,7 +79,7 @@ class RayLauncher:
                       f"{self.share.workers} runs at once")
 
     def free(self) -> int:
-        """Places among `workers`; Ray itself waits for the resources."""
+        """The number of `workers` that have no task; Ray itself waits for the resources."""
         return self.share.workers - len(self._running)
 
     def start(self, job: Job) -> None:
@@ -86,7 +87,7 @@ class RayLauncher:
         self._running[self._task.remote(job)] = job
 
     def poll(self, seconds: float) -> list[Ended]:
-        """Tasks that ended: with an outcome, or with their worker."""
+        """Tasks that ended, with an outcome or because their worker died."""
         if not self._running:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
@@ -100,7 +101,7 @@ class RayLauncher:
             return Ended(job, lost=f"the Ray worker was lost ({type(error).__name__})")
 
     def stop(self) -> None:
-        """Cancel as by Ctrl-C, which lets a run note where it is; after the grace, by force."""
+        """Cancel as Ctrl-C does, so that a run can record its state; after GRACE_SECONDS, cancel by force."""
         references = list(self._running)
         for force, seconds in ((False, GRACE_SECONDS), (True, 5.0)):
             for reference in references:
@@ -110,12 +111,12 @@ class RayLauncher:
         self._running.clear()
 
     def close(self) -> None:
-        """Leave the cluster, or end Ray on this machine."""
+        """Disconnect from the cluster, or end Ray on this machine."""
         self._ray.shutdown()
 
 
 def _device(asked: str, gpus: int) -> str:
-    """`cpu` or `cuda`: which one of a machine's GPUs is Ray's choice. InputError where the cluster has none."""
+    """`cpu` or `cuda`; Ray chooses which of a machine's GPUs. InputError for `cuda` if the cluster has no GPU."""
     if asked not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {asked} can't be used with --launcher ray, which hands out GPUs itself; pass cpu or cuda")
     if asked == "cuda" and not gpus:

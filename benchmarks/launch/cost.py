@@ -1,6 +1,6 @@
-"""What runs cost before they run: hours on this device, disk and memory, from measured rates and the lists' sizes.
+"""Estimates the cost of runs in advance: hours on this device, disk and memory, from measured rates and the sizes of the lists.
 
-In: runs, a Calibration, results that are already there. Out: a table, totals, and which rates they stand on.
+In: runs, a Calibration, existing results. Out: a table, totals, and the rates on which they are based.
 """
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tcn.files import earlier
 from tcn.files.atomic import amount, existing_parent
 
 LEDGER_PASSES = 13
-"""The ledger scores its codes and features anew in about as many passes as thirteen runs do (scoring.score_ledger)."""
+"""Scoring the ledger takes about as many passes over features and codes as scoring thirteen runs (scoring.score_ledger)."""
 SCORES_PER_QUERY = 2 * 29
-"""Arrays in per_query.npz: features and codes, by every metric and protocol."""
+"""Number of arrays in per_query.npz: features and codes, every metric and protocol."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Pictures in each list of a split."""
+    """The number of pictures in each list of a split."""
 
     train_sketches: int
     train_photos: int
@@ -49,33 +49,33 @@ class Sizes:
 
     @property
     def sketches(self) -> int:
-        """Drawings in the image cache."""
+        """Number of sketches in the image cache."""
         return self.train_sketches + self.heldout_sketches + self.validation_sketches + self.query
 
     @property
     def photos(self) -> int:
-        """Photos in the image cache."""
+        """Number of photos in the image cache."""
         return self.train_photos + self.validation_photos + self.gallery
 
     @property
     def validation(self) -> int:
-        """Images whose features each epoch's validation takes."""
+        """Number of images that the validation after each epoch encodes."""
         return self.heldout_sketches + self.validation_sketches + self.validation_photos
 
     @property
     def scored(self) -> int:
-        """Images whose features the scoring of a trained run takes."""
+        """Number of images that are encoded to score a trained run."""
         return (self.train_sketches + self.train_photos + self.validation_sketches + self.validation_photos + self.query
                 + self.gallery)
 
 
 def sizes_of(split: Split) -> Sizes:
-    """Of a split on disk."""
+    """Sizes of the lists of a split on disk."""
     return Sizes(**{name: len(files) for name, files in split.lists().items()})
 
 
 def published_sizes(dataset: str, split: str) -> Sizes | None:
-    """By the published lists; what they leave out follows from the published totals. None where neither tells."""
+    """Sizes by the published lists; those of missing lists follow from the published totals. None if neither gives them."""
     plan = specs.read_plan(dataset, split)
     known = plan.expected()
     if not {"query", "gallery"} <= known.keys() or not plan.totals:
@@ -88,12 +88,12 @@ def published_sizes(dataset: str, split: str) -> Sizes | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is left of one run: seconds by part, and why it can't run yet, if so."""
+    """The remaining cost of one run: seconds by part; `state` says how far the run is, or why it can't run yet."""
 
     run: PlannedRun
     state: str
     sizes: Sizes | None
-    """None where they are not known; nothing is added up for such a run."""
+    """None if they are not known; such a run adds nothing to the totals."""
     epochs: int = 0
     pairs: int = 0
     train: float = 0.0
@@ -108,16 +108,16 @@ class Cost:
 
 @dataclass
 class Estimate:
-    """Costs of all runs and what they stand on."""
+    """Costs of all runs, and the rates on which they are based."""
 
     costs: list[Cost] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    """Totals, sources of the rates, disk, memory: as printed below the table."""
+    """The lines printed below the table: totals, sources of the rates, disk, memory."""
     watts: float = 0.0
-    """Drawn by the device while it trains; 0 where it does not tell."""
+    """Power that the device draws while it trains; 0 if it is not known."""
 
     def by_row(self) -> pd.DataFrame:
-        """One line for the seeds of a variant on a split, in the order of the first of them."""
+        """One row for all seeds of a variant on a split, in the order of their first runs."""
         rows: dict[tuple[str, str, str], list[Cost]] = {}
         for cost in self.costs:
             rows.setdefault((cost.run.dataset, cost.run.split, cost.run.variant), []).append(cost)
@@ -126,20 +126,22 @@ class Estimate:
             states = collections.Counter(cost.state.partition(",")[0] for cost in costs)
             pairs, seconds = sum(cost.pairs for cost in costs), sum(cost.seconds for cost in costs)
             known = all(cost.sizes for cost in costs)
-            table.append((*key, len(costs), ", ".join(f"{n} {state}" for state, n in states.items()), f"{pairs:,}" if pairs else "",
-                          _hours(seconds) if known else "unknown", *([f"{_kwh(seconds, self.watts):.3g}"] if self.watts else []),
+            table.append((*key, len(costs), ", ".join(f"{n} {state}" for state, n in states.items()),
+                          f"{pairs:,}" if pairs else "", _hours(seconds) if known else "unknown",
+                          *([f"{_kwh(seconds, self.watts):.3g}"] if self.watts else []),
                           FEEDS.get(key[2], "")))
         return pd.DataFrame(table, columns=["data set", "split", "variant", "seeds", "state", "pairs left", "hours",
                                             *(["kWh"] if self.watts else []), "feeds"])
 
     def table(self) -> pd.DataFrame:
-        """One row a run, as printed."""
+        """One row for each run, as printed."""
         rows = []
         for c in self.costs:
             parts = [_hours(seconds) if seconds else "" for seconds in (c.train, c.extract, c.score)]
             rows.append((c.run.dataset, c.run.split, c.run.variant, c.run.seed, c.state, c.epochs or "",
                          f"{c.pairs:,}" if c.pairs else "", *(parts if c.sizes else [""] * 3),
-                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.run.variant, "table of further variants" if c.run.place else "")))
+                         _hours(c.seconds) if c.sizes else "unknown",
+                         FEEDS.get(c.run.variant, "table of further variants" if c.run.place else "")))
         return pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "epochs left", "pairs left",
                                            "train h", "extract h", "score h", "hours", "feeds"])
 
@@ -154,7 +156,7 @@ def _hours(seconds: float) -> str:
 
 
 def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, list[float]]:
-    """Training pairs per second of runs already run in `output` on this device with as many threads, by shape."""
+    """Training pairs per second of the runs in `output` that this device trained with as many threads, by shape."""
     found: dict[TrainingShape, list[float]] = {}
     for path in sorted(earlier.runs_folder(output).glob("*/history.csv")):
         try:
@@ -162,17 +164,17 @@ def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, l
             config = read_config(path.parent)[0].config
             rates = [float(row["pairs_per_second"]) for row in rows if row.get("pairs_per_second")]
         except (InputError, ValueError):
-            continue  # of another version of the code, or damaged: no rate of this one
+            continue  # written by another version of the code, or damaged
         if (record.get("device"), record.get("threads")) == (device, threads):
             found.setdefault(training_shape(config), []).extend(rates)
     return {shape: rates for shape, rates in found.items() if rates}
 
 
 class Estimator:
-    """Costs runs one by one; rates are read or measured as they are needed."""
+    """Estimates the cost of runs one by one; rates are read or measured when they are needed."""
 
     def __init__(self, output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]) -> None:
-        """`missing`: data sets that are not here, and why; they are costed by the published counts."""
+        """`missing`: data set that is not on this machine -> the reason; its runs are estimated from the published counts."""
         self.output, self.material, self.calibration, self.missing = output, material, calibration, missing
         device = calibration.device
         self.device = provenance.device_name(device)
@@ -182,7 +184,7 @@ class Estimator:
         self.from_runs: dict[str, float] = {}
 
     def cost(self, run: PlannedRun, whole: bool = False) -> Cost:
-        """What is left of a run. `whole`: what all of it costs, however much is done."""
+        """The remaining cost of a run. `whole`: the cost of the whole run, however much of it is done."""
         sizes, state, done = self._find(run)
         if whole:
             done = 0
@@ -217,11 +219,11 @@ class Estimator:
         return rate
 
     def _find(self, run: PlannedRun) -> tuple[Sizes | None, str, int]:
-        """Sizes of a run's lists, its state in words, epochs done."""
+        """Sizes of a run's lists, its state in words, and the number of finished epochs."""
         if run.dataset in self.missing:
             return published_sizes(run.dataset, run.split), "not here", 0
         if not self.material.is_built(run.dataset):
-            # A plan fetches nothing: what has to be built first is shown as to do.
+            # Planning downloads nothing, so a data set that has to be built first is shown as to do.
             return None, "to do (data set not built yet)", 0
         try:
             sizes = sizes_of(self.material.split_of(run.config))
@@ -237,7 +239,7 @@ class Estimator:
         return sizes, folder.state + epochs, folder.epochs_done
 
     def rates(self) -> list[str]:
-        """Which rates the costs stand on, one line each."""
+        """The rates on which the costs are based, one line each."""
         units = {"training": "pairs/s", "features": "images/s", "scoring": "queries/s"}
         lines = [f"  {what}: {rate:,.0f} pairs/s, median of the epochs run here" for what, rate in self.from_runs.items()]
         for what, rate in self.measured.items():
@@ -250,7 +252,7 @@ class Estimator:
 
 def estimate(runs: Sequence[PlannedRun], output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]
              ) -> Estimate:
-    """Costs of all runs; what is not known is measured first (Calibration), so this may take a minute."""
+    """Costs of all runs. Rates that are not known yet are measured first (Calibration), which may take a minute."""
     estimator = Estimator(output, material, calibration, missing)
     result = Estimate([estimator.cost(run) for run in runs])
     result.watts = statistics.median([rate.watts for rate in estimator.measured.values() if rate.watts] or [0.0])
@@ -272,7 +274,7 @@ def estimate(runs: Sequence[PlannedRun], output: Path, material: Material, calib
 
 
 def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration) -> list[str]:
-    """Room for the image cache and for results, against what is free; and how long filling the cache takes."""
+    """Disk space for the image cache and the results, beside the free space; and the time that filling the cache takes."""
     needs: dict[tuple[str, int], Sizes] = {}
     results, working, own = 0.0, 0.0, _result_bytes(estimator.output)
     for cost in costs:
@@ -280,7 +282,7 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
         if sizes is None or cost.state.startswith("finished"):
             continue
         data = cost.run.config.data
-        # Both splits of a data set hold the same pictures.
+        # All splits of a data set hold the same pictures.
         known = needs.get((data.dataset, data.stored_size))
         if known is None or sizes.sketches + 3 * sizes.photos > known.sketches + 3 * known.photos:
             needs[data.dataset, data.stored_size] = sizes
@@ -288,7 +290,7 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
         model = rate.model_bytes if rate else 0
         results += own.get(cost.run.trained) or (model + 4 * (sizes.query + sizes.gallery) * cost.run.config.network.dim
                                                   + 8 * sizes.query * SCORES_PER_QUERY)
-        # While it trains: the best epoch, the last one, and Adam's two averages.
+        # The state of a run while it trains: the best epoch, the last one, and Adam's two averages.
         working = max(working, 4.0 * model)
     images = {key: (s.sketches + 3 * s.photos) * key[1] ** 2 for key, s in needs.items()}
     there = sum(path.stat().st_size for path in (calibration.cache / "pixels").rglob("*") if path.is_file())
@@ -323,7 +325,7 @@ def _result_bytes(output: Path) -> dict[bool, float]:
     """Mean size of finished runs here, by whether they were trained."""
     sizes: dict[bool, list[int]] = {}
     for folder in earlier.runs_folder(output).glob("*"):
-        with contextlib.suppress(InputError):  # a damaged one is named when it is run
+        with contextlib.suppress(InputError):  # a damaged folder is reported when its run starts
             if read_json(folder / "status.json").get("state") == "finished":
                 sizes.setdefault((folder / "checkpoint.pt").exists(), []).append(
                     sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))

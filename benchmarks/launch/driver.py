@@ -1,7 +1,7 @@
-"""Several runs at once: who gets which, retries, and what other calls of the command work on.
+"""Several runs at once: the queue, retries, and runs that other calls of the command work on.
 
-In: the folders of planned runs and a `Launcher`. Out: the folders as `runner.attempt` leaves them, mirrored into MLflow by this
-process alone. A worker that dies is replaced, and its run goes on from its last epoch.
+In: the folders of planned runs and a `Launcher`. Out: the folders as `runner.attempt` leaves them. Only this process copies them
+into MLflow. A worker that dies is replaced, and its run goes on from its last epoch.
 """
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from tcn.files.atomic import StorageError
 from tcn.files.locks import Held
 
 RETRIES = 3
-"""Times a run is taken up again after its worker died or met an error that another attempt may not meet."""
+"""How many times a run is started again after its worker died or met an error that another attempt may not meet."""
 ROLES = ("train_sketches", "train_photos", "heldout_sketches", "validation_sketches", "validation_photos", "query", "gallery")
 
 
 def execute_all(folders: Sequence[RunFolder], material: Material, mirror: Mirror, launcher: Launcher,
               failures: dict[str, str], out: TextIO | None = None, in_order: bool = False) -> tuple[int, int]:
-    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
+    """Compute all runs that are not finished; failures are added to `failures`. Returns how many ran well and how many were
+    skipped.
 
     `in_order`: runs start in the order of `folders`, else the long ones first. KeyboardInterrupt stops the workers, marks
-    their runs interrupted and passes.
+    their runs as interrupted and is raised again.
     """
     waiting, skipped = [], 0
     for folder in folders:
@@ -43,7 +44,7 @@ def execute_all(folders: Sequence[RunFolder], material: Material, mirror: Mirror
         else:
             waiting.append(folder)
     ready = _with_images(waiting, material, failures)
-    if not in_order:  # long runs first: short ones fill the gaps at the end
+    if not in_order:  # the long runs first, so that short ones fill the gaps at the end
         ready.sort(key=lambda folder: not folder.run.trained)
     jobs = [Job(f.run, f.path.parent.parent, f.identity, material.places, launcher.device, launcher.share.threads,
                 provenance.command()) for f in ready]
@@ -63,7 +64,8 @@ def execute_all(folders: Sequence[RunFolder], material: Material, mirror: Mirror
 
 
 def _with_images(folders: Sequence[RunFolder], material: Material, failures: dict[str, str]) -> list[RunFolder]:
-    """Fill the image cache before the workers start, each picture once; runs whose pictures can't be read fail here."""
+    """Fill the image cache before the workers start, so that each picture is decoded once. Runs whose pictures can't be read fail
+    here; the others are returned."""
     ready = []
     for folder in folders:
         config = folder.run.config
@@ -80,15 +82,15 @@ def _with_images(folders: Sequence[RunFolder], material: Material, failures: dic
 
 
 def _mark_failed(folder: RunFolder, reason: str) -> None:
-    """Say so in the run's folder, unless another process is at work there by now."""
+    """Mark a run as failed in its folder, unless another process works on it by now."""
     with contextlib.suppress(Held, StorageError), folder.claim("marking a failed run"):
         folder.write_config()
         folder.set_state("failed", reason, folder.epochs_done)
 
 
 class _Driver:
-    """The queue: starts jobs where there is room, takes lost ones up again, mirrors what ended. A run that another call of the
-    command works on is put aside until that one is done with it."""
+    """The queue: starts jobs when a worker is free, starts lost ones again, and mirrors those that ended into MLflow. A run that
+    another call of the command works on is put aside until that call is done with it."""
 
     def __init__(self, jobs: Sequence[Job], material: Material, mirror: Mirror, launcher: Launcher, failures: dict[str, str],
                  board: Board) -> None:
@@ -99,10 +101,10 @@ class _Driver:
         self.attempts: collections.Counter[str] = collections.Counter()
         self.finished = self.finished_elsewhere = 0
         self.elsewhere: dict[str, tuple[Job, str]] = {}
-        """Runs that another call works on, by name, with who it is."""
+        """Name of a run that another call works on -> its job, and which process that is."""
 
     def run(self) -> None:
-        """Until nothing waits or runs, here or in other calls."""
+        """Work until no run waits or is computed, here or in other calls."""
         while self.waiting or self.running or self.elsewhere:
             interrupts.check()
             while self.waiting and self.launcher.free() > 0:
@@ -124,7 +126,7 @@ class _Driver:
         self.elsewhere[job.run.name] = job, holder
 
     def _take_back(self) -> None:
-        """Runs that others are done with: finished, failed, or to be gone on with here because they were left unfinished."""
+        """Look at the runs that other calls are done with: finished or failed ones are counted, unfinished ones go on here."""
         for name, (job, _) in list(self.elsewhere.items()):
             folder = job.folder
             if folder.holder():
@@ -164,7 +166,7 @@ class _Driver:
                 return
             reason = f"{reason}; given up after {RETRIES} retries"
         if reason:
-            # The worker may have died, or not have come as far as the run's folder.
+            # The worker may have died, or failed before it could write to the run's folder.
             _mark_failed(folder, reason)
             self.failures[name] = reason
             self.board.failed += 1
@@ -176,7 +178,7 @@ class _Driver:
         self.mirror.settle(folder)
 
     def mark_interrupted(self) -> None:
-        """Runs whose worker had no time to say so itself, and their runs in MLflow."""
+        """Mark the runs whose workers had no time to do so themselves, in their folders and in MLflow."""
         for job in self.running.values():
             folder = job.folder
             with contextlib.suppress(Held, StorageError), folder.claim("marking an interrupted run", seconds=2.0):

@@ -1,7 +1,7 @@
-"""What is handed out: a run with all that a worker needs for it, how many at once, and what came of it.
+"""Jobs: a run with all that a worker needs for it, how many jobs at once, and the outcome of a job.
 
-In: a planned run and where things are. Out: the run's folder as `runner.attempt` leaves it, and an `Ended` for the driver.
-Workers share nothing else: a `Job` can be sent to another process or machine.
+In: a planned run and the places of data and results. Out: the run's folder as `runner.attempt` leaves it, and an `Ended` for the
+driver. Workers share nothing else, so a `Job` can be sent to another process or machine.
 """
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tcn.config import InputError
 from tcn.model.execution import keep_memory, same_products
 
 GRACE_SECONDS = 20.0
-"""How long workers may take to leave their runs in order when the user stops them."""
+"""Time that workers have to record the state of their runs when the user stops them."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How a machine or cluster is shared out: runs at once, CPU threads of each, runs on one GPU."""
+    """How a machine or cluster is divided: the number of runs at once, of CPU threads for each run, and of runs on one GPU."""
 
     workers: int
     threads: int
@@ -44,10 +44,11 @@ def cores() -> int:
 
 def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | None = None, runs_per_gpu: int | None = None,
           cpus_per_run: int | None = None) -> Share:
-    """Runs at once and threads of each, by what there is and what was asked for. `gpus`: 0 where runs are on the CPU.
+    """The number of runs at once and of threads for each, from what the machine has and what was asked for. `gpus`: 0 for runs on
+    the CPU.
 
-    Threads never depend on the number of runs, since results depend on threads. InputError where runs_per_gpu is
-    given without a GPU, or for more threads than MOST_THREADS.
+    The number of threads never depends on the number of runs, since results depend on it. InputError if runs_per_gpu is given
+    without a GPU, or for more threads than MOST_THREADS.
 
     >>> share(2, 0), share(32, 4, runs_per_gpu=2)
     (Share(workers=2, threads=1, runs_per_gpu=1), Share(workers=8, threads=4, runs_per_gpu=2))
@@ -82,26 +83,26 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a job: finished (neither field set), failed, or lost with its worker."""
+    """The outcome of a job: finished (neither field set), failed, or lost with its worker."""
 
     job: Job
     failure: Failure | None = None
     lost: str = ""
-    """How the worker went; empty where it reported by itself."""
+    """How the worker was lost; empty if it reported the outcome itself."""
 
 
 class Launcher(Protocol):
     """Runs jobs somewhere, several at once."""
 
     about: str
-    """One line: what the workers are."""
+    """A description of the workers in one line."""
     share: Share
-    """How the machine is shared out; its threads are those of every run."""
+    """How the machine is divided; every run gets `share.threads` threads."""
     device: str
-    """Where runs are computed; a launcher with several GPUs may replace it by one of them."""
+    """The device of the runs; a launcher with several GPUs may replace it by one of them."""
 
     def free(self) -> int:
-        """Jobs that may be started now."""
+        """The number of jobs that may be started now."""
 
     def start(self, job: Job) -> None:
         """Start a job and return at once."""
@@ -110,10 +111,10 @@ class Launcher(Protocol):
         """Jobs that ended since the last call; waits at most `seconds` for one."""
 
     def stop(self) -> None:
-        """End all running jobs, giving each GRACE_SECONDS to leave its run in order."""
+        """End all running jobs; each has GRACE_SECONDS to record the state of its run."""
 
     def close(self) -> None:
-        """Let go of workers and connections; nothing runs any more."""
+        """End the workers and close connections; called when no job runs any more."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -122,7 +123,7 @@ def _material(places: Places) -> Material:
 
 
 def work(job: Job) -> Failure | None:
-    """Run one job in this process: what every worker does. None where the run finished."""
+    """Run one job in this process, as every worker does. Returns None if the run finished."""
     keep_memory()
     same_products()
     limit_threads(job.threads)
@@ -137,5 +138,5 @@ def work(job: Job) -> Failure | None:
         return attempt(job.run, job.folder, material, NoMirror(), torch.device(job.device), "", job.command)
     except InputError as error:
         return Failure(str(error), True)
-    except Exception as error:  # a fault of this machine must reach the driver as such
+    except Exception as error:  # an error of this machine must reach the driver as a failure
         return Failure(f"{type(error).__name__}: {error}", False)

@@ -1,7 +1,7 @@
-"""One run after the other in this process: what the command does by itself.
+"""One run after the other in this process, which the command does unless it is told otherwise.
 
 In: the folders of planned runs. Out: the folders as `runner.attempt` leaves them. Runs that another call of the command works on
-are left to it, and looked at again when the others are done.
+are left to that call, and looked at again when the others are done.
 """
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from benchmarks.mirror import Mirror
 from benchmarks.runner import Failure, attempt, lacks_ledger
 from benchmarks.store import RunFolder
 
-LOST = ("the runs that were left are not tried: {} answers this process no more. Give the same command again: it goes on from "
+LOST = ("the remaining runs are not tried: {} answers this process no more. Give the same command again: it goes on from "
         "the last finished epochs; --launcher processes goes on by itself, with a new process")
 
 
 def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror, device: torch.device,
                 failures: dict[str, str]) -> tuple[int, int]:
-    """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
+    """Compute all runs that are not finished; failures are added to `failures`. Returns how many ran well and how many were
+    skipped.
 
-    Stops where the device answers this process no more; `failures` says so under the device's name.
+    Stops if the device no longer answers this process; `failures` says so under the device's name.
     """
     trained = skipped = 0
     left = list(enumerate(folders, 1))
@@ -51,7 +52,7 @@ def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror
                 continue
             started = time.perf_counter()
             failure = _one(number, len(folders), folder, material, mirror, device)
-            if failure and failure.holder:  # it was quicker
+            if failure and failure.holder:  # another call has taken the run in between
                 elsewhere.append((number, folder))
             elif failure:
                 failures[folder.run.name] = failure.reason

@@ -1,6 +1,6 @@
-"""Watts that a GPU draws while something runs, as nvidia-smi tells them.
+"""Watts that a GPU draws while something runs, as nvidia-smi reports them.
 
-In: a GPU. Out: samples in watts; none where there is no nvidia-smi, or it does not tell.
+In: a GPU. Out: samples in watts; none if nvidia-smi is missing or does not report power.
 """
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EVERY_SECONDS = 0.2
 
 
 def name_of(device: torch.device) -> str:
-    """The GPU as nvidia-smi knows it, whatever this process sees of it; empty for a device that is none."""
+    """The GPU's UUID, by which nvidia-smi knows it whatever CUDA_VISIBLE_DEVICES says; empty for a device that is not a GPU."""
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
 
 
 @contextlib.contextmanager
 def drawn(gpu: str) -> Iterator[list[float]]:
-    """A list that fills with the watts drawn during the block. `gpu`: its UUID or index; empty: nothing is asked."""
+    """Yield a list that fills with the watts drawn during the block. `gpu`: UUID or index; if empty, the list stays empty."""
     samples: list[float] = []
     over = threading.Event()
 
@@ -33,7 +33,7 @@ def drawn(gpu: str) -> Iterator[list[float]]:
                                       capture_output=True, text=True, timeout=10).stdout
             except (OSError, subprocess.TimeoutExpired):
                 return
-            with contextlib.suppress(ValueError):  # `[N/A]`, or an error in words
+            with contextlib.suppress(ValueError):  # nvidia-smi prints `[N/A]` or an error message instead of a number
                 samples.append(float(told))
             over.wait(EVERY_SECONDS)
 
@@ -49,5 +49,5 @@ def drawn(gpu: str) -> Iterator[list[float]]:
 
 
 def middle(samples: list[float]) -> float:
-    """Their median, which a few idle moments before and after do not move far; 0 without samples."""
+    """The median of samples, which a few idle moments before and after hardly change; 0 without samples."""
     return statistics.median(samples) if samples else 0.0

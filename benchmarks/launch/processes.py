@@ -1,6 +1,6 @@
 """Worker processes on this machine: one for each job that runs at once.
 
-In: jobs. Out: what became of them. A worker that died is noticed by its closed pipe, and started anew for the next job.
+In: jobs. Out: their outcomes. A worker that died is noticed by its closed pipe, and started anew for the next job.
 """
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ from benchmarks.runner import Failure
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOST_DEVICE = 75
-"""Exit status of a worker whose device answers no more (EX_TEMPFAIL: another attempt may do)."""
+"""Exit status of a worker whose device no longer answers (EX_TEMPFAIL: another attempt may succeed)."""
 
 
 class Processes:
     """Launcher of worker processes on this machine."""
 
     def __init__(self, devices: Sequence[str], share: Share, logs: Path, run: Callable[[Job], Failure | None] = work) -> None:
-        """`devices`: handed to the workers in turn; each worker sees its own alone, as cuda:0. `logs`: folder for what they print. `run`: what a worker does with a job."""
+        """`devices`: assigned to the workers in turn; each worker sees only its own, as cuda:0. `logs`: folder for what they
+        print. `run`: what a worker does with a job."""
         self.share, self.device = share, devices[0]
         self._slots = [_Slot(devices[i % len(devices)], logs / f"worker-{i}.log", run) for i in range(share.workers)]
         self.about = f"{share.workers} worker process{'' if share.workers == 1 else 'es'}" + (
             f" on {len(devices)} GPUs" if len(devices) > 1 else "")
 
     def free(self) -> int:
-        """Workers without a job."""
+        """The number of workers without a job."""
         return sum(slot.job is None for slot in self._slots)
 
     def start(self, job: Job) -> None:
-        """Hand a job to an idle worker, started anew where there is none yet or it died."""
+        """Give a job to an idle worker. Its process is started first, if there is none yet or it died."""
         next(slot for slot in self._slots if slot.job is None).send(job)
 
     def poll(self, seconds: float) -> list[Ended]:
-        """Jobs that ended; a worker that died is found by its closed pipe."""
+        """Jobs that ended; a closed pipe shows that a worker died."""
         busy = [slot for slot in self._slots if slot.job]
         ready = connection.wait([slot.pipe for slot in busy], seconds) if busy else []
         return [slot.receive() for slot in busy if slot.pipe in ready]
@@ -55,7 +56,7 @@ class Processes:
         return {slot.job.run.name: slot.process.pid for slot in self._slots if slot.job}
 
     def stop(self) -> None:
-        """SIGTERM, which a worker takes like Ctrl-C; after the grace, SIGKILL."""
+        """Send SIGTERM, which a worker handles like Ctrl-C; after GRACE_SECONDS, SIGKILL."""
         busy = [slot for slot in self._slots if slot.job]
         for slot in busy:
             slot.process.terminate()
@@ -83,7 +84,7 @@ class _Slot:
         if self.process is None or not self.process.is_alive():
             self._spawn()
         self.job = dataclasses.replace(job, device="cuda:0" if self.device.startswith("cuda") else self.device)
-        # Where the worker died just now, the closed pipe says so at the next poll.
+        # If the worker has died just now, the next poll finds its pipe closed.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(self.job)
 
@@ -93,7 +94,7 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.log, self.run))
-        # Set before the process starts: what its imports do is not known here, and CUDA reads it once.
+        # Set before the process starts, since CUDA reads it only once, perhaps already during an import.
         with _interrupts_ignored(), _variable(VISIBLE, visible(self.device, os.environ.get(VISIBLE))):
             self.process.start()
         theirs.close()
@@ -104,7 +105,7 @@ class _Slot:
         try:
             failure = self.pipe.recv()
             if failure and failure.device_lost:
-                self.end()  # a new process gets a device that answers
+                self.end()  # the device answers a new process
             return Ended(job, failure)
         except (EOFError, OSError):
             self.process.join(5)
@@ -130,7 +131,9 @@ def _end_of(code: int | None) -> str:
 
 
 def visible(device: str, those: str | None) -> str | None:
-    """What CUDA_VISIBLE_DEVICES must say for a process that sees one device alone, `those` being what it says here. None: as it is.
+    """The value of CUDA_VISIBLE_DEVICES for a process that is to see only one device; None leaves the variable as it is.
+
+    those: its value in this process.
 
     >>> visible("cuda:1", None), visible("cuda:1", "2,GPU-5f"), visible("cuda", "3"), visible("cpu", "3")
     ('1', 'GPU-5f', '3', '3')
@@ -144,7 +147,7 @@ def visible(device: str, those: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _variable(name: str, value: str | None) -> Iterator[None]:
-    """An environment variable for processes that are started here; None leaves it as it is."""
+    """Set an environment variable for processes that are started in this block; None leaves it as it is."""
     before = os.environ.get(name)
     if value is not None:
         os.environ[name] = value
@@ -159,7 +162,7 @@ def _variable(name: str, value: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A process started here ignores Ctrl-C, which a terminal sends to all; the driver decides what becomes of workers."""
+    """Processes started in this block ignore Ctrl-C, which a terminal sends to all of them: the driver decides when they end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -171,27 +174,28 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _serve(pipe: connection.Connection, log: Path, run: Callable[[Job], Failure | None]) -> None:
-    """A worker process: jobs in, outcomes out, until the driver closes the pipe, stops it, or dies, or its device is lost."""
+    """The loop of a worker process: receive a job, run it, send its outcome; until the driver closes the pipe, stops the worker
+    or dies, or the device is lost."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal: the driver decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # when the terminal is closed, the driver decides
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    provenance.commit()  # now: a checkout edited before the first job arrives is not the code in memory
-    # KeyboardInterrupt: the driver stops this worker. EOFError: there is nothing left to do.
+    provenance.commit()  # read now, since the checkout may be edited before the first job arrives, but not the code in memory
+    # KeyboardInterrupt: the driver stops this worker. EOFError: the driver has closed the pipe.
     with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError), interrupts.caught(signal.SIGTERM):
         while True:
             failure = run(pipe.recv())
             pipe.send(failure)
             if failure and failure.device_lost:
                 sys.stderr.flush()
-                os._exit(LOST_DEVICE)  # an orderly end would ask the device for more
+                os._exit(LOST_DEVICE)  # a normal exit would use the device again
 
 
 def _end_with_driver() -> None:
-    # An orphan would go on writing to a folder that the next call of the command takes up.
+    # A worker without its driver would go on writing to a folder that the next call of the command resumes.
     driver = multiprocessing.parent_process()
     assert driver is not None
     connection.wait([driver.sentinel])

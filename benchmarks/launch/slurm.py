@@ -1,7 +1,7 @@
-"""SLURM's jobs, one for each run, through submitit (the only submitit import).
+"""SLURM's jobs, one for each run, through submitit (the only file that imports it).
 
-In: what a job asks for. Out: a `Launcher`. A job that is preempted, or comes to its time limit, is queued again and goes on from its
-last epoch. All machines must see the output folder, the data and the project at the same paths.
+In: the resources that a job asks for. Out: a `Launcher`. A job that is preempted, or reaches its time limit, is queued again and
+goes on from its last epoch. All machines must see the output folder, the data and the project at the same paths.
 """
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmarks.threads import check_threads
 from tcn.config import InputError
 
 SHORT = {"gpus": "gpus_per_node", "cpus": "cpus_per_task"}
-"""Our name of what a job asks for -> submitit's; all others are sbatch's own with underscores: partition, account, mem, qos."""
+"""Our name of a resource -> submitit's. All other names are sbatch's own with underscores: partition, account, mem, qos."""
 MOST_JOBS = 64
-"""Jobs in the queue at once, where `--workers` does not say."""
+"""Number of jobs in the queue at once, unless `--workers` is given."""
 REQUEUES = 100
-"""Times that a job may come to its time limit; each goes on from the last epoch of the one before."""
+"""How many times a job may reach its time limit; each time it goes on from the last epoch before."""
 
 
 def wishes(text: str) -> dict[str, Any]:
-    """What `--slurm` asks for. InputError for what can't be read.
+    """The resources that `--slurm` asks for. InputError if the text can't be read.
 
     >>> wishes("partition=long,gpus=1,time=1-12:00:00")
     {'partition': 'long', 'gpus_per_node': 1, 'time': 2160}
@@ -40,7 +40,8 @@ def wishes(text: str) -> dict[str, Any]:
 
 
 def minutes(text: str) -> int:
-    """A time limit in minutes, as sbatch takes it (minutes, H:M:S, D-H, D-H:M:S), or 90m, 24h, 2d. InputError for another text.
+    """A time limit in minutes. It is written as sbatch takes it (minutes, H:M:S, D-H, D-H:M:S), or as 90m, 24h, 2d. InputError
+    for any other text.
 
     >>> minutes("90"), minutes("2:30:00"), minutes("1-6"), minutes("24h")
     (90, 150, 1800, 1440)
@@ -49,7 +50,7 @@ def minutes(text: str) -> int:
         total = int(match[1]) * {"": 1, "m": 1, "h": 60, "d": 1440}[match[2]]
     elif match := re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+)(?::(\d+))?)?", text, re.ASCII):
         days, *parts = (int(part or 0) for part in match.groups())
-        # Without days, two numbers are minutes and seconds.
+        # Two numbers without days are minutes and seconds.
         if match[1] is None and match[4] is None:
             parts = [0, *parts[:2]]
         total = days * 1440 + parts[0] * 60 + parts[1] + (parts[2] > 0)
@@ -61,7 +62,7 @@ def minutes(text: str) -> int:
 
 
 class _Resumable:
-    """What a job calls; submitit asks `checkpoint` what to call when the job is queued again."""
+    """The callable of a job; submitit calls `checkpoint` to learn what to call when the job is queued again."""
 
     def __init__(self, run: Callable[[Job], Any]) -> None:
         self.run = run
@@ -70,25 +71,27 @@ class _Resumable:
         return self.run(job)
 
     def checkpoint(self, job: Job) -> Any:
-        """The same: a run goes on by the files in its folder."""
+        """The same call again: a run goes on from the files in its folder."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job)
 
 
 class SlurmLauncher:
-    """Launcher of SLURM jobs, each with one run; logs in `logs`, by job number and named in the queue after the run."""
+    """Launcher of SLURM jobs, one for each run. A job has the run's name in the queue, and a log in `logs` by its number."""
 
     def __init__(self, device: str, asked: str, logs: Path, *, workers: int | None = None, threads: int | None = None,
                  run: Callable[[Job], Any] = work, cluster: str = "slurm") -> None:
-        """`device`: auto, cpu or cuda. `cluster`: submitit's executor. InputError where submitit or SLURM is missing, or a job can't
-        be asked for so."""
+        """`device`: auto, cpu or cuda. `cluster`: submitit's executor. InputError if submitit or SLURM is missing, or refuses
+        what a job asks for."""
         try:
             import submitit
         except ImportError as error:
-            raise InputError("--launcher slurm needs submitit, which is not installed; run pip install 'submitit>=1.5,<2'") from error
+            raise InputError("--launcher slurm needs submitit, which is not installed; "
+                             "run pip install 'submitit>=1.5,<2'") from error
         if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"--device {device} can't be used with --launcher slurm, which hands out GPUs itself; pass cpu or cuda")
+            raise InputError(f"--device {device} can't be used with --launcher slurm, which hands out GPUs itself; "
+                             "pass cpu or cuda")
         found = wishes(asked)
         gpus = bool(found.keys() & {"gpus_per_node", "gpus_per_task", "num_gpus", "gres"})
         if device == "cuda" and not gpus:
@@ -108,7 +111,7 @@ class SlurmLauncher:
         self.about = f"SLURM by submitit {submitit.__version__}, up to {self.share.workers} jobs in the queue, logs in {logs}"
 
     def free(self) -> int:
-        """Jobs that may be put into the queue; SLURM itself waits for the resources."""
+        """The number of jobs that may be put into the queue; SLURM itself waits for the resources."""
         return self.share.workers - len(self._running)
 
     def start(self, job: Job) -> None:
@@ -117,7 +120,7 @@ class SlurmLauncher:
         self._running[job.run.name] = job, self._executor.submit(self._resumable, job)
 
     def poll(self, seconds: float) -> list[Ended]:
-        """Jobs that ended: with an outcome, or without one."""
+        """Jobs that ended, with an outcome or without one."""
         until = time.monotonic() + seconds
         while self._running:
             ended = [name for name, (_, handle) in self._running.items() if handle.done()]
@@ -135,10 +138,10 @@ class SlurmLauncher:
                                    f"{handle.paths.stderr}")
 
     def stop(self) -> None:
-        """Cancel all jobs; what they had trained stays, to the last epoch."""
+        """Cancel all jobs; their runs keep what they trained up to the last epoch."""
         for _, handle in self._running.values():
             handle.cancel(check=False)
         self._running.clear()
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no workers or connections to close."""
