@@ -1,7 +1,8 @@
-"""Pairs from disk to ready batch, per CPU core: the packed store and batched augmentation beside a loader in the released style.
+"""Pairs from disk to a ready batch, per CPU core: the packed store and batched augmentation, beside a loader in the released
+style.
 
-Photos are JPEG and sketches PNG files of 256 x 256 pixels, made here: sums of smooth noise and of lines, so that they
-cost to decode what real ones do (a photo some 20 KB). Network size 224, batch 32.
+The files of 256 x 256 pixels are made here: photos (JPEG) are sums of smooth noise, sketches (PNG) are lines, so that decoding
+costs what it does for real ones (a photo has some 20 KB). Network size 224, batch 32.
 """
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ SETTINGS = change(Config(), {"data.stored_size": STORED, "data.image_size": SIZE
 
 @lru_cache(maxsize=1)
 def folder() -> Path:
-    """`photo/N.jpg` and `sketch/N.png`."""
+    """The folder with the pictures `photo/N.jpg` and `sketch/N.png`."""
     root, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
     for name in ("photo", "sketch"):
         (root / name).mkdir()
@@ -75,7 +76,7 @@ def plain_batches(number: int, warp: Warp) -> list[tuple[torch.Tensor, torch.Ten
 
 
 def on_the_host() -> None:
-    """An epoch's pixels, read from the store and ready to be moved: what is left to the CPU where a GPU augments."""
+    """Read an epoch's pixels from the store, ready to be copied to a device: the CPU's share of the work where a GPU augments."""
     own = source()
     for chosen in own._plan(0, 1):
         own._gather(chosen, torch.device("cuda" if CUDA else "cpu"))

@@ -2,9 +2,9 @@
 
 Ours: `tcn.data.splits.load` of one split (checked folders, classes and counts, all seven lists, both digests) and of both
 splits as a run loads them, by the folders alone and by list files as published; and `data check --fast`. Reference: the
-plain lists of the same files, unchecked; by list files it lists no folder at all, where ours also lists and measures
-them for the digest and for files that no list names. Ceiling: naming and measuring every file, nothing else. The system
-has the folders in memory: a disk's own speed is not in it.
+plain lists of the same files, unchecked. With list files the reference lists no folder, while ours lists the folders too and
+reads the files' sizes, for the digest and to find files that no list names. Ceiling: the name and size of every file, nothing
+else. The operating system holds the folders in memory, so the speed of the disk is not measured.
 """
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def ours(names: tuple[str, ...], by: str | None) -> list[splits.Split]:
 
 
 def plain(splits: tuple[str, ...], by: str | None) -> list[dict[str, list[str]]]:
-    """Per split: the paths of each list; by the folders alone, training and held-out sketches are one list."""
+    """For each split, the paths of each list. By the folders alone, training and held-out sketches are one list."""
     base = str(root() / "Sketchy")
     if by:
         return [{part: read_list(base, os.path.join(base, SPEC.list_folders[split][0], file[0]))[0]
@@ -114,7 +114,8 @@ def bench_indexing(timed: Timed, work: str, role: str) -> None:
 
 
 def agree(made: list[splits.Split], found: list[dict[str, list[str]]], by: str | None) -> None:
-    """The same files in the same order; by the folders alone our rule holds sketches out, which are put back here."""
+    """Check that both give the same files in the same order. By the folders alone our rule holds sketches out; they are put back
+    here."""
     for split, theirs in zip(made, found):
         mine = {part: list(files.paths) for part, files in split.lists().items() if len(files)}
         if not by:

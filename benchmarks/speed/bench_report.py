@@ -1,8 +1,8 @@
 """Rendering the whole report from the folders of 100 runs: tables, figures, page.
 
-The folders hold made-up numbers in the layout of real runs (tests/support/result_folders.py). The reference is what everybody
-does by hand, a loop that reads each run's metrics and averages over seeds: it makes one table of the report's, without
-any figure, so the ratio says what all the rest costs, not how fast it could be.
+The folders hold made-up numbers in the layout of real runs (tests/support/result_folders.py). The reference is the usual loop
+that reads each run's metrics and averages them over seeds. It makes one of the report's tables and no figure, so the ratio shows
+what the rest of the report costs, not how fast it could be.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.speed.conftest import Timed
 from reports.render.command import render
 
 SEEDS = range(14)
-"""Of seven variants each: 98 runs."""
+"""Each seed has seven variants: 98 runs."""
 
 
 def _builder() -> ModuleType:

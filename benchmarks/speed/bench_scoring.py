@@ -1,8 +1,8 @@
 """Scoring at the size of real data sets: all six protocols from one call, beside one protocol in the released style.
 
-Random 64-d features and 64-bit codes with the published lists' numbers of queries and photos per class. The ceiling is
-one product and one float32 sort of every row, on as many threads, and nothing else. `TCN_SPEED_FULL=1` adds
-QuickDraw's 92,291 x 54,151 (ours only).
+Features (64-d) and codes (64 bits) are random; the numbers of queries and photos per class are those of the published lists.
+The ceiling is one product and one float32 sort of every row on the same number of threads, and nothing else.
+`TCN_SPEED_FULL=1` adds QuickDraw's 92,291 x 54,151 (ours only).
 """
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tcn import metrics
 
 Precision = type[np.float32] | type[np.float64]
 FULL = os.environ.get("TCN_SPEED_FULL") == "1"
-#: Queries that the reference scores: at some milliseconds each, all of them would take minutes.
+#: Number of queries that the reference scores: each takes some milliseconds, so all of them would take minutes.
 PART = 60
-#: Queries of one block of the ceiling: what one thread holds is some megabytes.
+#: Number of queries in a block of the ceiling, so that one thread holds some megabytes.
 ROWS = 64
 
 
 @lru_cache(maxsize=1)
 def material(dataset: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Real-valued sides [N, 64] float32 and labels [N], queries first."""
+    """Features [N, 64] float32 and labels [N], each of the queries and of the photos."""
     rng = np.random.default_rng(0)
     labels = [labels_of(dataset, kind) for kind in ("sketches", "photos")]
     return [rng.standard_normal((len(own), DIMENSIONS)).astype(np.float32) for own in labels], labels
@@ -44,7 +44,7 @@ def sides_of(dataset: str, kind: str) -> tuple[list[np.ndarray], list[np.ndarray
 
 
 def multiply_and_sort(queries: np.ndarray, photos: np.ndarray, precision: Precision) -> None:
-    """The bare minimum: one product and one float32 sort a row, in blocks, on torch's number of threads."""
+    """The ceiling: one product and one float32 sort of each row, in blocks, on torch's number of threads."""
     queries, across = queries.astype(precision), np.ascontiguousarray(photos.T, dtype=precision)
     blocks = [queries[begin:begin + ROWS] for begin in range(0, len(queries), ROWS)]
     threads = torch.get_num_threads()
@@ -70,7 +70,7 @@ def ours(dataset: str, kind: str, **options: Any) -> Callable[[], metrics.Scores
 @pytest.mark.parametrize("kind", ["real", "codes"])
 @pytest.mark.parametrize("role", ["reference", "ours", "ceiling"])
 def bench_scoring(timed: Timed, kind: str, role: str) -> None:
-    """All photos different in distance, or in gallery order: no order of ties is drawn."""
+    """Real-valued features without ties, and codes in gallery order: no tie orders are sampled."""
     sides, labels = sides_of("sketchy", kind)
     work = {"real": "Sketchy, real-valued", "codes": "Sketchy, 64-bit codes, gallery order"}[kind]
     options = {"subject": "scoring", "work": work, "role": role, "unit": "query"}
@@ -86,8 +86,8 @@ def bench_scoring(timed: Timed, kind: str, role: str) -> None:
         timed(run=ours("sketchy", kind, ties=ties), units=len(labels[0]), rounds=3, warmup=1,
               note="six protocols, mAP@all, mAP and Prec at 100 and 200", **options)
     else:
-        real, _ = sides_of("sketchy", "real")  # an order of the photos needs values that differ
-        # Ties are defined to 2**-40 of the features' spread, which a float32 product does not hold.
+        real, _ = sides_of("sketchy", "real")  # sorting codes would meet equal values
+        # Ties are defined to 2**-40 of the features' spread, a precision that a float32 product does not have.
         precision: Precision = np.float64 if kind == "real" else np.float32
         timed(run=lambda: multiply_and_sort(real[0], real[1], precision), units=len(labels[0]), rounds=3, warmup=1,
               note=f"{precision.__name__} product and float32 sort alone, values that differ", **options)
@@ -95,7 +95,7 @@ def bench_scoring(timed: Timed, kind: str, role: str) -> None:
 
 @pytest.mark.parametrize("role", ["ours", "ceiling"])
 def bench_float32_ceiling(timed: Timed, role: str) -> None:
-    """The same against a product that does not hold the digits by which ties are told."""
+    """The same comparison, with a float32 product in the ceiling, which is not precise enough to detect ties."""
     sides, labels = sides_of("sketchy", "real")
     run = ours("sketchy", "real") if role == "ours" else lambda: multiply_and_sort(sides[0], sides[1], np.float32)
     timed(subject="scoring", work="Sketchy, real-valued, against float32", role=role, run=run, units=len(labels[0]), unit="query",

@@ -1,6 +1,6 @@
 """The sharing loss over two ResNet-50, forward and backward: `losses.sharing_norms` beside a loop over tensors.
 
-The ceiling reads both sets of weights and writes both gradients once, in memory's own order: what any form must do.
+The ceiling reads both sets of weights and writes both gradients once, in the order of memory, which any form has to do.
 """
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RUNS = {"reference": lambda: norms_one_by_one(weights()).backward(),
 
 @pytest.mark.parametrize("role", RUNS)
 def test_as_each_runs(timed: Timed, role: str) -> None:
-    """The reference on the C library's own terms, as the released code runs; ours with its memory kept, as run_all does."""
+    """The reference frees memory as the C library does by default, as in the released code; ours keeps it, as in run_all."""
     if role == "reference":
         agree()
     else:
@@ -61,7 +61,7 @@ def test_with_memory_kept_in_both(timed: Timed, role: str) -> None:
 
 
 def agree() -> None:
-    """Both give the same loss and gradient."""
+    """Check that both give the same loss and gradient."""
     found = []
     for role in ("ours", "reference"):
         forget()

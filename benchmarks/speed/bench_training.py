@@ -1,7 +1,7 @@
 """The training step: from the image cache through augmentation, coupled encoders, losses and Adam.
 
-On the CPU the laptop profile (EfficientNet-Lite0 at 64 pixels). On CUDA the paper's (ResNet-50 at 224 pixels, stored at
-256, batch 32; random weights, since speed does not depend on them), in every precision. Reference: the plain step of
+On the CPU the laptop profile is measured (EfficientNet-Lite0 at 64 pixels). On CUDA it is the paper's (ResNet-50 at 224 pixels,
+stored at 256, batch 32; random weights, since speed does not depend on them), in every precision. Reference: the plain step of
 reference_training.py with its batches in memory. Ceiling: our step with its batches in memory, on the device.
 """
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Trainer:
         return train_step(TCN, self.model, self.optimizer, batch, self.config, torch_stream(0, "alpha", 1, number))
 
     def from_cache(self, steps: int) -> None:
-        """So many steps, the batches made on the way; the losses read once, at the end."""
+        """Train for `steps` steps with batches from the image cache; the losses are fetched once, at the end."""
         with training_mode(self.config.execution, DEVICE):
             read([self.step(batch, n) for n, (batch, _) in enumerate(zip(self.source.epoch(0, 1, DEVICE), range(steps)))])
 
     def from_memory(self, batches: list[PairBatch]) -> None:
-        """The same with batches that are there."""
+        """Train for one step on each of these batches; the losses are fetched once, at the end."""
         with training_mode(self.config.execution, DEVICE):
             read([self.step(batch, n) for n, batch in enumerate(batches)])
 
@@ -74,7 +74,7 @@ def read(values: list[dict[str, torch.Tensor]]) -> list[list[float]]:
 
 @lru_cache(maxsize=2)
 def pixels(number: int, size: int, seed: int) -> Pixels:
-    """Random pictures, memory-mapped from a file as a cache is."""
+    """Random pictures, memory-mapped from a file like those of an image cache."""
     folder = tempfile.mkdtemp()
     path = Path(folder) / "pixels.npy"
     rng = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def trainer(profile: str, execution: Execution, batch_pairs: int = 32, pictures:
 
 
 def test_the_reference_s_step_is_ours() -> None:
-    """Equal losses on the same batch, from the same start."""
+    """Check that both steps have equal losses on the same batch, from the same start."""
     found = []
     for own in (True, False):
         made = trainer("laptop", REFERENCE, batch_pairs=8, pictures=200)
@@ -121,11 +121,11 @@ def test_the_reference_s_step_is_ours() -> None:
 
 def compare(timed: Timed, role: str, work: str, profile: str, execution: Execution, steps: int,
             beside: str = "", **options: Any) -> None:
-    """One role of one work. The first steps, which compile and choose algorithms, are not timed."""
+    """Time one role of one work. The first steps, which compile and choose algorithms, are not timed."""
     if role != "reference":
-        keep_memory()  # as run_all does; the reference runs on the C library's own terms, and first
+        keep_memory()  # as run_all does; the reference runs first, with the C library's default
     made = trainer(profile, REFERENCE if role == "reference" else execution, **options)
-    # The reference may use what PyTorch uses unasked: TF32 in cuDNN's convolutions, as the released code did.
+    # The reference runs with PyTorch's defaults, TF32 in cuDNN's convolutions among them, as the released code did.
     batches = made.batches(min(steps, made.source.steps)) if role != "ours" else []
     run = {"ours": lambda: made.from_cache(steps), "ceiling": lambda: made.from_memory(batches),
            "reference": lambda: made.plain(batches)}[role]
@@ -140,8 +140,8 @@ def test_laptop(timed: Timed, role: str) -> None:
 
 
 FIRST = "paper: ResNet-50, 224 pixels, batch {}, float32"
-#: Precision (or float32 with deterministic algorithms), compiled or not, pairs in a batch; the first of each batch size holds the
-#: reference.
+#: Precision (or float32 with deterministic algorithms), compiled or not, pairs in a batch. The reference is timed with the first
+#: entry of each batch size.
 PAPER = [("float32", "none", 32), ("deterministic", "none", 32), ("bf16", "none", 32), ("bf16", "encoders", 32),
          ("tf32", "none", 32), ("float32", "none", 128), ("bf16", "none", 128), ("bf16", "encoders", 128), ("tf32", "none", 128),
          ("float32", "encoders", 32), ("tf32", "encoders", 32)]
@@ -152,7 +152,7 @@ PAPER = [("float32", "none", 32), ("deterministic", "none", 32), ("bf16", "none"
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="ResNet-50 at 224 pixels is measured on a GPU")
 def test_paper(timed: Timed, role: str, precision: Any, compiled: Any, batch: int) -> None:
     if role == "reference" and (precision, compiled) != ("float32", "none"):
-        pytest.skip("one reference a batch size: PyTorch's own defaults")
+        pytest.skip("each batch size has one reference: PyTorch's own defaults")
     work = f"paper: ResNet-50, 224 pixels, batch {batch}, {precision}{', compiled' if compiled == 'encoders' else ''}"
     execution = Execution(algorithms=precision, compile=compiled) if precision == "deterministic" else \
         Execution(precision=precision, compile=compiled)

@@ -11,7 +11,7 @@ import torch
 
 ROLES = ("ours", "reference", "ceiling")
 Timed = Callable[..., Any]
-"""What the fixture `timed` gives."""
+"""The type of the function that the fixture `timed` gives."""
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def timed(benchmark: Any) -> Iterator[Timed]:
     """timed(subject, work, role, units, unit, run, rounds=3, warmup=1, note="", threads=None, setup=None, beside="")
     -> what run() returned.
 
-    Rows of one subject and work are compared with each other: `reference` is the plain computation in the released
-    style, `ours` what a run of the suite does, `ceiling` the least that any form must do. `units` of `unit` are done in
-    one call of `run`; `setup` is called before each round, untimed. `beside`: the work whose reference and ceiling
-    serve where this one has none of its own. On CUDA a call ends when the device has finished. Skips once the time
-    named by $TCN_SPEED_UNTIL (seconds since 1970) is past.
+    Rows of the same subject and work are compared with each other: `reference` is the plain computation in the released
+    style, `ours` is what a run of the suite does, `ceiling` is the least that any implementation has to do. One call of `run`
+    does `units` of `unit`; `setup` is called before each round, untimed. `beside`: the work whose reference and ceiling are
+    used if this one has none of its own. On CUDA a call ends when the device has finished. The benchmark is skipped after the
+    time $TCN_SPEED_UNTIL (seconds since 1970).
     """
     if time.time() > float(os.environ.get("TCN_SPEED_UNTIL", "inf")):
         pytest.skip("the time given to the speed suite is used up")

@@ -1,9 +1,9 @@
-"""Everything that needs a GPU, in one call of a few minutes: speed, memory, tests, errors, and what the whole grid costs.
+"""Everything that needs a GPU, in one call of a few minutes: speed, memory, tests, errors, and the cost of the whole grid.
 
-`python benchmarks/speed/gpu.py --output DIR --minutes 9` runs the parts of `parts()` in their order, cheap ones first and
-what compiles last, each in a process of its own with a time limit of its own. After each part DIR/gpu.json and DIR/gpu.md hold
-what is known by then, also of a part that was stopped; cost.txt, profile.txt and log.txt hold the longer texts. Random weights
-and pictures: no data set and no download is needed. What is measured: benchmarks/speed/gpu_parts.py.
+`python benchmarks/speed/gpu.py --output DIR --minutes 9` runs the parts of `parts()` in their order: cheap ones come first, and
+those that compile come last. Each runs in its own process and has its own time limit. After each part, DIR/gpu.json and
+DIR/gpu.md hold the results so far, those of a stopped part included; cost.txt, profile.txt and log.txt hold the longer texts.
+Weights and pictures are random, so no data set and no download is needed. The measurements are in benchmarks/speed/gpu_parts.py.
 """
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 END_SECONDS = 4.0
-"""Kept for writing the last results."""
+"""Seconds reserved for writing the last results."""
 LEAST_SECONDS = 8.0
-"""A part is not begun with less: starting Python, torch and CUDA takes as long."""
+"""A part is not started with fewer seconds left: starting Python, torch and CUDA takes as long."""
 LOG_CHARACTERS = 40_000
-"""The end of each part's output that is kept."""
+"""Number of letters kept from the end of each part's output."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something to be found out: a command, the seconds it may take, and how its rows are read from what it printed."""
+    """A part of the measurements: its command, the seconds it may take, and a function from its output to rows of results."""
 
     name: str
     command: list[str]
@@ -45,7 +45,7 @@ class Part:
 
 
 def parts(work: Path, output: Path, small: bool) -> list[Part]:
-    """All parts, in the order in which they are worth having. `work`: a folder for what is not kept."""
+    """All parts, the most valuable first. `work`: a folder for files that are not kept."""
     python = sys.executable
 
     def measured(name: str, seconds: float) -> Part:
@@ -72,7 +72,8 @@ def parts(work: Path, output: Path, small: bool) -> list[Part]:
     whole = ["untrained"] if small else ["main", "untrained", "leave-one-out", "ablation", "coupling", "weights", "dimensions",
                                       "methods", "controls", "ledger"]
     return [measured("checks", 60), measured("lost device", 60), measured("training", 120), tests("tests", "not compile"),
-            measured("two runs", 90), cost("cost of untrained baselines and main", 120, "untrained", *(["hws"] if small else ["main"])),
+            measured("two runs", 90),
+            cost("cost of untrained baselines and main", 120, "untrained", *(["hws"] if small else ["main"])),
             speed("sharing", 60), speed("data", 60), speed("scoring", 90), measured("larger batches", 75),
             cost("cost of the whole grid", 330, *whole),
             Part("kernels", [python, str(ROOT / "benchmarks/speed/gpu_parts.py"), "kernels", str(profile),
@@ -81,13 +82,13 @@ def parts(work: Path, output: Path, small: bool) -> list[Part]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 where every part ended well."""
+    """Run the command; returns the exit status, 0 if every part ended well."""
     parser = argparse.ArgumentParser(prog="python benchmarks/speed/gpu.py", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for all of it (default: 9)")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts alone, by name; the others are named by --list")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="only the parts with these names (--list prints all names)")
     parser.add_argument("--list", action="store_true", help="print the names of the parts and stop")
-    # The way through all of this on a machine without a GPU, with small networks: for tests of the command itself.
+    # Runs the whole command on a machine without a GPU, with small networks, to test the command itself.
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("error: no CUDA device here; run this on a machine with a GPU", file=sys.stderr)
             return 2
         output.mkdir(parents=True, exist_ok=True)
-        for name in ("gpu.json", "gpu.md", "log.txt", "cost.txt", "profile.txt"):  # of an earlier call
+        for name in ("gpu.json", "gpu.md", "log.txt", "cost.txt", "profile.txt"):  # left by an earlier call
             (output / name).unlink(missing_ok=True)
         found = [run(part, end, output) for part in planned if options.only is None or part.name in options.only
                  if _written(output, None, started)]
@@ -122,14 +123,14 @@ def _end(output: Path, found: list[dict[str, Any]]) -> int:
 
 
 def cuda_answers() -> bool:
-    """Whether torch sees a CUDA device; this process makes no context on it."""
+    """Whether torch sees a CUDA device. Creates no CUDA context in this process."""
     import torch
 
     return torch.cuda.is_available()
 
 
 def _written(output: Path, part: dict[str, Any] | None, started: float = 0.0) -> bool:
-    """Add a part to gpu.json, and write gpu.md anew. True."""
+    """Add a part to gpu.json, and write gpu.md anew. Always returns True."""
     file = output / "gpu.json"
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"started": started, "parts": []}
     if part is not None:
@@ -143,7 +144,7 @@ def _written(output: Path, part: dict[str, Any] | None, started: float = 0.0) ->
 
 
 def run(part: Part, end: float, output: Path) -> dict[str, Any]:
-    """One part within its time and what is left until `end` (seconds since 1970); its results are written before this returns."""
+    """Run one part within its time limit and before `end` (seconds since 1970). Its results are written before this returns."""
     seconds = min(part.seconds, end - time.time())
     found: dict[str, Any] = {"name": part.name, "state": "no time was left", "seconds": 0.0, "rows": []}
     if seconds >= LEAST_SECONDS:
@@ -152,7 +153,7 @@ def run(part: Part, end: float, output: Path) -> dict[str, Any]:
         status, text = ended(part.command, seconds, time.time() + seconds - 2.0)
         try:
             rows = part.read(text)
-        except Exception as error:  # what can't be read of one part must not cost the others
+        except Exception as error:  # an unreadable result of one part must not stop the others
             rows = [{"name": "reading the results", "ok": False, "wrong": f"{type(error).__name__}: {error}"}]
         state = "stopped at its time limit" if status is None else f"ended with status {status}" if status else "done"
         if state == "done" and not all(row.get("ok", True) for row in rows):
@@ -175,9 +176,9 @@ def _keep_text(part: Part, text: str, output: Path) -> None:
 
 
 def ended(command: list[str], seconds: float, until: float) -> tuple[int | None, str]:
-    """Exit status (None where time ran out) and what the command printed. All processes that it started end with it.
+    """Exit status (None if the time ran out) and output of a command. All processes that it started end with it.
 
-    until: seconds since 1970, told in TCN_SPEED_UNTIL to what can stop by itself.
+    until: seconds since 1970, passed in TCN_SPEED_UNTIL, so that the speed suite can stop by itself.
     """
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "TCN_SPEED_UNTIL": str(until),
@@ -196,8 +197,8 @@ def ended(command: list[str], seconds: float, until: float) -> tuple[int | None,
 
 
 def with_all(process: subprocess.Popen[bytes]) -> None:
-    """End a command that leads a session of its own, and what it has started."""
-    with contextlib.suppress(ProcessLookupError):  # where all of them ended by themselves
+    """End a command that leads its own session, and all processes that it has started."""
+    with contextlib.suppress(ProcessLookupError):  # all of them may have ended already
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -205,7 +206,7 @@ def with_all(process: subprocess.Popen[bytes]) -> None:
 # --- results, from what a part has left ----------------------------------------------------------------------
 
 def lines_of(file: Path) -> list[Row]:
-    """Rows of a file of JSON lines; a last line that was being written when its process ended is left out."""
+    """Rows of a file of JSON lines. A last line that is incomplete because its process was stopped is left out."""
     rows = []
     for line in file.read_text().splitlines() if file.exists() else []:
         try:
@@ -216,7 +217,8 @@ def lines_of(file: Path) -> list[Row]:
 
 
 def outcomes(text: str) -> list[Row]:
-    """How many tests passed and were skipped, and the names of those that failed, from pytest's lines. None passed: wrong.
+    """The numbers of tests that passed and were skipped, and the names of those that failed, from pytest's lines. If none passed,
+    the result counts as wrong.
 
     >>> outcomes("tests/a.py::test_x[1 2] PASSED\\ntests/a.py::test_y FAILED\\ntests/a.py::test_z")
     [{'name': 'tests', 'passed': 1, 'skipped': 0, 'ok': False, 'wrong': 'tests/a.py::test_y'}]
@@ -243,7 +245,8 @@ def priced(text: str) -> list[Row]:
 def compared(table: str) -> list[Row]:
     """Rows of the speed suite, from the table that it wrote.
 
-    >>> compared("a machine\\n\\n| subject | work | rate | of the reference |\\n|---|---|---:|---:|\\n| a | b | 5 pair/s | 2.0 x |\\n")
+    >>> compared("a machine\\n\\n| subject | work | rate | of the reference |\\n|---|---|---:|---:|\\n"
+    ...          "| a | b | 5 pair/s | 2.0 x |\\n")
     [{'name': 'b', 'rate': '5 pair/s', 'of the reference': '2.0 x', 'ok': True}]
     """
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
@@ -256,17 +259,19 @@ def markdown(known: dict[str, Any]) -> str:
     lines = ["# Measured on a GPU", "", f"{known['seconds']:.0f} s in all; written anew after each part.", ""]
     for part in known["parts"]:
         lines += [f"## {part['name']}: {part['state']}, {part['seconds']:.0f} s", ""]
-        # Results of one kind lie beside each other; what went wrong has no numbers, and stands with the others.
+        # Neighbouring rows with the same columns share a table; a row that went wrong has no numbers.
         shown = [{key: value for key, value in row.items() if key not in ("part", "losses")} for row in part["rows"]]
         for columns, rows in itertools.groupby(shown, lambda row: tuple(key for key in row if key != "wrong")):
             lines += ["| " + " | ".join((*columns, "wrong")) + " |", "|" + "---|" * (len(columns) + 1)]
-            lines += ["| " + " | ".join(_run(row.get(column, "")) for column in (*columns, "wrong")) + " |" for row in rows]
+            lines += ["| " + " | ".join(_entry(row.get(column, "")) for column in (*columns, "wrong")) + " |" for row in rows]
             lines.append("")
     return "\n".join(lines)
 
 
-def _run(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}" if isinstance(value, float) else \
+def _entry(value: Any) -> str:
+    """A value as a table shows it."""
+    text = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else \
+        f"{value:,.0f}" if isinstance(value, float) else \
         {True: "yes", False: "NO"}[value] if isinstance(value, bool) else str(value)
     return " ".join(text.replace("|", "/").split())[:300]
 

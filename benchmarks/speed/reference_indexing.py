@@ -1,8 +1,8 @@
-"""The lists of a split in the released style: a search a class folder, a path call a file, list appends, a sort.
+"""The lists of a split in the released style: a search in each class folder, a path call for each file, list appends, a sort.
 
-What scripts of the field do before training: find the files of every class by a pattern, keep what is a file and not
-empty, read its class off its path and its label off a table, and count again what each class has; or, where list files
-are published, split them line by line and look for each file. No digests, no other checks.
+This is what scripts of the field do before training: they find the files of every class by a pattern, keep those that are files
+and not empty, take the class from the path and the label from a table, and count the files of each class; or, if list files
+are published, they split them line by line and look for each file. There are no digests and no other checks.
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 def list_classes(root: str, folders: Sequence[str], classes: Sequence[str], endings: Sequence[str] = ("png", "jpg", "jpeg")
                  ) -> tuple[list[str], list[int], dict[str, int]]:
-    """Paths relative to `root` in the order of `classes`, folders and names; their labels; files of each class."""
+    """Paths relative to `root` in the order of `classes`, folders and names; their labels; the number of files of each class."""
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -34,7 +34,7 @@ def list_classes(root: str, folders: Sequence[str], classes: Sequence[str], endi
 
 
 def read_list(root: str, file: str) -> tuple[list[str], list[int]]:
-    """Paths as a list file names them, each looked for below `root`, and labels: one `path label` a line.
+    """Paths and labels of a list file, which has one `path label` in each line; each path is looked for below `root`.
 
     Raises FileNotFoundError for a listed file that is not there.
     """

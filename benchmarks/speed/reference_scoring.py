@@ -1,14 +1,14 @@
 """Scoring in the style of the released evaluation: one query after another, one ranked photo after another.
 
-In come features or codes with labels; out come AP and Prec of each query and their means over classes, by the one
-protocol `released`. What it stands for: the distances of a block of queries as one matrix, one `argsort` a query, the
-interpolated precision by one `np.maximum` for each ranked photo, from the last to the first.
+In: features or codes with labels. Out: AP and Prec of each query and their means over classes, by the protocol `released`
+alone. The style: the distances of a block of queries are one matrix, each query has one `argsort`, and the interpolated
+precision takes one `np.maximum` for each ranked photo, from the last to the first.
 """
 from __future__ import annotations
 
 import numpy as np
 
-#: Queries whose distances are held at once.
+#: Number of queries whose distances are held at once.
 BLOCK = 64
 
 
@@ -58,5 +58,5 @@ def each_query(
 
 
 def mean_over_classes(values: np.ndarray, labels: np.ndarray) -> float:
-    """Every class one vote."""
+    """The mean over classes of the mean of each class's values."""
     return float(np.mean([np.mean(values[labels == name]) for name in np.unique(labels)]))

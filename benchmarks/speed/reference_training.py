@@ -1,7 +1,7 @@
 """One training step in the released style: plain calls, one tensor after the other, every loss value read at once.
 
-The model is built with `config.REFERENCE` execution; only its modules are used here, not its way through them. The formulas
-are the paper's, in the tensors' own type, written without the project's: tests/support/golden_oracle.py takes them in float64.
+The model is built with `config.REFERENCE` execution; only its modules are used here, not its forward pass. The formulas are the
+paper's, in the tensors' own type, and use none of the project's code; tests/support/golden_oracle.py computes them in float64.
 """
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def batch_hard(anchors: Tensor, features: Tensor, labels: Tensor, head: Head, ma
 
 
 def mixed(features: Tensor, words: Tensor, alpha: Tensor) -> Tensor:
-    """Anchors [2B, D] between features [2B, D], sketches before photos, and the pairs' projected word vectors [B, D]."""
+    """Anchors [2B, D]: features [2B, D], sketches before photos, mixed with the pairs' projected word vectors [B, D]."""
     return alpha[:, None] * torch.cat([words, words]) + (1 - alpha[:, None]) * features
 
 

@@ -21,12 +21,12 @@ COLUMNS = ("subject", "work", "rate", "of the reference", "of the ceiling", "thr
 
 
 def subjects() -> list[str]:
-    """Names of the subjects, by their files."""
+    """The names of the subjects, taken from the names of their files."""
     return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
 
 
 def rows(results: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Table rows from pytest-benchmark's records, one for each work: fastest round of each role, and the ratios.
+    """Table rows from pytest-benchmark's records, one for each work: the fastest round of each role, and the ratios.
 
     >>> def record(role, seconds, units):
     ...     info = {"subject": "s", "work": "w", "role": role, "units": units, "unit": "pair", "threads": 2, "note": ""}
@@ -89,7 +89,7 @@ def measure(subject: str, threads: int | None) -> tuple[list[dict[str, Any]], in
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benchmarks/speed/run.py", description=__doc__.splitlines()[0])
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"some of {', '.join(subjects())} (default: all)")
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"any of {', '.join(subjects())} (default: all)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table (Markdown) there, and the records "
                                                                     "beside it as .json")
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("pytest and pytest-benchmark are missing; run make setup, or pip install '.[test]'")
     results, failed = [], []
     for subject in options.subjects or subjects():
-        # Each in a process of its own: no subject runs on the memory or the threads that another left behind.
+        # Each subject has a process of its own, so that none is affected by memory or threads that another left behind.
         found, status = measure(subject, options.threads)
         results += found
         failed += [subject] if status else []

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks.speed import gpu, gpu_parts
+from benchmarks.speed import gpu, gpu_parts, gpu_training
 
 SMALL = ("--device", "cpu", "--small")
 
@@ -91,15 +91,15 @@ def test_an_error_is_the_result_of_what_raised_it(tmp_path, monkeypatch):
 
 
 def test_losses_that_are_others_than_in_float32_are_told(monkeypatch):
-    monkeypatch.setattr(gpu_parts, "rounds", lambda run, units, scale: ([1.0, 4.0, 2.0], None))
-    scale, execution = gpu_parts.Scale(True), gpu_parts.Execution()
+    monkeypatch.setattr(gpu_training, "rounds", lambda run, units, scale: ([1.0, 4.0, 2.0], None))
+    scale, execution = gpu_training.Scale(True), gpu_training.Execution()
     first: dict = {}
-    assert gpu_parts.trained(scale, execution, 32, first)["ok"]
-    again = gpu_parts.trained(scale, execution, 32, first)
+    assert gpu_training.trained(scale, execution, 32, first)["ok"]
+    again = gpu_training.trained(scale, execution, 32, first)
     assert again["ok"] and again["pairs/s"] == 2.0 and again["fastest"] == 4.0
     first["32"]["semantic"] *= 1.01
-    assert gpu_parts.trained(scale, execution, 32, first)["wrong"] == "losses of the first step: semantic"
-    assert gpu_parts.trained(scale, gpu_parts.Execution(precision="bf16"), 32, first)["ok"], "a hundredth is bf16's own rounding"
+    assert gpu_training.trained(scale, execution, 32, first)["wrong"] == "losses of the first step: semantic"
+    assert gpu_training.trained(scale, gpu_training.Execution(precision="bf16"), 32, first)["ok"], "a hundredth is bf16's own rounding"
 
 
 def test_unknown_parts_are_refused_and_the_order_is_told(tmp_path, capsys):

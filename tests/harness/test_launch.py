@@ -420,9 +420,9 @@ def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch
 
 
 def test_a_worker_whose_device_answers_no_more_ends_and_the_next_job_gets_a_new_one():
-    from benchmarks.speed import gpu_parts
+    from benchmarks.speed import gpu_processes
 
-    found = gpu_parts.broken(gpu_parts.Scale(True))
+    found = gpu_processes.broken(gpu_processes.Scale(True))
     assert found["ok"] and found["status"] == processes.LOST_DEVICE and "out of bounds" in found["reason"]
 
 
