@@ -7,7 +7,12 @@ structure         sizes, imports, complexity and repetition of the code
 scoring_size      scoring at the paper's sizes
 shared_hand       emoji of several publishers that are one drawing
 safety_cost       what crash safety costs in time
+torture_child     starts the command of the kill test, counts its writes, kills it
+torture_checks    what must hold after a kill
 torture           kills a grid at random moments and looks for losses
-mutants_by_hand   the list of faults that were thought of
-mutants           plants faults in the code, one at a time, and runs the tests
+mutants_by_hand   faults written by hand
+mutant_operators  faults generated from the syntax tree
+mutant_plan       the files to mutate, and the mutants of each
+mutant_runs       the tests against each mutant, in forked processes
+mutants           plants faults in the code, one at a time: the command and its page
 """

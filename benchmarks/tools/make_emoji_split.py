@@ -100,7 +100,8 @@ def assign(groups: Sequence[Sequence[str]], group_of: Mapping[str, str], seed: i
 
 
 def representative(members: Sequence[str]) -> str:
-    """The name that stands for its group among unseen and validation classes: the shortest one, or the first by alphabet."""
+    """The name that represents its group among unseen and validation classes: the shortest one, the first by alphabet among
+    those."""
     return min(members, key=lambda name: (len(name), name))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fault:
-    """One mistake: in `file`, `new` replaces `old`. `what` says in words what it means."""
+    """One mistake: in `file`, `new` replaces `old`. `what` describes it in words."""
 
     file: str
     what: str
@@ -195,8 +195,10 @@ FAULTS: list[Fault] = [
         ("ITQ without centring", "centred = rows - mean\n", "centred = rows\n"),
         ("codes not centred", "(rows - (self.mean if mean is None else mean)) @ self.matrix", "rows @ self.matrix"),
         ("the gallery centred on its own mean always", 'own = None if fit == "seen" else moments', "own = moments"),
-        ("as-released: the gallery centred on the queries' mean", "fitted.encode(gallery, mean=own)", "fitted.encode(gallery, mean=None)"),
-        ("fitted on the queries always", 'training = checked_rows(source, seen_features, keep_large=True) if fit == "seen" else query',
+        ("as-released: the gallery centred on the queries' mean", "fitted.encode(gallery, mean=own)",
+         "fitted.encode(gallery, mean=None)"),
+        ("fitted on the queries always",
+         'training = checked_rows(source, seen_features, keep_large=True) if fit == "seen" else query',
          "training = query"),
         ("rules swapped", '(right.T if rule == "textbook" else right)', '(right if rule == "textbook" else right.T)'),
         ("smallest principal axes", "[1][:, ::-1][:, :bits]", "[1][:, :bits]"),

@@ -63,8 +63,8 @@ class StopWatch:
 
 
 def measure(epochs: int, threads: int, output: Path, more: Sequence[str] = ()) -> tuple[dict[str, float], float, int]:
-    """Of one run: seconds by kind of safety, seconds of training (epochs with their validation), and number of optimiser
-    steps."""
+    """Time one run. Returns the seconds by kind of safety, the seconds of training (epochs with their validation), and the number
+    of optimiser steps."""
     from benchmarks import run_all, runner, store
     from benchmarks.mirror import RunMirror
     from tcn.train import checkpoints

@@ -22,7 +22,7 @@ DIMENSIONS = 64
 
 
 def labels_of(dataset: str, kind: str) -> np.ndarray:
-    """Labels int64 [N]: each unseen class as often as the published lists have `sketches` or `photos` (`kind`) of it."""
+    """Labels int64 [N]: each unseen class occurs as often as the published lists have `sketches` or `photos` (`kind`) of it."""
     plan = specs.read_plan(dataset)
     return np.repeat(np.arange(len(plan.of("unseen"))), [plan.counts[kind][name] for name in plan.of("unseen")])
 

@@ -1,4 +1,4 @@
-"""Search of a profile's settings on validation classes, one seed, few epochs; unseen classes are never read.
+"""Search a profile's settings on validation classes, with one seed and few epochs. Unseen classes are never read.
 
 `python benchmarks/search_settings.py --out benchmarks/results/search.csv` trains each point of the laptop profile's grid and
 writes one row a point: the settings that differ, best validation mAP@all and its epoch, seen-class accuracy. `--profile sample
@@ -31,7 +31,7 @@ from tcn.files.atomic import writable
 from tcn.train import loop
 
 SEED = 100
-"""Not a seed that is reported."""
+"""The seed of the search; reported results use other seeds."""
 COLUMNS = ("stage", "variant", "settings", "epochs", "validation_map", "best_epoch", "seen_accuracy", "class_sketch",
            "sharing", "seconds")
 
@@ -46,7 +46,7 @@ def _point(stage: str, variant: str, encoder: float, head: float, **more: Any) -
 
 
 def laptop_grid() -> list[Point]:
-    """Every point tried for the laptop profile, in the order in which they were thought of."""
+    """Every point tried for the laptop profile, in the order in which it was tried."""
     points = [_point("rates", variant, encoder, head) for variant in ("nws", "hws")
               for encoder, head in ((3e-4, 3e-3), (1e-3, 3e-3), (1e-3, 1e-2))]
     points += [_point("rates", "nws", 1e-4, 1e-4), _point("batch", "nws", 1e-3, 1e-2, data__batch_pairs=16),
@@ -67,7 +67,8 @@ def sample_grid() -> list[Point]:
     rates = ((1e-3, 3e-3), (3e-4, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2), (1e-4, 1e-4))
     points = [_point("rates", variant, encoder, head, training__epochs=4) for encoder, head in rates[:4]
               for variant in ("nws", "hws", "tcn")]
-    points += [_point("weight", "tcn", 3e-3, 1e-2, training__epochs=4, losses__sharing=weight) for weight in (0.1, 10.0, 100.0, 1000.0)]
+    points += [_point("weight", "tcn", 3e-3, 1e-2, training__epochs=4, losses__sharing=weight)
+               for weight in (0.1, 10.0, 100.0, 1000.0)]
     points += [_point("size", "hws", 3e-3, 1e-2, training__epochs=4, data__image_size=96, data__stored_size=96),
                _point("epochs", "hws", 3e-3, 1e-2, training__epochs=8)]
     return points + [_point("rates", variant, *rates[4], training__epochs=4) for variant in ("nws", "hws", "tcn")]

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from benchmarks.tools import mutants
-from benchmarks.tools.mutants import PLAN, ROOT, Mutant, by_hand, compiles, generated, plan, sample
+from benchmarks.tools import mutant_operators
+from benchmarks.tools.mutant_operators import ROOT, Mutant, compiles, generated
+from benchmarks.tools.mutant_plan import PLAN, by_hand, plan, sample
+from benchmarks.tools.mutant_runs import RESULTS
 from benchmarks.tools.mutants_by_hand import EQUIVALENT, FAULTS
 
 SOURCE = b'''"""A docstring with 1 < 2."""
@@ -42,7 +44,7 @@ EXPECTED = {
 
 @pytest.fixture
 def file(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(mutants._SOURCES, "tcn/made.py", SOURCE)
+    monkeypatch.setitem(mutant_operators._SOURCES, "tcn/made.py", SOURCE)
     return "tcn/made.py"
 
 
@@ -60,7 +62,7 @@ def test_a_sample_lets_operators_take_turns_and_stays_when_other_lines_change(fi
     assert taken == sorted(taken, key=lambda m: (m.start, m.end, m.text))
     assert sample(every, 1000) == sorted(every, key=lambda m: (m.start, m.end, m.text))
     names = [m.name for m in taken]
-    monkeypatch.setitem(mutants._SOURCES, file, b"# one line more\n" + SOURCE)
+    monkeypatch.setitem(mutant_operators._SOURCES, file, b"# one line more\n" + SOURCE)
     assert [m.name for m in sample(generated(file), 13)] == names
 
 
@@ -101,6 +103,6 @@ def test_a_run_kills_the_seeds_faults_and_then_has_nothing_to_do(tmp_path):
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / mutants.RESULTS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
     assert len(rows) >= 4 and len({row["name"] for row in rows}) == len(rows)
     assert {row["status"] for row in rows} == {"killed"} and all(".py::test_" in row["by"] for row in rows)

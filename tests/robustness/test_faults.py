@@ -24,7 +24,7 @@ from benchmarks import mirror
 from benchmarks.launch import local
 from benchmarks.mirror import Mirror
 from benchmarks.store import RunFolder, SuiteFolder
-from benchmarks.tools import torture
+from benchmarks.tools import torture_child
 from tcn.config import InputError
 from tcn.train import checkpoints, loop
 
@@ -57,14 +57,14 @@ class Forked:
     def __init__(self, place: Path, *arguments: str, epochs: int = 3) -> None:
         output = Path(arguments[arguments.index("--output") + 1])
         self.log = output.with_name(f"{output.name}-{time.monotonic_ns()}.log")
-        self.pid = torture.child(arguments_of(place, arguments, epochs), self.log, fresh=False)
+        self.pid = torture_child.child(arguments_of(place, arguments, epochs), self.log, fresh=False)
 
     def end(self, number: int | None = None, seconds: float = 200.0) -> tuple[int, str]:
         """Send a signal, if any, and wait; the exit status (negative for a signal) and all that was printed."""
         if number:
             os.kill(self.pid, number)
         until = time.monotonic() + seconds
-        while (status := torture.ended(self.pid)) is None:
+        while (status := torture_child.ended(self.pid)) is None:
             assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.02)
         return status, self.log.read_text()

@@ -381,8 +381,8 @@ ALLOWED = {("tcn/data/pickled.py", "import pickle"):
            "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
            ("baselines/own.py", "compile"): "the file of variants that the user names, and its copy where that run is reproduced",
            ("baselines/own.py", "exec"): "the same",
-           ("benchmarks/tools/mutants.py", "compile"): "the project's own source with a fault in it",
-           ("benchmarks/tools/mutants.py", "an address that everybody can reach"): "`::` between a test file and its test"}
+           ("benchmarks/tools/mutant_runs.py", "compile"): "the project's own source with a fault in it",
+           ("benchmarks/tools/mutant_runs.py", "an address that everybody can reach"): "`::` between a test file and its test"}
 """What the scan may find, and why."""
 
 
