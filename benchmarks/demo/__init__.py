@@ -1,9 +1,9 @@
 """Draw and search: a page on this machine's loopback address that shows what finished runs find.
 
-drawing   strokes -> a picture as training sketches look
-pictures  what may be shown and searched: lists of files, asked for by number; a folder of one's own
+drawing   strokes -> a picture that looks like the training sketches
+pictures  lists of picture files that may be shown and searched, addressed by number; a folder of the user's own photos
 answers   finished runs, reopened -> ranked photos for a drawing or a query sketch
-server    the same over HTTP; the page lies in page/
+server    the answers over HTTP; the page lies in page/
 command   the command
-found     how often drawings of others find their class: a measurement without a page
+found     how often other people's drawings find their class: a measurement without the page
 """

@@ -37,11 +37,12 @@ from tcn.files.text import shown, some
 from tcn.scoring.features import unit
 
 UNSEEN, EVERY, FOLDER = "unseen", "every", "folder"
-"""Galleries: the photos that a run was scored on, those and the photos that it was trained on, a folder of the user's."""
+"""Names of galleries: the photos that a run was scored on; these and the photos that it was trained on; a folder of the
+user's."""
 BLOCK = 256
-"""Photos of a user's folder that are decoded together."""
-PICTOGRAMS = ("The query sketches of this data set are filled pictograms. A drawing of lines looks like none of them and is "
-              "answered badly; pick a query sketch instead.")
+"""Number of photos of a user's folder that are decoded together."""
+PICTOGRAMS = ("The query sketches of this data set are filled pictograms. A line drawing looks different and finds the wrong "
+              "photos; pick a query sketch instead.")
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,19 @@ class Searched:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run finds."""
+    """The result of one run's search."""
 
-    searcher: int
+    run: int
+    """Index of the run in `Demo.runs`."""
     milliseconds: float
-    """From the finished picture to the ranking; for a query of the run, whose features are stored, the ranking alone."""
+    """Time from the finished picture to the ranking; for a query of the run, whose features are stored, the ranking alone."""
     photos: Sequence[Mapping[str, Any]]
-    """The nearest: `set` and `number` of the picture, `distance`, `name` of the class, whether that was `seen`, and whether it is
-    `right`, each None where it is not known."""
+    """The nearest photos: `set` and `number` of the picture, `distance`, `name` of the class, whether the class was `seen`, and
+    whether it is `right`; values that are not known are None."""
     first_right: int | None
-    """Rank of the first photo of the wanted class, from 1; None where no class is wanted, or it has no photo."""
+    """Rank of the first photo of the wanted class, from 1; None if no class is wanted, or if it has no photo."""
     searched: int
-    """Photos in the gallery."""
+    """Number of photos in the gallery."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +78,21 @@ class Queries:
     dataset: str
     split: str
     digest: str
-    """The split's: two plans of validation classes give one split other lists."""
+    """Digest of the split, since the lists of a split depend on the plan of its validation classes."""
     queries: int
-    """Number of the set of its query sketches."""
+    """Number of the set that holds the query sketches."""
     note: str
 
 
 def note_on(dataset: str) -> str:
-    """What who draws must know of a data set's sketches; empty where they are drawn lines."""
+    """A note on a data set's sketches for the person who draws; empty if the sketches are line drawings."""
     return PICTOGRAMS if spec(dataset)[0].builder else ""
 
 
 def nearest(query: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the `top` photos nearest to a query [D], nearest first, and the distances of all photos, float32 [N], in the
-    gallery's order. features: unit vectors, float32 [N, D]. Not a sort of all: that takes longer than the distances.
+    """Indices of the `top` photos nearest to a query [D], nearest first, and the distances of all photos, float32 [N], in the
+    gallery's order. features: unit vectors, float32 [N, D]. Not all photos are sorted, which would take longer than the
+    distances.
 
     >>> order, distances = nearest(np.float32([3, 0]), np.float32([[0, 1], [1, 0], [0.6, 0.8], [1, 0]]), top=3)
     >>> order.tolist(), [f"{one:.2f}" for one in distances]
@@ -103,7 +106,8 @@ def nearest(query: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarr
 
 
 def rank_of_first(distances: np.ndarray, right: np.ndarray) -> int | None:
-    """Rank, from 1, of the nearest photo that is `right`, bool [N]; equal distances stand in gallery order. None where none is.
+    """Rank, from 1, of the nearest photo that is `right`, bool [N]; equal distances stay in gallery order. None if no photo is
+    right.
 
     >>> rank_of_first(np.float32([2, 1, 1, 3]), np.array([True, False, True, False]))
     2
@@ -115,10 +119,10 @@ def rank_of_first(distances: np.ndarray, right: np.ndarray) -> int | None:
 
 
 class Searcher:
-    """One finished run, reopened: its network, and features of what it can search."""
+    """One finished run, reopened: its network, and the features of the galleries that it can search."""
 
     def __init__(self, folder: RunFolder, material: Material, device: torch.device) -> None:
-        """InputError where the run is not whole, or data, words or weights are not those that it was made with."""
+        """InputError if the run is not whole, or if data, words or weights differ from those that it was made with."""
         self.run, self.name = folder.run, folder.path.name
         self._material, self._checkpoint = material, folder.path / CHECKPOINT if folder.run.trained else None
         self.identity = folder.identity
@@ -142,25 +146,26 @@ class Searcher:
         order, distances = nearest(query, found.features, top)
         pictures = sets[found.pictures]
         right = None
-        if wanted in pictures.classes:  # by labels: names of 100,000 photos take longer to compare than their features
+        if wanted in pictures.classes:  # compare labels, since comparing 100,000 names takes longer than comparing the features
             right = pictures.files.labels[found.rows] == pictures.classes.index(wanted)
         photos = []
         for i in order.tolist():
             number = int(found.rows[i])
             name = pictures.name(number)
             photos.append({"set": found.pictures, "number": number, "distance": round(float(distances[i]), 4), "name": name,
-                           "seen": None if name is None else name in pictures.seen, "right": None if right is None else bool(right[i])})
+                           "seen": None if name is None else name in pictures.seen,
+                           "right": None if right is None else bool(right[i])})
         return photos, None if right is None else rank_of_first(distances, right)
 
     def encode_trained(self) -> np.ndarray:
-        """Unit features of the photos of the seen classes, from the cache where they are there."""
+        """Unit features of the photos of the seen classes, read from the cache if it has them."""
         split = self._material.split_of(self.run.config)
         key = [split.data_digest, split.split_digest, "train_photos"]
         return self._kept(key, lambda: {"features": unit(self._encoder(self._material.pixels(
             self.run.config, "train_photos"), Modality.PHOTO)).astype(np.float32)})["features"]
 
     def encode_folder(self, pictures: PictureSet, digest: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Numbers of the photos that can be read, their unit features, and what is wrong with each other one."""
+        """Numbers of the photos that can be read, their unit features, and an error message for each other photo."""
         data = self.run.config.data
         key = [digest, str(data.stored_size), data.transparent, data.exif]
         found = self._kept(key, lambda: self._of_folder(pictures))
@@ -176,7 +181,8 @@ class Searcher:
                 block = []
                 for number in range(start, min(start + BLOCK, len(files))):
                     try:
-                        block.append(decode(files.root / files.paths[number], data.stored_size, Reading(data.transparent, data.exif)))
+                        block.append(decode(files.root / files.paths[number], data.stored_size,
+                                            Reading(data.transparent, data.exif)))
                         rows.append(number)
                     except OSError as error:
                         broken.append(f"{shown(files.paths[number])} ({error})")
@@ -184,12 +190,12 @@ class Searcher:
                 if block:
                     features.append(unit(self._encoder(unnamed(np.stack(block)), Modality.PHOTO)).astype(np.float32))
         if not rows:
-            raise InputError(f"none of the {len(files):,} photos in {files.root} can be read: {some(broken, 3)}; replace them with "
-                             f"intact copies")
+            raise InputError(f"none of the {len(files):,} photos in {files.root} can be read: {some(broken, 3)}; replace them "
+                             f"with intact copies")
         return {"rows": np.array(rows), "features": np.concatenate(features), "broken": np.array(broken, dtype=np.str_)}
 
     def _kept(self, key: Sequence[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Arrays from the cache folder, made where they are not there, for these contents and this network."""
+        """Arrays from the cache folder for these contents and this network; if the folder has none, they are made and kept."""
         network = [self.identity, file_digest(self._checkpoint) if self._checkpoint else ""]
         path = (self._material.places.cache / "galleries"
                 / f"{self.run.variant}-{hashlib.sha256(repr([*key, *network]).encode()).hexdigest()[:16]}.npz")
@@ -206,13 +212,12 @@ class Searcher:
 
 
 class Demo:
-    """All that a page can ask: which runs and pictures there are, and what the runs find."""
+    """Everything that the page can ask for: the list of runs and pictures, and the results of searches."""
 
     def __init__(self, folders: Sequence[RunFolder], material: Material, device: torch.device, gallery: Path | None = None,
                  seen: bool = False) -> None:
-        """Reopen runs. gallery: a folder of photos of one's own. seen: whether photos of the seen classes can be searched too.
-        A run that can't be used is left out and
-        named in `notes`; InputError where none is left."""
+        """Reopen runs. gallery: a folder of the user's own photos. seen: whether photos of the seen classes can be searched too.
+        A run that can't be used is left out and named in `notes`; InputError if no run is left."""
         self.sets: list[PictureSet] = []
         self.tasks: list[Queries] = []
         self.runs: list[Searcher] = []
@@ -231,9 +236,9 @@ class Demo:
         self.notes += refused
 
     def _open(self, folder: RunFolder, material: Material, device: torch.device, own: tuple[int, str] | None) -> None:
-        if not material.is_built(folder.run.dataset):  # looking for it would download it
-            raise InputError(f"the pictures of '{folder.run.dataset}' are not in {material.places.cache}: pass the --cache that the "
-                             f"runs were made with")
+        if not material.is_built(folder.run.dataset):  # reading the data set would download it
+            raise InputError(f"the pictures of '{folder.run.dataset}' are not in {material.places.cache}: pass the --cache that "
+                             f"the runs were made with")
         searcher = Searcher(folder, material, device)
         if own:
             rows, features, broken = searcher.encode_folder(self.sets[own[0]], own[1])
@@ -243,7 +248,7 @@ class Demo:
             if broken and note not in self.notes:
                 self.notes.append(note)
         every = np.concatenate([searcher.scored, searcher.encode_trained()]) if EVERY in self.galleries else None
-        searcher.encode(np.zeros((256, 256), np.uint8))  # what is made at the first call only must not count as time of an answer
+        searcher.encode(np.zeros((256, 256), np.uint8))  # warm up, so that the first answer is not timed with it
         task = self._task(searcher, material)
         searcher.galleries[UNSEEN] = Searched(task.queries + 1, np.arange(len(searcher.scored)), searcher.scored)
         if every is not None:
@@ -256,11 +261,11 @@ class Demo:
         return len(self.sets) - 1, contents_digest(files, progress)
 
     def _task(self, searcher: Searcher, material: Material) -> Queries:
-        """The task of a run, with the pictures that the run's numbers stand for; runs of the same lists share them."""
+        """The queries of a run, with the sets of its pictures; runs with the same lists share them."""
         data, split = searcher.run.config.data, material.split_of(searcher.run.config)
         if searcher.queries.shape[0] != len(split.query):
-            raise InputError(f"its features.npz holds {searcher.queries.shape[0]:,} queries, the list {len(split.query):,}; the folder is "
-                             f"damaged")
+            raise InputError(f"its features.npz holds {searcher.queries.shape[0]:,} queries, the list {len(split.query):,}; the "
+                             f"folder is damaged")
         for task in self.tasks:
             if (task.dataset, task.digest) == (data.dataset, searcher.split_digest):
                 return task
@@ -274,11 +279,12 @@ class Demo:
         return self.tasks[-1]
 
     def task_of(self, searcher: Searcher) -> int:
-        """Number of a run's task."""
-        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.digest) == (searcher.run.dataset, searcher.split_digest))
+        """The number of a run's task in `tasks`."""
+        wanted = searcher.run.dataset, searcher.split_digest
+        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.digest) == wanted)
 
     def state(self) -> dict[str, Any]:
-        """What a page needs to know at its start."""
+        """The information that the page needs at its start."""
         tasks = []
         for task in self.tasks:
             names = self.sets[task.queries].names
@@ -293,16 +299,17 @@ class Demo:
 
     def draw(self, strokes: Any, runs: Sequence[int], gallery: str, top: int = 12, wanted: str | None = None
              ) -> tuple[np.ndarray, list[Answer]]:
-        """The picture that strokes (parsed JSON) become, uint8 [256, 256], and what each run named finds for it. wanted: the class
-        that was drawn, if that is known. InputError, a sentence for the page, for anything that can't be answered."""
+        """The picture made from strokes (parsed JSON), uint8 [256, 256], and the answers of the runs with these numbers.
+        wanted: the class that was drawn, if it is known. InputError, a sentence for the page, if there is no answer."""
         self._check(runs, gallery, top)
         picture = picture_of(strokes)
         with self._lock:
-            return picture, [self._answer(number, lambda searcher: searcher.encode(picture), gallery, top, wanted) for number in runs]
+            return picture, [self._answer(number, lambda searcher: searcher.encode(picture), gallery, top, wanted)
+                             for number in runs]
 
     def query(self, task: int, number: int, runs: Sequence[int], gallery: str, top: int = 12) -> tuple[str, list[Answer]]:
-        """The class of a query sketch, and what those of the runs named find for it that belong to its task. InputError for
-        anything that can't be answered."""
+        """The class of a query sketch, and the answers of those of the given runs that belong to its task. InputError if there
+        is no answer."""
         self._check(runs, gallery, top)
         if not 0 <= task < len(self.tasks) or not 0 <= number < len(self.sets[self.tasks[task].queries]):
             raise InputError("There is no such query sketch: load the page again.")
@@ -319,9 +326,11 @@ class Demo:
         if not runs:
             raise InputError("No run is chosen: tick at least one.")
         if any(not 0 <= number < len(self.runs) for number in runs) or gallery not in self.galleries or not 1 <= top <= 100:
-            raise InputError("The page asks for a run or a gallery that is not there: load it again.")
+            raise InputError("The page asks for a run or a gallery that does not exist: load the page again.")
 
-    def _answer(self, number: int, encode: Callable[[Searcher], np.ndarray], gallery: str, top: int, wanted: str | None) -> Answer:
+    def _answer(self, number: int, encode: Callable[[Searcher], np.ndarray], gallery: str, top: int, wanted: str | None
+                ) -> Answer:
         searcher, started = self.runs[number], time.perf_counter()
         photos, first = searcher.search(encode(searcher), gallery, self.sets, top, wanted)
-        return Answer(number, round((time.perf_counter() - started) * 1e3, 1), photos, first, len(searcher.galleries[gallery].rows))
+        milliseconds = round((time.perf_counter() - started) * 1e3, 1)
+        return Answer(number, milliseconds, photos, first, len(searcher.galleries[gallery].rows))

@@ -1,8 +1,8 @@
-"""A page on which one draws and sees what the finished runs find, each beside the others.
+"""A page on which you draw and see the photos that finished runs find, side by side.
 
 `python benchmarks/demo.py [OUTPUT|RUN ...]` takes the networks of finished runs from their checkpoints and serves a page on
-127.0.0.1. One draws with a mouse, a pen or a finger, or picks a query sketch of the unseen classes. `--gallery DIR` adds a folder of
-photos of one's own. Nothing is trained, nothing in a run's folder is changed, and no request leaves this machine.
+127.0.0.1. You draw with a mouse, a pen or a finger, or pick a query sketch of the unseen classes. `--gallery DIR` adds a folder
+of your own photos. Nothing is trained, nothing in a run's folder is changed, and no request leaves this machine.
 """
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tcn.config import InputError
 from tcn.files.text import some
 
 MOST = 6
-"""Runs that are opened unless --most says otherwise: as many as can be looked at side by side."""
+"""Number of runs that are opened unless --most is given: as many as one can look at side by side."""
 
 
 def chosen(found: Sequence[RunFolder], most: int) -> list[RunFolder]:
-    """The first `most` runs: seed by seed, each in the order of the variants."""
+    """The first `most` runs: all variants of the first seed, then of the next."""
     order = list(VARIANTS)
     seeds = sorted({one.run.seed for one in found})
     ranked = sorted(found, key=lambda one: (seeds.index(one.run.seed), order.index(one.run.variant)
@@ -40,7 +40,7 @@ def add_places(p: argparse.ArgumentParser) -> None:
                    help="folders of finished runs, or output folders (default: results/laptop)")
     p.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the first GPU or the CPU)")
     p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    p.add_argument("--most", type=int, default=MOST, metavar="N", help=f"open so many runs at most (default: {MOST})")
+    p.add_argument("--most", type=int, default=MOST, metavar="N", help=f"open at most N runs (default: {MOST})")
     for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
                        ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
                        ("words", "word vectors, as for the runs"), ("weights", "ImageNet weights, as for the runs"),
@@ -51,7 +51,7 @@ def add_places(p: argparse.ArgumentParser) -> None:
 
 
 def opened(options: argparse.Namespace, gallery: Path | None = None, seen: bool = False) -> Demo:
-    """The runs that the options name, reopened. InputError where that can't be done."""
+    """The runs that the options name, reopened. InputError if they can't be opened."""
     provenance.check_checkout(Path(__file__))
     for name in ("threads", "most"):
         if (number := getattr(options, name)) is not None and number < 1:
@@ -65,12 +65,12 @@ def opened(options: argparse.Namespace, gallery: Path | None = None, seen: bool 
     places = options.runs or [provenance.ROOT / "results" / "laptop"]
     found = checks.ask(lambda: find_runs(places))
     checks.stop()
-    assert device is not None and found is not None  # else that was a reason to stop
+    assert device is not None and found is not None  # otherwise `checks.stop` has raised an error
     folders = chosen(list({one.path: one for one in found}.values()), options.most)
     left = [one.path.name for one in found if one.path not in {kept.path for kept in folders}]
     if left:
-        print(f"{len(folders)} of {len(found)} finished runs are opened; left out: {some(left, 5)} (name the runs to open, or pass "
-              f"--most {len(found)})")
+        print(f"{len(folders)} of {len(found)} finished runs are opened; left out: {some(left, 5)} (name the runs to open, or "
+              f"pass --most {len(found)})")
     for folder in folders:
         print(f"run: {folder.path.name}", flush=True)
     return Demo(folders, material, device, gallery, seen)
@@ -81,15 +81,15 @@ def _parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(p)
     p.add_argument("--gallery", type=Path, metavar="DIR",
-                   help="a folder of photos of one's own, searched too; encoded once by each run and kept in the cache")
+                   help="a folder of your own photos to search too; encoded once by each run and kept in the cache")
     p.add_argument("--seen", action="store_true",
                    help="make the photos of the seen classes searchable too; encoded once by each run and kept in the cache")
-    p.add_argument("--port", type=int, default=5001, metavar="N", help="port on 127.0.0.1 (default: 5001; 0: any that is free)")
+    p.add_argument("--port", type=int, default=5001, metavar="N", help="port on 127.0.0.1 (default: 5001; 0: any free port)")
     return p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page until Ctrl-C; 0 then, 2 for bad usage."""
+    """Serve the page until Ctrl-C. Returns 0 then, 2 for bad usage."""
     try:
         return _run(_parser().parse_args(arguments))
     except InputError as error:
@@ -104,10 +104,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from benchmarks.demo import server
     except ModuleNotFoundError as error:
-        raise InputError(f"the page needs the package '{error.name}', which is not installed: pip install -e '.[demo]'") from error
+        raise InputError(f"the page needs the package '{error.name}', which is not installed: "
+                         "pip install -e '.[demo]'") from error
     if not 0 <= options.port < 65_536:
         raise InputError(f"--port {options.port}: give a number from 0 to 65535")
-    own = server.listening(options.port)  # before minutes are spent on a gallery
+    own = server.listening(options.port)  # opened first, so that a taken port is known before minutes are spent on a gallery
     with own:
         demo = opened(options, options.gallery, options.seen)
         for note in (*demo.notes, *(task.note for task in demo.tasks if task.note)):

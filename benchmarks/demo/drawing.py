@@ -1,8 +1,8 @@
-"""Strokes from a page or a file -> the picture that networks are given: as wide a line and as much margin as training sketches have.
+"""Strokes from a page or a file -> the picture that networks are given, with the line width and margin of training sketches.
 
-In: strokes in the form of QuickDraw's files. Out: uint8 pixels, or an InputError that says what to do. The look is
-`tcn.data.strokes.Rendering`'s default, which was measured on Sketchy's own sketches; where and how large one draws makes no
-difference.
+In: strokes in the form of QuickDraw's files. Out: uint8 pixels, or an InputError that says what to do. The line width and margin
+are `tcn.data.strokes.Rendering`'s defaults, which were measured on Sketchy's own sketches. The place and size of the drawing on
+the page make no difference.
 """
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tcn.data.splits import Files
 from tcn.data.strokes import rasterise, read_strokes
 
 MOST_POINTS = 50_000
-"""Points of a drawing; a minute with a fast pen gives some 15,000."""
+"""Largest number of points in a drawing; a minute with a fast pen gives some 15,000."""
 SMALLEST = 4.0
-"""Least extent of a drawing in the page's pixels: less is the trembling of a click, which would be enlarged to a drawing."""
+"""Smallest extent of a drawing in the page's pixels. A shaky click is smaller, and would be enlarged to a drawing."""
 
 
 def picture_of(found: Any) -> np.ndarray:
     """A drawing as uint8 [256, 256], black on white. found: parsed JSON, a list of strokes, each a list of x and one of y.
-    InputError, a sentence for who drew it, where nothing can be searched with it."""
+    InputError, a sentence for the person who drew it, if the drawing can't be used."""
     if isinstance(found, list) and not found:
         raise InputError("The canvas is empty: draw something with a mouse, a pen or a finger.")
     if isinstance(found, list) and sum(len(one[0]) for one in found if isinstance(one, list) and one and isinstance(one[0], list)
@@ -34,14 +34,14 @@ def picture_of(found: Any) -> np.ndarray:
     strokes = read_strokes(found, "the drawing that was sent")
     points = np.concatenate(strokes)
     if not np.isfinite(points).all():
-        raise InputError("The drawing has a point that is no number: clear the canvas and draw it again.")
+        raise InputError("The drawing has a point that is not a number: clear the canvas and draw it again.")
     if float(np.ptp(points, axis=0).max()) < SMALLEST:
-        raise InputError("That is a single dot: draw lines, such as the outline of a thing.")
+        raise InputError("That is a single dot: draw lines, such as the outline of an object.")
     return rasterise(strokes)
 
 
 def pixels_of(picture: np.ndarray, size: int) -> Pixels:
-    """A picture [S, S] as the cache would keep it at `size` pixels (`tcn.data.decode`), had it come as a file."""
+    """A picture [S, S] decoded to `size` pixels as if it had been read from a file (`tcn.data.decode`)."""
     image = Image.fromarray(picture).convert("RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -49,5 +49,5 @@ def pixels_of(picture: np.ndarray, size: int) -> Pixels:
 
 
 def unnamed(pictures: np.ndarray) -> Pixels:
-    """Decoded pictures, uint8 [N, S, S, 3], of no class and no list."""
+    """Decoded pictures, uint8 [N, S, S, 3], without classes and without a list of files."""
     return Pixels(pictures, Files(Path(), ("",) * len(pictures), np.zeros(len(pictures), np.int64), ("",) * len(pictures)))

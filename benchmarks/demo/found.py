@@ -1,8 +1,9 @@
-"""How often drawings of others find their class: precision among the five nearest photos, beside the data set's own sketches.
+"""How often other people's drawings find their class: precision among the five nearest photos, beside the data set's own
+sketches.
 
-`python -m benchmarks.demo.found OUTPUT --drawings NDJSON` sends real strokes of the unseen classes (QuickDraw's files) through what the
-page does with a drawing (`answers.Demo.draw`), and compares with the run's own query sketches of the same classes. In: runs and
-files of drawings. Out: a line for each run. Nothing is trained, and nothing is chosen by these numbers.
+`python -m benchmarks.demo.found OUTPUT --drawings NDJSON` takes real strokes of the unseen classes (QuickDraw's files), searches
+with them as the page does with a drawing (`answers.Demo.draw`), and compares with the run's own query sketches of the same
+classes. In: runs and files of drawings. Out: a line for each run. Nothing is trained, and nothing is chosen by these numbers.
 """
 from __future__ import annotations
 
@@ -29,18 +30,18 @@ TOP = 5
 
 @dataclass(frozen=True)
 class DrawingPrecision:
-    """Precision among the five nearest of the unseen photos, by one run, with its standard error over queries."""
+    """One run's precision among the five nearest unseen photos, with its standard error over queries."""
 
     run: str
     drawings: int
     drawn: float
     drawn_error: float
     sketches: int
-    """The run's own query sketches of the same classes."""
+    """Number of the run's own query sketches of the same classes."""
     own: float
     own_error: float
     chance: float
-    """The share of the photos that are of the class, averaged over the drawings."""
+    """The share of photos that are of the drawing's class, averaged over the drawings."""
     classes: tuple[str, ...]
     photos: int
     milliseconds: float
@@ -48,8 +49,8 @@ class DrawingPrecision:
 
 
 def taken(sources: Sequence[Path], classes: Collection[str], dataset: str, number: int) -> list[tuple[str, Drawing]]:
-    """The first `number` drawings of `classes`, with their class: the first of each class by `key_id`, then the second of each, and
-    so on; recognised or not. InputError where there is none."""
+    """`number` drawings of `classes`, each with its class: the first drawing of each class by `key_id`, then the second of each,
+    and so on, whether the game recognised them or not. InputError if there is none."""
     names = folder_names(dataset)
     by_class: dict[str, list[Drawing]] = {name: [] for name in sorted(classes)}
     for path in files_of(sources):
@@ -57,7 +58,8 @@ def taken(sources: Sequence[Path], classes: Collection[str], dataset: str, numbe
             name = names.get(normal_form(one.word))
             if name in by_class:
                 by_class[name].append(one)
-    rounds = itertools.zip_longest(*([(name, one) for one in sorted(own, key=lambda one: one.key)] for name, own in by_class.items()))
+    rounds = itertools.zip_longest(*([(name, one) for one in sorted(own, key=lambda one: one.key)]
+                                     for name, own in by_class.items()))
     found = [one for several in rounds for one in several if one is not None][:number]
     if not found:
         raise InputError(f"the files of --drawings hold no drawing of an unseen class ({', '.join(sorted(classes)[:5])}, ...)")
@@ -84,8 +86,8 @@ def measure(demo: Demo, sources: Sequence[Path], number: int) -> list[DrawingPre
         own = [_precision(demo.query(demo.task_of(run), int(i), [place], UNSEEN, TOP)[1][0].photos)
                for i in np.flatnonzero(np.isin(queries, classes))]
         chance = float(np.mean([np.mean(photos == name) for name, _ in drawings]))
-        made.append(DrawingPrecision(run.name, len(drawn), float(np.mean(drawn)), _error(drawn), len(own), float(np.mean(own)), _error(own),
-                          chance, tuple(classes), len(photos), float(np.median(times))))
+        made.append(DrawingPrecision(run.name, len(drawn), float(np.mean(drawn)), _error(drawn), len(own), float(np.mean(own)),
+                                     _error(own), chance, tuple(classes), len(photos), float(np.median(times))))
     return made
 
 
@@ -98,7 +100,8 @@ def _error(values: Sequence[float]) -> float:
 
 
 def ranking_milliseconds(photos: int, dim: int, rounds: int = 20) -> list[float]:
-    """Times of finding the first twelve, and the rank of the first right one, among random features, shortest first."""
+    """Times in milliseconds, shortest first, of finding the twelve nearest photos and the rank of the first right one, among
+    random features."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((photos, dim), dtype=np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -111,12 +114,12 @@ def ranking_milliseconds(photos: int, dim: int, rounds: int = 20) -> list[float]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; 0 then, 2 for bad usage."""
+    """Run the command. Returns 0 if all was measured, 2 for bad usage."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.demo.found", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(p)
     p.add_argument("--drawings", type=Path, nargs="+", metavar="NDJSON", help="QuickDraw's files, or folders of them")
-    p.add_argument("--number", type=int, default=100, metavar="N", help="drawings (default: 100)")
+    p.add_argument("--number", type=int, default=100, metavar="N", help="number of drawings (default: 100)")
     p.add_argument("--time", type=int, metavar="N", help="only measure how long the ranking of N photos takes; no run is needed")
     options = p.parse_args(arguments)
     try:
@@ -127,16 +130,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 limit_threads(options.threads)
             for dim in (64, 512):
                 times = ranking_milliseconds(options.time, dim)
-                print(f"{options.time:,} photos, {dim} dimensions: {times[len(times) // 2]:.1f} ms, the shortest of {len(times)} {times[0]:.1f}")
+                print(f"{options.time:,} photos, {dim} dimensions: {times[len(times) // 2]:.1f} ms, "
+                      f"the shortest of {len(times)} {times[0]:.1f}")
             return 0
         if not options.drawings:
             raise InputError("give --drawings: QuickDraw's .ndjson files, or folders of them")
         if options.number < 1:
             raise InputError(f"--number {options.number}: give a whole number from 1")
         for one in measure(opened(options), options.drawings, options.number):
-            print(f"{one.run}: Prec@{TOP} {one.drawn:.3f} +- {one.drawn_error:.3f} on {one.drawings} drawings of {len(one.classes)} unseen "
-                  f"classes, {one.own:.3f} +- {one.own_error:.3f} on the data set's {one.sketches} own sketches of them; chance "
-                  f"{one.chance:.3f}, {one.photos:,} photos, {one.milliseconds:.0f} ms a drawing", flush=True)
+            print(f"{one.run}: Prec@{TOP} {one.drawn:.3f} +- {one.drawn_error:.3f} on {one.drawings} drawings of "
+                  f"{len(one.classes)} unseen classes, {one.own:.3f} +- {one.own_error:.3f} on the data set's {one.sketches} own "
+                  f"sketches of them; chance {one.chance:.3f}, {one.photos:,} photos, "
+                  f"{one.milliseconds:.0f} ms a drawing", flush=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
-"""What a page may show and search: ordered lists of picture files, asked for by number alone.
+"""The pictures that the page may show and search: ordered lists of files, which the page addresses only by number.
 
-In: a split's lists, or a folder of the user's own photos. Out: names of classes, thumbnails, digests of contents. No path ever
-comes from a page.
+In: a split's lists, or a folder of the user's own photos. Out: names of classes, thumbnails, digests of contents. The page never
+sends a path.
 """
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class PictureSet:
 
     files: Files
     classes: tuple[str, ...] = ()
-    """Names that the labels of `files` stand for; empty where nothing is known of classes."""
+    """Names of the classes that the labels of `files` index; empty if the classes are not known."""
     seen: Collection[str] = ()
-    """Those that the networks were trained on."""
+    """The classes that the networks were trained on."""
 
     def __len__(self) -> int:
         return len(self.files)
 
     @functools.cached_property
     def names(self) -> np.ndarray | None:
-        """The class of each picture [N]; None where nothing is known of classes."""
+        """The class of each picture [N]; None if the classes are not known."""
         return np.array(self.classes)[self.files.labels] if self.classes else None
 
     def name(self, number: int) -> str | None:
-        """The class of one picture."""
+        """The class of one picture; None if it is not known."""
         return self.classes[self.files.labels[number]] if self.classes else None
 
     def thumbnail(self, number: int) -> bytes:
@@ -61,7 +61,7 @@ class PictureSet:
 def _thumbnail(path: Path) -> bytes:
     target = io.BytesIO()
     with opened(path) as stored:
-        stored.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # of a large JPEG only as much as is shown is decoded
+        stored.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # decodes a large JPEG at a lower resolution
         image = stored.convert("RGBA")
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB").save(target, "JPEG", quality=85)
@@ -90,6 +90,6 @@ def contents_digest(files: Files, progress: bool) -> str:
         try:
             total.update(f"{path}\0{file_digest(files.root / path)}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:
-            raise InputError(f"{shown(files.root / path)} can't be read ({error.strerror or error}); make it readable, or move it "
-                             f"out of the gallery") from error
+            raise InputError(f"{shown(files.root / path)} can't be read ({error.strerror or error}); make it readable, or "
+                             f"move it out of the gallery") from error
     return total.hexdigest()

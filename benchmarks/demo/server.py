@@ -1,8 +1,8 @@
 """`Demo` over HTTP, for the page in page/, on the loopback address alone.
 
-In: JSON requests of the page. Out: JSON, small JPEGs, and the page's own three files. Every error is `{"error": SENTENCE}`. The page
-may load nothing from elsewhere (its Content-Security-Policy), and requests under another host's name are refused, so that no
-page of another site can ask.
+In: JSON requests of the page. Out: JSON, small JPEGs, and the page's own three files. Every error is `{"error": SENTENCE}`. The
+page may load nothing from elsewhere (its Content-Security-Policy), and requests under another host's name are refused, so that no
+other site's page can send requests.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tcn.config import InputError
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 LARGEST = 4_000_000
-"""Bytes of a request: more than `drawing.MOST_POINTS` take."""
+"""Largest size of a request in bytes; `drawing.MOST_POINTS` points take less."""
 HEADERS = {"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
                                       "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -81,7 +81,7 @@ def _add_questions(app: FastAPI, demo: Demo) -> None:
                 raise IndexError(which)
             content = demo.sets[which].thumbnail(number)
         except (IndexError, OSError):
-            return JSONResponse({"error": "This picture is not there, or can't be read."}, 404)
+            return JSONResponse({"error": "This picture does not exist, or can't be read."}, 404)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.post("/draw")
@@ -104,14 +104,15 @@ def _add_questions(app: FastAPI, demo: Demo) -> None:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    """The body, an object. Only JSON by name: a form of another site's page can't send that."""
+    """The body of a request, a JSON object. The content type must be JSON, which a form on another site's page can't send."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise InputError("The request is not JSON by its content type: use the page that this server shows.")
+        raise InputError("The content type of the request is not JSON: use the page that this server shows.")
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > LARGEST:
-            raise InputError(f"The drawing takes more than {LARGEST / 1e6:.0f} MB: clear the canvas and draw it with fewer lines.")
+            raise InputError(f"The drawing takes more than {LARGEST / 1e6:.0f} MB: clear the canvas and draw it with fewer "
+                             "lines.")
     try:
         found = json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
@@ -124,7 +125,7 @@ async def _json(request: Request) -> dict[str, Any]:
 def _numbers(asked: dict[str, Any]) -> list[int]:
     found = asked.get("runs")
     if not isinstance(found, list) or any(type(one) is not int for one in found):
-        raise InputError("The page names no runs: load it again.")
+        raise InputError("The request names no runs: load the page again.")
     return found
 
 
@@ -139,15 +140,15 @@ def _png(picture: np.ndarray) -> str:
 
 
 def listening(port: int) -> socket.socket:
-    """A socket on the loopback address. InputError where the port is taken; 0: any that is free."""
+    """A socket on the loopback address. port: 0 takes any free one. InputError if the port is taken."""
     found = socket.socket()
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((HOST, port))
     except OSError as error:
         found.close()
-        raise InputError(f"port {port} of {HOST} can't be used ({error.strerror or error}): pass another --port, or --port 0 for any "
-                         f"that is free") from error
+        raise InputError(f"port {port} of {HOST} can't be used ({error.strerror or error}): pass another --port, or --port 0 for "
+                         f"any that is free") from error
     return found
 
 

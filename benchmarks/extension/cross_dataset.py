@@ -1,10 +1,10 @@
 """Beyond the paper: drawings of another data set as queries, against the photos that a run's own sketches are scored on.
 
-`python benchmarks/cross_dataset.py OUTPUT --drawings DIR` takes the network of each finished run in OUTPUT from its checkpoint, encodes
-the drawings in DIR (class folders, as `python -m tcn quickdraw` makes them), and scores them twice over: in domain, the data set's own
-sketches, and cross-domain, the drawings; the same classes, the run's whole gallery of unseen photos. Only classes count that the run
-never saw. Nothing is trained, and nothing is chosen by these numbers. Each run's go to OUTPUT/cross-dataset/RUN__DIGEST.json, which
-the report shows; the run's own folder is not touched.
+`python benchmarks/cross_dataset.py OUTPUT --drawings DIR` takes the network of each finished run in OUTPUT from its checkpoint
+and encodes the drawings in DIR (class folders, as `python -m tcn quickdraw` makes them). It scores two sets of queries: in
+domain, the data set's own sketches, and cross-domain, the drawings. Both have the same classes, none of which the run has seen,
+and the run's whole gallery of unseen photos. Nothing is trained, and nothing is chosen by these numbers. They go to
+OUTPUT/cross-dataset/RUN__DIGEST.json for each run, which the report shows; the run's own folder is not changed.
 """
 from __future__ import annotations
 
@@ -40,25 +40,26 @@ from tcn.scoring import scores
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 COMPARED = 64
-"""Queries of the run that are encoded again, to see that the network is the one that was scored."""
+"""Number of the run's queries that are encoded again, to check that the network is the one that was scored."""
 AGREE = 1e-2
-"""Largest difference of a feature, as a share of the largest one, that another device or number of threads may make."""
+"""Largest difference between two features, as a share of the largest feature, that another device or number of threads may
+cause."""
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """A folder of class folders of drawings."""
+    """A folder of drawings, with one folder for each class."""
 
     folder: Path
     name: str
     digest: str
     settings: Mapping[str, Any]
-    """How the pictures were made; empty where they were not made by this project."""
+    """The settings with which this project made the pictures; empty if it did not make them."""
 
 
 @dataclass(frozen=True)
 class DomainRow:
-    """One number of one domain."""
+    """The value of one metric in one domain."""
 
     domain: str
     """`in-domain` or `cross-domain`."""
@@ -73,7 +74,8 @@ class DomainRow:
 
 
 def read_drawings(folder: Path) -> Drawings:
-    """What a folder of drawings is called and made of. InputError where it is none, or has lost pictures since it was made."""
+    """The name, digest and settings of a folder of drawings. InputError if it is not a folder, or if its numbers of pictures have
+    changed since it was made."""
     if not folder.is_dir():
         raise InputError(f"--drawings {folder} is no folder; make one with `python -m tcn quickdraw`")
     made = strokes.read_manifest(folder)
@@ -83,7 +85,8 @@ def read_drawings(folder: Path) -> Drawings:
     counts = {name: len(paths) for name, paths in _pictures(folder).items()}
     if counts != made["classes"]:
         odd = sorted(name for name in {*counts, *made["classes"]} if counts.get(name) != made["classes"].get(name))
-        raise InputError(f"{folder} is not as it was made: {some(odd, 5)}; remove it and draw it again")
+        raise InputError(f"{folder} has other numbers of pictures than when it was made: {some(odd, 5)}; remove it and make it "
+                         "again with `python -m tcn quickdraw`")
     return Drawings(folder, "QuickDraw", made["digest"], made["settings"])
 
 
@@ -94,7 +97,7 @@ def _pictures(folder: Path) -> dict[str, list[Path]]:
 
 
 def queries_for(split: Split, drawings: Drawings) -> Files:
-    """The drawings of the split's unseen classes, by class, then name. InputError where there are none."""
+    """The drawings of the split's unseen classes, ordered by class, then name. InputError if there are none."""
     label_of = {normal_form(name): label for label, name in enumerate(split.classes) if name in split.unseen}
     found = sorted((label_of[normal_form(name)], path.relative_to(drawings.folder).as_posix())
                    for name, paths in _pictures(drawings.folder).items() if normal_form(name) in label_of for path in paths)
@@ -107,9 +110,10 @@ def queries_for(split: Split, drawings: Drawings) -> Files:
 
 def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray, drawn_labels: np.ndarray, gallery: np.ndarray,
                   gallery_labels: np.ndarray, config: Config, device: torch.device | None = None) -> list[DomainRow]:
-    """The run's own queries and the drawings, of the classes that both have, against the whole gallery; real-valued features.
+    """Score the run's own queries, and the drawings, of the classes that both have, against the whole gallery; real-valued
+    features.
 
-    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes. InputError where the two have no class in common.
+    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes. InputError if the two have no class in common.
     """
     common = np.intersect1d(query_labels, drawn_labels)
     rows = []
@@ -126,7 +130,8 @@ def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray
 
 
 def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
-    """Score the drawings by one finished run and write its file; returns its path. InputError says what does not fit."""
+    """Score the drawings with the network of a finished run, and write the file of its numbers; returns the file's path.
+    InputError if the run, the drawings and the data do not fit together."""
     run, config = folder.run, folder.run.config
     reproduce.check_material(reproduce.read(folder.path), material)
     split = material.split_of(config)
@@ -151,27 +156,30 @@ def score_run(folder: RunFolder, drawings: Drawings, material: Material, device:
 
 
 def check_network(stored: np.ndarray, encoder: Encoder, material: Material, name: str) -> None:
-    """InputError where the network made anew gives other features than the run recorded."""
+    """Raise InputError if the rebuilt network gives other features than those that the run recorded."""
     every = material.pixels(encoder.config, "query")
     few = np.arange(min(COMPARED, len(every)))
     files = every.files
-    first = Pixels(np.asarray(every.array[few]), Files(files.root, files.paths[:len(few)], files.labels[:len(few)], ("",) * len(few)))
+    first = Pixels(np.asarray(every.array[few]),
+                   Files(files.root, files.paths[:len(few)], files.labels[:len(few)], ("",) * len(few)))
     again = encoder(first, Modality.SKETCH)
     off = float(np.abs(again - stored[few]).max() / np.abs(stored[few]).max()) if again.shape == stored[few].shape else np.inf
     if not off <= AGREE:
-        raise InputError(f"{name}: the network gives other features than its features.npz holds (largest difference {off:.2g} of the "
-                         f"largest value): other weights (--weights), or a damaged folder")
+        raise InputError(f"{name}: the network gives other features than its features.npz holds (largest difference {off:.2g} of "
+                         f"the largest value): other weights (--weights), or a damaged folder")
 
 
 # --- the command ---------------------------------------------------------------------------------------------
 
 def find_runs(places: Sequence[Path]) -> list[RunFolder]:
-    """The finished runs meant: each place is a run's folder, or an output folder, of which all finished ones are."""
+    """The finished runs at these places. A place is the folder of one run, or an output folder, which stands for all its finished
+    runs."""
     found = []
     for place in places:
         path = place.expanduser().resolve()
         folders = [path] if (path / "config.json").exists() else sorted(earlier.runs_folder(path).glob("*"))
-        finished = [one for one in folders if (one / "status.json").exists() and read_json(one / "status.json").get("state") == "finished"]
+        finished = [one for one in folders if (one / "status.json").exists()
+                    and read_json(one / "status.json").get("state") == "finished"]
         if not finished:
             raise InputError(f"{place}: no finished run; give the folder of one, below OUTPUT/runs, or OUTPUT itself")
         found += [RunFolder.read(one) for one in finished]
@@ -182,7 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python benchmarks/cross_dataset.py", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs, or output folders")
-    p.add_argument("--drawings", type=Path, required=True, metavar="DIR", help="class folders of drawings: python -m tcn quickdraw")
+    p.add_argument("--drawings", type=Path, required=True, metavar="DIR",
+                   help="class folders of drawings: python -m tcn quickdraw")
     p.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the first GPU or the CPU)")
     p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     p.add_argument("--no-report", action="store_true", help="leave the report as it is")
@@ -197,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score the drawings by every run named; 0 if all were, 1 if some could not be, 2 for bad usage."""
+    """Score the drawings with every run named. Returns 0 if all were scored, 1 if some could not be, 2 for bad usage."""
     try:
         return _run(_parser().parse_args(arguments))
     except InputError as error:
@@ -221,7 +230,7 @@ def _run(options: argparse.Namespace) -> int:
     drawings = checks.ask(lambda: read_drawings(options.drawings))
     folders = checks.ask(lambda: find_runs(options.runs))
     checks.stop()
-    assert device is not None and drawings is not None and folders is not None  # else that was a reason to stop
+    assert device is not None and drawings is not None and folders is not None  # otherwise `checks.stop` has raised
     failed = 0
     for number, folder in enumerate(folders, 1):
         label = f"[{number}/{len(folders)}] {folder.path.name}"

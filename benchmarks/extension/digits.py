@@ -1,10 +1,10 @@
-"""The extension: digits on plain ground -> digits blended with photos, by domain-adversarial training.
+"""The extension: domain-adversarial training from digits on plain ground to digits blended with photos.
 
 `python benchmarks/digits.py` trains every method of baselines/domain_adversarial.py with several seeds and writes plain
-files; finished runs are kept, a stopped one goes on from its last kept state, and calls at once share the work.
-With --mnist it is the published task, MNIST -> MNIST-M; without, scikit-learn's own handwritten digits (8 x 8 pixels,
-1,797 of them) are blended with two photos that scikit-learn ships: the same blending, a much smaller task, and named so
-everywhere. Results are not repeated in MLflow: the runs take seconds, and their files hold everything.
+files. Finished runs are kept, a stopped run goes on from its last saved state, and several calls at once share the work.
+With --mnist it is the published task, MNIST -> MNIST-M. Without it, scikit-learn's own handwritten digits (8 x 8 pixels,
+1,797 of them) are blended in the same way with two photos that scikit-learn ships: a much smaller task, which has a name of its
+own in all results. Results are not copied into MLflow: the runs take seconds, and their files hold everything.
 """
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from tcn.train import checkpoints
 HISTORY = ("step", "label", "domain", "sharing", "source_accuracy", "target_accuracy")
 RESULTS = ("data", "method", "title", "seed", "target_accuracy", "source_accuracy", "steps", "seconds", "folder")
 OFFLINE_STEPS, MNIST_STEPS = 1000, 20_000
-"""Steps of a run where nothing else is asked for."""
+"""Default number of steps of a run."""
 READINGS = 20
-"""Times that accuracies are read in a run; for the reader only, nothing is chosen by them."""
+"""How many times accuracies are measured in a run. They are only shown; nothing is chosen by them."""
 KEEP_SECONDS = 20.0
-"""A run's state is kept when accuracies are read and so much time has passed: the laptop's runs never need it."""
-KEPT_APART = "pass another --output, nothing there was touched"
+"""A run's state is saved when accuracies are measured and this much time has passed; the laptop's runs end before."""
+KEPT_APART = "pass another --output, nothing in this one was changed"
 
 
 # --- one run's folder ----------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class DigitFolder(ResultFolder):
         return cls(output / "runs" / f"{settings.method}__seed{settings.seed}")
 
     def _blank(self) -> dict[str, Any]:
-        # Earlier versions wrote no status.json; their result.json came last, and a folder that had one was a finished run.
+        # Earlier versions wrote no status.json; they wrote result.json last, so a folder that has one is a finished run.
         return super()._blank() | ({"state": "finished"} if (self.path / "result.json").exists() else {})
 
     def set_state(self, state: State, reason: str | None = None) -> None:
@@ -72,7 +72,8 @@ class DigitFolder(ResultFolder):
         self._write_status(state, reason)
 
     def damaged(self) -> list[str]:
-        """Files of a finished run that are not as they were written; a run of a version without checksums is held to its form."""
+        """Files of a finished run that are not as they were written. For a run of a version without checksums, those that are not
+        valid JSON."""
         bad = super().damaged()
         if not (self.path / SUMS).exists():
             for name in ("config.json", "provenance.json", "result.json"):
@@ -83,7 +84,7 @@ class DigitFolder(ResultFolder):
         return bad
 
     def refuse_other(self, task: AdaptationTask, settings: DigitSettings) -> None:
-        """InputError where the finished run is of other settings or other data."""
+        """Raise InputError if the finished run has other settings or other data."""
         there, own = read_json(self.path / "config.json"), _config(task, settings)
         if there != own:
             changed = ", ".join(sorted(key for key in own if there.get(key) != own[key]))
@@ -91,7 +92,7 @@ class DigitFolder(ResultFolder):
         self.refuse_other_pictures(task)
 
     def refuse_other_pictures(self, task: AdaptationTask) -> None:
-        """InputError where the finished run saw other pictures. Versions that recorded no digest blended other patches."""
+        """Raise InputError if the finished run has other pictures. Versions that recorded no digest blended other patches."""
         if read_json(self.path / "provenance.json").get("data_digest") != task.digest:
             raise InputError(f"{self.path} holds a run on other pictures of the same name ({task.name}; earlier versions blended "
                              f"other patches); {KEPT_APART}")
@@ -108,7 +109,7 @@ def _tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _batches(rows: int, batch: int, seed: int, role: str) -> Iterator[np.ndarray]:
-    """Endless batches of row indices. Reshuffles on every pass and drops the last incomplete batch."""
+    """Batches of row indices without end. Reshuffles on every pass and drops the last incomplete batch."""
     rng = numpy_stream(seed, role)
     while True:
         order = rng.permutation(rows)
@@ -117,7 +118,7 @@ def _batches(rows: int, batch: int, seed: int, role: str) -> Iterator[np.ndarray
 
 @torch.no_grad()
 def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device) -> float:
-    """Share of a domain's images classified right."""
+    """The share of a domain's images that are classified correctly."""
     right = 0
     with evaluating(model):
         for start in range(0, len(domain.labels), 512):
@@ -129,10 +130,11 @@ def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device
 
 def train(task: AdaptationTask, settings: DigitSettings, device: torch.device, label: str, progress: bool = True,
           folder: Path | None = None) -> tuple[list[dict[str, float]], DigitModel]:
-    """One run: rows of history and the model after the last step. Target labels are read for `target_accuracy` alone.
+    """Train one run. Returns the rows of its history and the model after the last step. Target labels are only read for
+    `target_accuracy`.
 
-    With a `folder`, states are kept there (see KEEP_SECONDS), and a stopped run of the same settings and data goes on, to the
-    same bits; states of another run, or damaged ones, are named and passed over.
+    With a `folder`, states are saved there (see KEEP_SECONDS), and a stopped run of the same settings and data goes on and gives
+    the same bits. The state of another run, or a damaged one, is reported and not used.
     """
     model = DigitModel(settings).to(device)
     model.train()
@@ -146,7 +148,7 @@ def train(task: AdaptationTask, settings: DigitSettings, device: torch.device, l
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rows, done = state["rows"], state["epoch"]
-        for _ in range(done):  # batches are drawn in order: those that were trained on are passed over
+        for _ in range(done):  # batches are drawn in order, so skip those that were trained on
             next(near), next(far)
     kept = time.monotonic()
     for step in tqdm(range(done + 1, settings.steps + 1), desc=label, unit="step", disable=not progress, dynamic_ncols=True,
@@ -179,7 +181,7 @@ def _reading(step: int, terms: Mapping[str, torch.Tensor], task: AdaptationTask,
 
 
 def _kept(folder: Path, identity: str, label: str) -> dict[str, Any] | None:
-    """The last state of a stopped run; None where there is none, or it is of other settings or data."""
+    """The last state of a stopped run; None if there is none, or if it has other settings or data."""
     found = checkpoints.last(folder)
     for note in found.notes:
         warn(f"{label}: {note}")
@@ -196,23 +198,23 @@ def _kept(folder: Path, identity: str, label: str) -> dict[str, Any] | None:
 
 def run(task: AdaptationTask, settings: DigitSettings, output: Path, device: torch.device, label: str,
         seconds: float | None = 0.0) -> bool:
-    """One run into its folder; False where it is there already with the same settings and data.
+    """Compute one run in its folder; returns False if the folder already holds it, finished with the same settings and data.
 
-    A finished run whose files are not as they were written is named, set aside and run again. InputError where the folder
-    holds a run of other settings or data; Held where another process is at it, after waiting `seconds` (None: to its end).
+    A finished run whose files are not as they were written is reported, set aside and computed again. InputError if the folder
+    holds a run with other settings or data; Held if another process still works on it after `seconds` (None: wait until it ends).
     """
     folder = DigitFolder.of(output, settings)
     if folder.whole():
         folder.refuse_other(task, settings)
         return False
     with folder.claim(f"training {folder.path.name}", seconds):
-        if folder.state == "finished":  # by another process a moment ago
+        if folder.state == "finished":  # another process has just finished it
             folder.refuse_other(task, settings)
             return False
         try:
             _run_and_write(folder, task, settings, device, label)
         except BaseException as error:
-            with contextlib.suppress(StorageError):  # the state stays `running`: a run whose process is gone
+            with contextlib.suppress(StorageError):  # then the state stays `running`, which is read as a run whose process died
                 if isinstance(error, KeyboardInterrupt):
                     folder.set_state("interrupted", "stopped by the user; the next call goes on from the last state")
                 else:
@@ -243,7 +245,7 @@ def _run_and_write(folder: DigitFolder, task: AdaptationTask, settings: DigitSet
 # --- all runs ------------------------------------------------------------------------------------------------
 
 def _finished(output: Path, tell: bool) -> Iterator[tuple[DigitFolder, dict[str, Any]]]:
-    """Folder and result of each finished run; one that is damaged is left out, and named where asked to."""
+    """The folder and result of each finished run. Damaged runs are left out; with `tell`, a warning names each."""
     for path in sorted((output / "runs").glob("*/result.json")):
         folder = DigitFolder(path.parent)
         if folder.state != "finished":
@@ -255,15 +257,16 @@ def _finished(output: Path, tell: bool) -> Iterator[tuple[DigitFolder, dict[str,
 
 
 def _refuse_other_task(task: AdaptationTask, output: Path) -> None:
-    """InputError where any finished run of the folder is of another task or other pictures: one table would mix both."""
-    for folder, result in _finished(output, tell=False):  # a damaged one is met, and named, in its turn
+    """Raise InputError if a finished run of the folder has another task or other pictures, since one table would mix both."""
+    for folder, result in _finished(output, tell=False):  # damaged runs are reported later, when their turn comes
         if result.get("data") != task.name:
             raise InputError(f"{folder.path} holds a run of '{result.get('data')}', this is '{task.name}'; {KEPT_APART}")
         folder.refuse_other_pictures(task)
 
 
 def summarise(output: Path, tell: bool = True) -> list[dict[str, Any]]:
-    """results.csv from every finished run of the output folder; damaged ones are left out, and named (`tell`)."""
+    """Write results.csv from every finished run of the output folder. Damaged runs are left out; with `tell`, a warning names
+    each."""
     with lock(output / LOCK, "writing results.csv", None):
         rows = [{**result, "folder": str(folder.path.relative_to(output))} for folder, result in _finished(output, tell)]
         write_table(output / "results.csv", rows, RESULTS)
@@ -271,7 +274,7 @@ def summarise(output: Path, tell: bool = True) -> list[dict[str, Any]]:
 
 
 def write_examples(task: AdaptationTask, path: Path) -> None:
-    """A PNG file with a digit of each class from both domains."""
+    """Write a PNG file with a digit of each class from both domains."""
     content = io.BytesIO()
     example_picture(task).save(content, "PNG")
     write_bytes(path, content.getvalue())
@@ -311,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """InputError for options that do not go together, or numbers out of range."""
+    """Raise InputError for options that do not go together, or numbers out of range."""
     for name in ("download", "mnist_m", "photos"):
         if getattr(options, name) and options.mnist is None:
             raise InputError(f"--{name.replace('_', '-')} belongs to --mnist ROOT")
@@ -326,7 +329,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def compute(options: argparse.Namespace) -> None:
-    """Every run that is not finished, results.csv and the examples. InputError for bad input."""
+    """Compute every run that is not finished, and write results.csv and the examples. InputError for bad input."""
     _check(options)
     torch.set_num_threads(options.threads)
     device = _device(options.device)
@@ -346,7 +349,7 @@ def compute(options: argparse.Namespace) -> None:
 
 
 def _run_grid(grid: Sequence[DigitSettings], task: AdaptationTask, output: Path, device: torch.device) -> None:
-    """Each run that is not finished; those that another process is at come last."""
+    """Compute each run that is not finished; those that another process works on come last."""
     started, done, elsewhere = time.perf_counter(), 0, []
     for number, settings in enumerate(grid, 1):
         label = f"[{number}/{len(grid)}] {settings.method} seed {settings.seed}"
@@ -360,7 +363,7 @@ def _run_grid(grid: Sequence[DigitSettings], task: AdaptationTask, output: Path,
             left = (time.perf_counter() - started) / done * (len(grid) - number)
             print(f"{label}: {duration(left)} left", flush=True)
         summarise(output, tell=False)
-    for label, settings in elsewhere:  # waits for the other process, and takes over what it leaves
+    for label, settings in elsewhere:  # waits for the other process, and goes on with what it leaves unfinished
         run(task, settings, output, device, label, seconds=None)
 
 

@@ -22,7 +22,7 @@ from tcn.seeding import numpy_stream
 OFFLINE = "scikit-learn digits to the same blended with photos (offline, not MNIST)"
 PUBLISHED = "MNIST to MNIST-M"
 SHOWN = 10
-"""Classes in the example picture."""
+"""Number of classes in the example picture."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class AdaptationTask:
-    """What is learned from (`source`, and `target`, whose labels training never sees) and what is tested."""
+    """The training data (`source`, and `target`, whose labels training never sees) and the test data."""
 
     name: str
     source: Domain
@@ -54,7 +54,8 @@ class AdaptationTask:
 
 
 def blend(digits: np.ndarray, patches: np.ndarray) -> np.ndarray:
-    """MNIST-M's rule: |patch - digit| by pixel and channel. digits uint8 [N, S, S], patches uint8 [N, 3, S, S] -> the latter."""
+    """Blend digits with patches by MNIST-M's rule: |patch - digit| by pixel and channel. digits uint8 [N, S, S], patches uint8
+    [N, 3, S, S] -> uint8 [N, 3, S, S]."""
     return np.abs(patches.astype(np.int16) - digits[:, None].astype(np.int16)).astype(np.uint8)
 
 
@@ -71,8 +72,8 @@ def patches(photos: Sequence[np.ndarray], number: int, size: int, rng: np.random
 
 
 def offline_task(size: int) -> AdaptationTask:
-    """Disjoint digits for source, target and both tests; patches for training and for test from disjoint halves of the photos.
-    scikit-learn does not name the writers: digits of one writer may be on both sides."""
+    """The offline task: disjoint digits for source, target and both tests; patches for training and for test from disjoint halves
+    of the photos. scikit-learn does not name the writers, so digits of one writer may be on both sides."""
     from sklearn.datasets import load_digits, load_sample_images
 
     digits = load_digits()
@@ -95,7 +96,8 @@ def offline_task(size: int) -> AdaptationTask:
 
 
 def mnist_task(root: Path, download: bool, target_root: Path | None, photos_folder: Path | None) -> AdaptationTask:
-    """MNIST, and MNIST-M read from `target_root` or blended here with photos of a folder (BSDS500's in the source)."""
+    """The published task: MNIST, and MNIST-M, read from `target_root` or blended here with photos of a folder (BSDS500's in the
+    source)."""
     train, test = _mnist(root, download)
     if target_root is not None:
         target, target_test = (_mnist_m(target_root, name) for name in ("train", "test"))
@@ -118,9 +120,9 @@ def _mnist(root: Path, download: bool) -> tuple[Domain, Domain]:
 
     try:
         parts = [MNIST(str(root), train=train, download=download) for train in (True, False)]
-    except Exception as error:  # torchvision asserts, slices and casts its way through a file
+    except Exception as error:  # torchvision raises many kinds of errors for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--mnist {root}: no MNIST there ({reason}); give the folder that holds MNIST/raw, or add "
+        raise InputError(f"--mnist {root} holds no MNIST ({reason}); give the folder that holds MNIST/raw, or add "
                          f"--download") from error
     train, test = (Domain(part.data.numpy(), part.targets.numpy().astype(np.int64)) for part in parts)
     for part, name in ((train, "train"), (test, "t10k")):
@@ -139,7 +141,7 @@ def _photo(path: Path) -> np.ndarray:
 
 
 def _picture(path: Path, size: int | None = None) -> np.ndarray:
-    """RGB pixels uint8 [H, W, 3], resized to `size`. InputError says what is wrong, without the path."""
+    """RGB pixels uint8 [H, W, 3], resized to `size`. The message of an InputError does not name the path."""
     try:
         with opened(path) as image:
             rgb = image.convert("RGB")
@@ -149,7 +151,7 @@ def _picture(path: Path, size: int | None = None) -> np.ndarray:
 
 
 def _mnist_m(root: Path, part: str) -> Domain:
-    """One part of MNIST-M as circulated: mnist_m_PART/*.png and mnist_m_PART_labels.txt, `name label` a line."""
+    """One part of MNIST-M as circulated: mnist_m_PART/*.png and mnist_m_PART_labels.txt, with one `name label` in each line."""
     listing = root / f"mnist_m_{part}_labels.txt"
     try:
         lines = listing.read_text(encoding="utf-8-sig").split("\n")
@@ -182,7 +184,8 @@ def _plain(grey: np.ndarray, labels: np.ndarray) -> Domain:
 
 
 def example_picture(task: AdaptationTask) -> Image.Image:
-    """One digit of each class of the source's training images, and one of the target's below it; twice their size."""
+    """A picture with one digit of each class of the source's training images, and one of the target's below it, at twice their
+    size."""
     rows = []
     for domain in (task.source, task.target):
         firsts = [int(np.flatnonzero(domain.labels == digit)[0]) for digit in range(SHOWN)]

@@ -234,8 +234,8 @@ def test_folders_without_a_photo_are_refused(place, suite, tmp_path):
 # --- requests that can't be answered
 
 def test_bad_questions_get_a_sentence(demo):
-    for ask, words in ((lambda: demo.draw(HOOK, [], UNSEEN), "tick at least one"), (lambda: demo.draw(HOOK, [2], UNSEEN), "load it"),
-                       (lambda: demo.draw(HOOK, [-1], UNSEEN), "load it"), (lambda: demo.draw(HOOK, [0], "mine"), "load it"),
+    for ask, words in ((lambda: demo.draw(HOOK, [], UNSEEN), "tick at least one"), (lambda: demo.draw(HOOK, [2], UNSEEN), "load the page"),
+                       (lambda: demo.draw(HOOK, [-1], UNSEEN), "load the page"), (lambda: demo.draw(HOOK, [0], "mine"), "load it"),
                        (lambda: demo.query(1, 0, [0], UNSEEN), "no such query"), (lambda: demo.query(0, 10**6, [0], UNSEEN), "no such"),
                        (lambda: demo.query(0, -1, [0], UNSEEN), "no such query")):
         with pytest.raises(InputError, match=words):
@@ -347,7 +347,7 @@ def test_the_page_and_all_that_it_loads_come_from_this_server(client):
 def test_other_hosts_and_other_sites_are_refused(client):
     assert client.get("/state", headers={"host": "evil.example"}).status_code == 400
     refused = client.post("/draw", content=json.dumps({"strokes": HOOK}), headers={"content-type": "text/plain"})
-    assert refused.status_code == 400 and "not JSON by its content type" in refused.json()["error"]
+    assert refused.status_code == 400 and "content type of the request is not JSON" in refused.json()["error"]
 
 
 def test_a_drawing_over_http_is_answered_as_it_is_without(client, demo):
@@ -391,9 +391,9 @@ def test_pictures_are_asked_for_by_number_alone(client, demo):
     ("draw", {"strokes": HOOK, "runs": [], "gallery": UNSEEN}, "tick at least one"),
     ("draw", {"strokes": HOOK, "runs": "all", "gallery": UNSEEN}, "names no runs"),
     ("draw", {"strokes": HOOK, "runs": [True], "gallery": UNSEEN}, "names no runs"),
-    ("draw", {"strokes": HOOK, "runs": [0]}, "load it again"),
+    ("draw", {"strokes": HOOK, "runs": [0]}, "load the page again"),
     ("draw", {"strokes": HOOK, "runs": [0], "gallery": UNSEEN, "wanted": 3}, "must be a name"),
-    ("query", {"runs": [0], "gallery": UNSEEN}, "no such query"), ("query", {"task": 0, "number": 10**9, "runs": [0]}, "load it"),
+    ("query", {"runs": [0], "gallery": UNSEEN}, "no such query"), ("query", {"task": 0, "number": 10**9, "runs": [0]}, "load the page"),
     ("draw", [1], "no JSON object")])
 def test_bad_requests_get_a_sentence(client, path, body, words):
     response = client.post(f"/{path}", json=body)
@@ -486,4 +486,4 @@ def test_a_picked_sketch_is_marked_and_a_dot_is_told(browser, demo):
     left, top = browser.run("(box => [box.left, box.top])(document.getElementById('canvas').getBoundingClientRect())")
     browser.draw([(left + 50, top + 50)])
     browser.until("document.getElementById('status').className === 'error'")
-    assert texts(browser, "#status") == ["That is a single dot: draw lines, such as the outline of a thing."]
+    assert texts(browser, "#status") == ["That is a single dot: draw lines, such as the outline of an object."]

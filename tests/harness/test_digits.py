@@ -364,7 +364,7 @@ def test_other_pictures_of_the_same_name_are_refused(finished, tmp_path, capsys)
 
 @pytest.mark.parametrize("arguments, message", [
     (["--download"], "--download belongs to --mnist"),
-    (["--mnist", "nowhere"], "no MNIST there"),
+    (["--mnist", "nowhere"], "holds no MNIST"),
     (["--mnist", "nowhere", "--mnist-m", "a", "--photos", "b"], "give one"),
     (["--steps", "0"], "--steps 0"),
     (["--threads", "0"], "--threads 0"),
@@ -597,7 +597,7 @@ def test_photos_of_absurd_size_and_damaged_mnist_are_named(tmp_path):
     raw.mkdir(parents=True)
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (raw / name).write_bytes(b"\0\0\x08\x03garbage")
-    with pytest.raises(InputError, match="--mnist .*no MNIST there"):
+    with pytest.raises(InputError, match="--mnist .*holds no MNIST"):
         digits_data.mnist_task(tmp_path, False, None, None)
     Image.new("1", (20_000, 10_000)).save(tmp_path / "wide.png")
     with pytest.raises(InputError, match="wide.png can't be read as a picture .*pixels"):
