@@ -235,7 +235,7 @@ def test_folders_without_a_photo_are_refused(place, suite, tmp_path):
 
 def test_bad_questions_get_a_sentence(demo):
     for ask, words in ((lambda: demo.draw(HOOK, [], UNSEEN), "tick at least one"), (lambda: demo.draw(HOOK, [2], UNSEEN), "load the page"),
-                       (lambda: demo.draw(HOOK, [-1], UNSEEN), "load the page"), (lambda: demo.draw(HOOK, [0], "mine"), "load it"),
+                       (lambda: demo.draw(HOOK, [-1], UNSEEN), "load the page"), (lambda: demo.draw(HOOK, [0], "mine"), "load the page"),
                        (lambda: demo.query(1, 0, [0], UNSEEN), "no such query"), (lambda: demo.query(0, 10**6, [0], UNSEEN), "no such"),
                        (lambda: demo.query(0, -1, [0], UNSEEN), "no such query")):
         with pytest.raises(InputError, match=words):
