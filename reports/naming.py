@@ -56,9 +56,9 @@ LABELS = {
 }
 SHORT_LABELS = {
     **LABELS,
-    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "untrained-imagenet": "ImageNet, untrained",
-    "untrained-imagenet-permodality": "ImageNet, untrained, per modality", "untrained-svd": "SVD start, untrained",
-    "untrained-svd-permodality": "SVD start, untrained, per modality", "tcn-no-teacher": "TCN, no teacher",
+    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "untrained-imagenet": "ImageNet features",
+    "untrained-imagenet-permodality": "ImageNet, per modality", "untrained-svd": "SVD start",
+    "untrained-svd-permodality": "SVD start, per modality", "tcn-no-teacher": "TCN, no teacher",
     "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN", "tcn-own-embedding": "TCN, two embeddings",
     "hws-0.1-1": "HWS 0.1:1", "hws-10-1": "HWS 10:1", "tcn-bht": "TCN, BHT", "couple-norms": "Soft: all, BN scale",
     "couple-stage1": "Soft: to stage 1", "couple-stage2": "Soft: to stage 2", "couple-stage3": "Soft: to stage 3",
