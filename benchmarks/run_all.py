@@ -32,6 +32,7 @@ examples
   python benchmarks/run_all.py --seeds 0 1 2                    the same with three seeds (finished cells are kept)
   python benchmarks/run_all.py --variants main leave-one-out    other variants, or groups of them
   python benchmarks/run_all.py --variants tcn my_method.py      a method of your own beside TCN (docs/own-method.md)
+  python benchmarks/run_all.py --datasets my_set.yaml           a data set of your own (docs/own-dataset.md)
   python benchmarks/run_all.py --check my_method.py             what that file lacks, in seconds; nothing is run
   python benchmarks/run_all.py --quick                          the whole chain in under 3 minutes, marked a smoke run
   python benchmarks/run_all.py --variants ledger                what each trap of the released code is worth
@@ -75,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
                    help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: data sets of "
                         "their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
     p.add_argument("--datasets", nargs="+", metavar="NAME",
-                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all)")
+                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or YAML files that "
+                        "declare data sets of your own (docs/own-dataset.md)")
     p.add_argument("--variants", nargs="+", metavar="NAME",
                    help=f"variants, groups, or Python files that declare variants (default: floors main). "
                         f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
@@ -325,11 +327,15 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from benchmarks.launch.board import duration
     from benchmarks.material import Material
     from benchmarks.threads import limit_threads
+    from tcn.config import InputError
+    from tcn.data import declared
     from tcn.files.atomic import writable
 
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds",
+    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "variants", "seeds",
                        "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
                        "cells_per_gpu", "cpus_per_cell", "ray_address", "slurm", "launcher")
+    if not all(map(declared.is_file, options.datasets or ())):
+        raise InputError("--reproduce repeats a run as it was; leave out --datasets, but for the file that declares its data set")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.

@@ -108,7 +108,7 @@ def task_title(task: Task) -> str:
     if whole == "sketchy":
         number = re.search(r"\d+", task.split)
         return f"{name}, split {number[0]}" if number and number[0] in "12" else f"{name}, {task.split}"
-    return name if whole in TITLES else f"{name}, {task.split}"
+    return name if whole in TITLES or task.split == "fixed" else f"{name}, {task.split}"
 
 
 def part_of(dataset: str) -> tuple[str, str]:

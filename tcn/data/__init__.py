@@ -11,6 +11,7 @@ known_splits  which split a set of classes and counts is of
 strokes     drawings kept as strokes -> class folders of pictures
 locate      the folders of a data set, and its list directories
 scan        folders of class folders -> classes, image files, problems
+declared    a YAML file of the user's own -> the spec of a data set
 matching    lines of lists -> files on disk
 splits      folders and lists -> Split of Files, with digests
 decode      one image file -> pixels

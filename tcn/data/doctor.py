@@ -314,8 +314,9 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
         if builder.find_built(cache) is None:
             missing[name] = f"{name} is not built in {cache}"
     rootless = data_root is None and not os.environ.get(locate.DATA_ROOT_VARIABLE)
-    if rootless and set(wanted) - built_here.keys() and (names is not None or built_here.keys() & missing.keys()):
-        raise InputError(next(reason for name, reason in missing.items() if name not in built_here))
+    rooted = [name for name in wanted if name not in built_here and specs.spec(name)[0].root is None]
+    if rootless and rooted and (names is not None or built_here.keys() & missing.keys()):
+        raise InputError(missing[rooted[0]])
     reports: list[Report] = []
     listed = any(specs.spec(name)[0].list_folders for name in wanted)
     for name in wanted:

@@ -64,7 +64,7 @@ class Split:
     train_sketches: Files
     """Of seen classes, without the held-out ones."""
     train_photos: Files
-    """Of seen classes, all."""
+    """Of seen classes, all but those that a data set of the user's own holds out."""
     heldout_sketches: Files
     """Of seen classes, never trained on: they measure the class accuracy."""
     validation_sketches: Files
@@ -239,9 +239,12 @@ def _assembled(disk: _Disk, notes: list[str], listing: ListDirectory | None, lis
     by_class = {part: _by_class((one for one in its if disk.plan.roles[one[1]] == list_files.PARTS[part][0]), label_of)
                 for part, its in listed.items()}
     train, held = _training_sketches(disk, roles["seen"], by_class, notes)
+    photos = entries(disk.photos, roles["seen"])
+    apart = {name: held_out(name, [file for _, its, file in photos if its == name], disk.plan.held_out_photos)
+             for name in (roles["seen"] if disk.plan.held_out_photos else ())}
     parts = {
         "train_sketches": train,
-        "train_photos": entries(disk.photos, roles["seen"]),
+        "train_photos": [one for one in photos if one[2] not in apart.get(one[1], ())],
         "heldout_sketches": held,
         "validation_sketches": entries(disk.sketches, roles["validation"]),
         "validation_photos": entries(disk.photos, roles["validation"]),
