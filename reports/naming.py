@@ -111,6 +111,15 @@ def task_title(task: Task) -> str:
     return name if whole in TITLES or task.split == "fixed" else f"{name}, {task.split}"
 
 
+def numbers_of(task: Task) -> str:
+    """What numbers are called that meet no published ones: those of the laptop data set, of a part, or of a data set of one's own.
+
+    >>> numbers_of(Task("emoji", "fixed")), numbers_of(Task("little_zoo", "fixed"))
+    ('Laptop numbers', 'Numbers of little_zoo')
+    """
+    return "Laptop numbers" if task.dataset in TITLES else f"Numbers of {task_title(task)}"
+
+
 def part_of(dataset: str) -> tuple[str, str]:
     """The data set that a part was cut from, and which part it is in words; any other name and nothing.
 

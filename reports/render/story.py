@@ -274,7 +274,7 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
                 "second keeps clear of ImageNet's 1,000 classes.")]
     steps = verdicts.optimiser_steps(suite, task)
     part = naming.part_of(task.dataset)[1]
-    what = f"Numbers of {naming.task_title(task)}" if part else "Laptop numbers"
+    what = naming.numbers_of(task)
     caveats = [f"{what} are not comparable to published ones: {'a smaller gallery' if part else 'other data'}, another network"
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
@@ -292,8 +292,10 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
 
 
 def profile_name(suite: Suite) -> str:
-    """Name of a profile for people."""
-    return PROFILES.get(suite.profile, suite.profile)
+    """What was run, for people: the data of the profile, and data sets of the user's own by name."""
+    wholes = {naming.part_of(task.dataset)[0] for task in suite.tasks()}
+    own = sorted(wholes - naming.TITLES.keys())
+    return " and ".join([*([PROFILES.get(suite.profile, suite.profile)] if wholes & naming.TITLES.keys() or not own else []), *own])
 
 
 def figures_of(shown: Iterable[Section]) -> list[FigureData]:

@@ -216,11 +216,12 @@ def _by_name(path: Path, said: Declaration, folders: Mapping[str, Mapping[str, s
     known: dict[str, tuple[str, str]] = {}
     for role in (*ROLES, "left_out"):
         for name in getattr(said, role):
-            other, its = known.setdefault(normal_form(name), (name, role))
-            if (other, its) != (name, role):
+            if normal_form(name) in known:
+                other, its = known[normal_form(name)]
                 same = f"'{name}' stands" if other == name else f"'{other}' and '{name}' are one class, which stands"
                 raise InputError(f"{path}: {same} under {its} and {role}; a class has one role" if its != role else
                                  f"{path}: {same} under {role} twice; name it once")
+            known[normal_form(name)] = name, role
     for where, there in folders.items():
         for form, (name, role) in known.items():
             if form not in there and role != "left_out":

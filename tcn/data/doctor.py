@@ -55,7 +55,7 @@ def check(dataset: str, split: str | None = None, *, data_root: Path | None, cac
         found = surveyed(None)  # damaged lists must not hide the rest
         report.problems.append(str(error))
     report.where = str(found.root)
-    report.layout = dict(found.layout)
+    report.layout = {there if spec.root else name: there for name, there in found.layout.items()}
     if found.listing is not None:
         report.lists = {"path": str(found.listing.path), "used": sorted(found.listing.used.values()),
                         "absent": sorted(found.listing.absent.values())}

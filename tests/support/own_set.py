@@ -39,14 +39,14 @@ def write_words(path: Path, leave_out: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def declare(root: Path, name: str = "my_set.yaml", **changes: Any) -> Path:
+def declare(root: Path, file: str = "my_set.yaml", /, **changes: Any) -> Path:
     """A file in `root` that gives each class its role; `changes` replace keys, None takes one out."""
     said = {"name": "little_zoo", "sketches": "drawings", "photos": "pictures", **ROLES, "held_out": {"sketches": 2}, **changes}
-    (root / name).write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False))
-    return root / name
+    (root / file).write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False))
+    return root / file
 
 
-def make_set(root: Path, **changes: Any) -> Path:
+def make_set(root: Path, /, **changes: Any) -> Path:
     """Pictures, words and the file; returns the file."""
     make_pictures(root)
     write_words(root / "words.csv")
