@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from baselines import method_of, own, table
-from tcn.config import BUILT_IN, Config, InputError, identity, whole_of
+from tcn.config import BUILT_IN, GENERALISED, Config, InputError, identity, whole_of
 from tcn.data import declared, scan, specs, splits
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
@@ -102,7 +102,7 @@ class Material:
         if key not in self._pixels:
             split = self.split_of(config)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
-                                     f"{data.dataset} {data.split} {role}", self.places.progress, reading)
+                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading)
         return self._pixels[key]
 
     def validation(self, config: Config) -> ValidationData:

@@ -23,7 +23,7 @@ from benchmarks.experiments import Cell
 from benchmarks.material import Material, made_model, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
-from tcn.config import Config, InputError, change
+from tcn.config import GENERALISED, Config, InputError, change
 from tcn.data.decode import Reading
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
@@ -162,7 +162,7 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
     for dataset, name, size, *reading in {(cell.dataset, cell.split, cell.config.data.stored_size, cell.config.data.transparent,
                                            cell.config.data.exif): None for cell in cells}:
         split = material.split(dataset, name)
-        store = store_of(split.data_digest, size, cache, dataset)
+        store = store_of(split.data_digest, size, cache, dataset.removesuffix(GENERALISED))
         wanted = stores.setdefault(store.folder, (store, set()))[1]
         mark = Reading(*reading).mark
         for files in split.lists().values():

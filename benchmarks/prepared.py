@@ -19,7 +19,7 @@ from benchmarks.experiments import Cell
 from benchmarks.material import Material, Places
 from benchmarks.store import CellFolder, Suite
 from benchmarks.threads import limit_threads
-from tcn.config import InputError
+from tcn.config import GENERALISED, InputError
 from tcn.data import declared, locate, specs
 from tcn.model import backbones
 
@@ -67,7 +67,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
     profile = experiments.PROFILES[name]
-    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
+    parts = _parts(options, root, profile, own)
     profile = profile.with_own(own)
     blocks = experiments.plan_everything(profile, datasets, overrides, options.quick, options.as_released, parts
                                          ) if options.everything else []
@@ -158,6 +158,16 @@ def _is_there(dataset: str, root: Path | None) -> bool:
         return root is not None and bool(locate.available(root, [dataset])[0])
     except InputError:  # said where the data are read
         return False
+
+
+def _parts(options: argparse.Namespace, root: Path | None, profile: experiments.Profile, own: Sequence[specs.DatasetSpec]
+           ) -> dict[str, str]:
+    """Data set -> the part or form of it that is used in its place."""
+    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
+    if options.generalised:
+        names = [*(dataset for dataset, _ in profile.base), *(found.name for found in own)]
+        parts = {name: parts.get(name, name) + GENERALISED for name in names}
+    return parts
 
 
 def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[str, str]:

@@ -78,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--datasets", nargs="+", metavar="NAME",
                    help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or YAML files that "
                         "declare data sets of your own (docs/own-dataset.md)")
+    p.add_argument("--generalised", action="store_true",
+                   help="photos of seen classes in the gallery too: data sets of their own, such as sketchy-generalised")
     p.add_argument("--variants", nargs="+", metavar="NAME",
                    help=f"variants, groups, or Python files that declare variants (default: floors main). "
                         f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
@@ -280,7 +282,7 @@ def _check(options: argparse.Namespace) -> int:
     """Try variants of the user's own; needs neither data nor weights."""
     from benchmarks import checking, experiments, prepared
 
-    prepared.leave_out("--check runs nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
+    prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
                        "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers", "threads", "words", "weights")
     faults = 0
     for variant in experiments.expand_variants(options.check):
@@ -297,7 +299,7 @@ def _sync(options: argparse.Namespace) -> int:
     from benchmarks.store import Suite
     from tcn.config import InputError
 
-    prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "everything", "budget", "overrides",
+    prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget", "overrides",
               "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address",
                        "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
@@ -331,7 +333,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from tcn.data import declared
     from tcn.files.atomic import writable
 
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "variants", "seeds",
+    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "generalised", "variants", "seeds",
                        "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
                        "cells_per_gpu", "cpus_per_cell", "ray_address", "slurm", "launcher")
     if not all(map(declared.is_file, options.datasets or ())):

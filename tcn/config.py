@@ -23,7 +23,9 @@ SPLITS = {"emoji": ("fixed",), "sketchy": ("1", "2"), "tuberlin": ("1",), "quick
 PART_NAME = "(sketchy|tuberlin|quickdraw)-first([1-9][0-9]{0,3})|(sketchy)-original"
 """Names of parts of a data set, each a data set of its own: its first N sketches and photos of each class by name, or Sketchy's
 12,500 original photos without the extension."""
-OWN_NAME = "(?=.{1,40}$)[a-z][a-z0-9]*(_[a-z0-9]+)*"
+GENERALISED = "-generalised"
+"""What ends the name of a data set, or of a part, whose gallery holds photos of seen classes too (docs/own-dataset.md)."""
+OWN_NAME = "[a-z](_?[a-z0-9]){0,39}"
 """Names of data sets that a file of the user's own declares (docs/own-dataset.md). Without a hyphen, none is taken for a part."""
 OWN_SPLIT = "fixed"
 """The one split of such a data set."""
@@ -69,11 +71,12 @@ class Form:
 
 
 def whole_of(dataset: str) -> str:
-    """The data set that a part was cut from; any other name as it is.
+    """The data set that a part was cut from, or whose gallery is generalised; any other name as it is.
 
-    >>> whole_of("sketchy-first25"), whole_of("sketchy-original"), whole_of("emoji")
+    >>> whole_of("sketchy-first25"), whole_of("sketchy-original"), whole_of("emoji-generalised")
     ('sketchy', 'sketchy', 'emoji')
     """
+    dataset = dataset.removesuffix(GENERALISED)
     found = re.fullmatch(PART_NAME, dataset)
     return (found[1] or found[3]) if found else dataset
 
@@ -105,7 +108,7 @@ class Modality(enum.Enum):
 class Data:
     """What is shown to the network."""
 
-    dataset: Annotated[str, Form(f"{'|'.join(SPLITS)}|{PART_NAME}|{OWN_NAME}", f"{_DATASETS}, or the name of one that a file of your "
+    dataset: Annotated[str, Form(f"({'|'.join(SPLITS)}|{PART_NAME}|{OWN_NAME})({GENERALISED})?", f"{_DATASETS}, or the name of one that a file of your "
                                  "own declares")] = "emoji"
     declared: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}", f"'{BUILT_IN}', or 'file:' and a SHA-256 (--datasets makes it)"
                                   )] = BUILT_IN

@@ -26,7 +26,7 @@ from benchmarks.records import read_json, write_json
 from benchmarks.scoring import HEADLINE, METRICS
 from benchmarks.store import CROSS_DATASET, CellFolder
 from benchmarks.threads import check_threads, limit_threads
-from tcn.config import Config, InputError, Modality
+from tcn.config import GENERALISED, Config, InputError, Modality
 from tcn.data import strokes
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
@@ -127,6 +127,8 @@ def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray
 def score_cell(folder: CellFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
     """Score the drawings by one finished run and write its file; returns its path. InputError says what does not fit."""
     cell, config = folder.cell, folder.cell.config
+    if config.data.dataset.endswith(GENERALISED):
+        raise InputError(f"{folder.path.name} has a generalised gallery, and this comparison is of unseen photos alone; name other runs")
     reproduce.check_material(reproduce.read(folder.path), material)
     split = material.split_of(config)
     files = queries_for(split, drawings)

@@ -281,6 +281,9 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
     if part:
         caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut the same one. "
                        "A class has few photos: chance and the ceiling of a perfect ranking stand beside every number.")
+    if task.dataset.endswith(naming.GENERALISED):
+        caveats.append("Generalised: the gallery holds photos of seen classes too, so that no number here is comparable with one of the "
+                       "gallery of unseen classes alone. Each run's notes say whether training used those photos.")
     if task.dataset == "emoji":
         caveats += [
             "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tcn.config import InputError
+from tcn.config import GENERALISED, InputError
 from tcn.data import locate, specs, splits
 from tcn.data.contents import TRAITS, Content, content_digest, read_contents
 from tcn.data.report import Report
@@ -287,7 +287,7 @@ def _part_there(name: str, data_root: Path | None) -> str | None:
 
 def _wanted(names: Sequence[str] | None, data_root: Path | None, sample: int | None) -> list[str]:
     """The data sets to check, parts among them, each once."""
-    asked = list(dict.fromkeys(SPECS if names is None else names))
+    asked = list(dict.fromkeys(SPECS if names is None else [name.removesuffix(GENERALISED) for name in names]))
     if sample is not None:
         return [specs.sample_name(name, sample) for name in asked if names is not None or SPECS[name].builder is None]
     return [_part_there(name, data_root) or name for name in asked] if names is None else asked

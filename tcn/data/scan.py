@@ -117,9 +117,9 @@ def _class_folders(path: Path, where: str, plan: Plan, findings: Findings) -> tu
     if aliased:
         findings.notes.append(f"{where}: {len(aliased)} class folder{'s' if len(aliased) > 1 else ''} with a known misspelling "
                               f"taken for the class: {', '.join(aliased)}")
-    lacking = [name for name in plan.roles if name not in on_disk]
+    lacking = [name for name in plan.roles if name not in on_disk]  # a class that is left out may be missing
     if lacking:
-        findings.problems.append(f"{where}: {len(lacking)} of {len(plan.roles)} classes missing: "
+        findings.problems.append(f"{where}: {len(lacking)} of {len(plan.roles) + len(plan.left_out)} classes missing: "
                                  f"{_expected(lacking, plan)}{_did_you_mean(lacking, extra)}")
     if extra:
         findings.problems.append(f"{where}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from tcn.config import BUILT_IN, PART_NAME, InputError, whole_of
+from tcn.config import BUILT_IN, GENERALISED, PART_NAME, InputError, whole_of
 from tcn.data import emoji
 from tcn.data import lists as list_files
 from tcn.data.words import normal_form
@@ -93,6 +93,8 @@ class DatasetSpec:
     """The data set's own folder, where the file that declares it says so. None: it is looked for below the data root."""
     layout: Mapping[str, str] = field(default_factory=dict)
     """Folder of class folders -> folder below `root` that stands for it."""
+    generalised: bool = False
+    """Whether photos of seen classes are in the gallery too: those that training did not use, or all where it used all."""
     kept: bytes = b""
     """That file, as each run's folder keeps it."""
 
@@ -239,11 +241,13 @@ def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
     >>> spec("sketchy-first25")[0].photo_folders, spec("sketchy-first25", "2")[1]
     (('256x256/photo/tx_000000000000_ready',), '2')
     """
-    known = {**SPECS, **_OWN}
-    if dataset not in known and not re.fullmatch(PART_NAME, dataset):
+    known, plain = {**SPECS, **_OWN}, dataset.removesuffix(GENERALISED)
+    if plain not in known and not re.fullmatch(PART_NAME, plain):
         raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}, a part of one, such as "
                          f"sketchy-first25 or sketchy-original, or give the YAML file that declares yours (docs/own-dataset.md)")
-    found = known[dataset] if dataset in known else _part(dataset)
+    found = known[plain] if plain in known else _part(plain)
+    if plain != dataset:
+        found = dataclasses.replace(found, name=dataset, title=f"{found.title}, generalised", generalised=True)
     if split is None:
         return found, found.splits[0]
     if split not in found.splits:
@@ -262,7 +266,7 @@ def add(found: DatasetSpec) -> None:
 
 def own(names: Iterable[str]) -> list[DatasetSpec]:
     """Those of these data sets that are the user's own."""
-    return [_OWN[name] for name in names if name in _OWN]
+    return [_OWN[plain] for name in names if (plain := name.removesuffix(GENERALISED)) in _OWN]
 
 
 @functools.cache
@@ -320,7 +324,9 @@ def read_plan(dataset: str, split: str | None = None, validation: str = "own") -
     Raises InputError for an unknown name, and where validation classes are to be carved out beside the split's own.
     """
     found, split = spec(dataset, split)
-    plan = found.plan or _table(dataset, split)
+    plan = found.plan or _table(dataset.removesuffix(GENERALISED), split)
+    if found.generalised:
+        plan = dataclasses.replace(plan, dataset=dataset)
     if validation == "own":
         return plan
     if plan.of("validation"):

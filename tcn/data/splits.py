@@ -72,7 +72,7 @@ class Split:
     query: Files
     """Sketches of unseen classes."""
     gallery: Files
-    """Photos of unseen classes, as published: duplicates stay."""
+    """Photos of unseen classes, as published: duplicates stay. Before them those of seen classes, where it is generalised."""
     data_digest: str
     """sha256 over the names and sizes of all files of the data set; over the contents where the data set is built here."""
     split_digest: str
@@ -251,6 +251,12 @@ def _assembled(disk: _Disk, notes: list[str], listing: ListDirectory | None, lis
         "query": entries(disk.sketches, roles["unseen"]),
         "gallery": entries(disk.photos, roles["unseen"]),
     } | {part: its for part, its in by_class.items() if part not in ("train_sketches", "heldout_sketches")}
+    if disk.spec.generalised:
+        trained = set(parts["train_photos"])
+        seen = [one for one in photos if one not in trained] or parts["train_photos"]
+        notes.append(f"generalised: the gallery holds {len(parts['gallery']):,} photos of unseen classes and {len(seen):,} of seen ones, "
+                     f"which training {'used too' if seen is parts['train_photos'] else 'did not use'}")
+        parts["gallery"] = [*seen, *parts["gallery"]]
     if listing is not None:
         notes += list_notes(listing, disk.root, parts, disk.trees, label_of)
     split_digest = _digest([

@@ -250,3 +250,35 @@ def test_folders_that_do_not_fit_are_named(whole, tmp_path, folder, changes, wor
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
     assert set(declared.read(declare(root, seen=None, unseen=None, left_out=["owl"], split={"unseen": 3, "seed": 1})).plan.roles) == set(
         SIZES) if folder.endswith("owl") else ROLES
+
+
+# ------------------------------------------------------------------------------------------------------ the wider gallery
+def test_a_generalised_gallery_holds_the_seen_photos_that_training_did_not_use(whole):
+    path = declare(whole, "held.yaml", name="held_zoo", held_out={"sketches": 1, "photos": 1})
+    plain, wide = loaded(path), splits.load("held_zoo-generalised", data_root=None, cache=whole, progress=False)
+    apart = sorted(set(files_of(whole, "pictures", SEEN)) - set(plain.train_photos.paths))
+    assert sorted(wide.gallery.paths) == sorted([*apart, *plain.gallery.paths]) and len(apart) == len(SEEN)
+    assert [wide.classes[label] for label in wide.gallery.labels] == [path.split("/")[1] for path in wide.gallery.paths]
+    assert any("5 of seen ones, which training did not use" in note for note in wide.notes)
+    for role in ("query", "train_sketches", "train_photos", "heldout_sketches"):
+        assert getattr(wide, role).paths == getattr(plain, role).paths
+    assert (wide.dataset, wide.data_digest) == ("held_zoo-generalised", plain.data_digest) and wide.split_digest != plain.split_digest
+
+
+def test_where_training_uses_all_photos_they_all_stand_in_it_and_a_note_says_so(whole):
+    plain = loaded(whole / "my_set.yaml")
+    wide = splits.load("little_zoo-generalised", data_root=None, cache=whole, progress=False)
+    assert wide.gallery.paths == (*plain.train_photos.paths, *plain.gallery.paths)
+    assert any("17 of seen ones, which training used too" in note for note in wide.notes)
+    carved = splits.load("little_zoo-generalised", data_root=None, cache=whole, progress=False, validation="carved")
+    assert not set(carved.validation_photos.paths) & set(carved.gallery.paths)
+
+
+@pytest.mark.parametrize("name", ["sketchy-generalised", "sketchy-first25-generalised", "emoji-generalised", "tuberlin-generalised"])
+def test_built_in_data_sets_and_parts_have_the_wider_form_too(name):
+    plain = name.removesuffix("-generalised")
+    one, other = specs.spec(name)[0], specs.spec(plain)[0]
+    assert one.generalised and not other.generalised and one.photo_folders == other.photo_folders and one.list_files == other.list_files
+    assert specs.read_plan(name).roles == specs.read_plan(plain).roles and specs.read_plan(name).counts == specs.read_plan(plain).counts
+    assert specs.read_plan(name).dataset == name
+    assert change(Config(), {"data.dataset": name, "data.split": one.splits[0]}).data.dataset == name

@@ -3,12 +3,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from support.own_set import SIZES, UNSEEN, declare, make_set, write_words
 from support.small_suite import SMALL, cells
 
@@ -122,6 +125,31 @@ def test_workers_read_the_file_themselves(outside, tmp_path, command):
     assert failure.final and "was changed since" in failure.reason
 
 
+def test_the_generalised_form_has_runs_and_tables_of_its_own(finished, outside, command):
+    status, out, err = command(*call(outside, "--variants", "floor-svd", "--output", str(finished), "--generalised"))
+    assert status == 0 and "1 cell run" in out, err
+    wide, plain = (cells(finished)[f"little_zoo{name}-fixed__floor-svd__seed0"] for name in ("-generalised", ""))
+    rows = {}
+    for folder in (wide, plain):
+        rows[folder] = next(row for row in csv.DictReader(open(folder / "metrics.csv")) if (
+            row["classes"], row["features"], row["metric"], row["protocol"]) == ("unseen", "real", "Prec@5", "standard"))
+    every = sum(photos for _, photos in SIZES.values())
+    assert (rows[wide]["photos"], rows[plain]["photos"], rows[wide]["queries"]) == (str(every), "8", rows[plain]["queries"])
+    of_query = [SIZES[name][1] for name in UNSEEN for _ in range(SIZES[name][0])]
+    assert float(rows[wide]["chance"]) == pytest.approx(np.mean(of_query) / every)
+    assert json.loads((wide / "config.json").read_text())["data"]["dataset"] == "little_zoo-generalised"
+    assert json.loads((wide / "provenance.json").read_text())["notes"][-1].endswith("17 of seen ones, which training used too")
+    with np.load(wide / "features.npz") as arrays:
+        assert set(arrays["gallery_labels"]) == set(SIZES) and set(arrays["query_labels"]) == set(UNSEEN)
+    # one store of pictures for both
+    assert len(list((outside / "cache" / "pixels").iterdir())) == 1
+    report = (finished / "report" / "report.md").read_text()
+    assert "## little_zoo, generalised" in report and "the gallery holds photos of seen classes too" in report
+    tables = [path.name for path in (finished / "report" / "tables").glob("*-comparison.csv")]
+    assert sorted(name.startswith("little_zoo-generalised") for name in tables if name.startswith("little_zoo")) == [False, True]
+    assert not is_paper(Task("sketchy-generalised", "1")) and paper_task(Task("sketchy-generalised", "1")) is None
+
+
 def test_its_settings_are_the_sample_s_or_sketchy_s_and_splits_are_carved(outside):
     own = specs.own([declared.named(str(outside / "my_set.yaml"))])
     for profile, like in (("sample", ("sketchy", "1")), ("laptop", None), ("paper", ("sketchy", "1"))):
@@ -167,3 +195,18 @@ def test_features_of_it_are_extracted_evaluated_and_added(outside, finished, tmp
     assert add.main([out, "--name", "mine", "--dataset", file, "--output", str(output), "--no-report"]) == 0
     assert json.loads((cells(output)["little_zoo-fixed__brought-mine__seed0"] / "config.json").read_text())["data"]["declared"].startswith(
         "file:")
+
+
+def test_the_guide_s_file_is_a_whole_one(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "own-dataset.md").read_text()
+    text = re.search(r"```yaml\n(.*?)```", guide, re.S)[1]
+    said = yaml.safe_load(text)
+    for name in said["seen"] + said["unseen"]:
+        for folder in (said["sketches"], said["photos"]):
+            (tmp_path / folder / name.replace(" ", "_")).mkdir(parents=True)
+    (tmp_path / said["words"]).touch()
+    (tmp_path / "my_set.yaml").write_text(text)
+    found = declared.read(tmp_path / "my_set.yaml")
+    assert found.plan.of("unseen") == tuple(said["unseen"]) and found.plan.held_out_per_class == 10
+    rows = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", guide, re.M))))
+    assert rows == set(declared.Declaration.model_fields)
