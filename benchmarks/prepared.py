@@ -1,4 +1,4 @@
-"""A call of run_all.py, looked at before it runs: its options read, its cells planned, what would stop them told at once.
+"""A call of run_all.py, looked at before it runs: its options read, its runs planned, what would stop them told at once.
 
 In: the parsed command line. Out: `Prepared`, or an InputError with every reason (benchmarks/preflight.py). Nothing runs here.
 """
@@ -15,16 +15,16 @@ import torch
 import yaml
 
 from benchmarks import experiments, preflight, provenance
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
-from benchmarks.store import CellFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.threads import limit_threads
 from tcn.config import GENERALISED, InputError
 from tcn.data import declared, locate, specs
 from tcn.model import backbones
 
 ELSEWHERE = ("ray", "slurm")
-"""Launchers whose cells run on other machines."""
+"""Launchers whose runs are on other machines."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Prepared:
     """A call that was looked at and may run."""
 
     profile: str
-    cells: Sequence[Cell]
+    runs: Sequence[PlannedRun]
     """Of a plan, with those of data sets that are not here."""
     missing: dict[str, str]
-    folders: Sequence[CellFolder]
-    """Of the cells that are here, in the order of the plan."""
+    folders: Sequence[RunFolder]
+    """Of the runs that are here, in the order of the plan."""
     material: Material
     device: torch.device
     output: Path
     quick: bool
-    blocks: Sequence[Sequence[Cell]] = ()
-    """The cells of `--everything`, as a budget keeps or cuts them; else empty."""
+    blocks: Sequence[Sequence[PlannedRun]] = ()
+    """The runs of `--everything`, as a budget keeps or cuts them; else empty."""
 
 
 def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
@@ -71,50 +71,50 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     profile = profile.with_own(own)
     blocks = experiments.plan_everything(profile, datasets, overrides, options.quick, options.as_released, parts
                                          ) if options.everything else []
-    cells = [cell for block in blocks for cell in block] or experiments.plan(
+    runs = [run for block in blocks for run in block] or experiments.plan(
         profile, datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
-    for key, names in experiments.held_by_variants(cells, overrides).items():
+    for key, names in experiments.held_by_variants(runs, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     material = Material(places_of(options, root, checks))
-    present, missing = _present(sorted({cell.dataset for cell in cells}), options.data_root, checks)
+    present, missing = _present(sorted({run.dataset for run in runs}), options.data_root, checks)
     if options.datasets and missing and not options.dry_run:
         checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
                    + "; leave out of --datasets what is not there")
-    here = [cell for cell in cells if cell.dataset in present]
+    here = [run for run in runs if run.dataset in present]
     # A plan costs what is not here too, by the published counts.
-    cells = cells if options.dry_run else here
-    blocks = [kept for block in blocks if (kept := [cell for cell in block if options.dry_run or cell.dataset in present])]
+    runs = runs if options.dry_run else here
+    blocks = [kept for block in blocks if (kept := [run for run in block if options.dry_run or run.dataset in present])]
     for dataset, reason in missing.items():
         print(f"missing: {dataset}: {reason}")
     output = options.output or provenance.ROOT / "results" / suite_name(name, options)
-    checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
+    checks.ask(lambda: SuiteFolder.check(output, name, options.quick, options.as_released))
     checks.ask(preflight.tracking_address)
-    if not cells and not checks.reasons:
+    if not runs and not checks.reasons:
         raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
     # Where something is wrong already, nothing is downloaded to find out more.
-    folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
+    folders = preflight.check_runs(checks, here, material, output, device, options.workers or 1,
                                     fetch=not options.dry_run and not checks.reasons)
     if options.everything:
         out = _rows_left_out(checks, here)
-        cells, here = ([cell for cell in some if cell.name not in out] for some in (cells, here))
-        folders = [folder for folder in folders if folder.cell.name not in out]
-        blocks = [kept for block in blocks if (kept := [cell for cell in block if cell.name not in out])]
-    # A plan is shown all the same where single cells lack something.
+        runs, here = ([run for run in some if run.name not in out] for some in (runs, here))
+        folders = [folder for folder in folders if folder.run.name not in out]
+        blocks = [kept for block in blocks if (kept := [run for run in block if run.name not in out])]
+    # A plan is shown all the same where single runs lack something.
     if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
     assert device is not None  # else that was a reason to stop
-    return Prepared(name, cells, missing, folders, material, device, output, options.quick, blocks), checks
+    return Prepared(name, runs, missing, folders, material, device, output, options.quick, blocks), checks
 
 
-def _rows_left_out(checks: preflight.Checks, cells: Sequence[Cell]) -> set[str]:
-    """Names of the cells that reasons of their rows alone stop, such as word vectors that only one method needs: the rest of
+def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun]) -> set[str]:
+    """Names of the runs that reasons of their rows alone stop, such as word vectors that only one method needs: the rest of
     everything runs without them. Their reasons are said here, and stop nothing any more."""
     out: set[str] = set()
     for reason, stopped in list(checks.reasons.items()):
-        rows = {cell.variant for cell in stopped or ()}
-        if stopped and all(any(cell.task == one.task and cell.variant not in rows for cell in cells) for one in stopped):
+        rows = {run.variant for run in stopped or ()}
+        if stopped and all(any(run.task == one.task and run.variant not in rows for run in runs) for one in stopped):
             print(f"left out, and not measured: {', '.join(sorted(rows))}: {reason}")
-            out |= {cell.name for cell in stopped}
+            out |= {run.name for run in stopped}
             del checks.reasons[reason]
     return out
 
@@ -208,7 +208,7 @@ def leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
 
 def _check_launcher(options: argparse.Namespace) -> None:
     if options.launcher == "local":
-        given = [f"--{name.replace('_', '-')}" for name in ("workers", "cells_per_gpu", "cpus_per_cell")
+        given = [f"--{name.replace('_', '-')}" for name in ("workers", "runs_per_gpu", "cpus_per_run")
                  if getattr(options, name)]
         if given:
             raise InputError(f"{', '.join(given)} belong{'s' if len(given) == 1 else ''} to --launcher processes or ray")
@@ -218,11 +218,11 @@ def _check_launcher(options: argparse.Namespace) -> None:
         raise InputError("--calibrate belongs to --dry-run")
     if options.slurm and options.launcher != "slurm":
         raise InputError("--slurm belongs to --launcher slurm")
-    if options.launcher == "slurm" and (options.cells_per_gpu or options.cpus_per_cell):
-        raise InputError("--launcher slurm takes what a cell gets from --slurm: gpus=N,cpus=N; leave out --cells-per-gpu and "
-                         "--cpus-per-cell")
+    if options.launcher == "slurm" and (options.runs_per_gpu or options.cpus_per_run):
+        raise InputError("--launcher slurm takes what a run gets from --slurm: gpus=N,cpus=N; leave out --runs-per-gpu and "
+                         "--cpus-per-run")
     if options.budget and options.launcher in ELSEWHERE:
-        raise InputError("--budget needs cells that run on this machine, whose speed it measures; leave it out with --launcher "
+        raise InputError("--budget needs runs that run on this machine, whose speed it measures; leave it out with --launcher "
                          f"{options.launcher}")
 
 
@@ -270,7 +270,7 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
 def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.Checks) -> Places:
     """Where things are, by the options; what is not there is added to `checks`."""
     cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
-    # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
+    # Also where these runs won't need it: a mistyped place must not pass for one that was looked at.
     for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir), ("data_root", Path.is_dir)):
         path = getattr(options, option)
         if path is not None and not there(path.expanduser()):

@@ -13,7 +13,7 @@ import timm
 import torch
 import yaml
 from support.own_set import SIZES, UNSEEN, declare, make_set, write_words
-from support.small_suite import SMALL, cells
+from support.small_suite import SMALL, run_folders
 
 from benchmarks import run_all
 from benchmarks.experiments import PROFILES, plan
@@ -47,13 +47,13 @@ def call(root, *more, file="my_set.yaml"):
 @pytest.fixture(scope="module")
 def finished(outside, overview_alone):
     output = outside / "results"
-    assert run_all.main([*call(outside, "--variants", "floor-svd", "tcn", "--output", str(output))]) == 0
+    assert run_all.main([*call(outside, "--variants", "untrained-svd", "tcn", "--output", str(output))]) == 0
     return output
 
 
 def test_eight_classes_end_in_a_report_with_chance_and_ceiling(finished, outside):
-    found = cells(finished)
-    assert set(found) == {"little_zoo-fixed__floor-svd__seed0", "little_zoo-fixed__tcn__seed0"}
+    found = run_folders(finished)
+    assert set(found) == {"little_zoo-fixed__untrained-svd__seed0", "little_zoo-fixed__tcn__seed0"}
     folder = found["little_zoo-fixed__tcn__seed0"]
     settings, record = (json.loads((folder / name).read_text()) for name in ("config.json", "provenance.json"))
     assert (settings["data"]["dataset"], settings["data"]["declared"]) == (
@@ -86,16 +86,16 @@ def test_a_moved_folder_and_another_order_continue_the_same_runs(finished, outsi
     moved = tmp_path / "moved"
     shutil.copytree(outside, moved, ignore=shutil.ignore_patterns("results", "cache"))
     said = declare(moved, "turned.yaml", unseen=list(UNSEEN[::-1]), words="words.csv")
-    status, out, err = command(*call(moved, "--variants", "floor-svd", "tcn", "--output", str(finished), "--no-report",
+    status, out, err = command(*call(moved, "--variants", "untrained-svd", "tcn", "--output", str(finished), "--no-report",
                                      file=said.name))
-    assert status == 0 and "0 cells run, 2 already finished" in out, err
+    assert status == 0 and "0 runs done, 2 already finished" in out, err
     changed = declare(moved, "changed.yaml", held_out={"sketches": 1}, words="words.csv")
     status, out, err = command(*call(moved, "--variants", "tcn", "--output", str(tmp_path / "other"), "--dry-run", file=changed.name))
     assert status == 0 and "finished" not in out, err
 
 
 def test_a_run_is_repeated_with_the_file_and_refused_without_it(finished, outside, tmp_path, command):
-    name = cells(finished)["little_zoo-fixed__tcn__seed0"].name
+    name = run_folders(finished)["little_zoo-fixed__tcn__seed0"].name
     where = ["--output", str(finished), "--reproduce", name, "--cache", str(outside / "cache"), "--weights", str(outside / "weights.pth"),
              "--device", "cpu", "--no-report"]
     status, out, err = command(*where, "--datasets", str(outside / "my_set.yaml"))
@@ -112,23 +112,23 @@ def test_a_run_is_repeated_with_the_file_and_refused_without_it(finished, outsid
 
 def test_workers_read_the_file_themselves(outside, tmp_path, command):
     output = tmp_path / "out"
-    status, out, err = command(*call(outside, "--variants", "floor-svd", "--output", str(output), "--launcher", "processes",
+    status, out, err = command(*call(outside, "--variants", "untrained-svd", "--output", str(output), "--launcher", "processes",
                                      "--workers", "1", "--no-report"))
-    assert status == 0 and "1 cell run" in out, err
+    assert status == 0 and "1 run done" in out, err
     path = tmp_path / "set"
     shutil.copytree(outside, path, ignore=shutil.ignore_patterns("results", "cache"))
     name = declared.named(str(path / "my_set.yaml"))
-    [cell] = plan(PROFILES["sample"].with_own(specs.own([name])), [name], ["floor-svd"], [0], {}, True)
+    [run] = plan(PROFILES["sample"].with_own(specs.own([name])), [name], ["untrained-svd"], [0], {}, True)
     declare(path, drawn_from="(.+)-[0-9]+")
-    job = jobs.Job(cell, output, "0" * 64, Places(path / "cache", declared=(path / "my_set.yaml",)), "cpu", 1, "")
+    job = jobs.Job(run, output, "0" * 64, Places(path / "cache", declared=(path / "my_set.yaml",)), "cpu", 1, "")
     failure = jobs.work(job)
     assert failure.final and "was changed since" in failure.reason
 
 
 def test_the_generalised_form_has_runs_and_tables_of_its_own(finished, outside, command):
-    status, out, err = command(*call(outside, "--variants", "floor-svd", "--output", str(finished), "--generalised"))
-    assert status == 0 and "1 cell run" in out, err
-    wide, plain = (cells(finished)[f"little_zoo{name}-fixed__floor-svd__seed0"] for name in ("-generalised", ""))
+    status, out, err = command(*call(outside, "--variants", "untrained-svd", "--output", str(finished), "--generalised"))
+    assert status == 0 and "1 run done" in out, err
+    wide, plain = (run_folders(finished)[f"little_zoo{name}-fixed__untrained-svd__seed0"] for name in ("-generalised", ""))
     rows = {}
     for folder in (wide, plain):
         rows[folder] = next(row for row in csv.DictReader(open(folder / "metrics.csv")) if (
@@ -153,13 +153,13 @@ def test_the_generalised_form_has_runs_and_tables_of_its_own(finished, outside, 
 def test_its_settings_are_the_sample_s_or_sketchy_s_and_splits_are_carved(outside):
     own = specs.own([declared.named(str(outside / "my_set.yaml"))])
     for profile, like in (("sample", ("sketchy", "1")), ("laptop", None), ("paper", ("sketchy", "1"))):
-        [cell] = plan(PROFILES[profile].with_own(own), ["little_zoo"], ["tcn"], [0], {"data.validation": "carved"}, False)
+        [run] = plan(PROFILES[profile].with_own(own), ["little_zoo"], ["tcn"], [0], {"data.validation": "carved"}, False)
         base = PROFILES["sample" if like is None else profile].base[like or ("sketchy", "1")]
         [sketchy] = plan(PROFILES["sample" if like is None else profile], ["sketchy/1"], ["tcn"], [0], {"data.validation": "carved"}, False)
-        assert cell.config.network == sketchy.config.network and cell.config.training == sketchy.config.training, base
-        assert cell.config.data.image_size == sketchy.config.data.image_size and cell.task == "little_zoo/fixed"
+        assert run.config.network == sketchy.config.network and run.config.training == sketchy.config.training, base
+        assert run.config.data.image_size == sketchy.config.data.image_size and run.task == "little_zoo/fixed"
         assert sketchy.config.data.declared == BUILT_IN
-        split = Material(Places(outside / "cache", declared=(outside / "my_set.yaml",), progress=False)).split_of(cell.config)
+        split = Material(Places(outside / "cache", declared=(outside / "my_set.yaml",), progress=False)).split_of(run.config)
         assert len(split.validation) == 1 and len(split.seen) == 4
     assert ("little_zoo", "fixed") not in PROFILES["sample"].base
 
@@ -193,7 +193,7 @@ def test_features_of_it_are_extracted_evaluated_and_added(outside, finished, tmp
     suite = json.loads((output / "suite.json").read_text())
     (output / "suite.json").write_text(json.dumps({**suite, "smoke": False}))
     assert add.main([out, "--name", "mine", "--dataset", file, "--output", str(output), "--no-report"]) == 0
-    assert json.loads((cells(output)["little_zoo-fixed__brought-mine__seed0"] / "config.json").read_text())["data"]["declared"].startswith(
+    assert json.loads((run_folders(output)["little_zoo-fixed__brought-mine__seed0"] / "config.json").read_text())["data"]["declared"].startswith(
         "file:")
 
 
