@@ -275,7 +275,9 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
     steps = verdicts.optimiser_steps(suite, task)
     part = naming.part_of(task.dataset)[1]
     what = naming.numbers_of(task)
-    caveats = [f"{what} are not comparable to published ones: {'a smaller gallery' if part else 'other data'}, another network"
+    other = "a smaller gallery" if part else "another gallery" if task.dataset.endswith(naming.GENERALISED) else "other data"
+    networks = {setting(run.config, "network.backbone") for variant in suite.variants(task) for run in suite.runs_of(task, variant)}
+    caveats = [f"{what} are not comparable to published ones: {other}" + (", another network" if networks != {"resnet50"} else "")
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
     if part:

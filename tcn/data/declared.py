@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -189,11 +190,18 @@ def _parsed(path: Path, content: str) -> Declaration:
         records: dict[str, type[BaseModel]] = {"": Declaration, "split": Drawn, "held_out": HeldOut}
         raise InputError(f"{path}: unknown key '{shown(name)}'; known there are {', '.join(records['.'.join(above)].model_fields)}")
     if name == "name":
-        raise InputError(f"{path}: name is {first['input']!r:.60}; give lower-case letters, digits and single underscores, at most 40, "
+        raise InputError(f"{path}: name is {_short(first['input'])}; give lower-case letters, digits and single underscores, at most 40, "
                          f"a letter first")
     quotes = "; put it into quotes" if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)) else ""
     what = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    raise InputError(f"{path}: {name} is {first['input']!r:.60}: {what}{quotes}")
+    raise InputError(f"{path}: {name} is {_short(first['input'])}: {what}{quotes}")
+
+
+def _short(value: object) -> str:
+    """A value for a message; of one that YAML's references nest a thousandfold no more is looked at than is shown."""
+    shortened = reprlib.Repr()
+    shortened.maxstring = 60
+    return shortened.repr(value)
 
 
 def _class_folders(path: Path, field: str, folder: Path) -> dict[str, str]:

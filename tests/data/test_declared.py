@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 from support.own_set import ROLES, SEEN, SIZES, UNSEEN, declare, make_set, write_words
+from support.trees import make_tree
 
 from tcn.config import BUILT_IN, Config, InputError, change, identity
 from tcn.data import declared, doctor, specs, splits
@@ -97,6 +98,18 @@ def test_validation_classes_are_carved_out_of_the_seen_ones(whole):
 def test_classes_left_out_and_samples(whole):
     split = loaded(declare(whole, "less.yaml", name="less_zoo", seen=list(SEEN[1:]), left_out=["ANT"], sample=2))
     assert set(split.seen) == set(SEEN[1:]) and len(split.query) == 6 and len(split.gallery) == 5
+
+
+def test_a_built_in_split_declared_by_hand_has_the_same_lists(tmp_path):
+    base = make_tree(tmp_path, "quickdraw", sketches=6, photos=2, size=2)
+    plan = specs.read_plan("quickdraw")
+    built_in = splits.load("quickdraw", data_root=tmp_path, cache=tmp_path, lists="none", progress=False)
+    path = declare(base, name="by_hand", sketches="QuickDraw_sketches_final", photos="QuickDraw_images_final",
+                   seen=list(plan.of("seen")), unseen=list(plan.of("unseen")), held_out={"sketches": plan.held_out_per_class})
+    own = loaded(path)
+    for role, files in built_in.lists().items():
+        assert sorted(own.lists()[role].paths) == sorted(files.paths), role
+    assert len(own.heldout_sketches) == len(plan.of("seen"))
 
 
 # --------------------------------------------------------------------------------------------------------- the identity
@@ -218,6 +231,8 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(whole, changes, words
 
 @pytest.mark.parametrize("text, words", [
     ("name: [a\nsketches: b", ["line 2 is no YAML"]), ("- a\n- b\n", ["holds a list in place of keys and values"]), ("", ["NoneType"]),
+    ("a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join(9 * ['*' + m])}]\n" for m, n in zip("abcdefghijk", "bcdefghijkl")
+                                                    ) + "name: *l\nsketches: *l\n", ["name is [["]),
     ("name: *x\n", ["no YAML"]), ("[" * 3000, ["no YAML"]), ("!!python/object:os.system {}", ["no YAML"])])
 def test_what_is_no_such_yaml_is_refused(tmp_path, text, words):
     (tmp_path / "wrong.yaml").write_text(text)

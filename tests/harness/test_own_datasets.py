@@ -19,9 +19,10 @@ from benchmarks import run_all
 from benchmarks.experiments import PROFILES, plan
 from benchmarks.launch import jobs
 from benchmarks.material import Material, Places
+from reports import naming
 from reports.paper import is_paper, paper_task
 from reports.read.schema import Task
-from tcn.config import BUILT_IN
+from tcn.config import BUILT_IN, GENERALISED
 from tcn.data import declared, specs
 
 
@@ -147,7 +148,7 @@ def test_the_generalised_form_has_runs_and_tables_of_its_own(finished, outside, 
     assert "## little_zoo, generalised" in report and "the gallery holds photos of seen classes too" in report
     tables = [path.name for path in (finished / "report" / "tables").glob("*-comparison.csv")]
     assert sorted(name.startswith("little_zoo-generalised") for name in tables if name.startswith("little_zoo")) == [False, True]
-    assert not is_paper(Task("sketchy-generalised", "1")) and paper_task(Task("sketchy-generalised", "1")) is None
+    assert naming.GENERALISED == GENERALISED and not is_paper(Task("sketchy-generalised", "1")) and paper_task(Task("sketchy-generalised", "1")) is None
 
 
 def test_its_settings_are_the_sample_s_or_sketchy_s_and_splits_are_carved(outside):
