@@ -17,7 +17,7 @@ METHOD_NAME = "[a-z0-9][a-z0-9-]{0,59}"
 """As `tcn.config.Config.method` takes it."""
 RESERVED = r"tcn-(weight|dim)-.*|tcn-\d+d?|ledger-.*|.*-as-released|.*\.py"
 """Names that the report reads a weight, a length or a deviation from."""
-HELD = ("seed", "method", "method_source", "data.dataset", "data.split", "network.weights", "network.teacher_weights")
+HELD = ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights", "network.teacher_weights")
 """Settings that belong to the call, not to a variant."""
 GUIDE = "docs/own-method.md shows a whole file"
 

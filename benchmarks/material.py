@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from baselines import method_of, own, table
-from tcn.config import BUILT_IN, Config, InputError, identity, whole_of
-from tcn.data import scan, specs, splits
+from tcn.config import BUILT_IN, GENERALISED, Config, InputError, identity, whole_of
+from tcn.data import declared, scan, specs, splits
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
 from tcn.data.specs import SPLITS_FOLDER
@@ -45,6 +45,8 @@ class Places:
     lists: Path | str | None = "auto"
     """Where list files are: `auto` beside the data, a folder, or None to derive the split from the folders alone."""
     progress: bool = True
+    declared: tuple[Path, ...] = ()
+    """Files that declare data sets of the user's own."""
 
 
 class Material:
@@ -52,6 +54,8 @@ class Material:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        for path in places.declared:
+            specs.add(declared.read(path))
         self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, str, int, Reading], Pixels] = {}
         self._listings: dict[str, scan.Listings] = {}
@@ -82,7 +86,12 @@ class Material:
         return builder is None or builder.find_built(self.places.cache) is not None
 
     def split_of(self, config: Config) -> Split:
-        """The split that a run's settings name."""
+        """The split that a run's settings name. InputError where the data set is the user's own and another file, or none, was read."""
+        data = config.data
+        here = {found.declared for found in specs.own([data.dataset])} or {BUILT_IN}
+        if data.declared not in here:
+            raise InputError(f"the file that declares this run's data set '{data.dataset}' is not at hand, or was changed since (digest "
+                             f"{data.declared.removeprefix('file:')[:8]}); name it with --datasets FILE")
         return self.split(config.data.dataset, config.data.split, config.data.validation)
 
     def pixels(self, config: Config, role: str) -> Pixels:
@@ -93,7 +102,7 @@ class Material:
         if key not in self._pixels:
             split = self.split_of(config)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
-                                     f"{data.dataset} {data.split} {role}", self.places.progress, reading)
+                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading)
         return self._pixels[key]
 
     def validation(self, config: Config) -> ValidationData:
@@ -111,7 +120,8 @@ class Material:
         source = self.places.words or specs.spec(data.dataset)[0].words
         if source is None:
             raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
-                             f"GloVe text, or a table made with benchmarks/make_words.py)")
+                             f"GloVe text, or a table made with benchmarks/make_words.py)"
+                             + ("" if data.declared == BUILT_IN else ", or give words: in the file that declares it"))
         return self._once(("words", data.dataset, data.split, data.validation, data.unit_words), lambda: load_words(
             source, self.split_of(config).seen, unit=data.unit_words))
 

@@ -23,7 +23,7 @@ from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, made_model, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import RunFolder
-from tcn.config import Config, InputError, change
+from tcn.config import GENERALISED, Config, InputError, change
 from tcn.data.decode import Reading
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
@@ -162,7 +162,7 @@ def _images(checks: Checks, runs: Sequence[PlannedRun], material: Material) -> N
     for dataset, name, size, *reading in {(run.dataset, run.split, run.config.data.stored_size, run.config.data.transparent,
                                            run.config.data.exif): None for run in runs}:
         split = material.split(dataset, name)
-        store = store_of(split.data_digest, size, cache, dataset)
+        store = store_of(split.data_digest, size, cache, dataset.removesuffix(GENERALISED))
         wanted = stores.setdefault(store.folder, (store, set()))[1]
         mark = Reading(*reading).mark
         for files in split.lists().values():

@@ -19,8 +19,8 @@ from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
 from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.threads import limit_threads
-from tcn.config import InputError
-from tcn.data import locate, specs
+from tcn.config import GENERALISED, InputError
+from tcn.data import declared, locate, specs
 from tcn.model import backbones
 
 ELSEWHERE = ("ray", "slurm")
@@ -56,7 +56,8 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         leave_out("--everything runs all variants with the seeds that their claims need", options, "variants", "seeds")
     elif options.budget:
         raise InputError("--budget belongs to --everything, whose order says what is cut first")
-    name = options.profile or default_profile(root, options.device)
+    datasets, own = _datasets(options)
+    name = options.profile or default_profile(root, options.device, len(own) == len(datasets or "all"))
     if options.threads:
         limit_threads(options.threads)
     overrides, checks = overrides_of(options.overrides), preflight.Checks()
@@ -66,11 +67,12 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
     profile = experiments.PROFILES[name]
-    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
-    blocks = experiments.plan_everything(profile, options.datasets, overrides, options.quick, options.as_released, parts
+    parts = _parts(options, root, profile, own)
+    profile = profile.with_own(own)
+    blocks = experiments.plan_everything(profile, datasets, overrides, options.quick, options.as_released, parts
                                          ) if options.everything else []
     runs = [run for block in blocks for run in block] or experiments.plan(
-        profile, options.datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
+        profile, datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
     for key, names in experiments.held_by_variants(runs, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     material = Material(places_of(options, root, checks))
@@ -117,18 +119,33 @@ def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun]) -> set[
     return out
 
 
+def _datasets(options: argparse.Namespace) -> tuple[list[str] | None, list[specs.DatasetSpec]]:
+    """The names of the data sets asked for (None: all of the profile), and those that are the user's own, whose files are read here."""
+    datasets = declared.all_named(options.datasets) if options.datasets else None
+    own = specs.own(datasets or ())
+    if own and options.sample:
+        raise InputError(f"--sample takes parts of built-in data sets; write sample: {options.sample} into the file that declares "
+                         f"'{own[0].name}', or leave it out")
+    return datasets, own
+
+
 def suite_name(profile: str, options: argparse.Namespace) -> str:
     """Name of a call's folder below `results` where `--output` does not say another."""
     return (profile + (f"-first{options.sample}" if options.sample else "") + ("-as-released" if options.as_released else "")
             + ("-smoke" if options.quick else ""))
 
 
-def default_profile(root: Path | None, device: str) -> str:
-    """The profile that runs where none was named, said in one line: `paper` needs a GPU, `sample` a data root that holds Sketchy."""
+def default_profile(root: Path | None, device: str, own: bool = False) -> str:
+    """The profile that runs where none was named, said in one line: `paper` needs a GPU, `sample` a data root that holds Sketchy.
+    own: whether all data sets asked for are the user's own."""
+    on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
+    if own and not on_gpu:
+        print("a data set of your own and no GPU: running it with the settings of the sample profile (--profile paper takes Sketchy's)")
+    if own:
+        return "paper" if on_gpu else "sample"
     if root is None:
         print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
         return "laptop"
-    on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
     if on_gpu or not _is_there("sketchy-original", root):
         return "paper"
     print("a data root with Sketchy and no GPU: running the sample profile, on the first 25 sketches and photos of each class "
@@ -141,6 +158,16 @@ def _is_there(dataset: str, root: Path | None) -> bool:
         return root is not None and bool(locate.available(root, [dataset])[0])
     except InputError:  # said where the data are read
         return False
+
+
+def _parts(options: argparse.Namespace, root: Path | None, profile: experiments.Profile, own: Sequence[specs.DatasetSpec]
+           ) -> dict[str, str]:
+    """Data set -> the part or form of it that is used in its place."""
+    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
+    if options.generalised:
+        names = [*(dataset for dataset, _ in profile.base), *(found.name for found in own)]
+        parts = {name: parts.get(name, name) + GENERALISED for name in names}
+    return parts
 
 
 def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[str, str]:
@@ -226,7 +253,7 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
-        if key in ("seed", "method", "method_source", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
+        if key in ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights", "network.teacher_weights"):
             raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
         # YAML reads 1e-4 as text; a float is what was meant.
         try:
@@ -254,4 +281,5 @@ def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.
         checks.add(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
         lists = "auto"  # else each split would say it again
     return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
-                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
+                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists),
+                  declared=tuple(Path(name).expanduser().resolve() for name in options.datasets or () if declared.is_file(name)))

@@ -47,6 +47,7 @@ def add_places(p: argparse.ArgumentParser) -> None:
                        ("teacher-weights", "the same for the teacher")):
         p.add_argument(f"--{name}", type=Path, help=text)
     p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
+    p.add_argument("--datasets", nargs="+", metavar="FILE", help="YAML files that declare data sets of your own, as for the runs")
     p.set_defaults(emoji_tarballs=None)
 
 

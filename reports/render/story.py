@@ -284,13 +284,18 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
                 "second keeps clear of ImageNet's 1,000 classes.")]
     steps = verdicts.optimiser_steps(suite, task)
     part = naming.part_of(task.dataset)[1]
-    what = f"Numbers of {naming.task_title(task)}" if part else "Laptop numbers"
-    caveats = [f"{what} are not comparable to published ones: {'a smaller gallery' if part else 'other data'}, another network"
+    what = naming.numbers_of(task)
+    other = "a smaller gallery" if part else "another gallery" if task.dataset.endswith(naming.GENERALISED) else "other data"
+    networks = {setting(run.config, "network.backbone") for variant in suite.variants(task) for run in suite.runs_of(task, variant)}
+    caveats = [f"{what} are not comparable to published ones: {other}" + (", another network" if networks != {"resnet50"} else "")
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
     if part:
         caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut the same one. "
                        "A class has few photos: chance and the ceiling of a perfect ranking stand beside every number.")
+    if task.dataset.endswith(naming.GENERALISED):
+        caveats.append("Generalised: the gallery holds photos of seen classes too, so that no number here is comparable with one of the "
+                       "gallery of unseen classes alone. Each run's notes say whether training used those photos.")
     if task.dataset == "emoji":
         caveats += [
             "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
@@ -302,8 +307,10 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
 
 
 def profile_name(suite: Suite) -> str:
-    """Name of a profile for people."""
-    return PROFILES.get(suite.profile, suite.profile)
+    """What was run, for people: the data of the profile, and data sets of the user's own by name."""
+    wholes = {naming.part_of(task.dataset)[0] for task in suite.tasks()}
+    own = sorted(wholes - naming.TITLES.keys())
+    return " and ".join([*([PROFILES.get(suite.profile, suite.profile)] if wholes & naming.TITLES.keys() or not own else []), *own])
 
 
 def figures_of(shown: Iterable[Section]) -> list[FigureData]:

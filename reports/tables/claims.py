@@ -276,7 +276,7 @@ def _on_laptop(text: str, state: str) -> Entry:
 
 def _laptop_heading(suite: Suite, task: Task) -> str:
     steps = verdicts.optimiser_steps(suite, task) or "unknown number of"
-    where = naming.task_title(task) if naming.part_of(task.dataset)[1] else f"Laptop, {naming.task_title(task).lower()}"
+    where = f"Laptop, {naming.task_title(task).lower()}" if task.dataset in naming.TITLES else naming.task_title(task)
     return f"{where} ({steps} optimiser steps; the paper's: {paper.PAPER_STEPS:,})"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tcn.config import InputError, Modality
-from tcn.data import locate, specs, splits
+from tcn.data import declared, locate, specs, splits
 from tcn.data.pixels import Pixels
 from tcn.data.splits import Split
 from tcn.data.store import pack
@@ -70,7 +70,7 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--backbone", required=True, choices=tuple(backbones.SOURCES), metavar="NAME",
                    help=f"one of {', '.join(backbones.SOURCES)}")
     p.add_argument("--weights", type=Path, metavar="FILE", help="its weights (default: the published ImageNet weights)")
-    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(specs.SPECS)}, or a part such as sketchy-first25")
+    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(specs.SPECS)}, or a part such as sketchy-first25, or a YAML file of your own")
     p.add_argument("--split", metavar="NAME", help="its split (default: the first)")
     p.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="the file to write")
     p.add_argument("--train", action="store_true",
@@ -103,7 +103,7 @@ def extract(args: argparse.Namespace) -> int:
     weights = backbones.weights_setting(args.weights)
     model = _Frozen(backbones.encoder(args.backbone, weights, args.weights)).to(device)
     cache = (args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")).expanduser()
-    split = splits.load(args.dataset, args.split, data_root=args.data_root, cache=cache, progress=sys.stderr.isatty(),
+    split = splits.load(declared.named(args.dataset), args.split, data_root=args.data_root, cache=cache, progress=sys.stderr.isatty(),
                         lists=args.lists)
     settings = {"backbone": args.backbone, "weights": weights, "dataset": split.dataset, "split": split.name,
                 "data_digest": split.data_digest, "split_digest": split.split_digest, "image_size": args.image_size,

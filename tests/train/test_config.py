@@ -66,9 +66,11 @@ def choice(*names):
 
 TAKES = {
     "data.dataset": (("emoji", "sketchy", "tuberlin", "quickdraw", "sketchy-first25", "tuberlin-first1", "quickdraw-first9999",
-                      "sketchy-original"),
-                     ("", "Sketchy", "emoji-first5", "sketchy-first0", "sketchy-first025", "sketchy-first10000", "sketchy-first",
+                      "sketchy-original", "emoji-generalised", "sketchy-first25-generalised"),
+                     ("", "my_set", "emoji-generalised-generalised", "sketchy-generalised-first25", "Sketchy", "emoji-first5", "sketchy-first0", "sketchy-first025", "sketchy-first10000", "sketchy-first",
                       "sketchy-first25\n", "tuberlin-original", "sketchy, tuberlin"), ("sketchy-first25",)),
+    "data.declared": (("built-in", f"file:{DIGEST}"), ("", "file:", f"file:{DIGEST[1:]}", f"file:{DIGEST}\n", "my_set.yaml"),
+                      ("built-in", "file:", "SHA-256")),
     "data.validation": choice("own", "carved"),
     "data.split": (("fixed", "1", "2"), ("", "0", "3", "random"), ("fixed, 1, 2",)),
     "data.image_size": SIDE, "data.stored_size": SIDE, "data.batch_pairs": ((1, 32, 65536), (0, -2, 65537), ("1 to 65,536",)),
@@ -110,7 +112,8 @@ FIELDS = flatten(to_dict(Config()))
 # Settings that let any value of another stand beside them.
 ROOM = {"data.split": {"1": {"data.dataset": "tuberlin"}, "2": {"data.dataset": "sketchy"}},
         "data.dataset": {name: {"data.split": "1"} for name in ("sketchy", "tuberlin", "quickdraw", "sketchy-first25", "tuberlin-first1",
-                                                                "quickdraw-first9999", "sketchy-original")},
+                                                                "quickdraw-first9999", "sketchy-original", "sketchy-first25-generalised")},
+        "data.declared": {f"file:{DIGEST}": {"data.dataset": "my_set"}},
         "data.validation": {"carved": {"data.dataset": "sketchy", "data.split": "1"}},
         "data.batch_pairs": {}, "network.batch_norm_split": {4096: {"data.batch_pairs": 4096}},
         "training.epochs": {0: {"training.optimizer": "none"}},
