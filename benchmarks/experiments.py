@@ -154,6 +154,7 @@ FEEDS = {
     **dict.fromkeys(baselines.LEAVE_ONE_OUT, "ablation table"),
     **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.FLOORS,
                                                                          *baselines.LEAVE_ONE_OUT)},
+    **dict.fromkeys(baselines.FOUNDATION, "table of frozen encoders"),
     **dict.fromkeys(baselines.WEIGHTS, "sharing-weight table and curve, singular values"),
 }
 

@@ -4,8 +4,8 @@ In: `Places` (paths on this machine) and a run's settings. Out: what the run is 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,16 @@ class Places:
     lists: Path | str | None = "auto"
     """Where list files are: `auto` beside the data, a folder, or None to derive the split from the folders alone."""
     progress: bool = True
+    named_weights: Mapping[str, Path] = field(default_factory=dict)
+    """Files of weights by the encoder that they are of; `weights` is any other's."""
+
+    def encoder_file(self, backbone: str) -> Path | None:
+        """The file of an encoder's weights; None where the published ones are meant."""
+        return self.named_weights.get(backbone, self.weights)
+
+    def teacher_file(self, backbone: str) -> Path | None:
+        """The same of its teacher."""
+        return self.named_weights.get(backbone, self.teacher_weights)
 
 
 class Material:
@@ -137,8 +147,11 @@ class Material:
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher and words: what a model is built from."""
         net = config.network
-        encoder = backbones.encoder(net.backbone, net.weights, self.places.weights)
-        teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
+        encoder = backbones.encoder(net.backbone, net.weights, self.places.encoder_file(net.backbone))
+        if reads_teacher(config):
+            teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_file(net.backbone))
+        else:
+            teacher, classifier = backbones.without_teacher(encoder)
         words, further = self.word_tensors(config)
         return Ingredients(encoder, teacher, classifier, words, len(self.split_of(config).seen), further)
 
@@ -158,6 +171,13 @@ def uses_words(config: Config) -> bool:
     used = (config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
             or method_of(config).compares_words)
     return config.training.optimizer != "none" and used
+
+
+def reads_teacher(config: Config) -> bool:
+    """Whether a run needs a teacher, or its classifier for the SVD start."""
+    method = method_of(config)
+    unused = config.losses.distillation == 0 and config.network.start == "random" and config.method_source == BUILT_IN
+    return method.reads_teacher and not (unused and not backbones.source(config.network.backbone).teaches)
 
 
 def build_model(method: Method[Any], config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:

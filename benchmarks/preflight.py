@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from benchmarks.experiments import Cell
-from benchmarks.material import Material, made_model, uses_words
+from benchmarks.material import Material, made_model, reads_teacher, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import CellFolder
 from tcn.config import Config, InputError, change
@@ -204,16 +204,26 @@ def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Ma
 
     for cell in cells:
         net = cell.config.network
-        if not fetch and backbones.to_fetch(net.backbone) and "imagenet" in (net.weights, net.teacher_weights):
-            if not checks.reasons:
-                warn(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
-            continue
         alike = [one for one in cells if one.config.network.backbone == net.backbone]
-        teacher = network(backbones.build, alike, net.backbone, net.teacher_weights, places.teacher_weights)
-        if (net.weights, places.weights) == (net.teacher_weights, places.teacher_weights):
+        taught = [one for one in alike if checks.ask(lambda: reads_teacher(one.config), alike)]
+        of_size = [one for one in alike if one.config.data.image_size == cell.config.data.image_size]
+        known_reasons = len(checks.reasons)
+        checks.ask(lambda: backbones.check_size(net.backbone, cell.config.data.image_size), of_size)
+        if len(checks.reasons) > known_reasons:
+            continue
+        needed = (net.weights, net.teacher_weights) if cell in taught else (net.weights,)
+        if not fetch and "imagenet" in needed and (address := backbones.to_fetch(net.backbone)):
+            if not checks.reasons:
+                warn(f"note: {address} is not here yet; a run fetches it first")
+            continue
+        own, theirs = places.encoder_file(net.backbone), places.teacher_file(net.backbone)
+        teacher = network(backbones.build, taught, net.backbone, net.teacher_weights, theirs) if cell in taught else None
+        if cell in taught and (net.weights, own) == (net.teacher_weights, theirs):
             encoder = teacher and teacher[0]
         else:
-            encoder = network(backbones.encoder, alike, net.backbone, net.weights, places.weights)
+            encoder = network(backbones.encoder, alike, net.backbone, net.weights, own)
+        if encoder is not None and cell not in taught:
+            teacher = backbones.without_teacher(encoder)
         if encoder is None or teacher is None or cell.name not in known:
             continue
         # What the data are and the seed don't change how a model is built, but for the number of classes.

@@ -100,6 +100,9 @@ class Method(Generic[AnyModel]):
     build: Callable[[Config, Ingredients], AnyModel]
     losses: Callable[[AnyModel, PairBatch, Config, torch.Generator], LossTerms] = no_losses
     """From the model, a batch and the generator of the step's random numbers: the terms, before their weights."""
+    reads_teacher: bool = True
+    """Whether `build` uses `ingredients.teacher` and `.classifier`. Where not, no teacher is read: an encoder without a classifier
+    stands in for it, with a classifier of zeros."""
     compares_words: bool = False
     """Whether word vectors of seen classes and of ImageNet's classes are read whatever the weights of the losses are."""
 
