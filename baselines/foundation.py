@@ -48,7 +48,7 @@ class FrozenModel(OwnModel):
         """Nothing: no step is trained."""
 
 
-FROZEN = Method("frozen", FrozenModel, reads_teacher=False)
+FROZEN = Method("frozen", FrozenModel, frozen=True)
 
 
 def variants(delta: dict[str, Any]) -> tuple[Variant, ...]:

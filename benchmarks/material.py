@@ -64,6 +64,7 @@ class Material:
         self.places = places
         self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, str, int, Reading], Pixels] = {}
+        self._frozen: tuple[str, dict[str, np.ndarray]] = "", {}
         self._listings: dict[str, scan.Listings] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -105,6 +106,16 @@ class Material:
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
                                      f"{data.dataset} {data.split} {role}", self.places.progress, reading)
         return self._pixels[key]
+
+    def frozen_features(self, config: Config, role: str, take: Callable[[], np.ndarray]) -> np.ndarray:
+        """Features of one of the split's lists by an encoder that is not trained: taken once for all runs of that encoder that follow
+        each other, whatever they make of them. Those of one encoder are kept at a time."""
+        key = repr((config.data, config.network.backbone, config.network.weights, config.execution, config.evaluation.features))
+        if self._frozen[0] != key:
+            self._frozen = key, {}
+        if role not in self._frozen[1]:
+            self._frozen[1][role] = take()
+        return self._frozen[1][role]
 
     def validation(self, config: Config) -> ValidationData:
         """Held-out sketches of seen classes and images of validation classes: settings and epochs may be chosen by these."""
@@ -177,7 +188,7 @@ def reads_teacher(config: Config) -> bool:
     """Whether a run needs a teacher, or its classifier for the SVD start."""
     method = method_of(config)
     unused = config.losses.distillation == 0 and config.network.start == "random" and config.method_source == BUILT_IN
-    return method.reads_teacher and not (unused and not backbones.source(config.network.backbone).teaches)
+    return not method.frozen and not (unused and not backbones.source(config.network.backbone).teaches)
 
 
 def build_model(method: Method[Any], config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:
