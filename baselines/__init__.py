@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from baselines import controls, foundation, metric_learning, own, sake
-from baselines.variant import Table, Variant, checked, sourced
+from baselines.variant import Variant, VariantTable, checked, sourced
 from tcn.config import BUILT_IN, PARTS, Config, InputError
+from tcn.files import earlier
 from tcn.train.method import Method
 
 __all__ = ["find", "GROUPS", "load", "method_of", "named", "table", "Table", "Variant", "VARIANTS"]
@@ -22,7 +23,7 @@ def _convolutions(how: str) -> dict[str, Any]:
 
 _NORMS_SHARED = {"coupling.batch_norm_affine": "hard", "coupling.batch_norm_statistics": "hard"}
 _HARD = {**_convolutions("hard"), **_NORMS_SHARED, "losses.sharing": 0.0}
-_FLOOR = {**_HARD, "coupling.call": "joint", "training.optimizer": "none"}
+_UNTRAINED = {**_HARD, "coupling.call": "joint", "training.optimizer": "none"}
 _ONE_ENCODER = {**_HARD, "coupling.call": "joint"}
 _HARD_CONVOLUTIONS = {**_convolutions("hard"), "losses.sharing": 0.0}
 SHARING_GRID = (0.1, 1, 10, 100, 1000, 10000)
@@ -49,15 +50,15 @@ _ALL = (
     Variant("hws-separate", "HWS, separate calls", "one encoder, each modality normalised by its own batch", _HARD),
     Variant("nws", "NWS (no sharing)", "two untied encoders from the same start",
             {**_convolutions("none"), "losses.sharing": 0.0}),
-    Variant("floor-imagenet", "ImageNet features", "no training: the frozen network's pooled features (d)",
-            {**_FLOOR, "evaluation.features": "backbone"}),
-    Variant("floor-imagenet-permodality", "ImageNet features, per-modality statistics",
+    Variant("untrained-imagenet", "ImageNet features", "no training: the frozen network's pooled features (d)",
+            {**_UNTRAINED, "evaluation.features": "backbone"}),
+    Variant("untrained-imagenet-permodality", "ImageNet features, per-modality statistics",
             "no training: the same, standardised per modality on seen drawings",
-            {**_FLOOR, "evaluation.features": "backbone", "evaluation.statistics": "per_modality"}),
-    Variant("floor-svd", "SVD start", "no training: the embedding as it starts (D)", _FLOOR),
-    Variant("floor-svd-permodality", "SVD start, per-modality statistics",
+            {**_UNTRAINED, "evaluation.features": "backbone", "evaluation.statistics": "per_modality"}),
+    Variant("untrained-svd", "SVD start", "no training: the embedding as it starts (D)", _UNTRAINED),
+    Variant("untrained-svd-permodality", "SVD start, per-modality statistics",
             "no training: the same, standardised per modality on seen drawings",
-            {**_FLOOR, "evaluation.statistics": "per_modality"}),
+            {**_UNTRAINED, "evaluation.statistics": "per_modality"}),
     Variant("tcn-no-teacher", "TCN without teacher", "what the distillation from ImageNet is worth",
             {"losses.distillation": 0.0}),
     Variant("tcn-no-semantic", "TCN without semantic metric", "what the semantic metric is worth",
@@ -75,7 +76,7 @@ _ALL = (
     Variant("ledger-words", "TCN, raw word vectors", "ledger: word vectors at their own length", {"data.unit_words": False}),
     Variant("ledger-resize", "TCN, resize rounded to 8 bits", "ledger: 8 bits after each pass of the resize",
             {"data.resize": "rounded"}, grid_point=True),
-    Variant("tcn-as-released", "TCN, all traps as released", "ledger: every trap of the released code at once",
+    Variant("tcn-as-released", "TCN, all deviations as released", "ledger: every deviation of the released code at once",
             as_released=True),
     *(Variant(f"tcn-weight-{weight}", f"TCN, sharing weight {weight}", "the sharing weight, tried over a stated grid",
               {"losses.sharing": float(weight)}, grid_point=True) for weight in SHARING_GRID),
@@ -105,7 +106,7 @@ _ALL = (
             {**_ONE_ENCODER, "losses.semantic": 0.0}, method=metric_learning.TRIPLET),
     Variant("teacher-pca", "Frozen teacher, PCA",
             "no training: the teacher's features reduced to D by principal components of seen classes",
-            {**_FLOOR, "evaluation.features": "backbone", "evaluation.statistics": "pca"}),
+            {**_UNTRAINED, "evaluation.features": "backbone", "evaluation.statistics": "pca"}),
     Variant("sake", "SAKE's idea", "one encoder told the modality, teacher corrected by word similarity; word vectors in place "
             "of WordNet, gates by stage in place of residual blocks, our embedding and schedule",
             {**_ONE_ENCODER, "losses.semantic": 0.0}, method=sake.SAKE),
@@ -124,12 +125,12 @@ _ALL = (
             {"training.encoder_rate": 0.1}),
     Variant("hard-conv-slow", "Hard-shared convolutions, encoder rate a tenth", "control: one set of convolutions that moves "
             "less, batch norms by modality", _HARD_CONVOLUTIONS, {"training.encoder_rate": 0.1}),
-    *foundation.variants(_FLOOR),
+    *foundation.variants(_UNTRAINED),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
 MAIN = ("tcn", "hws", "nws")
-FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
+UNTRAINED_BASELINES = ("untrained-imagenet", "untrained-imagenet-permodality", "untrained-svd", "untrained-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
 WEIGHTS = tuple(f"tcn-weight-{weight}" for weight in SHARING_GRID)
 ABLATION = ("nws", "hws-0.1-1", "hws", "hws-10-1", "tcn", "tcn-no-semantic", "tcn-bht", "tcn-bht-sr-0.1", "tcn-bht-sr-1",
@@ -139,22 +140,22 @@ COUPLING = ("nws", "couple-stem", *(f"couple-{part}" for part in PARTS[1:-1]), "
 METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
 CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "hard-conv-slow",
             "tcn-weight-1000")
-LEDGER = ("floor-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
+LEDGER = ("untrained-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
           "ledger-resize",
           "tcn-no-semantic", "tcn-no-semantic-as-released", "tcn-as-released")
 FOUNDATION = tuple(variant.name for variant in _ALL if variant.method is foundation.FROZEN)
-GROUPS = {"main": MAIN, "floors": FLOORS, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
+GROUPS = {"main": MAIN, "untrained": UNTRAINED_BASELINES, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
           "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,
           "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER,
           "foundation": FOUNDATION}
-_TABLES = {BUILT_IN: Table(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
+_TABLES = {BUILT_IN: VariantTable(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
 """Source -> the variants that it declares, for all that this process has read."""
 
 
 _BUILT_IN_METHODS = {variant.method.name: variant.method for variant in _ALL}
 
 
-def load(place: str, expected: str | None = None) -> Table:
+def load(place: str, expected: str | None = None) -> VariantTable:
     """Read the variants that a file, or an installed package's entry point, declares. InputError where it can't be used.
 
     expected: the `Config.method_source` that it has to have; another content is refused before any of it is run.
@@ -168,7 +169,7 @@ def load(place: str, expected: str | None = None) -> Table:
     return found
 
 
-def table(source: str) -> Table:
+def table(source: str) -> VariantTable:
     """What a source declares. InputError where this process has not read it."""
     if source not in _TABLES:
         raise InputError(f"the file that declares this run's method is not at hand (SHA-256 {source.removeprefix('file:')}); name it "
@@ -184,6 +185,7 @@ def is_loaded(source: str) -> bool:
 def named(name: str) -> tuple[Variant, ...]:
     """The variants that a name on the command line stands for: a built-in one or a group of them, a Python file that declares some,
     or the entry point of a package that does. InputError where it is none of these."""
+    name = earlier.name(name)
     if name in VARIANTS or name in GROUPS:
         return tuple(VARIANTS[member] for member in GROUPS.get(name, (name,)))
     if own.is_file(name) or name in own.announced():
@@ -194,6 +196,7 @@ def named(name: str) -> tuple[Variant, ...]:
 def find(name: str, source: str = BUILT_IN) -> Variant:
     """The variant of that name; InputError naming the known ones otherwise."""
     variants = table(source).variants
+    name = earlier.NAMES.get(name, name)  # a result folder may hold the earlier name
     if name not in variants:
         further = f"; by installed packages: {', '.join(own.announced())}" if own.announced() else ""
         raise InputError(f"unknown variant '{name}'; choose among {', '.join(variants)}" + (

@@ -31,7 +31,7 @@ METHODS = {"source-only": "Source only", "dann": "DANN", "dann-own-norms": "DANN
 
 
 @dataclass(frozen=True)
-class Settings:
+class DigitSettings:
     """The settings of one run. None of them was chosen by labels of the target domain."""
 
     method: Literal["source-only", "dann", "dann-own-norms", "dann-coupled"] = "dann-coupled"
@@ -100,7 +100,7 @@ class Extractor(nn.Module):
 class DigitModel(nn.Module):
     """Feature extractors of the two domains (one object, or two with the same start), a label and a domain classifier."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DigitSettings) -> None:
         super().__init__()
         self.settings = settings
         with borrowed(stream_seed(settings.seed, "digits")):

@@ -20,7 +20,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from baselines.variant import GUIDE, Table, checked, sourced
+from baselines.variant import GUIDE, VariantTable, checked, sourced
 from tcn.config import InputError
 
 GROUP = "tcn_zs_sbir.variants"
@@ -39,7 +39,7 @@ def announced() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
 
 
-def read(place: str, taken: Collection[str], known: Mapping[str, Table], expected: str | None = None) -> Table:
+def read(place: str, taken: Collection[str], known: Mapping[str, VariantTable], expected: str | None = None) -> VariantTable:
     """The table that a file or an entry point declares; one of the `known` ones, by their source, is not run again.
 
     InputError where there is none, it can't be run, or what it declares can't be used; `expected`: also, before any of it is run,
@@ -61,7 +61,7 @@ def held_by_package(source: str) -> str | None:
     return None
 
 
-def _from_file(path: Path, taken: Collection[str], known: Mapping[str, Table], expected: str | None) -> Table:
+def _from_file(path: Path, taken: Collection[str], known: Mapping[str, VariantTable], expected: str | None) -> VariantTable:
     try:
         path = path.expanduser().resolve()
         content = path.read_bytes()
@@ -86,10 +86,10 @@ def _from_file(path: Path, taken: Collection[str], known: Mapping[str, Table], e
         raise InputError(f"{path} declares no VARIANTS; end it with VARIANTS = (Variant(name, title, shows, delta, "
                          f"method=Method(name, build, losses)),); {GUIDE}")
     variants = checked(module.VARIANTS, str(path), taken)
-    return Table(source, path.name, sourced(variants, source, str(path)), KEPT_FILE, content, (str(path),))
+    return VariantTable(source, path.name, sourced(variants, source, str(path)), KEPT_FILE, content, (str(path),))
 
 
-def _from_package(entry: EntryPoint, taken: Collection[str], known: Mapping[str, Table], expected: str | None) -> Table:
+def _from_package(entry: EntryPoint, taken: Collection[str], known: Mapping[str, VariantTable], expected: str | None) -> VariantTable:
     package = entry.dist.name if entry.dist else entry.module
     about = f"package {package} {entry.dist.version if entry.dist else ''}".rstrip()
     contents = _contents(entry)
@@ -103,7 +103,7 @@ def _from_package(entry: EntryPoint, taken: Collection[str], known: Mapping[str,
         raise InputError(f"{about}, which announces '{entry.name}' as {entry.value}, can't be imported: {_said(error)}") from error
     variants = checked(found, f"{about}, {entry.value}", taken)
     alone = len(contents) == 1
-    return Table(source, about, sourced(variants, source, entry.name), KEPT_FILE if alone else KEPT_PACKAGE,
+    return VariantTable(source, about, sourced(variants, source, entry.name), KEPT_FILE if alone else KEPT_PACKAGE,
                  next(iter(contents.values())) if alone else _zipped(contents), tuple(map(str, _paths(entry).values())))
 
 

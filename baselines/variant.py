@@ -16,7 +16,7 @@ NAME = "[a-z0-9][a-z0-9.-]{0,59}"
 METHOD_NAME = "[a-z0-9][a-z0-9-]{0,59}"
 """As `tcn.config.Config.method` takes it."""
 RESERVED = r"tcn-(weight|dim)-.*|tcn-\d+d?|ledger-.*|.*-as-released|.*\.py"
-"""Names that the report reads a weight, a length or a trap from."""
+"""Names that the report reads a weight, a length or a deviation from."""
 HELD = ("seed", "method", "method_source", "data.dataset", "data.split", "network.weights", "network.teacher_weights")
 """Settings that belong to the call, not to a variant."""
 GUIDE = "docs/own-method.md shows a whole file"
@@ -36,9 +36,9 @@ class Variant:
     """One of several values of a setting: not run again where another variant has it already, or one that makes no difference."""
     method: Method[Any] = TCN
     as_released: bool = False
-    """Every trap of the ledger is turned on, as the data set has it."""
+    """Every deviation of the ledger is turned on, as the data set has it."""
     ledger: bool = False
-    """Scoring traps of the ledger are measured on this variant's trained network. No part of a run's identity: a finished
+    """Scoring deviations of the ledger are measured on this variant's trained network. No part of a run's identity: a finished
     run without those scores gets them from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
     optional: bool = False
     """Where its encoder's weights can't be had, the row is left out with a line, and the other rows of the call run."""
@@ -49,7 +49,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Table:
+class VariantTable:
     """The variants of one source, by name, and what is kept of the source beside each run."""
 
     source: str

@@ -7,8 +7,8 @@ interrupts     Ctrl-C and the signals that end a call in order
 threads        how many CPU threads a run uses
 provenance     which code, packages and machine a number comes from
 records        JSON and CSV files of results
-run_folder     a run's folder: who works on it, states, checksums
-store          the cells and the suite of an output folder
+result_folder     a run's folder: who works on it, states, checksums
+store          the runs and the suite of an output folder
 moved          results folders that lie elsewhere than they were made
 mirror         the same results in MLflow (the only import of mlflow)
 material       what all runs share: lists, images, words, pretrained networks

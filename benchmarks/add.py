@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from benchmarks import provenance
-from benchmarks.experiments import PROFILES, Cell
+from benchmarks.experiments import PROFILES, PlannedRun
 from benchmarks.extraction import RunFeatures, SetFeatures
 from benchmarks.mirror import Mirror
 from benchmarks.records import write_json
 from benchmarks.run_artifacts import write_numbers
 from benchmarks.scoring import score_run
-from benchmarks.store import CellFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from tcn.cli.evaluate import labels_of
 from tcn.cli.feature_files import check_groups, distance, read_arrays, unit_length
 from tcn.config import Config, InputError, Modality, change, identity
@@ -112,20 +112,20 @@ def settings_of(plan: Plan, seed: int, codes: bool) -> Config:
                              "training.epochs": 0, "evaluation.features": "backbone", "evaluation.binary": codes, "seed": seed})
 
 
-def suite_for(output: Path, plan: Plan) -> Suite:
+def suite_for(output: Path, plan: Plan) -> SuiteFolder:
     """The results folder, made where it is not there. InputError where its runs are of other data sets."""
     profile = "sample" if plan.dataset not in SPECS else next(
         p.name for p in PROFILES.values() if not p.sample and (plan.dataset, plan.split) in p.base)
     if not (output / "suite.json").exists():
-        return Suite(output, profile, False)
-    suite = Suite.open(output)
-    tasks = {(entry.get("dataset"), entry.get("split")) for entry in suite.head()["cells"]}
+        return SuiteFolder(output, profile, False)
+    suite = SuiteFolder.open(output)
+    tasks = {(entry.get("dataset"), entry.get("split")) for entry in suite.head()["runs"]}
     if suite.profile != profile and (plan.dataset, plan.split) not in tasks:
         raise InputError(f"{output} holds runs of profile '{suite.profile}', none of {plan.dataset}/{plan.split}; pass another --output")
     return suite
 
 
-def add(path: Path, name: str, plan: Plan, seed: int, output: Path, command: str) -> tuple[CellFolder, Suite, bool]:
+def add(path: Path, name: str, plan: Plan, seed: int, output: Path, command: str) -> tuple[RunFolder, SuiteFolder, bool]:
     """Score a file and write its run's folder; whether it was written, or there already. InputError says what does not fit."""
     started, began = time.perf_counter(), provenance.now()
     features, unseen = read_features(path, plan, name)
@@ -133,9 +133,9 @@ def add(path: Path, name: str, plan: Plan, seed: int, output: Path, command: str
     config = settings_of(plan, seed, bool(features.seen))
     suite = suite_for(output, plan)
     # the name belongs to it: one file may be brought under two names
-    folder = CellFolder(output, Cell(plan.dataset, plan.split, BROUGHT + name, config),
+    folder = RunFolder(output, PlannedRun(plan.dataset, plan.split, BROUGHT + name, config),
                         identity(config, digest, "brought along", name))
-    others = [other for other in output.glob(f"cells/{folder.cell.name}__*") if other.name != folder.path.name]
+    others = [other for other in folder.path.parent.glob(f"{folder.run.name}__*") if other.name != folder.path.name]
     if others:
         raise InputError(f"'{name}', seed {seed}, is there already with other features: {others[0]}; choose another --name, another "
                          "--seed where these are of the same method trained again, or move that folder away")
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _report(suite: Suite, mirror: Mirror) -> int:
+def _report(suite: SuiteFolder, mirror: Mirror) -> int:
     from reports.read.files import ReportError
     from reports.render.command import render
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from reports.read.cells import Unfinished, check_digest, read_cell, setting
 from reports.read.files import ReportError, read_arrays
-from reports.stats.pairwise import SIGNIFICANT, WHY, Pair, Side, pairs
+from reports.read.runs import Unfinished, check_digest, read_run, setting
+from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side, pairs
 from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
 from tcn.cli.evaluate import as_options
 from tcn.cli.feature_files import check_groups, distance
@@ -40,16 +40,16 @@ METRIC = re.compile(r"(mAP|Prec)@(all|R|[1-9][0-9]{0,8})")
 EPILOG = """\
 what is compared
   [NAME=]PATH, each either
-    the folder of a finished run, OUTPUT/cells/RUN, whose per-query values are read as they were recorded, or
+    the folder of a finished run, OUTPUT/runs/RUN, whose per-query values are read as they were recorded, or
     an .npz file of features (`python -m tcn evaluate --help` says what it holds), which is scored now.
   Paths of one NAME are seeds of one side (a run's name is its variant); pairs then take the seeds that both have.
   All sides need the same queries and the same photos in each class. Queries are matched by name where all files hold query_paths,
   else by their order.
 
 examples
-  tcn compare results/laptop/cells/*__tcn__* results/laptop/cells/*__hws__*
+  tcn compare results/laptop/runs/*__tcn__* results/laptop/runs/*__hws__*
   tcn compare mine=features.npz frozen=dino.npz --metrics mAP@200 Prec@200 --per-class
-  tcn compare mine=features.npz results/paper/cells/sketchy-2__tcn__seed0__* --latex
+  tcn compare mine=features.npz results/paper/runs/sketchy-2__tcn__seed0__* --latex
 
 exit status: 0 compared; 2 bad files or usage; 130 interrupted.
 """
@@ -87,9 +87,9 @@ def read(text: str, options: argparse.Namespace) -> Values:
 
 def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
     try:
-        cell = read_cell(folder)
-        if isinstance(cell, Unfinished):
-            raise ReportError(f"not finished ({cell.reason})")
+        run = read_run(folder)
+        if isinstance(run, Unfinished):
+            raise ReportError(f"not finished ({run.reason})")
         keys = {metric: f"{options.features}/{options.protocol}/{metric}" for metric in options.metrics}
         every = f"{options.features}/{options.protocol}/mAP@all"
         check_digest(folder, "per_query.npz")
@@ -104,10 +104,10 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
     except (ReportError, KeyError) as error:
         raise InputError(f"{folder}: {error}") from None
     skipped: frozenset[str] = frozenset()
-    if setting(cell.config, "evaluation.missing_classes") == "as-released" and every in arrays:
+    if setting(run.config, "evaluation.missing_classes") == "as-released" and every in arrays:
         # only a class without photos has an AP of 0 over all ranks
         skipped = frozenset(str(c) for c in np.unique(classes) if not arrays[every][classes == c].any())
-    return Values(folder.name, name or cell.variant, cell.seed, classes, arrays["query"].astype(str),
+    return Values(folder.name, name or run.variant, run.seed, classes, arrays["query"].astype(str),
                   {metric: np.asarray(arrays[key], np.float64) for metric, key in keys.items()},
                   {metric: skipped if metric.startswith("mAP") else frozenset() for metric in options.metrics},
                   None if photos is None else _counts(photos))
@@ -200,7 +200,7 @@ def _order(first: Values, other: Values) -> np.ndarray:
     return np.array([rows[name] for name in wanted], dtype=np.int64)
 
 
-def as_json(sides: Sequence[Side], found: Sequence[Pair], metrics: Sequence[str], protocol: str) -> str:
+def as_json(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequence[str], protocol: str) -> str:
     """Everything in one object; NaN is null."""
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from baselines.domain_adversarial import Settings
-from benchmarks.experiments import Cell
+from baselines.domain_adversarial import DigitSettings
+from benchmarks.experiments import PlannedRun
 from benchmarks.extension import digits
 from benchmarks.extension.digits_data import AdaptationTask, offline_task
 from benchmarks.launch.calibration import Calibration
 from benchmarks.launch.chosen import measured_at_once
 from benchmarks.launch.cost import Estimator
 from benchmarks.prepared import Prepared
-from benchmarks.store import EXTENSION, CellFolder, Suite
+from benchmarks.store import EXTENSION, RunFolder, SuiteFolder
 from tcn.config import InputError
 from tcn.files.atomic import warn
 
@@ -35,12 +35,12 @@ QUICK = ("--steps", "20", "--seeds", "0")
 
 
 @dataclass(frozen=True)
-class Cut:
+class BudgetCut:
     """What a budget leaves out."""
 
     budget: str
     """As the command line gave it: `24h`."""
-    cells: tuple[Cell, ...]
+    runs: tuple[PlannedRun, ...]
     extension: bool
     """Whether the extension is left out too."""
     before: bool = False
@@ -48,23 +48,23 @@ class Cut:
 
     def lines(self) -> list[str]:
         """What is left out, as the plan says it: one line for each split."""
-        if not (self.cells or self.extension):
+        if not (self.runs or self.extension):
             return [f"budget of {self.budget}: all of it fits"]
         rows: dict[str, dict[str, list[int]]] = {}
-        for cell in self.cells:
-            rows.setdefault(f"{cell.dataset} {cell.split}", {}).setdefault(cell.variant, []).append(cell.seed)
+        for run in self.runs:
+            rows.setdefault(f"{run.dataset} {run.split}", {}).setdefault(run.variant, []).append(run.seed)
         told = [f"  {task}: " + ", ".join(f"{variant} (seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))})"
                                           for variant, seeds in found.items()) for task, found in rows.items()]
-        return [f"budget of {self.budget}: cut {len(self.cells)} cell{'s' * (len(self.cells) != 1)}"
+        return [f"budget of {self.budget}: cut {len(self.runs)} run{'s' * (len(self.runs) != 1)}"
                 + (" and the extension" if self.extension else "") + (", as in the earlier call" if self.before else "")
                 + "; a larger --budget takes them up", *told]
 
-    def record(self, folders: Sequence[CellFolder]) -> dict[str, Any]:
-        """As suite.json holds it. `folders`: of all cells of the plan."""
-        paths = {folder.cell.name: f"cells/{folder.path.name}" for folder in folders}
+    def record(self, folders: Sequence[RunFolder]) -> dict[str, Any]:
+        """As suite.json holds it. `folders`: of all runs of the plan."""
+        paths = {folder.run.name: str(folder.path.relative_to(folder.path.parent.parent)) for folder in folders}
         return {"budget": self.budget, "extension": self.extension,
-                "cells": [{"dataset": cell.dataset, "split": cell.split, "variant": cell.variant, "seed": cell.seed,
-                           "folder": paths[cell.name]} for cell in self.cells if cell.name in paths]}
+                "runs": [{"dataset": run.dataset, "split": run.split, "variant": run.variant, "seed": run.seed,
+                           "folder": paths[run.name]} for run in self.runs if run.name in paths]}
 
 
 def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], budget: float) -> tuple[list[Item], list[Item]]:
@@ -83,8 +83,8 @@ def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], bu
     return kept, []
 
 
-def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, Cut | None]:
-    """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several cells
+def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, BudgetCut | None]:
+    """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several runs
     that compute at once each has the whole time. InputError where not even the first part fits."""
     if not options.budget:
         return call, None
@@ -94,8 +94,8 @@ def within_budget(call: Prepared, options: argparse.Namespace, calibration: Cali
     return call, cut
 
 
-def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) -> tuple[Prepared, Cut]:
-    """The call with the cells that fit, priced as a whole, done or not. InputError where not even the first block does.
+def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) -> tuple[Prepared, BudgetCut]:
+    """The call with the runs that fit, priced as a whole, done or not. InputError where not even the first block does.
 
     `seconds`: of one device; what an earlier call with the same budget and grid has cut stays cut, whatever the rates are by now.
     """
@@ -103,38 +103,38 @@ def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) ->
     if found is None:
         # A plan prices data sets that are not here, too; they take no time of a call that runs.
         away = call.missing if call.folders else {}
-        blocks = [here for block in call.blocks if (here := [cell for cell in block if cell.dataset not in away])]
-        priced = [estimator.cost(cell, whole=True) for block in blocks for cell in block]
+        blocks = [here for block in call.blocks if (here := [run for run in block if run.dataset not in away])]
+        priced = [estimator.cost(run, whole=True) for block in blocks for run in block]
         if unknown := sum(cost.sizes is None for cost in priced):
-            warn(f"note: what {unknown} cells take is not known before their data set is built; they count as nothing in the budget")
-        costs = {cost.cell.name: cost.seconds for cost in priced}
-        kept, cut = fitting(blocks, lambda cell: costs[cell.name], seconds)
+            warn(f"note: what {unknown} runs take is not known before their data set is built; they count as nothing in the budget")
+        costs = {cost.run.name: cost.seconds for cost in priced}
+        kept, cut = fitting(blocks, lambda run: costs[run.name], seconds)
         if not kept:
-            first = sum(costs[cell.name] for cell in blocks[0])
+            first = sum(costs[run.name] for run in blocks[0])
             raise InputError(f"--budget {budget} is too short for the first part of the plan, the rows of {blocks[0][0].task} with one "
                              f"seed, which take {first / 3600:.2f} h here; give a larger one (--dry-run prices all parts)")
-        left = seconds - sum(costs[cell.name] for cell in kept)
-        found = Cut(budget, tuple(cut), bool(cut) or extension_seconds(call) > left)
-    names = {cell.name for cell in found.cells}
-    return dataclasses.replace(call, cells=[cell for cell in call.cells if cell.name not in names],
-                               folders=[folder for folder in call.folders if folder.cell.name not in names]), found
+        left = seconds - sum(costs[run.name] for run in kept)
+        found = BudgetCut(budget, tuple(cut), bool(cut) or extension_seconds(call) > left)
+    names = {run.name for run in found.runs}
+    return dataclasses.replace(call, runs=[run for run in call.runs if run.name not in names],
+                               folders=[folder for folder in call.folders if folder.run.name not in names]), found
 
 
-def _cut_before(call: Prepared, budget: str) -> Cut | None:
-    """What an earlier call on this output cut, where it had the same budget and the same cells in its plan."""
+def _cut_before(call: Prepared, budget: str) -> BudgetCut | None:
+    """What an earlier call on this output cut, where it had the same budget and the same runs in its plan."""
     if not (call.output / "suite.json").exists():
         return None
-    head = Suite.open(call.output).head()
+    head = SuiteFolder.open(call.output).head()
     try:
         recorded = head["cut"]
-        folders = {entry["folder"] for entry in recorded["cells"]}
+        folders = {entry["folder"] for entry in recorded["runs"]}
         told, extension = recorded["budget"], bool(recorded["extension"])
     except (KeyError, TypeError):  # there was no budget, or the record is damaged: the plan is cut anew
         return None
-    ours = {f"cells/{folder.path.name}": folder.cell for folder in call.folders}
-    if told != budget or not ours.keys() <= folders | {entry["folder"] for entry in head["cells"]}:
+    ours = {str(folder.path.relative_to(call.output)): folder.run for folder in call.folders}
+    if told != budget or not ours.keys() <= folders | {entry["folder"] for entry in head["runs"]}:
         return None
-    return Cut(budget, tuple(cell for name, cell in ours.items() if name in folders), extension, before=True)
+    return BudgetCut(budget, tuple(run for name, run in ours.items() if name in folders), extension, before=True)
 
 
 # --- the extension -------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def extension_seconds(call: Prepared) -> float:
     torch.set_num_threads(options.threads)
     try:
         for method in options.methods:
-            short, longer = (_timed(task, Settings(method, 0, count, image_size=16), call.device)
+            short, longer = (_timed(task, DigitSettings(method, 0, count, image_size=16), call.device)
                              for count in (digits.READINGS, 2 * digits.READINGS))
             total += short + max(0.0, longer - short) / digits.READINGS * (steps - digits.READINGS)
     finally:
@@ -166,7 +166,7 @@ def extension_seconds(call: Prepared) -> float:
     return total * len(options.seeds)
 
 
-def _timed(task: AdaptationTask, settings: Settings, device: torch.device) -> float:
+def _timed(task: AdaptationTask, settings: DigitSettings, device: torch.device) -> float:
     started = time.perf_counter()
     digits.train(task, settings, device, "", progress=False)
     return time.perf_counter() - started

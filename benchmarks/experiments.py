@@ -1,4 +1,4 @@
-"""The grid: which cells a profile runs, with which settings, and which table or figure each feeds."""
+"""The grid: which runs a profile runs, with which settings, and which table or figure each feeds."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from tcn.data.specs import sample_name
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run: a variant on a split of a data set with a seed, and its resolved settings."""
 
     dataset: str
@@ -47,7 +47,7 @@ class Cell:
 
     @property
     def trained(self) -> bool:
-        """False for floors."""
+        """False for untrained baselines."""
         return self.config.training.optimizer != "none"
 
 
@@ -89,21 +89,21 @@ WIDE_DROPOUT = 0.7
 PROFILES: dict[str, Profile] = {
     "laptop": Profile(
         "laptop", "emoji drawings, EfficientNet-Lite0 at 64 pixels; settings chosen on validation classes",
-        {("emoji", "fixed"): _LAPTOP}, (*baselines.FLOORS, *baselines.MAIN), (0,),
+        {("emoji", "fixed"): _LAPTOP}, (*baselines.UNTRAINED_BASELINES, *baselines.MAIN), (0,),
         {"training.epochs": 1}),
     "paper": Profile(
         "paper", "Sketchy (both splits), TU-Berlin, QuickDraw; ResNet-50 at 224 pixels; the paper's settings",
         {("sketchy", "1"): _SKETCHY, ("sketchy", "2"): {**_SKETCHY, "data.split": "2"},
          ("tuberlin", "1"): {"data.dataset": "tuberlin", "data.split": "1", **_KEPT_APART},
          ("quickdraw", "1"): {"data.dataset": "quickdraw", "data.split": "1", **_KEPT_APART}},
-        (*baselines.FLOORS, *baselines.MAIN), (2020,),
+        (*baselines.UNTRAINED_BASELINES, *baselines.MAIN), (2020,),
         {"training.epochs": 1}),
     "sample": Profile(
         "sample", "the first 25 sketches and photos of each class of Sketchy (both splits), TU-Berlin, QuickDraw; "
         "EfficientNet-Lite0 at 64 pixels; settings chosen on validation classes",
         {key: {"data.dataset": key[0], "data.split": key[1], **_SAMPLE}
          for key in (("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1"))},
-        (*baselines.FLOORS, *baselines.MAIN), (0,),
+        (*baselines.UNTRAINED_BASELINES, *baselines.MAIN), (0,),
         {"training.epochs": 1}, sample=25),
 }
 
@@ -126,8 +126,8 @@ class Stage:
 
 EVERYTHING = (
     # One seed on every split shows where all of it goes; after that the seeds of one split after the other give verdicts.
-    Stage(("floors", "main"), "own"),
-    Stage(("floors", "main"), "further"),
+    Stage(("untrained", "main"), "own"),
+    Stage(("untrained", "main"), "further"),
     # What separates the claims: each claim's rows together.
     Stage(("hard-conv",), "claim"),
     Stage(("frozen-conv", "l2-sp"), "claim"),
@@ -150,11 +150,11 @@ FEEDS = {
     **dict.fromkeys(baselines.CONTROLS, "table of controls, layer distances"),
     **dict.fromkeys(baselines.MAIN, "comparison table, ablation table, motivation curves, singular values, t-SNE, retrieval examples"),
     "hws-separate": "ablation table, singular values",
-    **dict.fromkeys(baselines.FLOORS, "comparison table (floor)"),
+    **dict.fromkeys(baselines.UNTRAINED_BASELINES, "comparison table (untrained baseline)"),
     **dict.fromkeys(baselines.LEAVE_ONE_OUT, "ablation table"),
-    **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.FLOORS,
+    **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.UNTRAINED_BASELINES,
                                                                          *baselines.LEAVE_ONE_OUT)},
-    **dict.fromkeys(baselines.FOUNDATION, "table of frozen encoders"),
+    **dict.fromkeys(baselines.FOUNDATION, "table of further variants"),
     **dict.fromkeys(baselines.WEIGHTS, "sharing-weight table and curve, singular values"),
 }
 
@@ -184,24 +184,24 @@ def part_names(profile: Profile, sample: int | None) -> dict[str, str]:
 
 def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[str] | None,
          seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False,
-         parts: Mapping[str, str] = MappingProxyType({})) -> list[Cell]:
-    """The cells asked for: data set by data set, seed by seed, floors first. InputError for an unknown name. A data set's name
+         parts: Mapping[str, str] = MappingProxyType({})) -> list[PlannedRun]:
+    """The runs asked for: data set by data set, seed by seed, untrained baselines first. InputError for an unknown name. A data set's name
     alone means all of its splits, `sketchy/1` one of them. `parts`: data set -> the part of it that is used in its place; either
     name may be asked for.
 
-    Settings come in this order, later ones over earlier: defaults, the profile's, traps (`as_released`: in every cell),
+    Settings come in this order, later ones over earlier: defaults, the profile's, deviations (`as_released`: in every run),
     `quick`'s, `overrides`, the variant's own delta, and what follows from other settings (`_derived`). A point of a
-    grid whose settings are those of a cell planned already (the weight that is TCN's own) is left out. InputError too
-    where an override changes no cell, since each one's variant has its own value (`held_by_variants`).
+    grid whose settings are those of a run planned already (the weight that is TCN's own) is left out. InputError too
+    where an override changes no run, since each one's variant has its own value (`held_by_variants`).
     """
     blocks = _blocks(profile, datasets, [(expand_variants(variants or profile.variants), seeds or profile.seeds, False)],
                      overrides, quick, as_released, parts)
-    return [cell for block in blocks for cell in block]
+    return [run for block in blocks for run in block]
 
 
 def plan_everything(profile: Profile, datasets: Sequence[str] | None, overrides: dict[str, Any], quick: bool,
-                    as_released: bool = False, parts: Mapping[str, str] = MappingProxyType({})) -> list[list[Cell]]:
-    """The cells of EVERYTHING in its order, each once, in blocks that a budget keeps or cuts whole. `quick`: each row with the
+                    as_released: bool = False, parts: Mapping[str, str] = MappingProxyType({})) -> list[list[PlannedRun]]:
+    """The runs of EVERYTHING in its order, each once, in blocks that a budget keeps or cuts whole. `quick`: each row with the
     profile's own seeds alone. Otherwise as `plan`."""
     own = tuple(profile.seeds)
     further = () if quick else tuple(range(max(own) + 1, max(own) + 1 + max(0, CLAIM_SEEDS - len(own))))
@@ -211,15 +211,15 @@ def plan_everything(profile: Profile, datasets: Sequence[str] | None, overrides:
 
 
 def _blocks(profile: Profile, datasets: Sequence[str] | None, stages: Sequence[tuple[Sequence[baselines.Variant], Sequence[int], bool]],
-            overrides: dict[str, Any], quick: bool, as_released: bool, parts: Mapping[str, str]) -> list[list[Cell]]:
-    """For each stage (variants, seeds, whether each cell is a block of its own) the cells of each split and seed."""
+            overrides: dict[str, Any], quick: bool, as_released: bool, parts: Mapping[str, str]) -> list[list[PlannedRun]]:
+    """For each stage (variants, seeds, whether each run is a block of its own) the runs of each split and seed."""
     known = {name: None for key in profile.base for name in _names(*key, parts)}
     for name in datasets or ():
         if name not in known:
             elsewhere = [p.name for p in PROFILES.values() if any(name in _names(*key, {}) for key in p.base)]
             raise InputError(f"unknown data set '{name}' in profile '{profile.name}'; choose among {', '.join(known)}"
                              + (f", or --profile {elsewhere[0]}" if elsewhere else ""))
-    blocks: list[list[Cell]] = []
+    blocks: list[list[PlannedRun]] = []
     told: set[Config] = set()
     planned: set[str] = set()
     for variants, seeds, apart in stages:
@@ -232,16 +232,16 @@ def _blocks(profile: Profile, datasets: Sequence[str] | None, stages: Sequence[t
                 for variant in variants:
                     config = _settings(variant, {**delta, "data.dataset": used}, seed, dataset, overrides,
                                        profile.quick if quick else {}, as_released)
-                    cell = Cell(used, split, variant.name, config, quick, variant.place)
-                    if cell.name in planned or variant.grid_point and _telling(config) in told:
+                    run = PlannedRun(used, split, variant.name, config, quick, variant.place)
+                    if run.name in planned or variant.grid_point and _telling(config) in told:
                         continue
-                    planned.add(cell.name)
+                    planned.add(run.name)
                     told.add(_telling(config))
-                    block.append(cell)
-                blocks += [[cell] for cell in block] if apart else [block] if block else []
-    cells = [cell for block in blocks for cell in block]
-    for key, names in held_by_variants(cells, overrides).items():
-        if len(names) == len({cell.variant for cell in cells}):
+                    block.append(run)
+                blocks += [[run] for run in block] if apart else [block] if block else []
+    runs = [run for block in blocks for run in block]
+    for key, names in held_by_variants(runs, overrides).items():
+        if len(names) == len({run.variant for run in runs}):
             raise InputError(f"{key}={overrides[key]} changes nothing: {', '.join(names)} {'has' if len(names) == 1 else 'have'} "
                              f"a value of {'its' if len(names) == 1 else 'their'} own; name other variants, or leave it out")
     return blocks
@@ -249,11 +249,11 @@ def _blocks(profile: Profile, datasets: Sequence[str] | None, stages: Sequence[t
 
 def _settings(variant: baselines.Variant, base: Mapping[str, Any], seed: int, dataset: str, overrides: Mapping[str, Any],
               quick: Mapping[str, Any], as_released: bool) -> Config:
-    """One cell's settings, in the order that `plan` states. `dataset`: the data set's own name, not that of its part."""
-    traps = ledger.as_released(dataset) if as_released or variant.as_released else {}
+    """One run's settings, in the order that `plan` states. `dataset`: the data set's own name, not that of its part."""
+    deviations = ledger.as_released(dataset) if as_released or variant.as_released else {}
     asked = {**overrides, **variant.delta}
     try:
-        config = change(change(Config(), {**base, **traps, **quick}),
+        config = change(change(Config(), {**base, **deviations, **quick}),
                         {**asked, "method": variant.method.name, "method_source": variant.source, "seed": seed})
         return change(config, _derived(variant, config, asked))
     except InputError as error:
@@ -284,12 +284,12 @@ def _derived(variant: baselines.Variant, config: Config, asked: Collection[str])
     return settings
 
 
-def held_by_variants(cells: Sequence[Cell], overrides: dict[str, Any]) -> dict[str, list[str]]:
+def held_by_variants(runs: Sequence[PlannedRun], overrides: dict[str, Any]) -> dict[str, list[str]]:
     """Override -> variants that it leaves as they are, since the setting is what makes them (`nws` has no sharing loss)."""
     found: dict[str, list[str]] = {}
     for key, value in overrides.items():
-        names = [cell.variant for cell in cells if cell.definition.delta.get(key, value) != value
-                 or key == "training.epochs" and not cell.trained and value]
+        names = [run.variant for run in runs if run.definition.delta.get(key, value) != value
+                 or key == "training.epochs" and not run.trained and value]
         if names:
             found[key] = list(dict.fromkeys(names))
     return found

@@ -1,6 +1,6 @@
 """Copy what result folders say into an MLflow store: while runs are computed, and later from the files alone.
 
-In: a `Suite` and its `CellFolder`s. Out: one parent run for each suite and one child run for each folder, in the state that the
+In: a `Suite` and its `RunFolder`s. Out: one parent run for each suite and one child run for each folder, in the state that the
 folder is in. When MLflow fails, the result folders stay complete, a message says so, and `run_all.py --sync` copies them later.
 This is the only file that imports MLflow, which is why all of it is in one file.
 """
@@ -21,9 +21,10 @@ import numpy as np
 
 from benchmarks.moved import STORE, address, artifact_root, set_addresses
 from benchmarks.records import count, read_json, read_rows, word, write_json
-from benchmarks.run_folder import LOCK
-from benchmarks.store import CellFolder, Suite
+from benchmarks.result_folder import LOCK
+from benchmarks.store import RunFolder, SuiteFolder
 from tcn.config import InputError, flatten, to_dict
+from tcn.files import earlier
 from tcn.files.atomic import PARTIAL, sweep
 from tcn.files.locks import Held, holder
 
@@ -68,7 +69,7 @@ class Mirror:
     After MLflow has failed once, `alive` is False and every method does nothing.
     """
 
-    def __init__(self, suite: Suite, command: str, tags: Mapping[str, str] | None = None) -> None:
+    def __init__(self, suite: SuiteFolder, command: str, tags: Mapping[str, str] | None = None) -> None:
         """`tags` are added to every child run and replace the usual ones of the same name. The suite's suite.json must exist."""
         self.suite, self.tags = suite, dict(tags or {})
         self.alive = False
@@ -147,10 +148,10 @@ class Mirror:
             known = json.loads(note.read_text(encoding="utf-8"))
             if known["uri"] not in (self.uri, self._name):
                 return None
-            run = self.client.get_run(str(known["run_id"]))
+            mlflow_run = self.client.get_run(str(known["run_id"]))
         except (ValueError, KeyError, TypeError, self.mlflow.exceptions.MlflowException):
             return None
-        return run.info.run_id if run.info.lifecycle_stage == "active" else None
+        return mlflow_run.info.run_id if mlflow_run.info.lifecycle_stage == "active" else None
 
     @property
     def _name(self) -> str:
@@ -164,16 +165,16 @@ class Mirror:
         return run_id
 
     def _new_parent(self, command: str) -> str:
-        run = self.client.create_run(self.experiment, run_name=f"suite {self.suite.profile}",
+        mlflow_run = self.client.create_run(self.experiment, run_name=f"suite {self.suite.profile}",
                                      tags={"kind": "suite", "suite": self.suite.id, "profile": self.suite.profile,
                                            "command": command,
                                            "smoke": str(self.suite.smoke), "mlflow.source.name": command})
-        return self._noted(self.suite.output / "mlflow.json", run.info.run_id)
+        return self._noted(self.suite.output / "mlflow.json", mlflow_run.info.run_id)
 
     @contextlib.contextmanager
-    def cell(self, folder: CellFolder) -> Iterator[CellMirror]:
+    def run(self, folder: RunFolder) -> Iterator[RunMirror]:
         """The folder's MLflow run for the time of the block. It ends FINISHED, FAILED after an error, or KILLED after Ctrl-C."""
-        view = CellMirror(self, folder)
+        view = RunMirror(self, folder)
         view.open()
         try:
             yield view
@@ -185,7 +186,7 @@ class Mirror:
             raise
         view.close("FINISHED")
 
-    def settle(self, folder: CellFolder) -> bool:
+    def settle(self, folder: RunFolder) -> bool:
         """Bring a folder's MLflow run up to date: where another process computed it, where this store lacks it, or where a
         process died and left it RUNNING. Does nothing while a process works on the folder. Returns whether anything was
         written."""
@@ -202,7 +203,7 @@ class Mirror:
                     raise InputError(f"not as it was written: {', '.join(bad)}; the next call of the command sets it aside")
                 rows = (read_rows(folder.path / "history.csv", {"epoch": count}),
                         read_rows(folder.path / "steps.csv", {"step": count}))
-                view = CellMirror(self, folder)
+                view = RunMirror(self, folder)
                 # No system metrics: what this process uses of the machine says nothing about the run.
                 view.open(monitor=False)
                 view.history(*rows)
@@ -216,7 +217,7 @@ class Mirror:
             print(f"not mirrored: {folder.path.name}: {error}", file=sys.stderr)
             return False
 
-    def _stands(self, folder: CellFolder) -> bool:
+    def _stands(self, folder: RunFolder) -> bool:
         """Whether the folder's MLflow run exists and has the status that follows from the folder's state."""
         found: list[bool] = []
         run_id = self._run_id(folder.path / "mlflow.json")
@@ -229,18 +230,18 @@ class Mirror:
         """End the runs of this suite that are RUNNING although no process works on their folders. Each is brought up to date from
         its folder, or ends KILLED at the time when its folder was last written to. Returns how many were ended."""
         closed = 0
-        for run in self._running():
-            path = self.suite.output / ("reproductions/cells" if "reproduces" in run.data.tags else "cells") / str(
-                run.data.tags.get("folder"))
+        for mlflow_run in self._running():
+            output = self.suite.output / "reproductions" if "reproduces" in mlflow_run.data.tags else self.suite.output
+            path = earlier.runs_folder(output) / str(mlflow_run.data.tags.get("folder"))
             try:
-                folder = CellFolder.read(path)
+                folder = RunFolder.read(path)
             except InputError:
                 folder = None
             if folder is not None and folder.holder():
                 continue
-            if folder is None or "reproduces" in run.data.tags or not self.settle(folder):
+            if folder is None or "reproduces" in mlflow_run.data.tags or not self.settle(folder):
                 end = None if folder is None else _last_sign(path)
-                self._try(lambda: self.client.set_terminated(run.info.run_id, "KILLED", end))
+                self._try(lambda: self.client.set_terminated(mlflow_run.info.run_id, "KILLED", end))
             closed += 1
         return closed
 
@@ -257,7 +258,7 @@ class Mirror:
     def close(self, status: str) -> None:
         """End the suite's run with FINISHED, FAILED or KILLED; a later call of the command reopens it. While another process
         works on folders of this suite, the run stays open, and the last process ends it."""
-        if not any(map(holder, self.suite.output.glob(f"cells/*/{LOCK}"))):
+        if not any(map(holder, earlier.runs_folder(self.suite.output).glob(f"*/{LOCK}"))):
             self._try(lambda: self.client.set_terminated(self.parent, status))
 
     def _try(self, work: Callable[[], Any]) -> None:
@@ -281,7 +282,7 @@ class NoMirror:
     alive = False
 
     @contextlib.contextmanager
-    def cell(self, folder: CellFolder) -> Iterator[NoMirror]:
+    def run(self, folder: RunFolder) -> Iterator[NoMirror]:
         """Returns itself as the view of a folder."""
         yield self
 
@@ -292,10 +293,10 @@ class NoMirror:
         """Do nothing: the results are in the result folder."""
 
 
-class CellMirror:
+class RunMirror:
     """The MLflow run of one result folder. Once MLflow has failed, every method does nothing."""
 
-    def __init__(self, mirror: Mirror, folder: CellFolder) -> None:
+    def __init__(self, mirror: Mirror, folder: RunFolder) -> None:
         self.mirror, self.folder = mirror, folder
         self.run_id: str | None = None
         self._monitor: Any = None
@@ -315,12 +316,12 @@ class CellMirror:
         self.mirror._try(lambda: self._open(monitor, provenance, listed))
 
     def _open(self, monitor: bool, provenance: Mapping[str, Any], listed: Sequence[Sequence[str]]) -> None:
-        mirror, folder, cell = self.mirror, self.folder, self.folder.cell
+        mirror, folder, run = self.mirror, self.folder, self.folder.run
         client, mlflow = mirror.client, mirror.mlflow
         note, brought = folder.path / "mlflow.json", provenance.get("brought")
         self.run_id = mirror._run_id(note)
         if self.run_id is None and "reproduces" not in mirror.tags and (
-                found := mirror._find(kind="cell", identity=folder.identity, **{"mlflow.parentRunId": mirror.parent})):
+                found := mirror._find(identity=folder.identity, **{"mlflow.parentRunId": mirror.parent})):
             self.run_id = mirror._noted(note, found)
         if self.run_id:
             client.update_run(self.run_id, status="RUNNING")
@@ -328,19 +329,19 @@ class CellMirror:
             self._logged[0] = max((int(m.step) for m in finished), default=-1) + 1
             self._logged[1] = max((int(m.step) for m in client.get_metric_history(self.run_id, "step/total")), default=0)
         else:
-            tags = {"mlflow.parentRunId": mirror.parent, "kind": "cell", "dataset": cell.dataset, "split": cell.split,
-                    "variant": cell.variant, "seed": str(cell.seed), "identity": folder.identity,
-                    "trained": str(cell.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
+            tags = {"mlflow.parentRunId": mirror.parent, "kind": "run", "dataset": run.dataset, "split": run.split,
+                    "variant": run.variant, "seed": str(run.seed), "identity": folder.identity,
+                    "trained": str(run.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
                     "commit": str(provenance.get("commit")), "device": str(provenance.get("device")),
                     **{key: str(provenance[key]) for key in ("title", "declared_in") if key in provenance},
                     **({"brought": "along"} if brought else {}), **mirror.tags}
             marks = (["smoke"] * mirror.suite.smoke + ["brought along"] * bool(brought)
                      + ["again"] * ("reproduces" in mirror.tags))
-            run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
-                [cell.variant, f"{cell.dataset} {cell.split}", f"seed {cell.seed}", *marks]))
-            self.run_id = mirror._noted(note, run.info.run_id)
+            mlflow_run = client.create_run(mirror.experiment, tags=tags, run_name=" · ".join(
+                [run.variant, f"{run.dataset} {run.split}", f"seed {run.seed}", *marks]))
+            self.run_id = mirror._noted(note, mlflow_run.info.run_id)
         # Also for a run that exists: its process may have died right after making it. MLflow keeps equal parameters once.
-        settings = flatten(to_dict(cell.config))
+        settings = flatten(to_dict(run.config))
         if brought:  # scored here, and nothing else: settings of training would tell of a run that never was
             settings = {k: v for k, v in settings.items() if k in ("data.dataset", "data.split", "seed") or k.startswith("evaluation.")}
         params = [mlflow.entities.Param(k, str(v)) for k, v in settings.items()]

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, made_model, reads_teacher, uses_words
 from benchmarks.runner import lacks_ledger
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from tcn.config import Config, InputError, change
 from tcn.data.decode import Reading
 from tcn.data.store import Store, check_limit, store_of
@@ -42,45 +42,45 @@ class Checks:
     """Collects the reasons why the command can't run, until `stop` raises them together."""
 
     def __init__(self) -> None:
-        self.reasons: dict[str, list[Cell] | None] = {}
+        self.reasons: dict[str, list[PlannedRun] | None] = {}
         """Reason -> the runs that it stops, or None for all of them."""
 
-    def ask(self, work: Callable[[], Found], cells: Sequence[Cell] | None = None) -> Found | None:
-        """What `work` returns. Where it raises InputError, its message is kept as a reason that stops `cells`; returns None
+    def ask(self, work: Callable[[], Found], runs: Sequence[PlannedRun] | None = None) -> Found | None:
+        """What `work` returns. Where it raises InputError, its message is kept as a reason that stops `runs`; returns None
         then."""
         try:
             return work()
         except InputError as error:
-            self.add(str(error), cells)
+            self.add(str(error), runs)
             return None
 
-    def add(self, reason: str, cells: Sequence[Cell] | None = None) -> None:
+    def add(self, reason: str, runs: Sequence[PlannedRun] | None = None) -> None:
         """Keep a reason. A reason that is added again is reported once, with the runs of both."""
-        known = self.reasons.setdefault(reason, None if cells is None else [])
+        known = self.reasons.setdefault(reason, None if runs is None else [])
         if known is not None:
-            known += [cell for cell in cells or () if cell not in known]
+            known += [run for run in runs or () if run not in known]
 
-    def stop(self, cells: Sequence[Cell] = ()) -> None:
-        """Raise InputError with all reasons, if there are any. `cells`: all runs of the plan, so that the message can say how to
+    def stop(self, runs: Sequence[PlannedRun] = ()) -> None:
+        """Raise InputError with all reasons, if there are any. `runs`: all runs of the plan, so that the message can say how to
         run those that nothing stops."""
-        told = [reason + _leave_out(stopped, cells) for reason, stopped in self.reasons.items()]
+        told = [reason + _leave_out(stopped, runs) for reason, stopped in self.reasons.items()]
         if len(told) == 1:
             raise InputError(told[0])
         if told:
             raise InputError(f"{len(told)} reasons, and nothing was run:\n" + "\n".join(f"  - {text}" for text in told))
 
 
-def _leave_out(stopped: Sequence[Cell] | None, cells: Sequence[Cell]) -> str:
+def _leave_out(stopped: Sequence[PlannedRun] | None, runs: Sequence[PlannedRun]) -> str:
     """A text that says how many runs a reason stops, and by which option the others run without them; empty where it stops
     all."""
-    if stopped is None or len(stopped) >= len(cells):
+    if stopped is None or len(stopped) >= len(runs):
         return ""
-    told = f". It stops {len(stopped)} of {len(cells)} cells, and with them the call"
+    told = f". It stops {len(stopped)} of {len(runs)} runs, and with them the call"
     ways = []
     for option, name in (("--datasets", "dataset"), ("--datasets", "task"), ("--variants", "variant")):
-        bad = {getattr(cell, name) for cell in stopped}
-        rest = [one for one in dict.fromkeys(getattr(cell, name) for cell in cells) if one not in bad]
-        lost = sum(getattr(cell, name) in bad for cell in cells)
+        bad = {getattr(run, name) for run in stopped}
+        rest = [one for one in dict.fromkeys(getattr(run, name) for run in runs) if one not in bad]
+        lost = sum(getattr(run, name) in bad for run in runs)
         if rest:
             ways.append((lost, f"; without {', '.join(sorted(bad))}: {option} {' '.join(rest)}"))
     # Name the option that leaves out the fewest runs.
@@ -116,8 +116,8 @@ def tracking_address() -> None:
                              f"65535; {hint}")
 
 
-def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, output: Path, device: torch.device | None,
-                workers: int = 1, fetch: bool = True) -> list[CellFolder]:
+def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, output: Path, device: torch.device | None,
+                workers: int = 1, fetch: bool = True) -> list[RunFolder]:
     """Add to `checks` whatever stops one of these runs; returns the folders of the runs whose data and words are there.
 
     Checked are the list files and folders of every split; the word vectors of the seen classes, and those of ImageNet's classes
@@ -125,19 +125,19 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
     encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing.
     """
     folders, ahead, known = [], [], set()
-    for cell in cells:
-        if not fetch and not material.is_built(cell.dataset):
+    for run in runs:
+        if not fetch and not material.is_built(run.dataset):
             continue
-        same_split = [one for one in cells if one.task == cell.task]
-        if checks.ask(lambda: material.split_of(cell.config), same_split) is None:
+        same_split = [one for one in runs if one.task == run.task]
+        if checks.ask(lambda: material.split_of(run.config), same_split) is None:
             continue
-        identity = checks.ask(lambda: material.identity(cell.config), [cell])
+        identity = checks.ask(lambda: material.identity(run.config), [run])
         if identity is not None:
-            folders.append(CellFolder(output, cell, identity))
-            known.add(cell.name)
+            folders.append(RunFolder(output, run, identity))
+            known.add(run.name)
         if identity is None or folders[-1].state != "finished" or lacks_ledger(folders[-1]):
-            ahead.append(cell)
-    _words([cell for cell in cells if cell.name in known], material)
+            ahead.append(run)
+    _words([run for run in runs if run.name in known], material)
     _images(checks, ahead, material)
     sizes = _models(checks, ahead, known, material, device, fetch)
     if sizes:
@@ -146,21 +146,21 @@ def check_cells(checks: Checks, cells: Sequence[Cell], material: Material, outpu
     return folders
 
 
-def _words(cells: Sequence[Cell], material: Material) -> None:
+def _words(runs: Sequence[PlannedRun], material: Material) -> None:
     """Print which seen classes share a word vector, once for each split."""
-    for note in {f"note: {cell.dataset}, split {cell.split}: {note}": None for cell in cells
-                 if uses_words(cell.config) and (note := material.words(cell.config).note)}:
+    for note in {f"note: {run.dataset}, split {run.split}: {note}": None for run in runs
+                 if uses_words(run.config) and (note := material.words(run.config).note)}:
         warn(note)
 
 
-def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
+def _images(checks: Checks, runs: Sequence[PlannedRun], material: Material) -> None:
     """Check that the missing pictures fit into the image cache: a reason to stop where not even grey ones would, a warning where
     coloured ones may not."""
     cache, least, most = material.places.cache, 0, 0
     stores: dict[Path, tuple[Store, set[str]]] = {}
     # The lists hold hundreds of thousands of files, so each is read once and not for every run.
-    for dataset, name, size, *reading in {(cell.dataset, cell.split, cell.config.data.stored_size, cell.config.data.transparent,
-                                           cell.config.data.exif): None for cell in cells}:
+    for dataset, name, size, *reading in {(run.dataset, run.split, run.config.data.stored_size, run.config.data.transparent,
+                                           run.config.data.exif): None for run in runs}:
         split = material.split(dataset, name)
         store = store_of(split.data_digest, size, cache, dataset)
         wanted = stores.setdefault(store.folder, (store, set()))[1]
@@ -182,73 +182,73 @@ def _images(checks: Checks, cells: Sequence[Cell], material: Material) -> None:
         checks.ask(lambda: writable(cache, "the image cache", "--cache"))
     if not most or len(checks.reasons) > known:
         return
-    checks.ask(lambda: check_limit(cache / "pixels", least, "these cells"))
+    checks.ask(lambda: check_limit(cache / "pixels", least, "these runs"))
     free = shutil.disk_usage(existing_parent(cache)).free
     if least > free:
-        checks.add(f"no room for the image cache in {cache}: these cells need {amount(least)} at the least, "
+        checks.add(f"no room for the image cache in {cache}: these runs need {amount(least)} at the least, "
                    f"{amount(free)} are free; free some space or pass another --cache")
     elif most > free:
         warn(f"warning: the image cache in {cache} may need up to {amount(most)}, {amount(free)} are free")
 
 
-def _models(checks: Checks, cells: Sequence[Cell], known: set[str], material: Material, device: torch.device | None, fetch: bool
+def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], material: Material, device: torch.device | None, fetch: bool
             ) -> dict[str, int]:
     """Read every file of weights once, and build each different model from it. Only runs that are in `known` have the words that
     their model needs. Returns the bytes of each run's parameters by the run's name."""
     places, read, built, sizes = material.places, {}, {}, {}
 
-    def network(reader: Callable[..., Found], stopped: Sequence[Cell], *key: Any) -> Found | None:
+    def network(reader: Callable[..., Found], stopped: Sequence[PlannedRun], *key: Any) -> Found | None:
         if (reader, *key) not in read:
             read[reader, *key] = checks.ask(lambda: reader(*key), stopped)
         return read[reader, *key]
 
-    for cell in cells:
-        net = cell.config.network
-        alike = [one for one in cells if one.config.network.backbone == net.backbone]
+    for run in runs:
+        net = run.config.network
+        alike = [one for one in runs if one.config.network.backbone == net.backbone]
         taught = [one for one in alike if checks.ask(lambda: reads_teacher(one.config), alike)]
-        of_size = [one for one in alike if one.config.data.image_size == cell.config.data.image_size]
+        of_size = [one for one in alike if one.config.data.image_size == run.config.data.image_size]
         known_reasons = len(checks.reasons)
-        checks.ask(lambda: backbones.check_size(net.backbone, cell.config.data.image_size), of_size)
+        checks.ask(lambda: backbones.check_size(net.backbone, run.config.data.image_size), of_size)
         if len(checks.reasons) > known_reasons:
             continue
-        needed = (net.weights, net.teacher_weights) if cell in taught else (net.weights,)
+        needed = (net.weights, net.teacher_weights) if run in taught else (net.weights,)
         if not fetch and "imagenet" in needed and (address := backbones.to_fetch(net.backbone)):
             if not checks.reasons:
                 warn(f"note: {address} is not here yet; a run fetches it first")
             continue
         own, theirs = places.encoder_file(net.backbone), places.teacher_file(net.backbone)
-        teacher = network(backbones.build, taught, net.backbone, net.teacher_weights, theirs) if cell in taught else None
-        if cell in taught and (net.weights, own) == (net.teacher_weights, theirs):
+        teacher = network(backbones.build, taught, net.backbone, net.teacher_weights, theirs) if run in taught else None
+        if run in taught and (net.weights, own) == (net.teacher_weights, theirs):
             encoder = teacher and teacher[0]
         else:
             encoder = network(backbones.encoder, alike, net.backbone, net.weights, own)
-        if encoder is not None and cell not in taught:
+        if encoder is not None and run not in taught:
             teacher = backbones.without_teacher(encoder)
-        if encoder is None or teacher is None or cell.name not in known:
+        if encoder is None or teacher is None or run.name not in known:
             continue
         # What the data are and the seed don't change how a model is built, but for the number of classes.
-        seen = material.split_of(cell.config).seen
-        config = change(cell.config, {"seed": 0})
-        key = cell.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
+        seen = material.split_of(run.config).seen
+        config = change(run.config, {"seed": 0})
+        key = run.variant, len(seen), repr(config.network), repr(config.coupling), repr(config.losses), repr(config.execution)
         if key not in built:
             # A model changes what it is built from, so it gets copies.
-            built[key] = checks.ask(lambda: _parameter_bytes(cell, config, material, copy.deepcopy(encoder),
+            built[key] = checks.ask(lambda: _parameter_bytes(run, config, material, copy.deepcopy(encoder),
                                                              copy.deepcopy(teacher), device),
-                                    [one for one in cells if one.variant == cell.variant])
+                                    [one for one in runs if one.variant == run.variant])
         if (size := built[key]) is not None:
-            sizes[cell.name] = size
+            sizes[run.name] = size
     return sizes
 
 
-def _parameter_bytes(cell: Cell, config: Config, material: Material, encoder: backbones.Backbone,
+def _parameter_bytes(run: PlannedRun, config: Config, material: Material, encoder: backbones.Backbone,
                      teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None) -> int:
     words, further = material.word_tensors(config)
     if config.network.dim <= min(teacher[1].weight.shape):
         config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
-    ingredients = Ingredients(encoder, *teacher, words, len(material.split_of(cell.config).seen), further)
+    ingredients = Ingredients(encoder, *teacher, words, len(material.split_of(run.config).seen), further)
     with torch.random.fork_rng(devices=[]):
         # Nothing is moved to a GPU: where workers compute, none of its memory is this process's.
-        model = made_model(cell.definition.method, config, ingredients)
+        model = made_model(run.definition.method, config, ingredients)
     check_precision(config.execution, device or torch.device("cpu"))
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
@@ -261,12 +261,12 @@ def _memory(most: int, workers: int, device: torch.device | None) -> None:
     total = torch.cuda.get_device_properties(device).total_memory if gpu else psutil.virtual_memory().total
     needed = STATE_COPIES * most * (1 if gpu else workers)
     if needed > total:
-        warn(f"warning: {1 if gpu else workers} cell(s) at once need {amount(needed)} for parameters and their training "
+        warn(f"warning: {1 if gpu else workers} run(s) at once need {amount(needed)} for parameters and their training "
                  f"alone, {'the GPU' if gpu else 'this machine'} has {amount(total)}; pass a smaller --workers")
 
 
 def _results(parameters: int, output: Path) -> None:
     free = shutil.disk_usage(existing_parent(output)).free
     if parameters > free:
-        warn(f"warning: checkpoints of these cells take about {amount(parameters)}, {amount(free)} are free at "
+        warn(f"warning: checkpoints of these runs take about {amount(parameters)}, {amount(free)} are free at "
                  f"{output}")

@@ -1,4 +1,4 @@
-"""A call of run_all.py, looked at before it runs: its options read, its cells planned, what would stop them told at once.
+"""A call of run_all.py, looked at before it runs: its options read, its runs planned, what would stop them told at once.
 
 In: the parsed command line. Out: `Prepared`, or an InputError with every reason (benchmarks/preflight.py). Nothing runs here.
 """
@@ -16,16 +16,16 @@ import torch
 import yaml
 
 from benchmarks import experiments, preflight, provenance
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
-from benchmarks.store import CellFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.threads import limit_threads
 from tcn.config import BACKBONE, LIBRARIES, InputError, change
 from tcn.data import locate, specs
 from tcn.model import backbones
 
 ELSEWHERE = ("ray", "slurm")
-"""Launchers whose cells run on other machines."""
+"""Launchers whose runs are on other machines."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Prepared:
     """A call that was looked at and may run."""
 
     profile: str
-    cells: Sequence[Cell]
+    runs: Sequence[PlannedRun]
     """Of a plan, with those of data sets that are not here."""
     missing: dict[str, str]
-    folders: Sequence[CellFolder]
-    """Of the cells that are here, in the order of the plan."""
+    folders: Sequence[RunFolder]
+    """Of the runs that are here, in the order of the plan."""
     material: Material
     device: torch.device
     output: Path
     quick: bool
-    blocks: Sequence[Sequence[Cell]] = ()
-    """The cells of `--everything`, as a budget keeps or cuts them; else empty."""
+    blocks: Sequence[Sequence[PlannedRun]] = ()
+    """The runs of `--everything`, as a budget keeps or cuts them; else empty."""
 
 
 def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
@@ -65,38 +65,38 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     device = checks.ask(lambda: device_named("cpu" if options.launcher in ELSEWHERE and not options.dry_run else options.device,
                                              here=options.launcher == "local" or options.dry_run))
     material = Material(places_of(options, root, checks))
-    cells, blocks = _plan(options, name, root, overrides, material.places, checks)
-    present, missing = _present(sorted({cell.dataset for cell in cells}), options.data_root, checks)
+    runs, blocks = _plan(options, name, root, overrides, material.places, checks)
+    present, missing = _present(sorted({run.dataset for run in runs}), options.data_root, checks)
     if options.datasets and missing and not options.dry_run:
         checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
                    + "; leave out of --datasets what is not there")
-    here = [cell for cell in cells if cell.dataset in present]
+    here = [run for run in runs if run.dataset in present]
     # A plan costs what is not here too, by the published counts.
-    cells = cells if options.dry_run else here
-    blocks = [kept for block in blocks if (kept := [cell for cell in block if options.dry_run or cell.dataset in present])]
+    runs = runs if options.dry_run else here
+    blocks = [kept for block in blocks if (kept := [run for run in block if options.dry_run or run.dataset in present])]
     for dataset, reason in missing.items():
         print(f"missing: {dataset}: {reason}")
     output = options.output or provenance.ROOT / "results" / suite_name(name, options)
-    checks.ask(lambda: Suite.check(output, name, options.quick, options.as_released))
+    checks.ask(lambda: SuiteFolder.check(output, name, options.quick, options.as_released))
     checks.ask(preflight.tracking_address)
-    if not cells and not checks.reasons:
+    if not runs and not checks.reasons:
         raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
     # Where something is wrong already, nothing is downloaded to find out more.
-    folders = preflight.check_cells(checks, here, material, output, device, options.workers or 1,
+    folders = preflight.check_runs(checks, here, material, output, device, options.workers or 1,
                                     fetch=not options.dry_run and not checks.reasons)
     if out := _rows_left_out(checks, here, options.everything):
-        cells, here = ([cell for cell in some if cell.name not in out] for some in (cells, here))
-        folders = [folder for folder in folders if folder.cell.name not in out]
-        blocks = [kept for block in blocks if (kept := [cell for cell in block if cell.name not in out])]
-    # A plan is shown all the same where single cells lack something.
+        runs, here = ([run for run in some if run.name not in out] for some in (runs, here))
+        folders = [folder for folder in folders if folder.run.name not in out]
+        blocks = [kept for block in blocks if (kept := [run for run in block if run.name not in out])]
+    # A plan is shown all the same where single runs lack something.
     if not options.dry_run or any(stopped is None for stopped in checks.reasons.values()):
         checks.stop(here)
     assert device is not None  # else that was a reason to stop
-    return Prepared(name, cells, missing, folders, material, device, output, options.quick, blocks), checks
+    return Prepared(name, runs, missing, folders, material, device, output, options.quick, blocks), checks
 
 
 def _plan(options: argparse.Namespace, name: str, root: Path | None, overrides: dict[str, Any], places: Places,
-          checks: preflight.Checks) -> tuple[list[Cell], list[list[Cell]]]:
+          checks: preflight.Checks) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
     """The runs that a call asks for, and the blocks of `--everything`, each run with the weights that were given for its encoder."""
     for key, file in (("weights", places.weights), ("teacher_weights", places.teacher_weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
@@ -104,38 +104,38 @@ def _plan(options: argparse.Namespace, name: str, root: Path | None, overrides: 
     parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
     blocks = experiments.plan_everything(profile, options.datasets, overrides, options.quick, options.as_released, parts
                                          ) if options.everything else []
-    cells = [cell for block in blocks for cell in block] or experiments.plan(
+    runs = [run for block in blocks for run in block] or experiments.plan(
         profile, options.datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
-    for key, names in experiments.held_by_variants(cells, overrides).items():
+    for key, names in experiments.held_by_variants(runs, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
-    used = {cell.config.network.backbone for cell in cells}
+    used = {run.config.network.backbone for run in runs}
     given = {backbone: checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
              for backbone, file in places.named_weights.items() if backbone in used}
-    return [_with_weights(cell, given) for cell in cells], [[_with_weights(cell, given) for cell in block] for block in blocks]
+    return [_with_weights(run, given) for run in runs], [[_with_weights(run, given) for run in block] for block in blocks]
 
 
-def _with_weights(cell: Cell, given: Mapping[str, str]) -> Cell:
+def _with_weights(run: PlannedRun, given: Mapping[str, str]) -> PlannedRun:
     """The same run with the weights that were given for its encoder by name; a teacher is of the same file."""
-    setting = given.get(cell.config.network.backbone)
-    return replace(cell, config=change(cell.config, dict.fromkeys(("network.weights", "network.teacher_weights"), setting))
-                   ) if setting else cell
+    setting = given.get(run.config.network.backbone)
+    return replace(run, config=change(run.config, dict.fromkeys(("network.weights", "network.teacher_weights"), setting))
+                   ) if setting else run
 
 
-def _rows_left_out(checks: preflight.Checks, cells: Sequence[Cell], everything: bool) -> set[str]:
-    """Names of the cells that reasons of their rows alone stop, while the rest of the call runs without them: of `everything` any,
+def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun], everything: bool) -> set[str]:
+    """Names of the runs that reasons of their rows alone stop, while the rest of the call runs without them: of `everything` any,
     such as one for which word vectors are missing; else those of optional variants. Their reasons are said here, and stop nothing
     any more."""
-    left: dict[str, Sequence[Cell]] = {}
+    left: dict[str, Sequence[PlannedRun]] = {}
     for reason, stopped in checks.reasons.items():
-        rows = {cell.variant for cell in stopped or ()}
-        alone = all(any(cell.task == one.task and cell.variant not in rows for cell in cells) for one in stopped or ())
-        if stopped and alone and (everything or all(cell.definition.optional for cell in stopped)):
+        rows = {run.variant for run in stopped or ()}
+        alone = all(any(run.task == one.task and run.variant not in rows for run in runs) for one in stopped or ())
+        if stopped and alone and (everything or all(run.definition.optional for run in stopped)):
             left[reason] = stopped
-    out = {cell.name for stopped in left.values() for cell in stopped}
-    if out >= {cell.name for cell in cells}:
+    out = {run.name for stopped in left.values() for run in stopped}
+    if out >= {run.name for run in runs}:
         return set()
     for reason, its in left.items():
-        print(f"left out, and not measured: {', '.join(sorted({cell.variant for cell in its}))}: {reason}")
+        print(f"left out, and not measured: {', '.join(sorted({run.variant for run in its}))}: {reason}")
         del checks.reasons[reason]
     return out
 
@@ -204,7 +204,7 @@ def leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
 
 def _check_launcher(options: argparse.Namespace) -> None:
     if options.launcher == "local":
-        given = [f"--{name.replace('_', '-')}" for name in ("workers", "cells_per_gpu", "cpus_per_cell")
+        given = [f"--{name.replace('_', '-')}" for name in ("workers", "runs_per_gpu", "cpus_per_run")
                  if getattr(options, name)]
         if given:
             raise InputError(f"{', '.join(given)} belong{'s' if len(given) == 1 else ''} to --launcher processes or ray")
@@ -214,11 +214,11 @@ def _check_launcher(options: argparse.Namespace) -> None:
         raise InputError("--calibrate belongs to --dry-run")
     if options.slurm and options.launcher != "slurm":
         raise InputError("--slurm belongs to --launcher slurm")
-    if options.launcher == "slurm" and (options.cells_per_gpu or options.cpus_per_cell):
-        raise InputError("--launcher slurm takes what a cell gets from --slurm: gpus=N,cpus=N; leave out --cells-per-gpu and "
-                         "--cpus-per-cell")
+    if options.launcher == "slurm" and (options.runs_per_gpu or options.cpus_per_run):
+        raise InputError("--launcher slurm takes what a run gets from --slurm: gpus=N,cpus=N; leave out --runs-per-gpu and "
+                         "--cpus-per-run")
     if options.budget and options.launcher in ELSEWHERE:
-        raise InputError("--budget needs cells that run on this machine, whose speed it measures; leave it out with --launcher "
+        raise InputError("--budget needs runs that run on this machine, whose speed it measures; leave it out with --launcher "
                          f"{options.launcher}")
 
 
@@ -266,7 +266,7 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
 def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.Checks) -> Places:
     """Where things are, by the options; what is not there is added to `checks`."""
     cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")
-    # Also where these cells won't need it: a mistyped place must not pass for one that was looked at.
+    # Also where these runs won't need it: a mistyped place must not pass for one that was looked at.
     for option, there in (("words", Path.is_file), ("emoji_tarballs", Path.is_dir), ("data_root", Path.is_dir)):
         path = getattr(options, option)
         if path is not None and not there(path.expanduser()):

@@ -33,7 +33,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     write_bytes(path, text.getvalue().encode())
 
 
-def read_json(path: Path, cure: str = "move its folder away to run that cell again") -> dict[str, Any]:
+def read_json(path: Path, cure: str = "move its folder away to run that run again") -> dict[str, Any]:
     """The object in a JSON file; InputError naming the file, and the `cure`, where it is missing, damaged or holds no object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def read_rows(path: Path, columns: Mapping[str, Callable[[str], Any]] | None = N
         with open(path, newline="", encoding="utf-8") as source:
             rows = list(csv.DictReader(source))
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} can't be read ({error}); move its folder away to run that cell again") from error
+        raise InputError(f"{path} can't be read ({error}); move its folder away to run that run again") from error
     if rows and (odd := [name for name in rows[0] if name is not None and not re.fullmatch(r"[\w@.-]{1,80}", name)]):
         raise InputError(f"{path}, line 1: {odd[0]!r:.60} is no name of a column")
     for line, row in enumerate(rows, 2):

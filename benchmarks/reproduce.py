@@ -19,13 +19,14 @@ import torch
 
 import baselines
 from benchmarks import provenance
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material
 from benchmarks.mirror import Mirror
 from benchmarks.records import read_json, read_rows, write_json
-from benchmarks.runner import recall, run_cell
-from benchmarks.store import CellFolder, Suite, damaged, read_config
+from benchmarks.runner import execute, recall
+from benchmarks.store import RunFolder, SuiteFolder, damaged, read_config
 from tcn.config import InputError
+from tcn.files import earlier
 from tcn.train import checkpoints
 
 FOLDER = "reproductions"
@@ -43,7 +44,7 @@ class Original:
 
     suite: Path
     folder: Path
-    cell: Cell
+    run: PlannedRun
     identity: str
     provenance: dict[str, Any]
 
@@ -90,7 +91,7 @@ class Reproduction:
 
 
 def find(name: str, output: Path | None, results: Path) -> Path:
-    """The cell folder meant by `name`: a path, a folder's name, an identity (6 digits or more) or an MLflow run id.
+    """The run folder meant by `name`: a path, a folder's name, an identity (6 digits or more) or an MLflow run id.
 
     Looks in the suite `output`, or in every suite below `results`. InputError where there is none, or several.
     """
@@ -99,7 +100,7 @@ def find(name: str, output: Path | None, results: Path) -> Path:
         return path.resolve()
     suites = [output] if output else sorted(p.parent for p in (*results.glob("suite.json"), *results.glob("*/suite.json")))
     found = []
-    for folder in (f for suite in suites for f in sorted((suite / "cells").glob("*")) if f.is_dir()):
+    for folder in (f for suite in suites for f in sorted(earlier.runs_folder(suite).glob("*")) if f.is_dir()):
         identity = folder.name.rpartition("__")[2]
         full, run_id = str(_field(folder / "config.json", "identity")), _field(folder / "mlflow.json", "run_id")
         prefix = len(name) >= 6 and re.fullmatch("[0-9a-f]+", name) and (full.startswith(name) or identity.startswith(name))
@@ -107,7 +108,7 @@ def find(name: str, output: Path | None, results: Path) -> Path:
             found.append(folder)
     if not found:
         raise InputError(f"--reproduce {name}: no such run in {', '.join(map(str, suites)) or results}; give a folder below "
-                         f"OUTPUT/cells, its name, the run's identity, or its MLflow run id (and --output for another suite)")
+                         f"OUTPUT/runs, its name, the run's identity, or its MLflow run id (and --output for another suite)")
     if len(found) > 1:
         raise InputError(f"--reproduce {name} could be {', '.join(str(f) for f in found[:5])}; give the folder")
     return found[0].resolve()
@@ -127,22 +128,22 @@ def read(folder: Path) -> Original:
     status, record = read_json(folder / "status.json"), read_json(folder / "provenance.json")
     if status.get("state") != "finished":
         raise InputError(f"{folder} is '{status.get('state')}' by its status.json, not finished; run it first, then reproduce it")
-    cell, identity = read_config(folder)
+    run, identity = read_config(folder)
     if record.get("brought"):
         raise InputError(f"{folder}: its features were brought along (tcn add); there is no network here to run again. Its numbers "
                          f"follow from its features.npz: python -m tcn evaluate {folder / 'features.npz'}")
     if bad := damaged(folder):
         raise InputError(f"{folder} is not as it was written: {', '.join(bad)}; run it again, then reproduce it")
-    recall(folder, cell.config.method_source)
-    if cell.variant not in baselines.table(cell.config.method_source).variants:
-        raise InputError(f"{folder / 'config.json'} names the variant '{cell.variant}', which is unknown here; "
+    recall(folder, run.config.method_source)
+    if run.variant not in baselines.table(run.config.method_source).variants:
+        raise InputError(f"{folder / 'config.json'} names the variant '{run.variant}', which is unknown here; "
                          f"`run_all.py --help` lists them")
     for name, kind in (("threads", int), ("versions", dict)):
         if not isinstance(record.get(name), (kind, type(None))):
             raise InputError(f"{folder / 'provenance.json'}: '{name}' is {record[name]!r:.60}; fetch the folder again")
     if not _metric_table(folder):
         raise InputError(f"{folder / 'metrics.csv'} is missing or has no rows; run it again, then reproduce it")
-    return Original(folder.parent.parent, folder, cell, identity, record)
+    return Original(folder.parent.parent, folder, run, identity, record)
 
 
 def environment_differences(original: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -161,26 +162,26 @@ def _short(value: Any) -> str:
 
 def check_material(original: Original, material: Material) -> str:
     """The identity on this machine; InputError where data, split or words are not those of the original."""
-    cell, record = original.cell, original.provenance
-    split = material.split_of(cell.config)
+    run, record = original.run, original.provenance
+    split = material.split_of(run.config)
     for name, here in (("data_digest", split.data_digest), ("split_digest", split.split_digest)):
         if record.get(name) != here:
             raise InputError(f"{original.folder.name} was made on other files: {name} {_short(record.get(name))} there, "
                              f"{_short(here)} here; the same data set is needed to reproduce it (python -m tcn data check)")
-    identity = material.identity(cell.config)
+    identity = material.identity(run.config)
     words = record.get("words_digest")
-    if words and words != material.words_digest(cell.config):
+    if words and words != material.words_digest(run.config):
         raise InputError(f"{original.folder.name} was made with other word vectors; pass the same file with --words")
     return identity
 
 
 def reproduce(original: Original, material: Material, device: torch.device, tolerance: float | None, command: str
               ) -> Reproduction:
-    """Run the cell again below OUTPUT/reproductions and compare. An interrupted repetition is taken up again."""
+    """Run the run again below OUTPUT/reproductions and compare. An interrupted repetition is taken up again."""
     identity = check_material(original, material)
-    suite = Suite.open(original.suite)
-    cell = replace(original.cell, smoke=suite.smoke)
-    folder = CellFolder(original.suite / FOLDER, cell, identity)
+    suite = SuiteFolder.open(original.suite)
+    run = replace(original.run, smoke=suite.smoke)
+    folder = RunFolder(original.suite / FOLDER, run, identity)
     if folder.state == "finished":
         shutil.rmtree(folder.path)
     mirror = Mirror(suite, command, {"kind": "reproduction", "reproduces": original.folder.name})
@@ -191,12 +192,12 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
                            f"{original.identity[:8]} then, {identity[:8]} now); values new to it are at their defaults")
     limit = tolerance if tolerance is not None else (ELSEWHERE if differences else 0.0)
     try:
-        reason = run_cell(cell, folder, material, mirror, device, f"again: {cell.variant} seed {cell.seed}")
+        reason = execute(run, folder, material, mirror, device, f"again: {run.variant} seed {run.seed}")
     except KeyboardInterrupt:
         mirror.close("KILLED")
         raise
     mirror.close("FAILED" if reason else "FINISHED")
-    result = Reproduction(original.folder.name, original.identity, cell.dataset, cell.split, cell.variant, cell.seed, "failed",
+    result = Reproduction(original.folder.name, original.identity, run.dataset, run.split, run.variant, run.seed, "failed",
                           limit, None, "", 0, not differences, (*differences, *([f"failed: {reason}"] if reason else [])),
                           command, provenance.now())
     if not reason:

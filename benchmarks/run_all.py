@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported by the functions that use them: --help must not wa
     from benchmarks.launch.jobs import Launcher
     from benchmarks.mirror import Mirror
     from benchmarks.prepared import Prepared
-    from benchmarks.store import Suite
+    from benchmarks.store import SuiteFolder
 
 EPILOG = """
 what runs
@@ -29,34 +29,34 @@ what runs
 
 examples
   python benchmarks/run_all.py                                  the laptop story, one seed
-  python benchmarks/run_all.py --seeds 0 1 2                    the same with three seeds (finished cells are kept)
+  python benchmarks/run_all.py --seeds 0 1 2                    the same with three seeds (finished runs are kept)
   python benchmarks/run_all.py --variants main leave-one-out    other variants, or groups of them
   python benchmarks/run_all.py --variants tcn my_method.py      a method of your own beside TCN (docs/own-method.md)
   python benchmarks/run_all.py --check my_method.py             what that file lacks, in seconds; nothing is run
   python benchmarks/run_all.py --quick                          the whole chain in under 3 minutes, marked a smoke run
-  python benchmarks/run_all.py --variants ledger                what each trap of the released code is worth
+  python benchmarks/run_all.py --variants ledger                what each deviation of the released code is worth
   python benchmarks/run_all.py --as-released                    everything with all of them, in results/PROFILE-as-released
   python benchmarks/run_all.py --reproduce RUN                  repeat a run bit for bit, or say what differs
   python benchmarks/run_all.py --sync                           mirror results into MLflow, after its server was away
-  python benchmarks/run_all.py --dry-run                        the plan only: cells, what they feed, what they cost
-  python benchmarks/run_all.py --launcher processes             several cells at once, a worker process for each
-  python benchmarks/run_all.py --launcher ray --ray-address HOST:6379 --cells-per-gpu 2
-                                                                cells on a Ray cluster, two on each GPU (docs/cluster.md)
+  python benchmarks/run_all.py --dry-run                        the plan only: runs, what they feed, what they cost
+  python benchmarks/run_all.py --launcher processes             several runs at once, a worker process for each
+  python benchmarks/run_all.py --launcher ray --ray-address HOST:6379 --runs-per-gpu 2
+                                                                runs on a Ray cluster, two on each GPU (docs/cluster.md)
   python benchmarks/run_all.py --data-root /data --device cuda --words GoogleNews-vectors-negative300.bin
                                                                 the paper's data sets on a GPU
   python benchmarks/run_all.py --everything --budget 24h        every table and figure, as much of it as a day allows
 
 results
-  One folder a cell under OUTPUT/cells, the MLflow store in OUTPUT/mlflow.db (or $MLFLOW_TRACKING_URI), the report in
+  One folder a run under OUTPUT/runs, the MLflow store in OUTPUT/mlflow.db (or $MLFLOW_TRACKING_URI), the report in
   OUTPUT/report/index.html. `make ui` opens MLflow on the loopback address.
 
 exit status
-  0 all cells finished (--reproduce: the run agrees); 1 some cell failed (the others ran; the reason is printed), or
-  the repeated run differs; 2 bad input: whatever the plan tells would stop a cell is said before the first one, all
+  0 all runs finished (--reproduce: the run agrees); 1 some run failed (the others ran; the reason is printed), or
+  the repeated run differs; 2 bad input: whatever the plan tells would stop a run is said before the first one, all
   at once, and nothing is run; 130, 143, 129 ended by Ctrl-C, SIGTERM, SIGHUP (the same command goes on).
 
 several at once, and after a crash
-  A second call on the same output takes the cells that no other call works on and waits for the rest. A killed call costs
+  A second call on the same output takes the runs that no other call works on and waits for the rest. A killed call costs
   an epoch at the most: the next one goes on from the last whole checkpoint (docs/faults.md).
 """
 
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--datasets", nargs="+", metavar="NAME",
                    help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all)")
     p.add_argument("--variants", nargs="+", metavar="NAME",
-                   help=f"variants, groups, or Python files that declare variants (default: floors main). "
+                   help=f"variants, groups, or Python files that declare variants (default: untrained main). "
                         f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
                         f"announce some by an entry point of the group tcn_zs_sbir.variants, to be named here")
     p.add_argument("--check", nargs="+", metavar="FILE",
@@ -103,12 +103,12 @@ def parser() -> argparse.ArgumentParser:
                         "by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
     p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher, one file (default: --weights)")
     p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
-                   help="replace settings of every cell but those that make its variant, e.g. --set training.epochs=4 "
+                   help="replace settings of every run but those that make its variant, e.g. --set training.epochs=4 "
                         "losses.sharing=100 (which leaves nws without a sharing loss)")
     p.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all cores); results are bit-identical "
                                                                "only at an equal number")
     p.add_argument("--as-released", action="store_true",
-                   help="turn on every trap of the released code that has a setting (baselines/ledger.py); with the paper "
+                   help="turn on every deviation of the released code that has a setting (baselines/ledger.py); with the paper "
                         "profile, rates, epochs and seed are the released ones anyway")
     p.add_argument("--lists", metavar="DIR|none", default="auto",
                    help="list files of the paper's data sets: found beside the data (default), `none` to go by the folders "
@@ -118,19 +118,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tolerance", type=float, metavar="X",
                    help="with --reproduce: largest difference of a metric that still agrees (default: 0 where commit, device, "
                         "threads and versions are the same, else 0.04)")
-    p.add_argument("--quick", action="store_true", help="one epoch a cell: checks the chain, not the science")
+    p.add_argument("--quick", action="store_true", help="one epoch a run: checks the chain, not the science")
     p.add_argument("--dry-run", action="store_true",
-                   help="print the plan and stop: what each cell costs at the rates of this device, disk and memory. The first "
+                   help="print the plan and stop: what each run costs at the rates of this device, disk and memory. The first "
                         "time on a device it measures these rates, about a minute, and keeps them in the cache")
     p.add_argument("--calibrate", action="store_true", help="with --dry-run: measure the rates anew")
     p.add_argument("--launcher", choices=("local", "processes", "ray", "slurm"), default="local",
-                   help="local: one cell after the other in this process; processes: several at once on this machine; ray: "
-                        "Ray's workers, here or on a cluster; slurm: a SLURM job for each cell")
+                   help="local: one run after the other in this process; processes: several at once on this machine; ray: "
+                        "Ray's workers, here or on a cluster; slurm: a SLURM job for each run")
     p.add_argument("--slurm", metavar="KEY=VALUE,...",
                    help="what each SLURM job asks for: partition=long,gpus=1,cpus=4,time=24h,mem=32GB, account=..., qos=...")
-    p.add_argument("--workers", type=_count, metavar="N", help="cells at once (default: by cores and GPUs)")
-    p.add_argument("--cells-per-gpu", type=_count, metavar="K", help="cells that share one GPU (default: 1)")
-    p.add_argument("--cpus-per-cell", type=_count, metavar="N", help="CPU cores set aside for a cell, and its threads without "
+    p.add_argument("--workers", type=_count, metavar="N", help="runs at once (default: by cores and GPUs)")
+    p.add_argument("--runs-per-gpu", type=_count, metavar="K", help="runs that share one GPU (default: 1)")
+    p.add_argument("--cpus-per-run", type=_count, metavar="N", help="CPU cores set aside for a run, and its threads without "
                                                                      "--threads (default: cores divided by workers)")
     p.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster (default: Ray on this machine alone)")
     p.add_argument("--sync", action="store_true",
@@ -174,7 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    options = parser().parse_args(arguments)
+    from tcn.files import earlier
+
+    options = parser().parse_args(earlier.options(sys.argv[1:] if arguments is None else arguments))
     from benchmarks import provenance
     from tcn.config import InputError
     from tcn.model.execution import keep_memory, same_products
@@ -183,7 +185,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     same_products()
     try:
         provenance.check_checkout(Path(__file__))
-        provenance.commit()  # now, not at the first cell: the code in memory is of now
+        provenance.commit()  # now, not at the first run: the code in memory is of now
         return _check(options) if options.check else _sync(options) if options.sync else _run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -194,25 +196,25 @@ def _run(options: argparse.Namespace) -> int:
     import reports.render.command  # noqa: F401  read now: the report is made by the code as it is when the call starts
     from benchmarks import everything, prepared, provenance
     from benchmarks.launch.chosen import launcher
-    from benchmarks.store import Suite
+    from benchmarks.store import SuiteFolder
 
     if options.reproduce:
         return _reproduce(options, prepared.data_root(options))
     planned, checks = prepared.prepare(options)
     if options.dry_run:
         _dry_run(planned, options)
-        checks.stop(planned.cells)
+        checks.stop(planned.runs)
         return 0
     call, cut = everything.within_budget(planned, options, _calibration(planned, options))
     created = provenance.now()
     launched = launcher(options, call.device, call.output)
-    suite = Suite(call.output, call.profile, options.quick, options.as_released)
-    print(f"{_cells(len(call.folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
+    suite = SuiteFolder(call.output, call.profile, options.quick, options.as_released)
+    print(f"{_runs(len(call.folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(call.device)}, results in {call.output}")
     if launched:
         threads = launched.share.threads
-        print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a cell", flush=True)
+        print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a run", flush=True)
     failures: dict[str, str] = {}
     suite.write(call.folders, call.missing, created, provenance.command(),
                 (cut.record(planned.folders) if cut else {}) if options.everything else None)
@@ -222,19 +224,19 @@ def _run(options: argparse.Namespace) -> int:
     mirror, trained, skipped = _compute(call, suite, launched, failures, with_extension)
     page = None if options.no_report else _report(call.output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
-    print(f"{_cells(trained)} run, {skipped} already finished, {len(failures)} failed\n")
+    print(f"{_runs(trained)} done, {skipped} already finished, {len(failures)} failed\n")
     if options.quick:
-        print("smoke run: an epoch a cell or so; these numbers say nothing about the method\n")
+        print("smoke run: an epoch a run or so; these numbers say nothing about the method\n")
     _say_results(call.output, page, failures)
     return 1 if failures else 0
 
 
-def _compute(call: Prepared, suite: Suite, launched: Launcher | None, failures: dict[str, str], with_extension: bool
+def _compute(call: Prepared, suite: SuiteFolder, launched: Launcher | None, failures: dict[str, str], with_extension: bool
              ) -> tuple[Mirror, int, int]:
     """Run what is not finished; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
     how many were skipped."""
     from benchmarks import everything, provenance
-    from benchmarks.launch.driver import run_cells
+    from benchmarks.launch.driver import execute_all
     from benchmarks.launch.local import run_in_turn
     from benchmarks.mirror import Mirror
     from tcn.config import InputError
@@ -243,7 +245,7 @@ def _compute(call: Prepared, suite: Suite, launched: Launcher | None, failures: 
     mirror.close_stale()
     try:
         if launched:
-            trained, skipped = run_cells(call.folders, call.material, mirror, launched, failures, in_order=bool(call.blocks))
+            trained, skipped = execute_all(call.folders, call.material, mirror, launched, failures, in_order=bool(call.blocks))
         else:
             trained, skipped = run_in_turn(call.folders, call.material, mirror, call.device, failures)
         if with_extension:
@@ -270,8 +272,8 @@ def _say_results(output: Path, page: Path | None, failures: dict[str, str]) -> N
         print(headline_text(output))
     except ReportError as error:  # results that can't be read are named, and cost nothing else
         failures.setdefault("report", str(error))
-    for cell_name, reason in failures.items():
-        print(f"failed: {cell_name}: {reason}", file=sys.stderr)
+    for run_name, reason in failures.items():
+        print(f"failed: {run_name}: {reason}", file=sys.stderr)
     if page:
         print(f"report: {page}")
 
@@ -294,14 +296,14 @@ def _sync(options: argparse.Namespace) -> int:
     """Mirror what lies in an output folder; needs neither data nor settings."""
     from benchmarks import prepared, provenance
     from benchmarks.mirror import Mirror
-    from benchmarks.store import Suite
+    from benchmarks.store import SuiteFolder
     from tcn.config import InputError
 
     prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "everything", "budget", "overrides",
-              "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "cells_per_gpu", "cpus_per_cell", "ray_address",
+              "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu", "cpus_per_run", "ray_address",
                        "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
-    suite = Suite.open(options.output or provenance.ROOT / "results" / name)
+    suite = SuiteFolder.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
     if not mirror.alive:
         raise InputError("nothing was mirrored: MLflow is not available (see the line above); start its server or check "
@@ -315,7 +317,7 @@ def _sync(options: argparse.Namespace) -> int:
     mirror.close("FAILED" if "failed" in states else "FINISHED" if states == {"finished"} else "KILLED")
     if not mirror.alive:
         return 1
-    print(f"{_cells(len(folders))} in {suite.output}: {written} brought up to date in {mirror.uri}, the others were so; "
+    print(f"{_runs(len(folders))} in {suite.output}: {written} brought up to date in {mirror.uri}, the others were so; "
           f"{closed} run{'' if closed == 1 else 's'} that no process works on closed")
     return 0
 
@@ -331,7 +333,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds",
                        "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
-                       "cells_per_gpu", "cpus_per_cell", "ray_address", "slurm", "launcher")
+                       "runs_per_gpu", "cpus_per_run", "ray_address", "slurm", "launcher")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.
@@ -343,7 +345,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     material = Material(prepared.places_of(options, root, checks))
     checks.ask(lambda: writable(original.suite, "the output folder", "folder: copy the suite to where you may write"))
     checks.ask(preflight.tracking_address)
-    preflight.check_cells(checks, [original.cell], material, original.suite / reproduce.FOLDER, device)
+    preflight.check_runs(checks, [original.run], material, original.suite / reproduce.FOLDER, device)
     checks.stop()
     assert device is not None  # else that was a reason to stop
     print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads", flush=True)
@@ -381,8 +383,8 @@ def _report(output: Path, mirror: Mirror, failures: dict[str, str]) -> Path | No
     return page
 
 
-def _cells(number: int) -> str:
-    return f"{number} cell{'' if number == 1 else 's'}"
+def _runs(number: int) -> str:
+    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def _calibration(call: Prepared, options: argparse.Namespace) -> Calibration:
@@ -393,13 +395,13 @@ def _calibration(call: Prepared, options: argparse.Namespace) -> Calibration:
 
 
 def _dry_run(call: Prepared, options: argparse.Namespace) -> None:
-    """Print what each cell (of everything: each row) feeds and costs, and what disk and memory all of it needs."""
+    """Print what each run (of everything: each row) feeds and costs, and what disk and memory all of it needs."""
     from benchmarks import everything
     from benchmarks.launch import cost
 
     calibration = _calibration(call, options)
     call, cut = everything.within_budget(call, options, calibration)
-    result = cost.estimate(call.cells, call.output, call.material, calibration, call.missing)
+    result = cost.estimate(call.runs, call.output, call.material, calibration, call.missing)
     table = result.by_row() if options.everything else result.table()
     print(table.to_string(index=False, justify="left", max_colwidth=90))
     print("\n" + "\n".join(result.lines))

@@ -18,21 +18,22 @@ import torch
 
 import baselines
 from baselines import method_of, own
-from baselines.ledger import TRAPS
+from baselines.ledger import DEVIATIONS
 from benchmarks import interrupts, provenance
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.extraction import run_features
 from benchmarks.material import Material, build_model, uses_words
-from benchmarks.mirror import CellMirror, Mirror, NoMirror
+from benchmarks.mirror import Mirror, NoMirror, RunMirror
 from benchmarks.records import read_json, read_rows, write_json, write_table
+from benchmarks.result_folder import CHECKPOINT
 from benchmarks.run_artifacts import write_arrays, write_ledger, write_run
-from benchmarks.run_folder import CHECKPOINT
 from benchmarks.scoring import score_ledger, score_run
-from benchmarks.store import EPOCH_TERMS, STEP_TERMS, CellFolder
+from benchmarks.store import EPOCH_TERMS, STEP_TERMS, RunFolder
 from tcn.config import BUILT_IN, Config, InputError
 from tcn.data import doctor
 from tcn.data.pairs import PairSource
 from tcn.data.splits import Split
+from tcn.files import earlier
 from tcn.files.atomic import StorageError, warn, write_bytes
 from tcn.files.locks import Held
 from tcn.model import backbones
@@ -56,17 +57,17 @@ class Failure:
     device_lost: bool = False
 
 
-def run_cell(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device, label: str
+def execute(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device, label: str
              ) -> str | None:
-    """Run or resume one cell. Returns None when it finished, else the reason it failed; KeyboardInterrupt passes."""
-    failure = attempt(cell, folder, material, mirror, device, label, provenance.command())
+    """Run or resume one run. Returns None when it finished, else the reason it failed; KeyboardInterrupt passes."""
+    failure = attempt(run, folder, material, mirror, device, label, provenance.command())
     return failure.reason if failure else None
 
 
-def attempt(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
+def attempt(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
             command: str) -> Failure | None:
-    """Like `run_cell`, but says of a failure whether another attempt could help. `command`: what the user typed."""
-    failure = _attempted(cell, folder, material, mirror, device, label, command)
+    """Like `execute`, but says of a failure whether another attempt could help. `command`: what the user typed."""
+    failure = _attempted(run, folder, material, mirror, device, label, command)
     # Only now, with the error and its traceback gone, does nothing hold the failed model any more.
     return settled(failure, device) if failure and not failure.holder else failure
 
@@ -88,42 +89,42 @@ def settled(failure: Failure, device: torch.device) -> Failure:
     return failure
 
 
-def _attempted(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
+def _attempted(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
                command: str) -> Failure | None:
     try:
         with folder.claim(command):
             if folder.state == "finished":  # by another process a moment ago, or before its ledger was asked for
-                return _complete(cell, folder, material, mirror, device) if lacks_ledger(folder) else None
-            return _Attempt(cell, folder, material, device, label).run(mirror, command)
+                return _complete(run, folder, material, mirror, device) if lacks_ledger(folder) else None
+            return _Attempt(run, folder, material, device, label).make(mirror, command)
     except Held as error:
-        return Failure(f"{error.holder} is running this cell", False, error.holder)
+        return Failure(f"{error.holder} is running this run", False, error.holder)
     except StorageError as error:
         return Failure(str(error), True)
 
 
-def lacks_ledger(folder: CellFolder) -> bool:
-    """Whether a finished cell's ledger.csv is missing, or lacks a trap that this version scores, though its variant has a
+def lacks_ledger(folder: RunFolder) -> bool:
+    """Whether a finished run's ledger.csv is missing, or lacks a deviation that this version scores, though its variant has a
     ledger: neither is part of the identity. Warns, and returns False, where the checkpoint that it would be made from is gone."""
-    if not folder.cell.definition.ledger:
+    if not folder.run.definition.ledger:
         return False
-    scored = {trap.trap for trap in TRAPS if trap.kind == "scoring"}
-    absent = scored - {row.get("trap") for row in read_rows(folder.path / "ledger.csv")}
-    if absent and folder.cell.trained and not (folder.path / CHECKPOINT).exists():
+    scored = {deviation.deviation for deviation in DEVIATIONS if deviation.kind == "scoring"}
+    absent = scored - {row.get("deviation", row.get(earlier.LEDGER_COLUMN)) for row in read_rows(folder.path / "ledger.csv")}
+    if absent and folder.run.trained and not (folder.path / CHECKPOINT).exists():
         warn(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
-                 f"move its folder away to run that cell again")
+                 f"move its folder away to do that run again")
         return False
     return bool(absent)
 
 
-def rebuilt(folder: CellFolder, material: Material, device: torch.device) -> torch.nn.Module:
-    """The network of a finished cell, from its checkpoint. InputError where that is missing, damaged or of another run."""
-    config = folder.cell.config
+def rebuilt(folder: RunFolder, material: Material, device: torch.device) -> torch.nn.Module:
+    """The network of a finished run, from its checkpoint. InputError where that is missing, damaged or of another run."""
+    config = folder.run.config
     recall(folder.path, config.method_source)
     model = build_model(method_of(config), config, material.ingredients(config), device)
-    if folder.cell.trained:
+    if folder.run.trained:
         state = checkpoints.load(folder.path / CHECKPOINT)
         if state["identity"] != folder.identity:
-            raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that cell again")
+            raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that run again")
         model.load_state_dict(state["model"])
     return model
 
@@ -146,12 +147,12 @@ def recall(folder: Path, source: str) -> None:
                             else ""))
 
 
-def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device
+def _complete(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device
               ) -> Failure | None:
-    """Write the ledger.csv of a finished cell from its checkpoint; nothing else of it changes but what provenance.json says."""
-    config = cell.config
+    """Write the ledger.csv of a finished run from its checkpoint; nothing else of it changes but what provenance.json says."""
+    config = run.config
     try:
-        with mirror.cell(folder) as view:
+        with mirror.run(folder) as view:
             record = read_json(folder.path / "provenance.json")
             model = rebuilt(folder, material, device)
             write_ledger(folder.path, score_ledger(run_features(model, config, material, device, True), config, device))
@@ -163,20 +164,20 @@ def _complete(cell: Cell, folder: CellFolder, material: Material, mirror: Mirror
     except Exception as error:
         if interruption := _interruption(error):
             raise interruption from error
-        return Failure(_reason(error, device, folder.cell.config), True)
+        return Failure(_reason(error, device, folder.run.config), True)
     return None
 
 
 class _Attempt:
     """One attempt at a run whose folder this process holds."""
 
-    def __init__(self, cell: Cell, folder: CellFolder, material: Material, device: torch.device, label: str) -> None:
-        self.cell, self.config, self.folder = cell, cell.config, folder
+    def __init__(self, run: PlannedRun, folder: RunFolder, material: Material, device: torch.device, label: str) -> None:
+        self.run, self.config, self.folder = run, run.config, folder
         self.material, self.device, self.label = material, device, label
-        self.split = material.split_of(cell.config)
+        self.split = material.split_of(run.config)
         self.best_epoch: int | None = None
 
-    def run(self, mirror: Mirror | NoMirror, command: str) -> Failure | None:
+    def make(self, mirror: Mirror | NoMirror, command: str) -> Failure | None:
         """From the last kept epoch to the sealed folder; None, or why it failed."""
         folder, started = self.folder, time.perf_counter()
         folder.write_config()
@@ -189,7 +190,7 @@ class _Attempt:
         provenance.write_diff(folder.path / "diff.patch")
         folder.set_state("running", epochs_done=done)
         try:
-            with mirror.cell(folder) as view:
+            with mirror.run(folder) as view:
                 try:
                     record |= self._train_and_score(view)
                     record |= {"finished": provenance.now(), "total_seconds": before + time.perf_counter() - started}
@@ -204,21 +205,21 @@ class _Attempt:
 
     def _record(self, command: str, done: int) -> dict[str, Any]:
         """What provenance.json says of a run before it starts."""
-        cell, split = self.cell, self.split
+        run, split = self.run, self.split
         return {**provenance.collect(self.device), "command": command, "identity": self.folder.identity,
                 "data_digest": split.data_digest, "split_digest": split.split_digest,
-                "resumed_from_epoch": done, "seed": cell.seed, "smoke": cell.smoke,
+                "resumed_from_epoch": done, "seed": run.seed, "smoke": run.smoke,
                 "words_digest": self.material.words_digest(self.config), "datasets": describe(split),
                 "manifest": _manifest(split, self.material.places.cache), "notes": list(split.notes),
-                **_declaration(cell)}
+                **_declaration(run)}
 
-    def _train_and_score(self, view: CellMirror | NoMirror) -> dict[str, Any]:
+    def _train_and_score(self, view: RunMirror | NoMirror) -> dict[str, Any]:
         """Returns what provenance.json says of the training."""
         config, folder = self.config, self.folder
         model = build_model(method_of(config), config, self.material.ingredients(config), self.device)
         record: dict[str, Any] = {"weights": _weights_note(config), "selected_by": "not trained", "optimizer_steps": 0,
                                   "train_seconds": 0.0, "words": "not used"}
-        if self.cell.trained:
+        if self.run.trained:
             history = self._train(cast(Model, model), view)
             self.best_epoch = history.best_epoch
             record |= {"selected_by": SELECTED_BY[config.training.select_by], "optimizer_steps": len(history.steps),
@@ -226,14 +227,14 @@ class _Attempt:
                        "words": self.material.words(config).description if uses_words(config) else "not used"}
             checkpoints.save({"model": model.state_dict(), "epoch": history.best_epoch, "identity": folder.identity},
                              folder.path / CHECKPOINT)
-        ledger = self.cell.definition.ledger
+        ledger = self.run.definition.ledger
         features = run_features(model, config, self.material, self.device, ledger)
         write_run(folder.path, self.split, features, score_run(features, config, self.device))
         if ledger:
             write_ledger(folder.path, score_ledger(features, config, self.device))
         return record
 
-    def _train(self, model: Model, view: CellMirror | NoMirror) -> loop.History:
+    def _train(self, model: Model, view: RunMirror | NoMirror) -> loop.History:
         """Train `model`, which ends as it was after its best epoch; the folder and MLflow follow every epoch."""
         config, folder, material = self.config, self.folder, self.material
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
@@ -263,16 +264,16 @@ class _Attempt:
         checkpoints.forget(folder.path)
 
 
-def _declaration(cell: Cell) -> dict[str, str]:
+def _declaration(run: PlannedRun) -> dict[str, str]:
     """What provenance.json says of a variant that is not built in: what it is called, and what declares it."""
-    if cell.config.method_source == BUILT_IN:
+    if run.config.method_source == BUILT_IN:
         return {}
-    return {"title": cell.definition.title, "shows": cell.definition.shows,
-            "declared_in": baselines.table(cell.config.method_source).about}
+    return {"title": run.definition.title, "shows": run.definition.shows,
+            "declared_in": baselines.table(run.config.method_source).about}
 
 
-def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> None:
-    """Say in the folder how a cell ended, as far as the disk takes it."""
+def _mark(folder: RunFolder, error: BaseException, device: torch.device) -> None:
+    """Say in the folder how a run ended, as far as the disk takes it."""
     try:
         if isinstance(error, SystemExit):
             # A queue took the machine away, and starts the run again (benchmarks/launch/slurm.py).
@@ -292,9 +293,9 @@ def _mark(folder: CellFolder, error: BaseException, device: torch.device) -> Non
                 # JSON has no NaN.
                 "losses": {name: f"{value:g}" for name, value in error.values.items()}})
         write_bytes(folder.path / "error.txt", "".join(traceback.format_exception(error)).encode(errors="replace"))
-        folder.set_state("failed", _reason(error, device, folder.cell.config), folder.epochs_done)
+        folder.set_state("failed", _reason(error, device, folder.run.config), folder.epochs_done)
     except StorageError as full:
-        # The state stays `running`, which the next call reads as what it is: a cell whose process is gone.
+        # The state stays `running`, which the next call reads as what it is: a run whose process is gone.
         warn(f"{folder.path.name}: {full}")
 
 
@@ -307,7 +308,7 @@ def _reason(error: BaseException, device: torch.device, config: Config) -> str:
         where = "this machine"
         with contextlib.suppress(Exception):  # a device that answers no more has no name
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else where
-        return (f"out of memory on {where}; run fewer cells at once (--cells-per-gpu, --workers), close what else uses it, or, "
+        return (f"out of memory on {where}; do fewer runs at once (--runs-per-gpu, --workers), close what else uses it, or, "
                 f"as runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same "
                 f"command goes on from the last finished epoch ({text.splitlines()[0][:200]})")
     if config.method_source != BUILT_IN:
@@ -333,7 +334,7 @@ def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
     return {key: value for key, value in found.items() if key in ("content_digest", "checked", "unreadable", "counts")}
 
 
-def _earlier(folder: CellFolder) -> float:
+def _earlier(folder: RunFolder) -> float:
     """Seconds that earlier attempts trained."""
     try:
         return float(read_json(folder.path / "spent.json")["seconds"])
@@ -341,7 +342,7 @@ def _earlier(folder: CellFolder) -> float:
         return 0.0
 
 
-def _write_history(folder: CellFolder, history: loop.History) -> None:
+def _write_history(folder: RunFolder, history: loop.History) -> None:
     write_table(folder.path / "history.csv", history.epochs, EPOCH_TERMS)
     write_table(folder.path / "steps.csv", history.steps, STEP_TERMS)
 

@@ -60,7 +60,7 @@ class MetricRow:
 class LedgerRow:
     """A row of ledger.csv: one metric under one deviation of the released code, all else corrected; or why it has none."""
 
-    trap: str
+    deviation: str
     arm: str = ""
     features: str = ""
     protocol: str = ""
@@ -248,9 +248,9 @@ class _Ledger:
                              metric=DISTANCES[kind],
                              **{"missing_classes": self.config.evaluation.missing_classes, **rules})
 
-    def rows(self, trap: str, kind: Kind, **arms: scores.Scores) -> list[LedgerRow]:
+    def rows(self, deviation: str, kind: Kind, **arms: scores.Scores) -> list[LedgerRow]:
         """The rows of a deviation whose arms were scored."""
-        return [LedgerRow(trap, arm, kind, "released", name, scores.value("released", name))
+        return [LedgerRow(deviation, arm, kind, "released", name, scores.value("released", name))
                 for arm, scores in arms.items() for name in LEDGER_METRICS]
 
 
@@ -264,9 +264,9 @@ def _photo_side(ledger: _Ledger) -> list[LedgerRow]:
 
 def _itq(ledger: _Ledger) -> list[LedgerRow]:
     rows: list[LedgerRow] = []
-    for trap, released in (("itq-rule", {"itq_rule": "released"}), ("itq-fit", {"itq_fit": "as-released"}),
+    for deviation, released in (("itq-rule", {"itq_rule": "released"}), ("itq-fit", {"itq_fit": "as-released"}),
                            ("itq-start", {"itq_start": "released"})):
-        rows += ledger.rows(trap, "binary", corrected=ledger.corrected["binary"],
+        rows += ledger.rows(deviation, "binary", corrected=ledger.corrected["binary"],
                             released=ledger.score("binary", ledger.codes(ledger.gallery, released)))
     return rows + ledger.rows("itq-start", "binary", **{
         f"start-{seed + 1}": ledger.score("binary", ledger.codes(ledger.gallery, seed=seed)) for seed in range(ITQ_STARTS)})

@@ -3,7 +3,7 @@
 In reading order; each file and folder imports only what is listed above it. Of the rest of this project the report imports
 tcn.files alone, and nothing here loads torch or MLflow.
 
-read          files -> checked contents -> the cells of a suite
+read          files -> checked contents -> the runs of a suite
 wording       lists, counts and signed numbers in sentences
 naming        names for people
 published     published numbers with their sources

@@ -1,6 +1,6 @@
 """What a figure is before it is drawn: its kind, its data and its caption, and sentences that several captions share.
 
-In: cells of a Suite. Out: FigureData for `figures.draw`. The kinds stand here in the order of the page.
+In: runs of a Suite. Out: FigureData for `figures.draw`. The kinds stand here in the order of the page.
 """
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from reports import paper
-from reports.read.cells import Score
 from reports.read.escaping import visible
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.wording import listed
@@ -75,13 +75,13 @@ def with_common_seeds(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
     return marked, text + ("." if marked["paired"].all() else "; small dots: further seeds.")
 
 
-def reference_floor(suite: Suite, task: Task) -> list[str]:
-    """The floor that is best on the validation classes; without validation classes (the paper's data sets) the first one.
+def reference_baseline(suite: Suite, task: Task) -> list[str]:
+    """The untrained baseline that is best on the validation classes; without validation classes (the paper's data sets) the first one.
 
-    Never chosen by unseen classes. Empty where no floor was measured.
+    Never chosen by unseen classes. Empty where no untrained baseline was measured.
     """
     metric = paper.retrieval_metric(task)
-    floors = [v for v in paper.main_variants(suite, task) if v.startswith("floor-") and suite.cells_of(task, v)]
-    measured = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in floors}
+    untrained_rows = [v for v in paper.main_variants(suite, task) if v.startswith("untrained-") and suite.runs_of(task, v)]
+    measured = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in untrained_rows}
     means = {v: m.mean for v, m in measured.items() if m.n}
-    return [max(means, key=means.__getitem__)] if means else floors[:1]
+    return [max(means, key=means.__getitem__)] if means else untrained_rows[:1]

@@ -45,7 +45,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Gallery:
+class GallerySize:
     """Photos per unseen class of a data set's gallery, entries of the lists in circulation."""
 
     smallest: int
@@ -59,11 +59,11 @@ class Gallery:
 
 
 GALLERIES = {
-    ("sketchy", "100/25"): Gallery(378, "wheelchair", 800, 278),
+    ("sketchy", "100/25"): GallerySize(378, "wheelchair", 800, 278),
     # skyscraper keeps 161 distinct photos: 39 / 200 of 1 / 21, the larger of its shares by classes and by queries
-    ("sketchy", "104/21"): Gallery(261, "skyscraper", 850, 161, 39 / 200 / 21),
-    ("tuberlin", "220/30"): Gallery(401, "trombone", 2922, 401),
-    ("quickdraw", "80/30"): Gallery(1304, "campfire", 2726, 1304),
+    ("sketchy", "104/21"): GallerySize(261, "skyscraper", 850, 161, 39 / 200 / 21),
+    ("tuberlin", "220/30"): GallerySize(401, "trombone", 2922, 401),
+    ("quickdraw", "80/30"): GallerySize(1304, "campfire", 2726, 1304),
 }
 """(data set, split) -> sizes, counted in the released image lists, as tcn/data/splits/*.yaml keeps them by class."""
 KNOWN = {**dict.fromkeys(GALLERIES, re.compile(r"(mAP|Prec)@(all|[1-9]\d*)")),
@@ -73,7 +73,7 @@ CITATION = re.compile(r"https?://\S+\.\S+|\b10\.\d{4,}/\S+|arxiv\W{0,2}\d{4}\.\d
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedRow:
     """One row of the file."""
 
     number: int
@@ -88,19 +88,19 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Finding:
+class BrokenRule:
     """A rule that a line breaks. others: further lines that the rule compares it with."""
 
     rule: str
     kind: str
-    line: Line
+    line: PublishedRow
     text: str
-    others: tuple[Line, ...] = ()
+    others: tuple[PublishedRow, ...] = ()
     shows_value: bool = True
     """False where the finding is about a whole group of rows."""
 
 
-def read(path: Path) -> list[Line]:
+def read(path: Path) -> list[PublishedRow]:
     """Rows of a CSV file. Raises ReportError naming line and field.
 
     Spreadsheets drop trailing zeros, so all numbers of a source are taken to have as many digits as its most precise one.
@@ -111,46 +111,46 @@ def read(path: Path) -> list[Line]:
         mantissa, _, exponent = written.lower().partition("e")
         own = min(300, max(-300, len(mantissa.partition(".")[2]) - int(exponent or 0)))
         digits[fact.source] = max(own, digits.get(fact.source, own))
-    return [Line(number, fact, 0.5 * 10.0 ** -digits[fact.source]) for number, _, fact in rows]
+    return [PublishedRow(number, fact, 0.5 * 10.0 ** -digits[fact.source]) for number, _, fact in rows]
 
 
-def findings(lines: Sequence[Line]) -> list[Finding]:
+def findings(lines: Sequence[PublishedRow]) -> list[BrokenRule]:
     """Everything that the rules find, proofs first, by line."""
     found = [*_single(lines), *_within_a_row(lines), *_across_rows(lines), *_without_dimension(lines)]
     order = list(KINDS)
     return sorted(found, key=lambda f: (order.index(f.kind), list(RULES).index(f.rule), f.line.number))
 
 
-def doubtful(found: Iterable[Finding]) -> set[Published]:
+def doubtful(found: Iterable[BrokenRule]) -> set[Published]:
     """Facts that a proof or a note by hand speaks against."""
     return {f.line.fact for f in found if f.kind == "proof" or f.rule == "noted"}
 
 
-def _single(lines: Iterable[Line]) -> Iterator[Finding]:
+def _single(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
     """Rules that need one row."""
     for line in lines:
         f = line.fact
         if not 0 <= f.value <= 1:
             per_cent = f"; it looks like per cent: {f.value / 100:g}?" if 1 < f.value <= 100 else ""
-            yield Finding("range", "proof", line, f"{f.value:g} is outside 0 to 1{per_cent}")
+            yield BrokenRule("range", "proof", line, f"{f.value:g} is outside 0 to 1{per_cent}")
         if (f.dataset, f.column) not in KNOWN:
             known = ", ".join(f"{d} {s}".strip() for d, s in KNOWN)
-            yield Finding("unknown-name", "hint", line, f"data set '{f.dataset}', split '{f.split}'; known: {known}")
+            yield BrokenRule("unknown-name", "hint", line, f"data set '{f.dataset}', split '{f.split}'; known: {known}")
         elif not KNOWN[f.dataset, f.column].fullmatch(f.metric) or f.metric == "Prec@all":
-            yield Finding("unknown-name", "hint", line, f"metric '{f.metric}'")
+            yield BrokenRule("unknown-name", "hint", line, f"metric '{f.metric}'")
         if f.split != f.column:
-            yield Finding("other-split", "hint", line, f.note or f.split)
+            yield BrokenRule("other-split", "hint", line, f.note or f.split)
         if f.features not in ("real", "binary"):
-            yield Finding("unknown-name", "hint", line, f"features '{f.features}'; known: real, binary")
+            yield BrokenRule("unknown-name", "hint", line, f"features '{f.features}'; known: real, binary")
         if not (published.SOURCES.get(f.source) or CITATION.search(f.source)):
-            yield Finding("no-citation", "hint", line, f"source '{f.source}'" if f.source else "no source is given")
+            yield BrokenRule("no-citation", "hint", line, f"source '{f.source}'" if f.source else "no source is given")
         if f.table == "conflict":
-            yield Finding("noted", "hint", line, f.note or "no reason is given")
+            yield BrokenRule("noted", "hint", line, f.note or "no reason is given")
 
 
-def _within_a_row(lines: Iterable[Line]) -> Iterator[Finding]:
+def _within_a_row(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
     """Rules over the metrics that one source gives for one method on one data set."""
-    rows: dict[tuple[str, ...], dict[str, Line]] = {}
+    rows: dict[tuple[str, ...], dict[str, PublishedRow]] = {}
     for line in lines:
         f = line.fact
         if 0 <= f.value <= 1:  # what isn't a share of anything can't be compared
@@ -166,36 +166,36 @@ def _within_a_row(lines: Iterable[Line]) -> Iterator[Finding]:
             if whole and gallery and gallery.smallest >= k:
                 least = (line.fact.value - line.half_unit) * k / gallery.largest
                 if whole.fact.value + whole.half_unit < least:
-                    yield Finding("map-all-too-small", "proof", whole, f"{line.says()} alone makes it at least {least:.3f}",
+                    yield BrokenRule("map-all-too-small", "proof", whole, f"{line.says()} alone makes it at least {least:.3f}",
                                   (line,))
         for (k1, first), (k2, second) in _pairs(precisions):
             a, b = first.fact.value * k1, second.fact.value * k2
             room = first.half_unit * k1 + second.half_unit * k2
             if not a - room <= b <= a + k2 - k1 + room:
-                yield Finding("prec-cutoffs", "proof", second,
+                yield BrokenRule("prec-cutoffs", "proof", second,
                               f"{first.says()} leaves only {a / k2:.3f} to {(a + k2 - k1) / k2:.3f}", (first,))
 
 
-def _above_precision(k: int, mean: Line, precision: Line, gallery: Gallery | None) -> Finding | None:
+def _above_precision(k: int, mean: PublishedRow, precision: PublishedRow, gallery: GallerySize | None) -> BrokenRule | None:
     excess = mean.fact.value - precision.fact.value - mean.half_unit - precision.half_unit
     if excess <= 1e-12:
         return None
     text = f"above its own {precision.says()}: computed by other rules than the table says"
     if gallery is None:
-        return Finding("map-above-prec", "hint", mean, f"{text}; no proof, since nothing is known of this gallery", (precision,))
+        return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof, since nothing is known of this gallery", (precision,))
     if gallery.smallest < k:
-        return Finding("map-above-prec", "hint", mean, f"{text}; no proof, since {gallery.smallest_class} has only "
+        return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof, since {gallery.smallest_class} has only "
                                                        f"{gallery.smallest} photos", (precision,))
     if gallery.smallest_distinct < k and (k != 200 or excess <= gallery.loss_at_200):
-        return Finding("map-above-prec", "hint", mean, f"{text}; no proof for a gallery without repeated photos, where "
+        return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof for a gallery without repeated photos, where "
                                                        f"{gallery.smallest_class} has only {gallery.smallest_distinct}",
                        (precision,))
-    return Finding("map-above-prec", "proof", mean, f"{text} (every class has at least {gallery.smallest} photos)", (precision,))
+    return BrokenRule("map-above-prec", "proof", mean, f"{text} (every class has at least {gallery.smallest} photos)", (precision,))
 
 
-def _across_rows(lines: Iterable[Line]) -> Iterator[Finding]:
+def _across_rows(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
     """Rules over rows of different sources or kinds of features."""
-    cells: dict[tuple[str, ...], list[Line]] = {}
+    cells: dict[tuple[str, ...], list[PublishedRow]] = {}
     for line in lines:
         f = line.fact
         cells.setdefault((f.method, f.dimension, f.features, f.dataset, f.split, f.metric), []).append(line)
@@ -203,23 +203,23 @@ def _across_rows(lines: Iterable[Line]) -> Iterator[Finding]:
         for at, line in enumerate(same):
             others = tuple(o for o in same if abs(o.fact.value - line.fact.value) > o.half_unit + line.half_unit + 1e-12)
             if others:
-                yield Finding("two-values", "proof", line, "elsewhere " + ", ".join(o.says() for o in others), others)
+                yield BrokenRule("two-values", "proof", line, "elsewhere " + ", ".join(o.says() for o in others), others)
             twins = tuple(o for o in same[:at] if o.fact.source == line.fact.source and o not in others)
             if twins:
-                yield Finding("doubled", "hint", line, f"also in line {twins[0].number}", twins)
-    rows: dict[tuple[str, ...], dict[str, Line]] = {}
+                yield BrokenRule("doubled", "hint", line, f"also in line {twins[0].number}", twins)
+    rows: dict[tuple[str, ...], dict[str, PublishedRow]] = {}
     for (method, dimension, features, dataset, split, metric), same in cells.items():
         if metric.startswith("Prec@"):
             rows.setdefault((method, dimension, features, dataset, split), {})[metric] = same[0]
     for metrics in rows.values():
         for (_, first), (_, second) in _pairs(_cutoffs(metrics, "Prec")):
             if second.fact.value > first.fact.value:
-                yield Finding("prec-rises", "hint", second, f"above {first.says()}", (first,))
+                yield BrokenRule("prec-rises", "hint", second, f"above {first.says()}", (first,))
     yield from _binary_above_real(lines)
 
 
-def _binary_above_real(lines: Iterable[Line]) -> Iterator[Finding]:
-    kinds: dict[tuple[str, ...], dict[str, list[Line]]] = {}
+def _binary_above_real(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
+    kinds: dict[tuple[str, ...], dict[str, list[PublishedRow]]] = {}
     for line in lines:
         f = line.fact
         kinds.setdefault((f.method, f.dataset, f.split, f.metric), {}).setdefault(f.features, []).append(line)
@@ -227,30 +227,30 @@ def _binary_above_real(lines: Iterable[Line]) -> Iterator[Finding]:
         for line in pair.get("binary", ()):
             below = [o for o in pair.get("real", ()) if o.fact.value < line.fact.value]
             if below and len(below) == len(pair["real"]):
-                yield Finding("binary-above-real", "hint", line, "above the real-valued " + ", ".join(
+                yield BrokenRule("binary-above-real", "hint", line, "above the real-valued " + ", ".join(
                     f"{o.says()} with {o.fact.dimension or 'an unknown number of'} dimensions" for o in below), tuple(below))
 
 
-def _without_dimension(lines: Iterable[Line]) -> Iterator[Finding]:
+def _without_dimension(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
     """One finding per method, features and source: the length is missing from all its numbers alike."""
-    groups: dict[tuple[str, ...], list[Line]] = {}
+    groups: dict[tuple[str, ...], list[PublishedRow]] = {}
     for line in lines:
         f = line.fact
         if not f.dimension and f.metric.startswith(("mAP@", "Prec@")):
             groups.setdefault((f.method, f.features, f.source), []).append(line)
     for group in groups.values():
         places = dict.fromkeys(f"{line.fact.dataset} {line.fact.split}" for line in group)
-        yield Finding("no-dimension", "hint", group[0], f"feature length missing for {len(group)} "
+        yield BrokenRule("no-dimension", "hint", group[0], f"feature length missing for {len(group)} "
                       f"number{'s' * (len(group) > 1)} on {', '.join(places)}", tuple(group[1:]), False)
 
 
-def _cutoffs(metrics: dict[str, Line], kind: str) -> dict[int, Line]:
+def _cutoffs(metrics: dict[str, PublishedRow], kind: str) -> dict[int, PublishedRow]:
     """K -> line of the metrics `kind@K`, by K."""
     found = {int(m[1]): line for name, line in metrics.items() if (m := re.fullmatch(rf"{kind}@([1-9]\d*)", name))}
     return dict(sorted(found.items()))
 
 
-def _pairs(by_k: dict[int, Line]) -> Iterator[tuple[tuple[int, Line], tuple[int, Line]]]:
+def _pairs(by_k: dict[int, PublishedRow]) -> Iterator[tuple[tuple[int, PublishedRow], tuple[int, PublishedRow]]]:
     items = list(by_k.items())
     return ((items[i], items[j]) for i in range(len(items)) for j in range(i + 1, len(items)))
 

@@ -15,10 +15,10 @@ LABELS = {
     "hws": "HWS (hard sharing)",
     "hws-separate": "HWS, separate calls",
     "nws": "NWS (no sharing)",
-    "floor-imagenet": "Floor: ImageNet features",
-    "floor-imagenet-permodality": "Floor: ImageNet features, per-modality statistics",
-    "floor-svd": "Floor: SVD start",
-    "floor-svd-permodality": "Floor: SVD start, per-modality statistics",
+    "untrained-imagenet": "Untrained: ImageNet features",
+    "untrained-imagenet-permodality": "Untrained: ImageNet features, per-modality statistics",
+    "untrained-svd": "Untrained: SVD start",
+    "untrained-svd-permodality": "Untrained: SVD start, per-modality statistics",
     "tcn-no-teacher": "TCN without the teacher's loss",
     "tcn-no-semantic": "TCN without the semantic metric",
     "tcn-shared-bn": "TCN with shared batch norm",
@@ -52,13 +52,18 @@ LABELS = {
     "ledger-words": "TCN, raw word vectors",
     "ledger-resize": "TCN, resize rounded to 8 bits",
     "tcn-no-semantic-as-released": "TCN, “without” semantic metric as released",
-    "tcn-as-released": "TCN, all traps as released",
+    "tcn-as-released": "TCN, all deviations as released",
 }
+FROZEN = {"dinov2": "DINOv2 S/14", "clip": "CLIP B/16", "siglip": "SigLIP B/16", "resnet50": "ResNet-50", "convnext": "ConvNeXt-T",
+          "lite0": "EfficientNet-Lite0", "lite2": "EfficientNet-Lite2"}
+"""Encoders of the rows `frozen-NAME`, which others trained."""
+LABELS |= {f"frozen-{name}{suffix}": f"Frozen {title}{treated}" for name, title in FROZEN.items()
+           for suffix, treated in (("", ""), ("-permodality", ", per-modality statistics"), ("-pca", ", PCA"))}
 SHORT_LABELS = {
     **LABELS,
-    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "floor-imagenet": "ImageNet floor",
-    "floor-imagenet-permodality": "ImageNet floor, per modality", "floor-svd": "SVD floor",
-    "floor-svd-permodality": "SVD floor, per modality", "tcn-no-teacher": "TCN, no teacher",
+    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "untrained-imagenet": "ImageNet, untrained",
+    "untrained-imagenet-permodality": "ImageNet, untrained, per modality", "untrained-svd": "SVD start, untrained",
+    "untrained-svd-permodality": "SVD start, untrained, per modality", "tcn-no-teacher": "TCN, no teacher",
     "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN", "tcn-own-embedding": "TCN, two embeddings",
     "hws-0.1-1": "HWS 0.1:1", "hws-10-1": "HWS 10:1", "tcn-bht": "TCN, BHT", "couple-norms": "Soft: all, BN scale",
     "couple-stage1": "Soft: to stage 1", "couple-stage2": "Soft: to stage 2", "couple-stage3": "Soft: to stage 3",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from reports.naming import BROUGHT, dimension_in_name, weight_in_name
-from reports.read.cells import setting
+from reports.read.runs import setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
 
@@ -18,7 +18,7 @@ PAPER_STEPS = 21_400
 PAPER_ORDER = ("tcn", "hws", "nws")
 PAPER_WEIGHT = 1000.0
 TRAINED = ("tcn", "hws", "nws")
-FLOORS = ("floor-imagenet", "floor-imagenet-permodality", "floor-svd", "floor-svd-permodality")
+UNTRAINED_BASELINES = ("untrained-imagenet", "untrained-imagenet-permodality", "untrained-svd", "untrained-svd-permodality")
 LEAVE_ONE_OUT = ("tcn-no-teacher", "tcn-no-semantic", "tcn-shared-bn")
 COUPLING = ("nws", "couple-stem", "couple-stage1", "couple-stage2", "couple-stage3", "tcn", "couple-norms", "tcn-shared-bn",
             "hws-separate", "hws")
@@ -29,7 +29,7 @@ COUPLED_PARTS = {"stem": "stem", "stage1": "stage 1", "stage2": "stage 2", "stag
                  "call": "calls"}
 """Setting below `coupling.` -> heading of its column."""
 METHODS = ("class-only", "siamese", "triplet", "teacher-pca", "sake")
-UNTRAINED = (*FLOORS, "teacher-pca")
+UNTRAINED = (*UNTRAINED_BASELINES, "teacher-pca")
 """Rows without training."""
 CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "hws-slow", "hard-conv-slow")
 """Controls that the paper lacks; the weights 10 and 1000 of the grid belong to the same question."""
@@ -88,7 +88,7 @@ COMPARISON_ROWS = ((512, "real"), (64, "binary"))
 """Feature length and kind of the paper's own two rows in Table 2."""
 GROUPS = (
     ("main", "Comparison: TCN, HWS, NWS", PAPER_ORDER),
-    ("floors", "Floors", FLOORS),
+    ("untrained", "Untrained baselines", UNTRAINED_BASELINES),
     ("ablation", "Ablation", tuple(dict.fromkeys(row.variant for row in ABLATION))),
     ("dimensions", "Dimensions", ()),
     ("weights", "Sharing weight", ()),
@@ -152,13 +152,13 @@ def own_weight(suite: Suite, task: Task) -> float:
 
 
 def _recorded_weight(suite: Suite, task: Task, variant: str, unknown: float) -> float:
-    return next((float(setting(cell.config, "losses.sharing", unknown)) for cell in suite.cells_of(task, variant)), unknown)
+    return next((float(setting(run.config, "losses.sharing", unknown)) for run in suite.runs_of(task, variant)), unknown)
 
 
 def at_weight(suite: Suite, task: Task, weight: float) -> str:
     """Variant that stands for TCN at a sharing weight: its row of the grid, or `tcn` where that is its own weight."""
     found = next((v for v in suite.variants(task) if weight_of(suite, task, v) == weight), "")
-    if not suite.cells_of(task, found) and own_weight(suite, task) == weight:
+    if not suite.runs_of(task, found) and own_weight(suite, task) == weight:
         return "tcn"
     name = f"tcn-weight-{weight:g}"
     # a row of that name which recorded another weight is not meant
@@ -197,8 +197,8 @@ def dimensions(suite: Suite, task: Task) -> list[tuple[int, str]]:
 
 def group_of(suite: Suite, variant: str) -> str:
     """Group of a variant, `` for one that no table names."""
-    if variant.startswith("floor-"):
-        return "floors"
+    if variant.startswith("untrained-"):
+        return "untrained"
     if variant.startswith(BROUGHT):
         return "brought"
     if weight_in_name(variant) is not None:
@@ -210,11 +210,11 @@ def group_of(suite: Suite, variant: str) -> str:
 
 
 def is_ledger(suite: Suite, variant: str) -> bool:
-    """True for a variant that is there to measure one trap of the ledger: it belongs to the ledger's table alone."""
+    """True for a variant that is there to measure one deviation of the ledger: it belongs to the ledger's table alone."""
     if variant.startswith("ledger-") or variant.endswith("-as-released"):
         return True
     named = any(variant in variants for _, _, variants in GROUPS)
-    return not named and any(variant in trap.arms.values() for trap in suite.traps)
+    return not named and any(variant in deviation.arms.values() for deviation in suite.deviations)
 
 
 def is_tcn(variant: str) -> bool:
@@ -223,14 +223,14 @@ def is_tcn(variant: str) -> bool:
 
 
 def main_variants(suite: Suite, task: Task) -> list[str]:
-    """Rows of the comparison table: TCN, HWS, NWS (always), TCN at 512 dimensions where more than a plain call was asked for, floors
+    """Rows of the comparison table: TCN, HWS, NWS (always), TCN at 512 dimensions where more than a plain call was asked for, untrained baselines
     at hand, and features brought along."""
     there = suite.variants(task)
     wide = [v for v in there if dimension_of(suite, task, v) == WIDE_DIMENSION]
-    if not wide and any(group_of(suite, v) not in ("main", "floors", "ledger", "brought", "") for v in there):
+    if not wide and any(group_of(suite, v) not in ("main", "untrained", "ledger", "brought", "") for v in there):
         wide = [f"tcn-dim-{WIDE_DIMENSION}"]
-    return ["tcn", *wide, "hws", "nws", *(v for v in FLOORS if v in there),
-            *(v for v in there if v.startswith("floor-") and v not in FLOORS), *brought(suite, task)]
+    return ["tcn", *wide, "hws", "nws", *(v for v in UNTRAINED_BASELINES if v in there),
+            *(v for v in there if v.startswith("untrained-") and v not in UNTRAINED_BASELINES), *brought(suite, task)]
 
 
 def brought(suite: Suite, task: Task) -> list[str]:

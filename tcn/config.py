@@ -223,7 +223,7 @@ class Training:
     weight_decay: Weight = 5e-4
     """L2 penalty inside Adam's gradient, not decoupled (released: 5e-4)."""
     optimizer: Literal["adam", "none"] = "adam"
-    """`adam`, or `none` for floors that are not trained."""
+    """`adam`, or `none` for untrained baselines that are not trained."""
     select_by: Literal["seen_accuracy", "validation_map"] = "seen_accuracy"
     """Which epoch is kept: `seen_accuracy` (mean over seen classes on held-out sketches; released) or
     `validation_map` (mAP@all on validation classes, never trained on). Never an unseen class."""
@@ -274,7 +274,7 @@ class Evaluation:
     """`embedding` (D) or `backbone` (d, before the embedding)."""
     statistics: Literal["network", "per_modality", "pca"] = "network"
     """`network`: as the network stands. `per_modality`: features standardised per modality by mean and
-    standard deviation taken from seen training images (for floors). `pca`: reduced to `network.dim` by principal components of
+    standard deviation taken from seen training images (for untrained baselines). `pca`: reduced to `network.dim` by principal components of
     seen training images of both modalities."""
     photo_side: Literal["photo", "sketch"] = "photo"
     """Which side's output of the embedding gives the photos' features: `photo`, or `sketch` (released: at test time

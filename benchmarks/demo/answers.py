@@ -25,9 +25,9 @@ from benchmarks.demo.pictures import PictureSet, contents_digest, photos_below
 from benchmarks.extension.cross_dataset import check_network
 from benchmarks.extraction import Encoder
 from benchmarks.material import Material
+from benchmarks.result_folder import CHECKPOINT
 from benchmarks.run_artifacts import write_arrays
-from benchmarks.run_folder import CHECKPOINT
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from tcn.config import InputError, Modality
 from tcn.data.decode import Reading, decode
 from tcn.data.specs import spec
@@ -57,7 +57,7 @@ class Searched:
 class Answer:
     """What one run finds."""
 
-    run: int
+    searcher: int
     milliseconds: float
     """From the finished picture to the ranking; for a query of the run, whose features are stored, the ranking alone."""
     photos: Sequence[Mapping[str, Any]]
@@ -70,7 +70,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Task:
+class Queries:
     """A data set and split, with the query sketches of its unseen classes."""
 
     dataset: str
@@ -117,23 +117,23 @@ def rank_of_first(distances: np.ndarray, right: np.ndarray) -> int | None:
 class Searcher:
     """One finished run, reopened: its network, and features of what it can search."""
 
-    def __init__(self, folder: CellFolder, material: Material, device: torch.device) -> None:
+    def __init__(self, folder: RunFolder, material: Material, device: torch.device) -> None:
         """InputError where the run is not whole, or data, words or weights are not those that it was made with."""
-        self.cell, self.name = folder.cell, folder.path.name
-        self._material, self._checkpoint = material, folder.path / CHECKPOINT if folder.cell.trained else None
+        self.run, self.name = folder.run, folder.path.name
+        self._material, self._checkpoint = material, folder.path / CHECKPOINT if folder.run.trained else None
         self.identity = folder.identity
-        self.split_digest = material.split_of(folder.cell.config).split_digest
+        self.split_digest = material.split_of(folder.run.config).split_digest
         reproduce.check_material(reproduce.read(folder.path), material)
         with np.load(folder.path / "features.npz", allow_pickle=False) as stored:
             self.queries, self.scored = stored["query"], unit(stored["gallery"]).astype(np.float32)
-        config = self.cell.config
+        config = self.run.config
         self._encoder = Encoder(runner.rebuilt(folder, material, device), config, material, device)
         check_network(self.queries, self._encoder, material, self.name)
         self.galleries: dict[str, Searched] = {}
 
     def encode(self, picture: np.ndarray) -> np.ndarray:
         """Features [D] of a drawing, uint8 [S, S]."""
-        return self._encoder(pixels_of(picture, self.cell.config.data.stored_size), Modality.SKETCH)[0]
+        return self._encoder(pixels_of(picture, self.run.config.data.stored_size), Modality.SKETCH)[0]
 
     def search(self, query: np.ndarray, gallery: str, sets: Sequence[PictureSet], top: int, wanted: str | None
                ) -> tuple[list[dict[str, Any]], int | None]:
@@ -154,23 +154,23 @@ class Searcher:
 
     def encode_trained(self) -> np.ndarray:
         """Unit features of the photos of the seen classes, from the cache where they are there."""
-        split = self._material.split_of(self.cell.config)
+        split = self._material.split_of(self.run.config)
         key = [split.data_digest, split.split_digest, "train_photos"]
         return self._kept(key, lambda: {"features": unit(self._encoder(self._material.pixels(
-            self.cell.config, "train_photos"), Modality.PHOTO)).astype(np.float32)})["features"]
+            self.run.config, "train_photos"), Modality.PHOTO)).astype(np.float32)})["features"]
 
     def encode_folder(self, pictures: PictureSet, digest: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Numbers of the photos that can be read, their unit features, and what is wrong with each other one."""
-        data = self.cell.config.data
+        data = self.run.config.data
         key = [digest, str(data.stored_size), data.transparent, data.exif]
         found = self._kept(key, lambda: self._of_folder(pictures))
         return found["rows"], found["features"], found["broken"].tolist()
 
     def _of_folder(self, pictures: PictureSet) -> dict[str, np.ndarray]:
-        files, data, broken = pictures.files, self.cell.config.data, []
+        files, data, broken = pictures.files, self.run.config.data, []
         rows: list[int] = []
         features = []
-        with tqdm(total=len(files), desc=f"encode gallery by {self.cell.variant}", unit="photo", leave=False,
+        with tqdm(total=len(files), desc=f"encode gallery by {self.run.variant}", unit="photo", leave=False,
                   disable=not self._material.places.progress) as bar:
             for start in range(0, len(files), BLOCK):
                 block = []
@@ -192,7 +192,7 @@ class Searcher:
         """Arrays from the cache folder, made where they are not there, for these contents and this network."""
         network = [self.identity, file_digest(self._checkpoint) if self._checkpoint else ""]
         path = (self._material.places.cache / "galleries"
-                / f"{self.cell.variant}-{hashlib.sha256(repr([*key, *network]).encode()).hexdigest()[:16]}.npz")
+                / f"{self.run.variant}-{hashlib.sha256(repr([*key, *network]).encode()).hexdigest()[:16]}.npz")
         if path.exists():
             try:
                 with np.load(path, allow_pickle=False) as stored:
@@ -208,13 +208,13 @@ class Searcher:
 class Demo:
     """All that a page can ask: which runs and pictures there are, and what the runs find."""
 
-    def __init__(self, folders: Sequence[CellFolder], material: Material, device: torch.device, gallery: Path | None = None,
+    def __init__(self, folders: Sequence[RunFolder], material: Material, device: torch.device, gallery: Path | None = None,
                  seen: bool = False) -> None:
         """Reopen runs. gallery: a folder of photos of one's own. seen: whether photos of the seen classes can be searched too.
         A run that can't be used is left out and
         named in `notes`; InputError where none is left."""
         self.sets: list[PictureSet] = []
-        self.tasks: list[Task] = []
+        self.tasks: list[Queries] = []
         self.runs: list[Searcher] = []
         self.notes: list[str] = []
         self.galleries = [UNSEEN, *([EVERY] if seen else []), *([FOLDER] if gallery else [])]
@@ -230,52 +230,52 @@ class Demo:
             raise InputError("; ".join(refused))
         self.notes += refused
 
-    def _open(self, folder: CellFolder, material: Material, device: torch.device, own: tuple[int, str] | None) -> None:
-        if not material.is_built(folder.cell.dataset):  # looking for it would download it
-            raise InputError(f"the pictures of '{folder.cell.dataset}' are not in {material.places.cache}: pass the --cache that the "
+    def _open(self, folder: RunFolder, material: Material, device: torch.device, own: tuple[int, str] | None) -> None:
+        if not material.is_built(folder.run.dataset):  # looking for it would download it
+            raise InputError(f"the pictures of '{folder.run.dataset}' are not in {material.places.cache}: pass the --cache that the "
                              f"runs were made with")
-        run = Searcher(folder, material, device)
+        searcher = Searcher(folder, material, device)
         if own:
-            rows, features, broken = run.encode_folder(self.sets[own[0]], own[1])
-            run.galleries[FOLDER] = Searched(own[0], rows, features)
+            rows, features, broken = searcher.encode_folder(self.sets[own[0]], own[1])
+            searcher.galleries[FOLDER] = Searched(own[0], rows, features)
             note = (f"{len(broken)} of {len(self.sets[own[0]]):,} photos in the gallery folder can't be read and are left out: "
                     f"{some(broken, 5)}; replace them with intact copies")
             if broken and note not in self.notes:
                 self.notes.append(note)
-        every = np.concatenate([run.scored, run.encode_trained()]) if EVERY in self.galleries else None
-        run.encode(np.zeros((256, 256), np.uint8))  # what is made at the first call only must not count as time of an answer
-        task = self._task(run, material)
-        run.galleries[UNSEEN] = Searched(task.queries + 1, np.arange(len(run.scored)), run.scored)
+        every = np.concatenate([searcher.scored, searcher.encode_trained()]) if EVERY in self.galleries else None
+        searcher.encode(np.zeros((256, 256), np.uint8))  # what is made at the first call only must not count as time of an answer
+        task = self._task(searcher, material)
+        searcher.galleries[UNSEEN] = Searched(task.queries + 1, np.arange(len(searcher.scored)), searcher.scored)
         if every is not None:
-            run.galleries[EVERY] = Searched(task.queries + 2, np.arange(len(every)), every)
-        self.runs.append(run)
+            searcher.galleries[EVERY] = Searched(task.queries + 2, np.arange(len(every)), every)
+        self.runs.append(searcher)
 
     def _folder(self, gallery: Path, progress: bool) -> tuple[int, str]:
         files = photos_below(gallery)
         self.sets.append(PictureSet(files))
         return len(self.sets) - 1, contents_digest(files, progress)
 
-    def _task(self, run: Searcher, material: Material) -> Task:
+    def _task(self, searcher: Searcher, material: Material) -> Queries:
         """The task of a run, with the pictures that the run's numbers stand for; runs of the same lists share them."""
-        data, split = run.cell.config.data, material.split_of(run.cell.config)
-        if run.queries.shape[0] != len(split.query):
-            raise InputError(f"its features.npz holds {run.queries.shape[0]:,} queries, the list {len(split.query):,}; the folder is "
+        data, split = searcher.run.config.data, material.split_of(searcher.run.config)
+        if searcher.queries.shape[0] != len(split.query):
+            raise InputError(f"its features.npz holds {searcher.queries.shape[0]:,} queries, the list {len(split.query):,}; the folder is "
                              f"damaged")
         for task in self.tasks:
-            if (task.dataset, task.digest) == (data.dataset, run.split_digest):
+            if (task.dataset, task.digest) == (data.dataset, searcher.split_digest):
                 return task
         lists = [split.query, split.gallery]
         if EVERY in self.galleries:
             lists.append(replace(split.gallery, paths=(*split.gallery.paths, *split.train_photos.paths),
                                  labels=np.concatenate([split.gallery.labels, split.train_photos.labels]),
                                  sources=(*split.gallery.sources, *split.train_photos.sources), groups=(), instances=()))
-        self.tasks.append(Task(data.dataset, data.split, run.split_digest, len(self.sets), note_on(data.dataset)))
+        self.tasks.append(Queries(data.dataset, data.split, searcher.split_digest, len(self.sets), note_on(data.dataset)))
         self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
         return self.tasks[-1]
 
-    def task_of(self, run: Searcher) -> int:
+    def task_of(self, searcher: Searcher) -> int:
         """Number of a run's task."""
-        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.digest) == (run.cell.dataset, run.split_digest))
+        return next(i for i, one in enumerate(self.tasks) if (one.dataset, one.digest) == (searcher.run.dataset, searcher.split_digest))
 
     def state(self) -> dict[str, Any]:
         """What a page needs to know at its start."""
@@ -288,8 +288,8 @@ class Demo:
                           "classes": [{"name": str(name), "queries": np.flatnonzero(names == name).tolist()}
                                       for name in dict.fromkeys(names.tolist())]})
         return {"tasks": tasks, "galleries": self.galleries, "notes": self.notes, "runs": [
-            {"variant": run.cell.variant, "title": VARIANTS[run.cell.variant].title, "seed": run.cell.seed,
-             "task": self.task_of(run)} for run in self.runs]}
+            {"variant": searcher.run.variant, "title": VARIANTS[searcher.run.variant].title, "seed": searcher.run.seed,
+             "task": self.task_of(searcher)} for searcher in self.runs]}
 
     def draw(self, strokes: Any, runs: Sequence[int], gallery: str, top: int = 12, wanted: str | None = None
              ) -> tuple[np.ndarray, list[Answer]]:
@@ -298,7 +298,7 @@ class Demo:
         self._check(runs, gallery, top)
         picture = picture_of(strokes)
         with self._lock:
-            return picture, [self._answer(number, lambda run: run.encode(picture), gallery, top, wanted) for number in runs]
+            return picture, [self._answer(number, lambda searcher: searcher.encode(picture), gallery, top, wanted) for number in runs]
 
     def query(self, task: int, number: int, runs: Sequence[int], gallery: str, top: int = 12) -> tuple[str, list[Answer]]:
         """The class of a query sketch, and what those of the runs named find for it that belong to its task. InputError for
@@ -313,7 +313,7 @@ class Demo:
         assert names is not None
         wanted = str(names[number])
         with self._lock:
-            return wanted, [self._answer(one, lambda run: run.queries[number], gallery, top, wanted) for one in chosen]
+            return wanted, [self._answer(one, lambda searcher: searcher.queries[number], gallery, top, wanted) for one in chosen]
 
     def _check(self, runs: Sequence[int], gallery: str, top: int) -> None:
         if not runs:
@@ -322,6 +322,6 @@ class Demo:
             raise InputError("The page asks for a run or a gallery that is not there: load it again.")
 
     def _answer(self, number: int, encode: Callable[[Searcher], np.ndarray], gallery: str, top: int, wanted: str | None) -> Answer:
-        run, started = self.runs[number], time.perf_counter()
-        photos, first = run.search(encode(run), gallery, self.sets, top, wanted)
-        return Answer(number, round((time.perf_counter() - started) * 1e3, 1), photos, first, len(run.galleries[gallery].rows))
+        searcher, started = self.runs[number], time.perf_counter()
+        photos, first = searcher.search(encode(searcher), gallery, self.sets, top, wanted)
+        return Answer(number, round((time.perf_counter() - started) * 1e3, 1), photos, first, len(searcher.galleries[gallery].rows))

@@ -14,9 +14,9 @@ from pathlib import Path
 from baselines import VARIANTS
 from benchmarks import preflight, prepared, provenance
 from benchmarks.demo.answers import Demo
-from benchmarks.extension.cross_dataset import find_cells
+from benchmarks.extension.cross_dataset import find_runs
 from benchmarks.material import Material
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from benchmarks.threads import check_threads, limit_threads
 from tcn.config import InputError
 from tcn.files.text import some
@@ -25,12 +25,12 @@ MOST = 6
 """Runs that are opened unless --most says otherwise: as many as can be looked at side by side."""
 
 
-def chosen(found: Sequence[CellFolder], most: int) -> list[CellFolder]:
+def chosen(found: Sequence[RunFolder], most: int) -> list[RunFolder]:
     """The first `most` runs: seed by seed, each in the order of the variants."""
     order = list(VARIANTS)
-    seeds = sorted({one.cell.seed for one in found})
-    ranked = sorted(found, key=lambda one: (seeds.index(one.cell.seed), order.index(one.cell.variant)
-                                            if one.cell.variant in VARIANTS else len(order)))
+    seeds = sorted({one.run.seed for one in found})
+    ranked = sorted(found, key=lambda one: (seeds.index(one.run.seed), order.index(one.run.variant)
+                                            if one.run.variant in VARIANTS else len(order)))
     return ranked[:most]
 
 
@@ -63,7 +63,7 @@ def opened(options: argparse.Namespace, gallery: Path | None = None, seen: bool 
     device = checks.ask(lambda: prepared.device_named(options.device))
     material = Material(prepared.places_of(options, prepared.data_root(options), checks))
     places = options.runs or [provenance.ROOT / "results" / "laptop"]
-    found = checks.ask(lambda: find_cells(places))
+    found = checks.ask(lambda: find_runs(places))
     checks.stop()
     assert device is not None and found is not None  # else that was a reason to stop
     folders = chosen(list({one.path: one for one in found}.values()), options.most)

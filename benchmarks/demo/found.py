@@ -28,7 +28,7 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class DrawingPrecision:
     """Precision among the five nearest of the unseen photos, by one run, with its standard error over queries."""
 
     run: str
@@ -64,7 +64,7 @@ def taken(sources: Sequence[Path], classes: Collection[str], dataset: str, numbe
     return found
 
 
-def measure(demo: Demo, sources: Sequence[Path], number: int) -> list[Found]:
+def measure(demo: Demo, sources: Sequence[Path], number: int) -> list[DrawingPrecision]:
     """Each run's precision on `number` drawings of its unseen classes, and on its own query sketches of the same classes."""
     made = []
     for place, run in enumerate(demo.runs):
@@ -84,7 +84,7 @@ def measure(demo: Demo, sources: Sequence[Path], number: int) -> list[Found]:
         own = [_precision(demo.query(demo.task_of(run), int(i), [place], UNSEEN, TOP)[1][0].photos)
                for i in np.flatnonzero(np.isin(queries, classes))]
         chance = float(np.mean([np.mean(photos == name) for name, _ in drawings]))
-        made.append(Found(run.name, len(drawn), float(np.mean(drawn)), _error(drawn), len(own), float(np.mean(own)), _error(own),
+        made.append(DrawingPrecision(run.name, len(drawn), float(np.mean(drawn)), _error(drawn), len(own), float(np.mean(own)), _error(own),
                           chance, tuple(classes), len(photos), float(np.median(times))))
     return made
 

@@ -24,7 +24,7 @@ from benchmarks.extraction import Encoder
 from benchmarks.material import Material
 from benchmarks.records import read_json, write_json
 from benchmarks.scoring import HEADLINE, METRICS
-from benchmarks.store import CROSS_DATASET, CellFolder
+from benchmarks.store import CROSS_DATASET, RunFolder
 from benchmarks.threads import check_threads, limit_threads
 from tcn.config import Config, InputError, Modality
 from tcn.data import strokes
@@ -33,6 +33,7 @@ from tcn.data.pixels import Pixels
 from tcn.data.splits import Files, Split
 from tcn.data.store import pack
 from tcn.data.words import normal_form
+from tcn.files import earlier
 from tcn.files.atomic import writable
 from tcn.files.text import some
 from tcn.scoring import scores
@@ -124,9 +125,9 @@ def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray
     return rows
 
 
-def score_cell(folder: CellFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
+def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
     """Score the drawings by one finished run and write its file; returns its path. InputError says what does not fit."""
-    cell, config = folder.cell, folder.cell.config
+    run, config = folder.run, folder.run.config
     reproduce.check_material(reproduce.read(folder.path), material)
     split = material.split_of(config)
     files = queries_for(split, drawings)
@@ -142,8 +143,8 @@ def score_cell(folder: CellFolder, drawings: Drawings, material: Material, devic
                          own["gallery"], own["gallery_labels"], config, device)
     path = folder.path.parent.parent / CROSS_DATASET / f"{folder.path.name}__{drawings.digest[:8]}.json"
     write_json(path, {
-        "run": folder.path.name, "identity": folder.identity, "dataset": cell.dataset, "split": cell.split, "variant": cell.variant,
-        "seed": cell.seed, "drawings": {"name": drawings.name, "digest": drawings.digest, "settings": drawings.settings},
+        "run": folder.path.name, "identity": folder.identity, "dataset": run.dataset, "split": run.split, "variant": run.variant,
+        "seed": run.seed, "drawings": {"name": drawings.name, "digest": drawings.digest, "settings": drawings.settings},
         "classes": np.intersect1d(own["query_labels"], names).tolist(), "rows": [asdict(row) for row in rows],
         **{key: value for key, value in provenance.collect(device).items() if key != "versions"}})
     return path
@@ -164,16 +165,16 @@ def check_network(stored: np.ndarray, encoder: Encoder, material: Material, name
 
 # --- the command ---------------------------------------------------------------------------------------------
 
-def find_cells(places: Sequence[Path]) -> list[CellFolder]:
+def find_runs(places: Sequence[Path]) -> list[RunFolder]:
     """The finished runs meant: each place is a run's folder, or an output folder, of which all finished ones are."""
     found = []
     for place in places:
         path = place.expanduser().resolve()
-        folders = [path] if (path / "config.json").exists() else sorted((path / "cells").glob("*"))
+        folders = [path] if (path / "config.json").exists() else sorted(earlier.runs_folder(path).glob("*"))
         finished = [one for one in folders if (one / "status.json").exists() and read_json(one / "status.json").get("state") == "finished"]
         if not finished:
-            raise InputError(f"{place}: no finished run; give the folder of one, below OUTPUT/cells, or OUTPUT itself")
-        found += [CellFolder.read(one) for one in finished]
+            raise InputError(f"{place}: no finished run; give the folder of one, below OUTPUT/runs, or OUTPUT itself")
+        found += [RunFolder.read(one) for one in finished]
     return found
 
 
@@ -218,7 +219,7 @@ def _run(options: argparse.Namespace) -> int:
     device = checks.ask(lambda: prepared.device_named(options.device))
     material = Material(prepared.places_of(options, prepared.data_root(options), checks))
     drawings = checks.ask(lambda: read_drawings(options.drawings))
-    folders = checks.ask(lambda: find_cells(options.runs))
+    folders = checks.ask(lambda: find_runs(options.runs))
     checks.stop()
     assert device is not None and drawings is not None and folders is not None  # else that was a reason to stop
     failed = 0
@@ -226,7 +227,7 @@ def _run(options: argparse.Namespace) -> int:
         label = f"[{number}/{len(folders)}] {folder.path.name}"
         try:
             writable(folder.path.parent.parent, "the output folder", "folder: copy the results to where you may write")
-            path = score_cell(folder, drawings, material, device)
+            path = score_run(folder, drawings, material, device)
         except InputError as error:
             failed += 1
             print(f"{label}: not scored: {error}", file=sys.stderr, flush=True)

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines.domain_adversarial import METHODS, DigitModel, Settings, losses
+from baselines.domain_adversarial import METHODS, DigitModel, DigitSettings, losses
 from benchmarks import interrupts, provenance
 from benchmarks.extension.digits_data import AdaptationTask, Domain, example_picture, mnist_task, offline_task
 from benchmarks.launch.board import duration
 from benchmarks.records import read_json, write_json, write_table
-from benchmarks.run_folder import LOCK, RunFolder, State
+from benchmarks.result_folder import LOCK, ResultFolder, State
 from benchmarks.store import EXTENSION
 from benchmarks.threads import check_threads
 from tcn.config import InputError
@@ -53,13 +53,13 @@ KEPT_APART = "pass another --output, nothing there was touched"
 
 # --- one run's folder ----------------------------------------------------------------------------------------
 
-class DigitFolder(RunFolder):
+class DigitFolder(ResultFolder):
     """The files of one run, in OUTPUT/runs/METHOD__seedK: config.json, history.csv, provenance.json, result.json."""
 
     required = frozenset({"config.json", "history.csv", "provenance.json", "result.json"})
 
     @classmethod
-    def of(cls, output: Path, settings: Settings) -> DigitFolder:
+    def of(cls, output: Path, settings: DigitSettings) -> DigitFolder:
         """The folder of a run with these settings."""
         return cls(output / "runs" / f"{settings.method}__seed{settings.seed}")
 
@@ -82,7 +82,7 @@ class DigitFolder(RunFolder):
                     bad.append(name)
         return bad
 
-    def refuse_other(self, task: AdaptationTask, settings: Settings) -> None:
+    def refuse_other(self, task: AdaptationTask, settings: DigitSettings) -> None:
         """InputError where the finished run is of other settings or other data."""
         there, own = read_json(self.path / "config.json"), _config(task, settings)
         if there != own:
@@ -97,7 +97,7 @@ class DigitFolder(RunFolder):
                              f"other patches); {KEPT_APART}")
 
 
-def _config(task: AdaptationTask, settings: Settings) -> dict[str, Any]:
+def _config(task: AdaptationTask, settings: DigitSettings) -> dict[str, Any]:
     return {**asdict(settings), "data": task.name}
 
 
@@ -127,7 +127,7 @@ def accuracy(model: DigitModel, domain: Domain, which: str, device: torch.device
     return right / len(domain.labels)
 
 
-def train(task: AdaptationTask, settings: Settings, device: torch.device, label: str, progress: bool = True,
+def train(task: AdaptationTask, settings: DigitSettings, device: torch.device, label: str, progress: bool = True,
           folder: Path | None = None) -> tuple[list[dict[str, float]], DigitModel]:
     """One run: rows of history and the model after the last step. Target labels are read for `target_accuracy` alone.
 
@@ -194,7 +194,7 @@ def _kept(folder: Path, identity: str, label: str) -> dict[str, Any] | None:
     return state
 
 
-def run(task: AdaptationTask, settings: Settings, output: Path, device: torch.device, label: str,
+def run(task: AdaptationTask, settings: DigitSettings, output: Path, device: torch.device, label: str,
         seconds: float | None = 0.0) -> bool:
     """One run into its folder; False where it is there already with the same settings and data.
 
@@ -221,7 +221,7 @@ def run(task: AdaptationTask, settings: Settings, output: Path, device: torch.de
     return True
 
 
-def _run_and_write(folder: DigitFolder, task: AdaptationTask, settings: Settings, device: torch.device, label: str) -> None:
+def _run_and_write(folder: DigitFolder, task: AdaptationTask, settings: DigitSettings, device: torch.device, label: str) -> None:
     started = time.perf_counter()
     folder.set_state("running")
     record = provenance.collect(device)
@@ -333,7 +333,7 @@ def compute(options: argparse.Namespace) -> None:
     _make_folder(options.output)
     task = mnist_task(options.mnist, options.download, options.mnist_m, options.photos) if options.mnist else offline_task(16)
     size, steps = task.source.images.shape[-1], options.steps or (MNIST_STEPS if options.mnist else OFFLINE_STEPS)
-    grid = [Settings(method, seed, steps, image_size=size) for seed in options.seeds for method in options.methods]
+    grid = [DigitSettings(method, seed, steps, image_size=size) for seed in options.seeds for method in options.methods]
     print(f"{task.name}: {len(grid)} runs of {steps:,} steps; {len(task.source.labels):,} labelled source digits, "
           f"{len(task.target.labels):,} unlabelled target digits, {len(task.target_test.labels):,} to test; results in "
           f"{options.output}", flush=True)
@@ -345,7 +345,7 @@ def compute(options: argparse.Namespace) -> None:
     _say_means(summarise(options.output))
 
 
-def _run_grid(grid: Sequence[Settings], task: AdaptationTask, output: Path, device: torch.device) -> None:
+def _run_grid(grid: Sequence[DigitSettings], task: AdaptationTask, output: Path, device: torch.device) -> None:
     """Each run that is not finished; those that another process is at come last."""
     started, done, elsewhere = time.perf_counter(), 0, []
     for number, settings in enumerate(grid, 1):

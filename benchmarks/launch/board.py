@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from benchmarks.experiments import Cell
-from benchmarks.store import CellFolder
+from benchmarks.experiments import PlannedRun
+from benchmarks.store import RunFolder
 
 LINES_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a cell is, by its folder: epochs trained, of how many, and the last epoch's speed (None before the first)."""
+    """How far a run is, by its folder: epochs trained, of how many, and the last epoch's speed (None before the first)."""
 
     done: int
     epochs: int
@@ -29,9 +29,9 @@ class Progress:
     epoch_seconds: float | None = None
 
 
-def progress_of(folder: CellFolder) -> Progress:
-    """Read a cell's folder; a cell that has not started is at 0."""
-    epochs = folder.cell.config.training.epochs
+def progress_of(folder: RunFolder) -> Progress:
+    """Read a run's folder; a run that has not started is at 0."""
+    epochs = folder.run.config.training.epochs
     history = folder.path / "history.csv"
     if not history.exists():
         return Progress(0, epochs)
@@ -43,15 +43,15 @@ def progress_of(folder: CellFolder) -> Progress:
     return Progress(int(last["epoch"]), epochs, float(last["pairs_per_second"]), float(last["seconds"]))
 
 
-def seconds_left(unfinished: Sequence[tuple[Cell, Progress]], running: int, known: Mapping[str, Sequence[float]]) -> float | None:
-    """Seconds of training left, `running` cells at once; None until an epoch tells.
+def seconds_left(unfinished: Sequence[tuple[PlannedRun, Progress]], running: int, known: Mapping[str, Sequence[float]]) -> float | None:
+    """Seconds of training left, `running` runs at once; None until an epoch tells.
 
-    A cell without an epoch of its own takes the median of `known`: data set -> seconds an epoch took in other cells.
+    A run without an epoch of its own takes the median of `known`: data set -> seconds an epoch took in other runs.
     """
     each = []
-    for cell, progress in unfinished:
-        seconds = progress.epoch_seconds or (statistics.median(known[cell.dataset]) if known.get(cell.dataset) else None)
-        left = (progress.epochs - progress.done) if cell.trained else 0
+    for run, progress in unfinished:
+        seconds = progress.epoch_seconds or (statistics.median(known[run.dataset]) if known.get(run.dataset) else None)
+        left = (progress.epochs - progress.done) if run.trained else 0
         if left and seconds is None:
             return None
         each.append(left * (seconds or 0.0))
@@ -59,7 +59,7 @@ def seconds_left(unfinished: Sequence[tuple[Cell, Progress]], running: int, know
 
 
 class Board:
-    """Progress of all cells in one place: repainted on a terminal, a block of lines every half minute elsewhere."""
+    """Progress of all runs in one place: repainted on a terminal, a block of lines every half minute elsewhere."""
 
     def __init__(self, total: int, skipped: int, failed: int, out: TextIO, now: Callable[[], float] = time.monotonic) -> None:
         self.total, self.skipped, self.failed, self.out, self._now = total, skipped, failed, out, now
@@ -74,7 +74,7 @@ class Board:
         self.clear()
         print(line, file=self.out, flush=True)
 
-    def show(self, running: Sequence[CellFolder], waiting: Sequence[CellFolder]) -> None:
+    def show(self, running: Sequence[RunFolder], waiting: Sequence[RunFolder]) -> None:
         """Paint the state, where it is time to."""
         if self._last is not None and self._now() - self._last < (1.0 if self._live else LINES_EVERY_SECONDS):
             return
@@ -87,18 +87,18 @@ class Board:
             self._painted = len(lines)
         print("\n".join(lines), file=self.out, flush=True)
 
-    def lines(self, running: Sequence[CellFolder], waiting: Sequence[CellFolder]) -> list[str]:
-        """One line for all, one for each running cell."""
-        unfinished = [(folder.cell, progress_of(folder)) for folder in (*running, *waiting)]
-        for cell, progress in unfinished:
+    def lines(self, running: Sequence[RunFolder], waiting: Sequence[RunFolder]) -> list[str]:
+        """One line for all, one for each running run."""
+        unfinished = [(folder.run, progress_of(folder)) for folder in (*running, *waiting)]
+        for run, progress in unfinished:
             if progress.epoch_seconds:
-                self._known[cell.dataset][cell.name] = progress.epoch_seconds
-        known = {dataset: list(cells.values()) for dataset, cells in self._known.items()}
+                self._known[run.dataset][run.name] = progress.epoch_seconds
+        known = {dataset: list(runs.values()) for dataset, runs in self._known.items()}
         left = seconds_left(unfinished, len(running), known)
-        head = (f"{self.total} cells: {self.skipped + self.finished} done, {len(running)} running, {len(waiting)} to do, "
+        head = (f"{self.total} runs: {self.skipped + self.finished} done, {len(running)} running, {len(waiting)} to do, "
                 f"{self.failed} failed; " + ("time left not known before an epoch is done" if left is None else
                                              f"about {duration(left)} of training left"))
-        return [head, *(f"  {title(cell)}: {_state(progress, cell)}" for cell, progress in unfinished[:len(running)])]
+        return [head, *(f"  {title(run)}: {_state(progress, run)}" for run, progress in unfinished[:len(running)])]
 
     def clear(self) -> None:
         """Take the painted block off the terminal."""
@@ -108,8 +108,8 @@ class Board:
             self._painted = 0
 
 
-def _state(progress: Progress, cell: Cell) -> str:
-    if not cell.trained:
+def _state(progress: Progress, run: PlannedRun) -> str:
+    if not run.trained:
         return "scoring"
     if progress.done >= progress.epochs:
         return f"trained, epoch {progress.epochs}/{progress.epochs}; scoring"
@@ -117,9 +117,9 @@ def _state(progress: Progress, cell: Cell) -> str:
     return f"epoch {progress.done + 1}/{progress.epochs}{speed}"
 
 
-def title(cell: Cell) -> str:
+def title(run: PlannedRun) -> str:
     """A run, as messages call it."""
-    return f"{cell.variant} seed {cell.seed} on {cell.dataset} {cell.split}"
+    return f"{run.variant} seed {run.seed} on {run.dataset} {run.split}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""How fast this device is at what a cell does, measured once in a short calibration and kept in the cache folder.
+"""How fast this device is at what a run does, measured once in a short calibration and kept in the cache folder.
 
-In: a cell's settings, a device. Out: training pairs, feature images, scored queries and decoded files per second, and the
+In: a run's settings, a device. Out: training pairs, feature images, scored queries and decoded files per second, and the
 memory they took, at the sizes of a real run (random weights and pictures: speed does not depend on what they show).
 """
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 import tcn
 from benchmarks import provenance
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.launch import power
 from benchmarks.material import build_model
 from benchmarks.records import read_json, write_json
@@ -60,7 +60,7 @@ TIMED_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class TrainingShape:
-    """What of a cell's settings decides the cost of a training step."""
+    """What of a run's settings decides the cost of a training step."""
 
     backbone: str
     image_size: int
@@ -129,7 +129,7 @@ def _execution(config: Config) -> str:
 
 
 def training_shape(config: Config) -> TrainingShape:
-    """The shape of a trained cell's steps; cells of equal shape cost the same."""
+    """The shape of a trained run's steps; runs of equal shape cost the same."""
     parts = {getattr(config.coupling, part) for part in PARTS}
     return TrainingShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.batch_pairs,
                          config.network.dim, 1 if parts == {"hard"} else 2, config.coupling.call == "joint", "soft" in parts,
@@ -138,14 +138,14 @@ def training_shape(config: Config) -> TrainingShape:
 
 
 def extraction_shape(config: Config) -> ExtractionShape:
-    """The shape of a cell's feature extraction."""
+    """The shape of a run's feature extraction."""
     own = config.method_source != BUILT_IN
     return ExtractionShape(config.network.backbone, config.data.image_size, config.data.stored_size, _execution(config),
                            config.method_source, config.method if own else "")
 
 
 def scoring_shape(config: Config, gallery: int) -> ScoringShape:
-    """The shape of a cell's scoring of the unseen classes."""
+    """The shape of a run's scoring of the unseen classes."""
     backbone = config.evaluation.features == "backbone"
     return ScoringShape(gallery, backbones.source(config.network.backbone).features if backbone else config.network.dim,
                         config.network.dim)
@@ -172,21 +172,21 @@ class Calibration:
             warn(str(error))
             return {}
 
-    def training(self, cell: Cell) -> Rate:
+    def training(self, run: PlannedRun) -> Rate:
         """Training pairs per second."""
-        shape = training_shape(cell.config)
-        return self._rate("training", shape, f"training, {shape.backbone} at {shape.image_size} pixels like {cell.variant}",
-                          lambda: self._with_pictures(cell, _measure_training))
+        shape = training_shape(run.config)
+        return self._rate("training", shape, f"training, {shape.backbone} at {shape.image_size} pixels like {run.variant}",
+                          lambda: self._with_pictures(run, _measure_training))
 
-    def extraction(self, cell: Cell) -> Rate:
+    def extraction(self, run: PlannedRun) -> Rate:
         """Images to features per second."""
-        shape = extraction_shape(cell.config)
+        shape = extraction_shape(run.config)
         return self._rate("extraction", shape, f"features, {shape.backbone} at {shape.image_size} pixels",
-                          lambda: self._with_pictures(cell, _measure_extraction))
+                          lambda: self._with_pictures(run, _measure_extraction))
 
-    def scoring(self, cell: Cell, queries: int, gallery: int) -> Rate:
+    def scoring(self, run: PlannedRun, queries: int, gallery: int) -> Rate:
         """Queries scored per second, real-valued and binary, by all protocols."""
-        shape = scoring_shape(cell.config, gallery)
+        shape = scoring_shape(run.config, gallery)
         return self._rate("scoring", shape, f"scoring against {gallery:,} photos",
                           lambda: _measure_scoring(shape, queries, self.device))
 
@@ -211,9 +211,9 @@ class Calibration:
         self._fresh.add(key)
         return rate
 
-    def _with_pictures(self, cell: Cell, measure: Callable[..., Rate]) -> Rate:
+    def _with_pictures(self, run: PlannedRun, measure: Callable[..., Rate]) -> Rate:
         with tempfile.TemporaryDirectory(prefix="tcn-calibration-") as folder:
-            return measure(cell, self.device, Path(folder))
+            return measure(run, self.device, Path(folder))
 
 
 def _rate_of(entry: Any) -> Rate | None:
@@ -260,12 +260,12 @@ def _pixels(folder: Path, modality: Modality, stored_size: int, count: int) -> P
                 False)
 
 
-def _random_model(cell: Cell, device: torch.device) -> torch.nn.Module:
-    name = cell.config.network.backbone
+def _random_model(run: PlannedRun, device: torch.device) -> torch.nn.Module:
+    name = run.config.network.backbone
     with borrowed(0):
         encoder, (teacher, classifier) = backbones.untrained(name)[0], backbones.untrained(name)
         words, imagenet_words = torch.randn(CLASSES, WORD_SIZE), torch.randn(len(classifier.bias), WORD_SIZE)
-    return build_model(cell.definition.method, cell.config,
+    return build_model(run.definition.method, run.config,
                        Ingredients(encoder, teacher, classifier, words, CLASSES, imagenet_words), device)
 
 
@@ -284,14 +284,14 @@ class _Enough(Exception):
     """Stops the training loop once it has been timed."""
 
 
-def _measure_extraction(cell: Cell, device: torch.device, folder: Path, model: torch.nn.Module | None = None) -> Rate:
+def _measure_extraction(run: PlannedRun, device: torch.device, folder: Path, model: torch.nn.Module | None = None) -> Rate:
     """Features of photos in memory; the number of photos grows until they take long enough."""
-    model = model or _random_model(cell, device)
+    model = model or _random_model(run, device)
 
     def take(count: int) -> float:
-        pixels = _pixels(folder, Modality.PHOTO, cell.config.data.stored_size, count)
+        pixels = _pixels(folder, Modality.PHOTO, run.config.data.stored_size, count)
         started = time.perf_counter()
-        extract(cast(Encoding, model), pixels, Modality.PHOTO, cell.config.data.image_size, device)
+        extract(cast(Encoding, model), pixels, Modality.PHOTO, run.config.data.image_size, device)
         _wait(device)
         return time.perf_counter() - started
 
@@ -303,7 +303,7 @@ def _measure_extraction(cell: Cell, device: torch.device, folder: Path, model: t
     return Rate(count / seconds, 1, count, *_memory(device))
 
 
-def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
+def _measure_training(run: PlannedRun, device: torch.device, folder: Path) -> Rate:
     """Steps of the training loop itself, on pictures in memory.
 
     Where a whole batch would take long (a large network on the CPU), two smaller ones are timed and the line through
@@ -311,20 +311,20 @@ def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    model = _random_model(cell, device)
+    model = _random_model(run, device)
     samples: list[float] = []
-    batch = cell.config.data.batch_pairs
-    features = _measure_extraction(cell, device, folder, model)
+    batch = run.config.data.batch_pairs
+    features = _measure_extraction(run, device, folder, model)
     # A step feeds two images a pair forwards and back, which costs some three times a forward pass; and the teacher's.
     expected = 7 * batch / features.per_second
     if device.type == "cuda" or expected <= STEP_SECONDS or batch <= max(SMALL_BATCHES):
         steps = max(1, min(16, int(SHAPE_SECONDS / 3 / expected)))
         with power.drawn(power.name_of(device)) as samples:
-            seconds, timed = _time_steps(cell, model, device, folder, batch, steps, warm=False)
+            seconds, timed = _time_steps(run, model, device, folder, batch, steps, warm=False)
         per_step, units = seconds / timed, batch
     else:
         few, more = SMALL_BATCHES
-        first, second = (_time_steps(cell, model, device, folder, size, 1, warm=size == more)[0] for size in SMALL_BATCHES)
+        first, second = (_time_steps(run, model, device, folder, size, 1, warm=size == more)[0] for size in SMALL_BATCHES)
         slope = (second - first) / (more - few)
         # Noise may turn the line round; then the larger batch stands for all.
         per_step = second + slope * (batch - more) if slope > 0 else second * batch / more
@@ -333,14 +333,14 @@ def _measure_training(cell: Cell, device: torch.device, folder: Path) -> Rate:
     return Rate(batch / per_step, timed, units, *_memory(device), model_bytes=bytes_of_state, watts=power.middle(samples))
 
 
-def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder: Path, pairs: int, steps: int, warm: bool
+def _time_steps(run: PlannedRun, model: torch.nn.Module, device: torch.device, folder: Path, pairs: int, steps: int, warm: bool
                 ) -> tuple[float, int]:
     """Seconds of training and steps timed, by the loop's own clock; an epoch has `steps` steps of `pairs` pairs.
 
     `warm`: the first epoch counts and is the only one; else it warms up, and up to three follow.
     """
     # The rates are so small that random weights stay where they are.
-    config = change(cell.config, {"training.epochs": 100, "training.select_by": "seen_accuracy", "data.batch_pairs": pairs,
+    config = change(run.config, {"training.epochs": 100, "training.select_by": "seen_accuracy", "data.batch_pairs": pairs,
                                   "training.encoder_rate": 1e-9, "training.head_rate": 1e-9})
     sketches, photos = (_pixels(folder, modality, config.data.stored_size, steps * pairs) for modality in Modality)
     heldout = _pixels(folder, Modality.SKETCH, config.data.stored_size, CLASSES)
@@ -355,7 +355,7 @@ def _time_steps(cell: Cell, model: torch.nn.Module, device: torch.device, folder
     own = folder / f"steps-of-{pairs}"
     own.mkdir()
     with contextlib.suppress(_Enough):
-        loop.fit(cell.definition.method, model, PairSource(sketches, photos, config.data),
+        loop.fit(run.definition.method, model, PairSource(sketches, photos, config.data),
                  loop.ValidationData(heldout, None, None), config, own, device, progress=False, on_epoch=note)
     return sum(row["seconds"] for row in rows), len(rows) * steps
 

@@ -1,6 +1,6 @@
 """The launcher that a command line asks for.
 
-In: the parsed options, the device. Out: a `Launcher`, or none where cells run in this process.
+In: the parsed options, the device. Out: a `Launcher`, or none where this process does the runs itself.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.launch.processes import Processes
 
 
 def launcher(options: argparse.Namespace, device: torch.device, output: Path) -> jobs.Launcher | None:
-    """The workers asked for; None for one cell after the other here. InputError where they can't be had."""
+    """The workers asked for; None for one run after the other here. InputError where they can't be had."""
     if options.launcher == "local":
         return None
     if options.launcher == "ray":
@@ -30,7 +30,7 @@ def launcher(options: argparse.Namespace, device: torch.device, output: Path) ->
 
 
 def measured_at_once(options: argparse.Namespace, device: torch.device) -> int:
-    """How many cells compute at once as fast as the one that a calibration measures in this process: one on each GPU; on the CPU
+    """How many runs compute at once as fast as the one that a calibration measures in this process: one on each GPU; on the CPU
     those of worker processes where `--threads` says that each has as many threads as this one."""
     if options.launcher != "processes" or device.type != "cuda" and not options.threads:
         return 1
@@ -39,7 +39,7 @@ def measured_at_once(options: argparse.Namespace, device: torch.device) -> int:
 
 
 def _wishes(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("workers", "threads", "cells_per_gpu", "cpus_per_cell")}
+    return {name: getattr(options, name) for name in ("workers", "threads", "runs_per_gpu", "cpus_per_run")}
 
 
 def _devices(device: torch.device) -> list[str]:

@@ -38,7 +38,7 @@ class RayLauncher:
     """Launcher of Ray tasks. The cluster hands out CPUs and parts of GPUs; a task that dies with its worker is reported lost."""
 
     def __init__(self, device: str, address: str | None = None, *, workers: int | None = None, threads: int | None = None,
-                 cells_per_gpu: int | None = None, cpus_per_cell: int | None = None,
+                 runs_per_gpu: int | None = None, cpus_per_run: int | None = None,
                  run: Callable[[Job], Any] = work) -> None:
         """`device`: auto, cpu or cuda. `address`: of a running cluster, else Ray starts on this machine, on loopback alone.
 
@@ -58,14 +58,14 @@ class RayLauncher:
         try:
             self.device = _device(device, gpus)
             self.share: Share = share(cpus, gpus if self.device == "cuda" else 0, workers=workers, threads=threads,
-                                      cells_per_gpu=cells_per_gpu, cpus_per_cell=cpus_per_cell)
-            each = {"num_cpus": cpus_per_cell or self.share.threads,
-                    "num_gpus": 1 / self.share.cells_per_gpu if self.device == "cuda" else 0}
+                                      runs_per_gpu=runs_per_gpu, cpus_per_run=cpus_per_run)
+            each = {"num_cpus": cpus_per_run or self.share.threads,
+                    "num_gpus": 1 / self.share.runs_per_gpu if self.device == "cuda" else 0}
             if not any(all(node["Resources"].get(kind, 0) >= need for kind, need in
                            (("CPU", each["num_cpus"]), ("GPU", each["num_gpus"]))) for node in ray.nodes() if node["Alive"]):
                 raise InputError(f"no machine of the Ray cluster has {each['num_cpus']} CPUs"
                                  + (f" and {each['num_gpus']:g} GPU" if each["num_gpus"] else "")
-                                 + " for one cell; pass a smaller --cpus-per-cell or --threads")
+                                 + " for one run; pass a smaller --cpus-per-run or --threads")
         except InputError:
             ray.shutdown()
             raise
@@ -75,7 +75,7 @@ class RayLauncher:
         self._running: dict[Any, Job] = {}
         nodes = sum(node["Alive"] for node in ray.nodes())
         self.about = (f"Ray {ray.__version__}, {nodes} machine{'' if nodes == 1 else 's'}, {cpus} CPUs, {gpus} GPUs, up to "
-                      f"{self.share.workers} cells at once")
+                      f"{self.share.workers} runs at once")
 
     def free(self) -> int:
         """Places among `workers`; Ray itself waits for the resources."""
@@ -100,7 +100,7 @@ class RayLauncher:
             return Ended(job, lost=f"the Ray worker was lost ({type(error).__name__})")
 
     def stop(self) -> None:
-        """Cancel as by Ctrl-C, which lets a cell note where it is; after the grace, by force."""
+        """Cancel as by Ctrl-C, which lets a run note where it is; after the grace, by force."""
         references = list(self._running)
         for force, seconds in ((False, GRACE_SECONDS), (True, 5.0)):
             for reference in references:

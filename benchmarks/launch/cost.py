@@ -1,6 +1,6 @@
-"""What cells cost before they run: hours on this device, disk and memory, from measured rates and the lists' sizes.
+"""What runs cost before they run: hours on this device, disk and memory, from measured rates and the lists' sizes.
 
-In: cells, a Calibration, results that are already there. Out: a table, totals, and which rates they stand on.
+In: runs, a Calibration, results that are already there. Out: a table, totals, and which rates they stand on.
 """
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ import psutil
 import torch
 
 from benchmarks import provenance
-from benchmarks.experiments import FEEDS, Cell
+from benchmarks.experiments import FEEDS, PlannedRun
 from benchmarks.launch.calibration import FEW_STEPS, Calibration, Rate, TrainingShape, scoring_shape, training_shape
 from benchmarks.launch.jobs import cores
 from benchmarks.material import Material
 from benchmarks.records import read_json, read_rows
-from benchmarks.store import CellFolder, read_config
+from benchmarks.store import RunFolder, read_config
 from tcn.config import InputError
 from tcn.data import specs
 from tcn.data.splits import Split
+from tcn.files import earlier
 from tcn.files.atomic import amount, existing_parent
 
 LEDGER_PASSES = 13
-"""The ledger scores its codes and features anew in about as many passes as thirteen cells do (scoring.score_ledger)."""
+"""The ledger scores its codes and features anew in about as many passes as thirteen runs do (scoring.score_ledger)."""
 SCORES_PER_QUERY = 2 * 29
 """Arrays in per_query.npz: features and codes, by every metric and protocol."""
 
@@ -63,7 +64,7 @@ class Sizes:
 
     @property
     def scored(self) -> int:
-        """Images whose features the scoring of a trained cell takes."""
+        """Images whose features the scoring of a trained run takes."""
         return (self.train_sketches + self.train_photos + self.validation_sketches + self.validation_photos + self.query
                 + self.gallery)
 
@@ -87,12 +88,12 @@ def published_sizes(dataset: str, split: str) -> Sizes | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is left of one cell: seconds by part, and why it can't run yet, if so."""
+    """What is left of one run: seconds by part, and why it can't run yet, if so."""
 
-    cell: Cell
+    run: PlannedRun
     state: str
     sizes: Sizes | None
-    """None where they are not known; nothing is added up for such a cell."""
+    """None where they are not known; nothing is added up for such a run."""
     epochs: int = 0
     pairs: int = 0
     train: float = 0.0
@@ -107,7 +108,7 @@ class Cost:
 
 @dataclass
 class Estimate:
-    """Costs of all cells and what they stand on."""
+    """Costs of all runs and what they stand on."""
 
     costs: list[Cost] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -119,7 +120,7 @@ class Estimate:
         """One line for the seeds of a variant on a split, in the order of the first of them."""
         rows: dict[tuple[str, str, str], list[Cost]] = {}
         for cost in self.costs:
-            rows.setdefault((cost.cell.dataset, cost.cell.split, cost.cell.variant), []).append(cost)
+            rows.setdefault((cost.run.dataset, cost.run.split, cost.run.variant), []).append(cost)
         table = []
         for key, costs in rows.items():
             states = collections.Counter(cost.state.partition(",")[0] for cost in costs)
@@ -132,13 +133,13 @@ class Estimate:
                                             *(["kWh"] if self.watts else []), "feeds"])
 
     def table(self) -> pd.DataFrame:
-        """One row a cell, as printed."""
+        """One row a run, as printed."""
         rows = []
         for c in self.costs:
             parts = [_hours(seconds) if seconds else "" for seconds in (c.train, c.extract, c.score)]
-            rows.append((c.cell.dataset, c.cell.split, c.cell.variant, c.cell.seed, c.state, c.epochs or "",
+            rows.append((c.run.dataset, c.run.split, c.run.variant, c.run.seed, c.state, c.epochs or "",
                          f"{c.pairs:,}" if c.pairs else "", *(parts if c.sizes else [""] * 3),
-                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.cell.variant, "table of further variants" if c.cell.place else "")))
+                         _hours(c.seconds) if c.sizes else "unknown", FEEDS.get(c.run.variant, "table of further variants" if c.run.place else "")))
         return pd.DataFrame(rows, columns=["data set", "split", "variant", "seed", "state", "epochs left", "pairs left",
                                            "train h", "extract h", "score h", "hours", "feeds"])
 
@@ -153,9 +154,9 @@ def _hours(seconds: float) -> str:
 
 
 def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, list[float]]:
-    """Training pairs per second of cells already run in `output` on this device with as many threads, by shape."""
+    """Training pairs per second of runs already run in `output` on this device with as many threads, by shape."""
     found: dict[TrainingShape, list[float]] = {}
-    for path in sorted(output.glob("cells/*/history.csv")):
+    for path in sorted(earlier.runs_folder(output).glob("*/history.csv")):
         try:
             record, rows = read_json(path.parent / "provenance.json"), read_rows(path)
             config = read_config(path.parent)[0].config
@@ -168,7 +169,7 @@ def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, l
 
 
 class Estimator:
-    """Costs cells one by one; rates are read or measured as they are needed."""
+    """Costs runs one by one; rates are read or measured as they are needed."""
 
     def __init__(self, output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]) -> None:
         """`missing`: data sets that are not here, and why; they are costed by the published counts."""
@@ -178,67 +179,67 @@ class Estimator:
         self.unit = "GPU-hours" if device.type == "cuda" else "CPU-hours"
         self.kept = kept_rates(output, self.device, torch.get_num_threads())
         self.measured: dict[str, Rate] = {}
-        self.from_cells: dict[str, float] = {}
+        self.from_runs: dict[str, float] = {}
 
-    def cost(self, cell: Cell, whole: bool = False) -> Cost:
-        """What is left of a cell. `whole`: what all of it costs, however much is done."""
-        sizes, state, done = self._find(cell)
+    def cost(self, run: PlannedRun, whole: bool = False) -> Cost:
+        """What is left of a run. `whole`: what all of it costs, however much is done."""
+        sizes, state, done = self._find(run)
         if whole:
             done = 0
         elif state == "finished" or state.startswith("finished,"):
-            return Cost(cell, state, sizes)
-        config = cell.config
+            return Cost(run, state, sizes)
+        config = run.config
         epochs = config.training.epochs - done
         if sizes is None:
-            return Cost(cell, state, None, epochs)
-        images = self._keep(f"features, {config.network.backbone}", self.calibration.extraction(cell))
+            return Cost(run, state, None, epochs)
+        images = self._keep(f"features, {config.network.backbone}", self.calibration.extraction(run))
         train = 0.0
         pairs = sizes.train_photos * epochs
-        if cell.trained and epochs:
-            train = pairs / self._training_rate(cell) + epochs * sizes.validation / images.per_second
-        ledger = cell.definition.ledger
+        if run.trained and epochs:
+            train = pairs / self._training_rate(run) + epochs * sizes.validation / images.per_second
+        ledger = run.definition.ledger
         extract = (sizes.scored + sizes.gallery * ledger) / images.per_second
-        scoring = self._keep(f"scoring, {cell.dataset} {cell.split}, {scoring_shape(config, sizes.gallery).dim}-d",
-                             self.calibration.scoring(cell, sizes.query, sizes.gallery))
+        scoring = self._keep(f"scoring, {run.dataset} {run.split}, {scoring_shape(config, sizes.gallery).dim}-d",
+                             self.calibration.scoring(run, sizes.query, sizes.gallery))
         score = sizes.query / scoring.per_second * (1 + LEDGER_PASSES * ledger)
-        return Cost(cell, state, sizes, epochs, pairs, train, extract, score)
+        return Cost(run, state, sizes, epochs, pairs, train, extract, score)
 
-    def _training_rate(self, cell: Cell) -> float:
-        shape = training_shape(cell.config)
+    def _training_rate(self, run: PlannedRun) -> float:
+        shape = training_shape(run.config)
         if shape in self.kept:
             rate = statistics.median(self.kept[shape])
-            self.from_cells[f"training, {cell.variant}"] = rate
+            self.from_runs[f"training, {run.variant}"] = rate
             return rate
-        return self._keep(f"training, {cell.variant}", self.calibration.training(cell)).per_second
+        return self._keep(f"training, {run.variant}", self.calibration.training(run)).per_second
 
     def _keep(self, what: str, rate: Rate) -> Rate:
         self.measured[what] = rate
         return rate
 
-    def _find(self, cell: Cell) -> tuple[Sizes | None, str, int]:
-        """Sizes of a cell's lists, its state in words, epochs done."""
-        if cell.dataset in self.missing:
-            return published_sizes(cell.dataset, cell.split), "not here", 0
-        if not self.material.is_built(cell.dataset):
+    def _find(self, run: PlannedRun) -> tuple[Sizes | None, str, int]:
+        """Sizes of a run's lists, its state in words, epochs done."""
+        if run.dataset in self.missing:
+            return published_sizes(run.dataset, run.split), "not here", 0
+        if not self.material.is_built(run.dataset):
             # A plan fetches nothing: what has to be built first is shown as to do.
             return None, "to do (data set not built yet)", 0
         try:
-            sizes = sizes_of(self.material.split_of(cell.config))
+            sizes = sizes_of(self.material.split_of(run.config))
         except InputError as error:
-            return published_sizes(cell.dataset, cell.split), f"can't run: {error}", 0
+            return published_sizes(run.dataset, run.split), f"can't run: {error}", 0
         try:
-            folder = CellFolder(self.output, cell, self.material.identity(cell.config))
+            folder = RunFolder(self.output, run, self.material.identity(run.config))
         except InputError as error:
             return sizes, f"can't run: {error}", 0
         if folder.state == "new":
             return sizes, "to do", 0
-        epochs = f", {folder.epochs_done}/{cell.config.training.epochs} epochs" if cell.trained else ""
+        epochs = f", {folder.epochs_done}/{run.config.training.epochs} epochs" if run.trained else ""
         return sizes, folder.state + epochs, folder.epochs_done
 
     def rates(self) -> list[str]:
         """Which rates the costs stand on, one line each."""
         units = {"training": "pairs/s", "features": "images/s", "scoring": "queries/s"}
-        lines = [f"  {what}: {rate:,.0f} pairs/s, median of the epochs run here" for what, rate in self.from_cells.items()]
+        lines = [f"  {what}: {rate:,.0f} pairs/s, median of the epochs run here" for what, rate in self.from_runs.items()]
         for what, rate in self.measured.items():
             rough = f" (rough: {rate.steps} step{'' if rate.steps == 1 else 's'} of up to {rate.units} pairs)"
             rough = rough if what.startswith("training") and rate.steps < FEW_STEPS else ""
@@ -247,20 +248,20 @@ class Estimator:
         return lines
 
 
-def estimate(cells: Sequence[Cell], output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]
+def estimate(runs: Sequence[PlannedRun], output: Path, material: Material, calibration: Calibration, missing: Mapping[str, str]
              ) -> Estimate:
-    """Costs of all cells; what is not known is measured first (Calibration), so this may take a minute."""
+    """Costs of all runs; what is not known is measured first (Calibration), so this may take a minute."""
     estimator = Estimator(output, material, calibration, missing)
-    result = Estimate([estimator.cost(cell) for cell in cells])
+    result = Estimate([estimator.cost(run) for run in runs])
     result.watts = statistics.median([rate.watts for rate in estimator.measured.values() if rate.watts] or [0.0])
     total = sum(cost.seconds for cost in result.costs)
     unknown = sum(cost.sizes is None for cost in result.costs)
-    elsewhere = sum(cost.seconds for cost in result.costs if cost.cell.dataset in missing)
+    elsewhere = sum(cost.seconds for cost in result.costs if cost.run.dataset in missing)
     threads = torch.get_num_threads()
-    result.lines.append(f"{len(cells)} cells; {_hours(total)} {estimator.unit} left on {estimator.device}, {threads} "
-                        f"thread{'' if threads == 1 else 's'}, one cell at a time"
+    result.lines.append(f"{len(runs)} runs; {_hours(total)} {estimator.unit} left on {estimator.device}, {threads} "
+                        f"thread{'' if threads == 1 else 's'}, one run at a time"
                         + (f"; {_hours(elsewhere)} of them for data sets that are not here, by the published counts" if elsewhere
-                           else "") + (f"; {unknown} cells of unknown length" if unknown else ""))
+                           else "") + (f"; {unknown} runs of unknown length" if unknown else ""))
     if result.watts:
         result.lines.append(f"energy: {_kwh(total, result.watts):,.3g} kWh for the GPU alone, at the {result.watts:,.0f} W that "
                             "nvidia-smi told in the middle of training")
@@ -278,14 +279,14 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
         sizes = cost.sizes
         if sizes is None or cost.state.startswith("finished"):
             continue
-        data = cost.cell.config.data
+        data = cost.run.config.data
         # Both splits of a data set hold the same pictures.
         known = needs.get((data.dataset, data.stored_size))
         if known is None or sizes.sketches + 3 * sizes.photos > known.sketches + 3 * known.photos:
             needs[data.dataset, data.stored_size] = sizes
-        rate = estimator.measured.get(f"training, {cost.cell.variant}")
+        rate = estimator.measured.get(f"training, {cost.run.variant}")
         model = rate.model_bytes if rate else 0
-        results += own.get(cost.cell.trained) or (model + 4 * (sizes.query + sizes.gallery) * cost.cell.config.network.dim
+        results += own.get(cost.run.trained) or (model + 4 * (sizes.query + sizes.gallery) * cost.run.config.network.dim
                                                   + 8 * sizes.query * SCORES_PER_QUERY)
         # While it trains: the best epoch, the last one, and Adam's two averages.
         working = max(working, 4.0 * model)
@@ -300,7 +301,7 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
         lines.append(f"decoding it once: about {_hours(seconds)} h on {cores()} cores, the disk's own speed apart")
     if results:
         source = "as large as those here" if own else "estimated"
-        lines.append(f"disk: results {amount(results)} ({source}), and {amount(working)} for each cell while it trains; "
+        lines.append(f"disk: results {amount(results)} ({source}), and {amount(working)} for each run while it trains; "
                      f"{_free(estimator.output)}")
     return lines
 
@@ -310,18 +311,18 @@ def _memory(estimator: Estimator) -> list[str]:
     host, device = max((r.host_bytes for r in rates), default=0), max((r.device_bytes for r in rates), default=0)
     lines = []
     if host:
-        lines.append(f"memory: {amount(host)} for a cell at its peak in the calibration; "
+        lines.append(f"memory: {amount(host)} for a run at its peak in the calibration; "
                      f"{amount(psutil.virtual_memory().available)} free (the image cache is mapped, not loaded)")
     if device:
         free, _ = torch.cuda.mem_get_info(estimator.calibration.device)
-        lines.append(f"GPU memory: {amount(device)} for a cell at its peak in the calibration; {amount(free)} free")
+        lines.append(f"GPU memory: {amount(device)} for a run at its peak in the calibration; {amount(free)} free")
     return lines
 
 
 def _result_bytes(output: Path) -> dict[bool, float]:
-    """Mean size of finished cells here, by whether they were trained."""
+    """Mean size of finished runs here, by whether they were trained."""
     sizes: dict[bool, list[int]] = {}
-    for folder in output.glob("cells/*"):
+    for folder in earlier.runs_folder(output).glob("*"):
         with contextlib.suppress(InputError):  # a damaged one is named when it is run
             if read_json(folder / "status.json").get("state") == "finished":
                 sizes.setdefault((folder / "checkpoint.pt").exists(), []).append(

@@ -18,7 +18,7 @@ from benchmarks.launch.jobs import Ended, Job, Launcher
 from benchmarks.material import Material
 from benchmarks.mirror import Mirror
 from benchmarks.runner import lacks_ledger
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from tcn.config import InputError
 from tcn.files.atomic import StorageError
 from tcn.files.locks import Held
@@ -28,12 +28,12 @@ RETRIES = 3
 ROLES = ("train_sketches", "train_photos", "heldout_sketches", "validation_sketches", "validation_photos", "query", "gallery")
 
 
-def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror, launcher: Launcher,
+def execute_all(folders: Sequence[RunFolder], material: Material, mirror: Mirror, launcher: Launcher,
               failures: dict[str, str], out: TextIO | None = None, in_order: bool = False) -> tuple[int, int]:
     """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
 
-    `in_order`: cells start in the order of `folders`, else the long ones first. KeyboardInterrupt stops the workers, marks
-    their cells interrupted and passes.
+    `in_order`: runs start in the order of `folders`, else the long ones first. KeyboardInterrupt stops the workers, marks
+    their runs interrupted and passes.
     """
     waiting, skipped = [], 0
     for folder in folders:
@@ -43,9 +43,9 @@ def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror,
         else:
             waiting.append(folder)
     ready = _with_images(waiting, material, failures)
-    if not in_order:  # long cells first: short ones fill the gaps at the end
-        ready.sort(key=lambda folder: not folder.cell.trained)
-    jobs = [Job(f.cell, f.path.parent.parent, f.identity, material.places, launcher.device, launcher.share.threads,
+    if not in_order:  # long runs first: short ones fill the gaps at the end
+        ready.sort(key=lambda folder: not folder.run.trained)
+    jobs = [Job(f.run, f.path.parent.parent, f.identity, material.places, launcher.device, launcher.share.threads,
                 provenance.command()) for f in ready]
     board = Board(len(folders), skipped, len(waiting) - len(ready), out or sys.stdout)
     driver = _Driver(jobs, material, mirror, launcher, failures, board)
@@ -62,11 +62,11 @@ def run_cells(folders: Sequence[CellFolder], material: Material, mirror: Mirror,
     return driver.finished, skipped + driver.finished_elsewhere
 
 
-def _with_images(folders: Sequence[CellFolder], material: Material, failures: dict[str, str]) -> list[CellFolder]:
-    """Fill the image cache before the workers start, each picture once; cells whose pictures can't be read fail here."""
+def _with_images(folders: Sequence[RunFolder], material: Material, failures: dict[str, str]) -> list[RunFolder]:
+    """Fill the image cache before the workers start, each picture once; runs whose pictures can't be read fail here."""
     ready = []
     for folder in folders:
-        config = folder.cell.config
+        config = folder.run.config
         split = material.split_of(config)
         try:
             for role in ROLES:
@@ -75,19 +75,19 @@ def _with_images(folders: Sequence[CellFolder], material: Material, failures: di
             ready.append(folder)
         except InputError as error:
             _mark_failed(folder, str(error))
-            failures[folder.cell.name] = str(error)
+            failures[folder.run.name] = str(error)
     return ready
 
 
-def _mark_failed(folder: CellFolder, reason: str) -> None:
-    """Say so in the cell's folder, unless another process is at work there by now."""
-    with contextlib.suppress(Held, StorageError), folder.claim("marking a failed cell"):
+def _mark_failed(folder: RunFolder, reason: str) -> None:
+    """Say so in the run's folder, unless another process is at work there by now."""
+    with contextlib.suppress(Held, StorageError), folder.claim("marking a failed run"):
         folder.write_config()
         folder.set_state("failed", reason, folder.epochs_done)
 
 
 class _Driver:
-    """The queue: starts jobs where there is room, takes lost ones up again, mirrors what ended. A cell that another call of the
+    """The queue: starts jobs where there is room, takes lost ones up again, mirrors what ended. A run that another call of the
     command works on is put aside until that one is done with it."""
 
     def __init__(self, jobs: Sequence[Job], material: Material, mirror: Mirror, launcher: Launcher, failures: dict[str, str],
@@ -99,7 +99,7 @@ class _Driver:
         self.attempts: collections.Counter[str] = collections.Counter()
         self.finished = self.finished_elsewhere = 0
         self.elsewhere: dict[str, tuple[Job, str]] = {}
-        """Cells that another call works on, by name, with who it is."""
+        """Runs that another call works on, by name, with who it is."""
 
     def run(self) -> None:
         """Until nothing waits or runs, here or in other calls."""
@@ -119,12 +119,12 @@ class _Driver:
                 self._end(ended)
 
     def _put_aside(self, job: Job, holder: str) -> None:
-        if self.elsewhere.get(job.cell.name, (None, ""))[1] != holder:
-            self.board.say(f"elsewhere: {title(job.cell)}: {holder}")
-        self.elsewhere[job.cell.name] = job, holder
+        if self.elsewhere.get(job.run.name, (None, ""))[1] != holder:
+            self.board.say(f"elsewhere: {title(job.run)}: {holder}")
+        self.elsewhere[job.run.name] = job, holder
 
     def _take_back(self) -> None:
-        """Cells that others are done with: finished, failed, or to be gone on with here because they were left unfinished."""
+        """Runs that others are done with: finished, failed, or to be gone on with here because they were left unfinished."""
         for name, (job, _) in list(self.elsewhere.items()):
             folder = job.folder
             if folder.holder():
@@ -134,24 +134,24 @@ class _Driver:
             if folder.whole():
                 self.finished_elsewhere += 1
                 self.board.skipped += 1
-                self.board.say(f"finished elsewhere: {title(job.cell)}")
+                self.board.say(f"finished elsewhere: {title(job.run)}")
                 self.mirror.settle(folder)
             elif status["state"] == "failed":
                 self.failures[name] = f"{status['reason']} (in another call of the command)"
                 self.board.failed += 1
-                self.board.say(f"failed elsewhere: {title(job.cell)}: {status['reason']}")
+                self.board.say(f"failed elsewhere: {title(job.run)}: {status['reason']}")
             else:
                 self.waiting.append(job)
 
     def _start(self, job: Job) -> None:
-        self.running[job.cell.name] = job
+        self.running[job.run.name] = job
         done = job.folder.epochs_done
-        self.board.say(f"started: {title(job.cell)}" + (f", resumed after epoch {done}" if done else ""))
+        self.board.say(f"started: {title(job.run)}" + (f", resumed after epoch {done}" if done else ""))
         self.launcher.start(job)
 
     def _end(self, ended: Ended) -> None:
-        job = self.running.pop(ended.job.cell.name)
-        name, folder = job.cell.name, job.folder
+        job = self.running.pop(ended.job.run.name)
+        name, folder = job.run.name, job.folder
         if ended.failure and ended.failure.holder:
             self._put_aside(job, ended.failure.holder)
             return
@@ -159,27 +159,27 @@ class _Driver:
         if reason and not (ended.failure and ended.failure.final):
             self.attempts[name] += 1
             if self.attempts[name] <= RETRIES:
-                self.board.say(f"again ({self.attempts[name]} of {RETRIES}): {title(job.cell)}: {reason}")
+                self.board.say(f"again ({self.attempts[name]} of {RETRIES}): {title(job.run)}: {reason}")
                 self.waiting.appendleft(job)
                 return
             reason = f"{reason}; given up after {RETRIES} retries"
         if reason:
-            # The worker may have died, or not have come as far as the cell's folder.
+            # The worker may have died, or not have come as far as the run's folder.
             _mark_failed(folder, reason)
             self.failures[name] = reason
             self.board.failed += 1
-            self.board.say(f"failed: {title(job.cell)}: {reason}")
+            self.board.say(f"failed: {title(job.run)}: {reason}")
         else:
             self.finished += 1
             self.board.finished += 1
-            self.board.say(f"finished: {title(job.cell)}")
+            self.board.say(f"finished: {title(job.run)}")
         self.mirror.settle(folder)
 
     def mark_interrupted(self) -> None:
-        """Cells whose worker had no time to say so itself, and their runs in MLflow."""
+        """Runs whose worker had no time to say so itself, and their runs in MLflow."""
         for job in self.running.values():
             folder = job.folder
-            with contextlib.suppress(Held, StorageError), folder.claim("marking an interrupted cell", seconds=2.0):
+            with contextlib.suppress(Held, StorageError), folder.claim("marking an interrupted run", seconds=2.0):
                 if folder.state == "running":
                     folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
                                      folder.epochs_done)

@@ -15,11 +15,11 @@ from typing import Protocol
 import torch
 
 import baselines
-from benchmarks.experiments import Cell
+from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
 from benchmarks.mirror import NoMirror
 from benchmarks.runner import Failure, attempt
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from benchmarks.threads import check_threads, limit_threads
 from tcn.config import InputError
 from tcn.model.execution import keep_memory, same_products
@@ -30,11 +30,11 @@ GRACE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Share:
-    """How a machine or cluster is shared out: cells at once, CPU threads of each, cells on one GPU."""
+    """How a machine or cluster is shared out: runs at once, CPU threads of each, runs on one GPU."""
 
     workers: int
     threads: int
-    cells_per_gpu: int = 1
+    runs_per_gpu: int = 1
 
 
 def cores() -> int:
@@ -42,31 +42,31 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | None = None, cells_per_gpu: int | None = None,
-          cpus_per_cell: int | None = None) -> Share:
-    """Cells at once and threads of each, by what there is and what was asked for. `gpus`: 0 where cells run on the CPU.
+def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | None = None, runs_per_gpu: int | None = None,
+          cpus_per_run: int | None = None) -> Share:
+    """Runs at once and threads of each, by what there is and what was asked for. `gpus`: 0 where runs are on the CPU.
 
-    Threads never depend on the number of cells, since results depend on threads. InputError where cells_per_gpu is
+    Threads never depend on the number of runs, since results depend on threads. InputError where runs_per_gpu is
     given without a GPU, or for more threads than MOST_THREADS.
 
-    >>> share(2, 0), share(32, 4, cells_per_gpu=2)
-    (Share(workers=2, threads=1, cells_per_gpu=1), Share(workers=8, threads=4, cells_per_gpu=2))
+    >>> share(2, 0), share(32, 4, runs_per_gpu=2)
+    (Share(workers=2, threads=1, runs_per_gpu=1), Share(workers=8, threads=4, runs_per_gpu=2))
     """
-    if cells_per_gpu and not gpus:
-        raise InputError("--cells-per-gpu needs cells that run on a GPU; leave it out, or pass --device cuda")
-    per_cell = cpus_per_cell or threads
-    natural = gpus * (cells_per_gpu or 1) if gpus else cpus // (per_cell or 1)
+    if runs_per_gpu and not gpus:
+        raise InputError("--runs-per-gpu needs runs that run on a GPU; leave it out, or pass --device cuda")
+    per_run = cpus_per_run or threads
+    natural = gpus * (runs_per_gpu or 1) if gpus else cpus // (per_run or 1)
     chosen = workers or max(1, natural)
-    each = threads or cpus_per_cell or max(1, cpus // chosen)
+    each = threads or cpus_per_run or max(1, cpus // chosen)
     check_threads(each)
-    return Share(chosen, each, cells_per_gpu or 1)
+    return Share(chosen, each, runs_per_gpu or 1)
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to run one cell; it can be sent to another process or machine."""
+    """All that a worker needs to do one run; it can be sent to another process or machine."""
 
-    cell: Cell
+    run: PlannedRun
     output: Path
     identity: str
     places: Places
@@ -75,9 +75,9 @@ class Job:
     command: str
 
     @property
-    def folder(self) -> CellFolder:
-        """Where the cell's files go."""
-        return CellFolder(self.output, self.cell, self.identity)
+    def folder(self) -> RunFolder:
+        """Where the run's files go."""
+        return RunFolder(self.output, self.run, self.identity)
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Launcher(Protocol):
     about: str
     """One line: what the workers are."""
     share: Share
-    """How the machine is shared out; its threads are those of every cell."""
+    """How the machine is shared out; its threads are those of every run."""
     device: str
-    """Where cells run; a launcher with several GPUs may replace it by one of them."""
+    """Where runs are computed; a launcher with several GPUs may replace it by one of them."""
 
     def free(self) -> int:
         """Jobs that may be started now."""
@@ -110,7 +110,7 @@ class Launcher(Protocol):
         """Jobs that ended since the last call; waits at most `seconds` for one."""
 
     def stop(self) -> None:
-        """End all running jobs, giving each GRACE_SECONDS to leave its cell in order."""
+        """End all running jobs, giving each GRACE_SECONDS to leave its run in order."""
 
     def close(self) -> None:
         """Let go of workers and connections; nothing runs any more."""
@@ -122,19 +122,19 @@ def _material(places: Places) -> Material:
 
 
 def work(job: Job) -> Failure | None:
-    """Run one job in this process: what every worker does. None where the cell finished."""
+    """Run one job in this process: what every worker does. None where the run finished."""
     keep_memory()
     same_products()
     limit_threads(job.threads)
     try:
-        if job.cell.place:
-            baselines.load(job.cell.place, job.cell.config.method_source)
+        if job.run.place:
+            baselines.load(job.run.place, job.run.config.method_source)
         material = _material(dataclasses.replace(job.places, progress=False))
-        here = material.identity(job.cell.config)
+        here = material.identity(job.run.config)
         if here != job.identity:
             return Failure(f"this worker sees other data, words or code than the driver (identity {here[:8]}, expected "
                            f"{job.identity[:8]}); every machine needs the same files at the same paths", True)
-        return attempt(job.cell, job.folder, material, NoMirror(), torch.device(job.device), "", job.command)
+        return attempt(job.run, job.folder, material, NoMirror(), torch.device(job.device), "", job.command)
     except InputError as error:
         return Failure(str(error), True)
     except Exception as error:  # a fault of this machine must reach the driver as such

@@ -16,13 +16,13 @@ from benchmarks.launch.board import duration
 from benchmarks.material import Material
 from benchmarks.mirror import Mirror
 from benchmarks.runner import Failure, attempt, lacks_ledger
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 
 LOST = ("the runs that were left are not tried: {} answers this process no more. Give the same command again: it goes on from "
         "the last finished epochs; --launcher processes goes on by itself, with a new process")
 
 
-def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirror, device: torch.device,
+def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror, device: torch.device,
                 failures: dict[str, str]) -> tuple[int, int]:
     """Run what is not finished; failures are added to `failures`. Returns how many ran well and how many were skipped.
 
@@ -37,7 +37,7 @@ def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirro
             interrupts.check()
             if holder := folder.holder():
                 if told.get(number) != holder:
-                    print(f"[{number}/{len(folders)}] {folder.cell.variant} seed {folder.cell.seed}: left to {holder}",
+                    print(f"[{number}/{len(folders)}] {folder.run.variant} seed {folder.run.seed}: left to {holder}",
                           flush=True)
                 told[number] = holder
                 elsewhere.append((number, folder))
@@ -47,14 +47,14 @@ def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirro
                 mirror.settle(folder)
                 continue
             if number in told and folder.state == "failed":
-                failures[folder.cell.name] = f"{folder.status['reason']} (in another call of the command)"
+                failures[folder.run.name] = f"{folder.status['reason']} (in another call of the command)"
                 continue
             started = time.perf_counter()
             failure = _one(number, len(folders), folder, material, mirror, device)
             if failure and failure.holder:  # it was quicker
                 elsewhere.append((number, folder))
             elif failure:
-                failures[folder.cell.name] = failure.reason
+                failures[folder.run.name] = failure.reason
                 print(f"  failed: {failure.reason}", file=sys.stderr)
                 if failure.device_lost:
                     failures[str(device)] = LOST.format(device)
@@ -68,9 +68,9 @@ def run_in_turn(folders: Sequence[CellFolder], material: Material, mirror: Mirro
     return trained, skipped
 
 
-def _one(number: int, count: int, folder: CellFolder, material: Material, mirror: Mirror, device: torch.device
+def _one(number: int, count: int, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device
          ) -> Failure | None:
-    label = f"[{number}/{count}] {folder.cell.variant} seed {folder.cell.seed}"
+    label = f"[{number}/{count}] {folder.run.variant} seed {folder.run.seed}"
     resumed = f", resumed after epoch {folder.epochs_done}" if folder.epochs_done else ""
-    print(f"{label} on {folder.cell.dataset} {folder.cell.split}{resumed}", flush=True)
-    return attempt(folder.cell, folder, material, mirror, device, label, provenance.command())
+    print(f"{label} on {folder.run.dataset} {folder.run.split}{resumed}", flush=True)
+    return attempt(folder.run, folder, material, mirror, device, label, provenance.command())

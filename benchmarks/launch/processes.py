@@ -51,8 +51,8 @@ class Processes:
         return [slot.receive() for slot in busy if slot.pipe in ready]
 
     def process_ids(self) -> dict[str, int]:
-        """Name of each running cell -> its worker's process id."""
-        return {slot.job.cell.name: slot.process.pid for slot in self._slots if slot.job}
+        """Name of each running run -> its worker's process id."""
+        return {slot.job.run.name: slot.process.pid for slot in self._slots if slot.job}
 
     def stop(self) -> None:
         """SIGTERM, which a worker takes like Ctrl-C; after the grace, SIGKILL."""

@@ -113,8 +113,8 @@ class SlurmLauncher:
 
     def start(self, job: Job) -> None:
         """Put the run into the queue."""
-        self._executor.update_parameters(name=job.cell.name)
-        self._running[job.cell.name] = job, self._executor.submit(self._resumable, job)
+        self._executor.update_parameters(name=job.run.name)
+        self._running[job.run.name] = job, self._executor.submit(self._resumable, job)
 
     def poll(self, seconds: float) -> list[Ended]:
         """Jobs that ended: with an outcome, or without one."""

@@ -42,7 +42,7 @@ def results() -> tempfile.TemporaryDirectory[str]:
 def averages(folder: Path) -> dict[str, float]:
     """Mean mAP@all (`released`, real-valued, unseen) of each variant over its seeds, read run by run."""
     sums: dict[str, list[float]] = {}
-    for run in sorted((folder / "cells").iterdir()):
+    for run in sorted((folder / "runs").iterdir()):
         with open(run / "metrics.csv", newline="") as source:
             for row in csv.DictReader(source):
                 if (row["classes"], row["features"], row["protocol"], row["metric"], row["query_source"], row["gallery"]) == (
@@ -55,9 +55,9 @@ def averages(folder: Path) -> dict[str, float]:
 def bench_report(timed: Timed, role: str) -> None:
     folder = Path(results().name)
     if role == "reference":
-        found = timed("report", "98 runs", role, len(list((folder / "cells").iterdir())), "run", lambda: averages(folder),
+        found = timed("report", "98 runs", role, len(list((folder / "runs").iterdir())), "run", lambda: averages(folder),
                       rounds=3, warmup=1, note="one table by a plain loop, no figure")
         assert len(found) == 7
     else:
-        timed("report", "98 runs", role, len(list((folder / "cells").iterdir())), "run",
+        timed("report", "98 runs", role, len(list((folder / "runs").iterdir())), "run",
               lambda: render(folder, folder / "report"), rounds=1, warmup=0, note="all tables, figures and the page")

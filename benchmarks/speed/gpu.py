@@ -69,10 +69,10 @@ def parts(work: Path, output: Path, small: bool) -> list[Part]:
                     lambda _: compared(file.read_text() if file.exists() else ""))
 
     profile = output / "profile.txt"
-    whole = ["floors"] if small else ["main", "floors", "leave-one-out", "ablation", "coupling", "weights", "dimensions",
+    whole = ["untrained"] if small else ["main", "untrained", "leave-one-out", "ablation", "coupling", "weights", "dimensions",
                                       "methods", "controls", "ledger"]
     return [measured("checks", 60), measured("lost device", 60), measured("training", 120), tests("tests", "not compile"),
-            measured("two cells", 90), cost("cost of floors and main", 120, "floors", *(["hws"] if small else ["main"])),
+            measured("two runs", 90), cost("cost of untrained baselines and main", 120, "untrained", *(["hws"] if small else ["main"])),
             speed("sharing", 60), speed("data", 60), speed("scoring", 90), measured("larger batches", 75),
             cost("cost of the whole grid", 330, *whole),
             Part("kernels", [python, str(ROOT / "benchmarks/speed/gpu_parts.py"), "kernels", str(profile),
@@ -233,11 +233,11 @@ def outcomes(text: str) -> list[Row]:
 def priced(text: str) -> list[Row]:
     """The plan's line of totals, from what `run_all.py --dry-run` printed.
 
-    >>> priced("...\\n14 cells; 5.5 GPU-hours left on a GPU, 16 threads\\nrates:\\n  training, tcn: 600 pairs/s\\n")
-    [{'name': '14 cells', 'hours': 5.5, 'of': 'GPU-hours', 'ok': True}]
+    >>> priced("...\\n14 runs; 5.5 GPU-hours left on a GPU, 16 threads\\nrates:\\n  training, tcn: 600 pairs/s\\n")
+    [{'name': '14 runs', 'hours': 5.5, 'of': 'GPU-hours', 'ok': True}]
     """
-    return [{"name": f"{cells} cells", "hours": float(hours.replace(",", "")), "of": unit, "ok": True}
-            for cells, hours, unit in re.findall(r"^(\d+) cells?; ([\d.,]+) ([CG]PU-hours) left", text, re.MULTILINE)]
+    return [{"name": f"{runs} runs", "hours": float(hours.replace(",", "")), "of": unit, "ok": True}
+            for runs, hours, unit in re.findall(r"^(\d+) runs?; ([\d.,]+) ([CG]PU-hours) left", text, re.MULTILINE)]
 
 
 def compared(table: str) -> list[Row]:
@@ -260,12 +260,12 @@ def markdown(known: dict[str, Any]) -> str:
         shown = [{key: value for key, value in row.items() if key not in ("part", "losses")} for row in part["rows"]]
         for columns, rows in itertools.groupby(shown, lambda row: tuple(key for key in row if key != "wrong")):
             lines += ["| " + " | ".join((*columns, "wrong")) + " |", "|" + "---|" * (len(columns) + 1)]
-            lines += ["| " + " | ".join(_cell(row.get(column, "")) for column in (*columns, "wrong")) + " |" for row in rows]
+            lines += ["| " + " | ".join(_run(row.get(column, "")) for column in (*columns, "wrong")) + " |" for row in rows]
             lines.append("")
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def _run(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}" if isinstance(value, float) else \
         {True: "yes", False: "NO"}[value] if isinstance(value, bool) else str(value)
     return " ".join(text.replace("|", "/").split())[:300]

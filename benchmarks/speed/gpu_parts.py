@@ -35,8 +35,8 @@ from tcn.model.execution import keep_memory, same_products, training_mode
 from tcn.seeding import numpy_stream
 
 Task = tuple[str, Callable[[], dict[str, Any]]]
-CELL_SECONDS = 5.0
-"""How long cells that share a card are timed."""
+RUN_SECONDS = 5.0
+"""How long runs that share a card are timed."""
 #: How far losses of the first step may be from those in float32, as a share: docs/speed.md for the fast forms, on a network whose
 #: weights are random.
 TOLERANCE = {"float32": 1e-3, "tf32": 0.03, "bf16": 0.1}
@@ -230,12 +230,12 @@ def memory() -> dict[str, float]:
 
 # --- several processes -------------------------------------------------------------------------------------------
 
-def two_cells(scale: Scale) -> Iterator[Task]:
-    """What two cells on one card reach together, beside one."""
+def two_runs(scale: Scale) -> Iterator[Task]:
+    """What two runs on one card reach together, beside one."""
     for precision in ("float32", "bf16"):
         alone: dict[str, float] = {}
         for number in (1, 2):
-            yield (f"{number} cell{'s' * (number > 1)}, {precision}",
+            yield (f"{number} run{'s' * (number > 1)}, {precision}",
                    partial(together, number, precision, scale, alone))
 
 
@@ -243,7 +243,7 @@ def together(number: int, precision: str, scale: Scale, alone: dict[str, float])
     """Pairs a second of so many processes that train from the store at the same time. alone: the rate of one, kept for two."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(number), context.Queue()
-    processes = [context.Process(target=_cell, args=(precision, scale, barrier, results), daemon=True) for _ in range(number)]
+    processes = [context.Process(target=_run, args=(precision, scale, barrier, results), daemon=True) for _ in range(number)]
     for process in processes:
         process.start()
     rates = [results.get(timeout=60) for _ in processes]
@@ -257,7 +257,7 @@ def together(number: int, precision: str, scale: Scale, alone: dict[str, float])
     return {"pairs/s": total, "each": " ".join(f"{rate:.0f}" for rate in rates), "of one": total / alone["rate"]}
 
 
-def _cell(precision: str, scale: Scale, barrier: Any, results: Any) -> None:
+def _run(precision: str, scale: Scale, barrier: Any, results: Any) -> None:
     try:
         keep_memory()
         same_products()
@@ -269,7 +269,7 @@ def _cell(precision: str, scale: Scale, barrier: Any, results: Any) -> None:
         barrier.wait(60)
         started = time.perf_counter()
         with training_mode(execution, DEVICE):
-            while time.perf_counter() - started < (0.2 if scale.small else CELL_SECONDS):
+            while time.perf_counter() - started < (0.2 if scale.small else RUN_SECONDS):
                 values = [made.step(batch, n) for n, batch in enumerate(made.source.epoch(0, 1, DEVICE))]
                 read(values)
                 done += made.source.pairs
@@ -301,13 +301,13 @@ def broken(scale: Scale) -> dict[str, Any]:
     """One worker process gets a job that makes the device answer no more, then one that any process with a device can do."""
     from benchmarks import experiments
 
-    cell = experiments.plan(experiments.PROFILES["paper"], ["sketchy"], ["hws"], [0], {}, True)[0]
+    run = experiments.plan(experiments.PROFILES["paper"], ["sketchy"], ["hws"], [0], {}, True)[0]
     with tempfile.TemporaryDirectory() as folder:
         launcher = Processes([str(DEVICE)], Share(1, 1), Path(folder), work_or_break)
         try:
             ends, workers = [], []
             for task in ("break", "work"):
-                launcher.start(Job(cell, Path(folder), "0" * 64, Places(Path(folder)), str(DEVICE), 1, task))
+                launcher.start(Job(run, Path(folder), "0" * 64, Places(Path(folder)), str(DEVICE), 1, task))
                 workers.append(launcher._slots[0].process)
                 ends += _one_end(launcher)
         finally:
@@ -347,7 +347,7 @@ def work_or_break(job: Job) -> Failure | None:
 # --- the command -------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[Scale], Iterator[Task]]] = {
-    "checks": checks, "training": training, "lost device": lost_device, "two cells": two_cells, "larger batches": larger,
+    "checks": checks, "training": training, "lost device": lost_device, "two runs": two_runs, "larger batches": larger,
     "compiled": compiled}
 
 

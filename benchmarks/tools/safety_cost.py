@@ -66,7 +66,7 @@ def measure(epochs: int, threads: int, output: Path, more: Sequence[str] = ()) -
     """Of one run: seconds by kind of safety, seconds of training (epochs with their validation), and number of optimiser
     steps."""
     from benchmarks import run_all, runner, store
-    from benchmarks.mirror import CellMirror
+    from benchmarks.mirror import RunMirror
     from tcn.train import checkpoints
     from tcn.train import loop as training
 
@@ -76,10 +76,10 @@ def measure(epochs: int, threads: int, output: Path, more: Sequence[str] = ()) -
     watch.watch(checkpoints, "last", "checkpoint: looked for at the start")
     watch.watch(training, "room", "room on the disk, looked at before")
     watch.watch(runner, "_write_history", "history.csv, steps.csv after each epoch")
-    watch.watch(store.CellFolder, "set_state", "status.json")
-    watch.watch(store.CellFolder, "seal", "SHA256SUMS of the finished cell")
-    watch.watch_entry(store.CellFolder, "claim", "the cell's lock")
-    watch.watch(CellMirror, "history", "MLflow: losses of each step and epoch")
+    watch.watch(store.RunFolder, "set_state", "status.json")
+    watch.watch(store.RunFolder, "seal", "SHA256SUMS of the finished run")
+    watch.watch_entry(store.RunFolder, "claim", "the run's lock")
+    watch.watch(RunMirror, "history", "MLflow: losses of each step and epoch")
     epoch = StopWatch()
     epoch.watch(training, "_epoch", "train")
     epoch.watch(training, "validate", "validate")
@@ -87,7 +87,7 @@ def measure(epochs: int, threads: int, output: Path, more: Sequence[str] = ()) -
                            f"training.epochs={epochs}"])
     if status:
         raise SystemExit(status)
-    folder = next((output / "cells").iterdir())
+    folder = next((output / "runs").iterdir())
     steps = len((folder / "steps.csv").read_text().splitlines()) - 1
     return dict(watch.seconds), sum(epoch.seconds.values()), steps
 

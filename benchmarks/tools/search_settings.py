@@ -116,12 +116,12 @@ def _search(options: argparse.Namespace) -> int:
         text = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
         if number % parts == part - 1 and (stage, variant, text) not in done:
             config = change(Config(), {**base, **baselines.find(variant).delta, **settings, "seed": SEED})
-            points.append((stage, text, experiments.Cell(dataset, key[1], variant, config)))
-    preflight.check_cells(checks, [cell for _, _, cell in points], material, options.out.parent, device,
+            points.append((stage, text, experiments.PlannedRun(dataset, key[1], variant, config)))
+    preflight.check_runs(checks, [run for _, _, run in points], material, options.out.parent, device,
                           fetch=not checks.reasons)
     checks.stop()
-    for stage, text, cell in points:
-        variant, row = cell.variant, _try(cell.config, cell.variant, material, device)
+    for stage, text, run in points:
+        variant, row = run.variant, _try(run.config, run.variant, material, device)
         _append(options.out, {"stage": stage, "variant": variant, "settings": text, **row})
         print(stage, variant, text, {k: round(v, 4) for k, v in row.items()}, flush=True)
     return 0

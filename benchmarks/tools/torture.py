@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-GRID = ("--profile", "laptop", "--quick", "--threads", "1", "--variants", "floor-svd", "tcn", "hws",
+GRID = ("--profile", "laptop", "--quick", "--threads", "1", "--variants", "untrained-svd", "tcn", "hws",
         "--set", "training.epochs=3", "data.image_size=32")
 SETTINGS = {"one process": ("--no-report",), "with the report": (), "two workers": ("--no-report", "--launcher", "processes")}
 """Name of a way to run the grid -> its options. Rounds take the ways in turn."""
@@ -52,7 +52,7 @@ class Count:
     files: int = 0
     half_written: int = 0
     values: int = 0
-    runs: int = 0
+    recorded: int = 0
 
     @property
     def total(self) -> int:
@@ -169,7 +169,7 @@ def examine(output: Path, progress: dict[str, int], count: Count) -> str:
             _whole(path)
         except Exception as error:
             raise Lost(f"{path} is not whole: {type(error).__name__}: {error}") from error
-    for folder in sorted((output / "cells").glob("*")):
+    for folder in sorted((output / "runs").glob("*")):
         path = folder / "status.json"
         state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"state": "new", "epochs_done": 0, "epochs": 0}
         epochs = checkpoints.last(folder).state
@@ -211,9 +211,9 @@ def compare(straight: Path, tortured: Path) -> int:
     import numpy as np
     import torch
 
-    ours, theirs = ({p.name: p for p in (root / "cells").iterdir()} for root in (straight, tortured))
+    ours, theirs = ({p.name: p for p in (root / "runs").iterdir()} for root in (straight, tortured))
     if ours.keys() != theirs.keys():
-        raise Lost(f"other cells: {sorted(ours)} and {sorted(theirs)}")
+        raise Lost(f"other runs: {sorted(ours)} and {sorted(theirs)}")
     values = 0
     for name, folder in ours.items():
         twin = theirs[name]
@@ -254,7 +254,7 @@ def count_runs(output: Path) -> int:
     """Check the MLflow store; returns how many runs it has. Raises Lost where a run is missing, is there twice or is not
     FINISHED, and where a metric is missing or is there twice."""
     with sqlite3.connect(f"file:{output / 'mlflow.db'}?mode=ro", uri=True) as store:
-        runs = store.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+        recorded = store.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         tags: dict[str, dict[str, str]] = collections.defaultdict(dict)
         for run, key, value in store.execute("SELECT run_uuid, key, value FROM tags"):
             tags[run][key] = value
@@ -262,16 +262,16 @@ def count_runs(output: Path) -> int:
         for run, key, step in store.execute("SELECT run_uuid, key, step FROM metrics WHERE key NOT LIKE 'system/%'"):
             logged[run][key, step] += 1
         params = collections.Counter(run for run, in store.execute("SELECT run_uuid FROM params"))
-    wrong = [f"{run} is {status}" for run, status in runs if status != "FINISHED"]
-    parents = [run for run, _ in runs if tags[run].get("kind") == "suite"]
-    folders = collections.Counter(tags[run].get("folder") for run, _ in runs if tags[run].get("kind") == "cell")
-    cells = {p.name: p for p in (output / "cells").iterdir()}
+    wrong = [f"{run} is {status}" for run, status in recorded if status != "FINISHED"]
+    parents = [run for run, _ in recorded if tags[run].get("kind") == "suite"]
+    folders = collections.Counter(tags[run].get("folder") for run, _ in recorded if tags[run].get("kind") == "run")
+    runs = {p.name: p for p in (output / "runs").iterdir()}
     if len(parents) != 1:
         wrong.append(f"{len(parents)} runs of the suite")
-    if set(folders) != set(cells) or any(number != 1 for number in folders.values()):
-        wrong.append(f"runs by cell {dict(folders)}, cells {sorted(cells)}")
-    for run, _ in runs:
-        path = cells.get(tags[run].get("folder", ""))
+    if set(folders) != set(runs) or any(number != 1 for number in folders.values()):
+        wrong.append(f"runs by run {dict(folders)}, runs {sorted(runs)}")
+    for run, _ in recorded:
+        path = runs.get(tags[run].get("folder", ""))
         if path is None:
             continue
         steps = _rows(path / "steps.csv") if (path / "steps.csv").exists() else []
@@ -282,7 +282,7 @@ def count_runs(output: Path) -> int:
             wrong.append(f"{path.name}: metrics twice {twice[:3]}, missing {missing[:3]}, {params[run]} parameters")
     if wrong:
         raise Lost(f"{output / 'mlflow.db'}: {'; '.join(wrong)}")
-    return len(runs)
+    return len(recorded)
 
 
 # --- the torture ---------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def torture(arguments: Sequence[str], output: Path, kills: int, seed: int, withi
         one_round([*arguments, *SETTINGS[name], "--output", str(place)], place, min(each, kills - count.total), rng,
                   within or BEYOND * seconds, writes, count, say)
         count.values += compare(straight, place)
-        count.runs += count_runs(place)
+        count.recorded += count_runs(place)
         count.rounds[name] += 1
         shutil.rmtree(place)
     return count
@@ -393,7 +393,7 @@ def to_markdown(count: Count, command: str, machine: str) -> str:
              f"{count.values:,} values compared with the undisturbed run, all equal to the last bit.",
              f"- {count.files:,} files looked at right after a kill, all whole; {count.half_written:,} half-written ones, all "
              "under a name that nobody reads.",
-             f"- {count.runs} MLflow runs, each there once, FINISHED, every metric of every step once.",
+             f"- {count.recorded} MLflow runs, each there once, FINISHED, every metric of every step once.",
              "- Lost: nothing."]
     return "\n".join(lines) + "\n"
 

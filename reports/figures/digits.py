@@ -1,6 +1,6 @@
 """The extension's results -> a figure: example digits, and accuracy over training.
 
-In: the folder `extension` beside a suite's cells. Out: a FigureData and its drawing.
+In: the folder `extension` beside a suite's runs. Out: a FigureData and its drawing.
 """
 from __future__ import annotations
 

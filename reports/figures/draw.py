@@ -40,7 +40,7 @@ from reports.wording import signed
 __all__ = ["DRAWINGS", "RIGHT", "WRONG", "draw", "look", "style"]
 
 TRAP_LOOKS = {"training": ("#0072b2", "", "o"), "scoring": ("#e69f00", "////", "s"), "all": ("#595959", "xx", "D")}
-"""Kind of trap -> colour, hatch, marker."""
+"""Kind of deviation -> colour, hatch, marker."""
 TRAP_NAMES = {"training": "changes training (paired runs)", "scoring": "changes scoring (one network)",
               "all": "all at once (paired runs)"}
 MOTIVATION = {
@@ -78,7 +78,7 @@ def overview(frame: pd.DataFrame) -> Figure:
             if values.empty:
                 continue
             colour, marker, _, _ = look(variant)
-            untrained = variant in paper.UNTRAINED or variant.startswith("floor-")
+            untrained = variant in paper.UNTRAINED or variant.startswith("untrained-")
             panel.plot([0, values.mean()], [y, y], color=GRID, linewidth=1.2, zorder=1)
             if len(values) > 1:
                 panel.scatter(values, [y] * len(values), s=14, marker="|", color=colour, linewidths=1, zorder=2)
@@ -343,13 +343,13 @@ def intervals(frame: pd.DataFrame) -> Figure:
 
 @styled
 def ledger_bars(frame: pd.DataFrame) -> Figure:
-    """Frame of `frames.ledger_bars` -> horizontal bars, one per trap, training and scoring told apart by hatch."""
-    traps = list(dict.fromkeys(frame["trap"]))
-    figure = Figure(figsize=(PAGE, 0.75 + 0.33 * len(traps)))
+    """Frame of `frames.ledger_bars` -> horizontal bars, one per deviation, training and scoring told apart by hatch."""
+    deviations = list(dict.fromkeys(frame["deviation"]))
+    figure = Figure(figsize=(PAGE, 0.75 + 0.33 * len(deviations)))
     panel = figure.subplots()
     labels = []
-    for y, trap in enumerate(traps):
-        part = frame[frame["trap"] == trap]
+    for y, deviation in enumerate(deviations):
+        part = frame[frame["deviation"] == deviation]
         values, kind = part["points"], part["kind"].iloc[0]
         colour, hatch, marker = TRAP_LOOKS[kind]
         panel.barh(y, values.mean(), 0.62, color=colour, alpha=0.85, hatch=hatch, edgecolor="white", linewidth=0)
@@ -370,7 +370,7 @@ def ledger_bars(frame: pd.DataFrame) -> Figure:
         if kind == "all" and y:
             panel.axhline(y - 0.5, color=GRID, linewidth=1)
     panel.axvline(0, color=INK, linewidth=0.8)
-    panel.set_yticks(range(len(traps)), labels)
+    panel.set_yticks(range(len(deviations)), labels)
     panel.tick_params(axis="y", length=0)
     panel.invert_yaxis()
     panel.margins(x=0.16)

@@ -1,6 +1,6 @@
 """Stored features, retrieval examples and parameter distances -> one tidy frame and one caption per figure.
 
-In: cells' features.npz, singular_values.csv, examples.json, distances.npz. Out: the paper's figures of singular values, of
+In: runs' features.npz, singular_values.csv, examples.json, distances.npz. Out: the paper's figures of singular values, of
 t-SNE and of retrieved photos, and one that the paper lacks: how far each layer of the two encoders moved, and apart.
 A builder returns None where there is nothing to draw.
 """
@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from reports import naming, paper
-from reports.figure_kinds import FigureData, reference_floor
-from reports.read.cells import Cell, setting
+from reports.figure_kinds import FigureData, reference_baseline
+from reports.read.runs import FinishedRun, setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.wording import listed
@@ -52,20 +52,20 @@ def singular_values(suite: Suite, task: Task) -> FigureData | None:
     """Columns: variant, seed, set, modality, index, value, relative, weight, own: first finished seed of each variant."""
     rows, seeds = [], []
     for variant in ("nws", "hws", *_by_weight(suite, task)):
-        for cell in suite.cells_of(task, variant)[:1]:
-            values = suite.frame(cell, "singular_values.csv")
+        for run in suite.runs_of(task, variant)[:1]:
+            values = suite.frame(run, "singular_values.csv")
             if values is None:
                 continue
-            weight = float(setting(cell.config, "losses.sharing", math.nan))
+            weight = float(setting(run.config, "losses.sharing", math.nan))
             for (where, modality), curve in values.groupby(["set", "modality"]):
                 curve = curve.sort_values("index").head(SINGULAR_VALUES)
                 top = curve["value"].max()
                 if not top > 0:
-                    suite.left_out.append((f"{cell.name}/singular_values.csv", "a curve without a positive value"))
+                    suite.left_out.append((f"{run.name}/singular_values.csv", "a curve without a positive value"))
                     continue
-                rows += [(variant, cell.seed, where, modality, int(i), v, v / top, weight, variant == "tcn")
+                rows += [(variant, run.seed, where, modality, int(i), v, v / top, weight, variant == "tcn")
                          for i, v in zip(curve["index"], curve["value"])]
-            seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
+            seeds.append(f"{naming.short_label(variant)} seed {run.seed}")
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["variant", "seed", "set", "modality", "index", "value", "relative", "weight", "own"])
@@ -80,14 +80,14 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
 
     `examples` holds the first queries that TCN and NWS both answered.
     """
-    loaded: list[tuple[Cell, dict[str, np.ndarray]]] = []
+    loaded: list[tuple[FinishedRun, dict[str, np.ndarray]]] = []
     # side by side: without sharing, TCN, without the semantic metric; hard sharing only where that leaves a gap
-    whole = suite.cells_of(task, "tcn-no-semantic")
+    whole = suite.runs_of(task, "tcn-no-semantic")
     for variant in ("nws", "tcn", "tcn-no-semantic") if whole else ("nws", "hws", "tcn"):
-        for cell in suite.cells_of(task, variant)[:1]:
-            arrays = suite.features(cell)
+        for run in suite.runs_of(task, variant)[:1]:
+            arrays = suite.features(run)
             if arrays is not None:
-                loaded.append((cell, arrays))
+                loaded.append((run, arrays))
     if not loaded:
         return None
     common = set.intersection(*(set(a["query_labels"]) & set(a["gallery_labels"]) for _, a in loaded))
@@ -98,17 +98,17 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     few = sum(sizes) / len(drawn) < FEW_POINTS
     kept = sorted(common) if few else drawn
     frames = []
-    for cell, arrays in loaded:
+    for run, arrays in loaded:
         points = _embedding_points(arrays, kept)
         if len(points) < 10:
             return None
         perplexity = float(np.clip(len(points) / len(kept), 3, min(30, (len(points) - 1) / 3)))
         vectors = np.stack(points.pop("vector").to_list())
         if np.ptp(vectors, axis=0).max() < 1e-9:
-            suite.left_out.append((f"{cell.name}/features.npz", "all features of these classes are one point: no t-SNE of it"))
+            suite.left_out.append((f"{run.name}/features.npz", "all features of these classes are one point: no t-SNE of it"))
             continue
         xy = _embed(vectors, perplexity, cache)
-        frames.append(points.assign(variant=cell.variant, seed=cell.seed, x=xy[:, 0], y=xy[:, 1],
+        frames.append(points.assign(variant=run.variant, seed=run.seed, x=xy[:, 0], y=xy[:, 1],
                                     shown=points["class"].isin(drawn)))
     if not frames:
         return None
@@ -136,7 +136,7 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
 
 def retrieval(suite: Suite, task: Task) -> FigureData | None:
     """Columns: block, query_class, query_source, query_file, kind, variant, ap, rank, class, file, correct."""
-    blocks, kinds, seeds = _blocks(suite, task, (*paper.TRAINED, *reference_floor(suite, task)))
+    blocks, kinds, seeds = _blocks(suite, task, (*paper.TRAINED, *reference_baseline(suite, task)))
     if not blocks:
         return None
     chosen, used = [], 0
@@ -168,17 +168,17 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
     frames, seeds, still = [], [], []
     mapped = 0
     for variant in _by_weight(suite, task, MOVED):
-        found = next(((cell, arrays) for cell in suite.cells_of(task, variant)
-                      if (arrays := suite.distances(cell)) is not None and (arrays["steps"] > 0).any()), None)
+        found = next(((run, arrays) for run in suite.runs_of(task, variant)
+                      if (arrays := suite.distances(run)) is not None and (arrays["steps"] > 0).any()), None)
         if found is None:
             continue
-        cell, arrays = found
+        run, arrays = found
         one_by_one = mapped < MAPPED and (variant == "nws" or variant in SOFT_WEIGHTS)
         mapped += one_by_one
         frame = _distance_rows(arrays, one_by_one)
-        frames.append(frame.assign(variant=variant, seed=cell.seed,
-                                   weight=float(setting(cell.config, "losses.sharing", math.nan))))
-        seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
+        frames.append(frame.assign(variant=variant, seed=run.seed,
+                                   weight=float(setting(run.config, "losses.sharing", math.nan))))
+        seeds.append(f"{naming.short_label(variant)} seed {run.seed}")
         zero = [text for column, text in (("between", "from each other"), ("start", "from the start"))
                 if (frame.loc[(frame["level"] == "whole") & (frame["kind"] == "convolution"), column] == 0).all()]
         if zero:
@@ -200,7 +200,7 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
 
 def _by_weight(suite: Suite, task: Task, variants: tuple[str, ...] = SOFT_WEIGHTS) -> list[str]:
     """The variants with TCN and its two weights in order of weight, without a row of the grid that has TCN's own weight."""
-    own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")}
+    own = {setting(run.config, "losses.sharing") for run in suite.runs_of(task, "tcn")}
 
     def weight(variant: str) -> float:
         recorded = paper.weight_of(suite, task, variant)
@@ -247,11 +247,11 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
     kinds: dict[tuple[str, str], str] = {}
     seeds = []
     for variant in variants:
-        for cell in suite.cells_of(task, variant)[:1]:
-            examples = suite.examples(cell)
+        for run in suite.runs_of(task, variant)[:1]:
+            examples = suite.examples(run)
             if not examples:
                 continue
-            seeds.append(f"{naming.short_label(variant)} seed {cell.seed}")
+            seeds.append(f"{naming.short_label(variant)} seed {run.seed}")
             for example in examples:
                 # the same drawing has the same thumbnail, whatever a run called its file
                 key = (str(example["query"]["class"]), _digest(example["query"]["file"].read_bytes()))

@@ -1,4 +1,4 @@
-"""Checked cells -> one tidy frame and one caption per figure; `every` gives all of a task in the order of the page.
+"""Checked runs -> one tidy frame and one caption per figure; `every` gives all of a task in the order of the page.
 
 What a figure shows (which runs, which classes, how smoothed) is decided here and in `feature_frames`, and its caption says so.
 How it looks is decided in `draw`. A builder returns None where there is nothing to draw.
@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from reports import naming, paper
-from reports.figure_kinds import KINDS, FigureData, reference_floor, seed_count, with_common_seeds
+from reports.figure_kinds import KINDS, FigureData, reference_baseline, seed_count, with_common_seeds
 from reports.figures.feature_frames import layer_distances, retrieval, singular_values, tsne
-from reports.read.cells import Cell, Score, setting
 from reports.read.files import ReportError, shown
+from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.tables import claims, comparison, ledger
@@ -68,8 +68,8 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     metric = paper.retrieval_metric(task)
     # lengths other than the paper's two headline ones have a figure of their own
     main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
-    floors = [v for v in main if v.startswith("floor-")]
-    for variant in dict.fromkeys((*(v for v in main if v not in floors), *paper.METHODS, *paper.other_variants(suite, task), *floors)):
+    untrained_rows = [v for v in main if v.startswith("untrained-")]
+    for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.METHODS, *paper.other_variants(suite, task), *untrained_rows)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
             chance = measured.chance[0] if measured.chance else math.nan
@@ -81,7 +81,7 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     frame["metric"] = metric
     several = frame.groupby("variant")["seed"].nunique().max() > 1
     return FigureData("overview", f"{task.slug}-overview", "Where each variant stands",
-                      f"{metric} (released rule, real-valued) of every variant and floor, {seed_count(frame)}. "
+                      f"{metric} (released rule, real-valued) of every variant and untrained baseline, {seed_count(frame)}. "
                       + ("Small marks: seeds; large marks: their mean. " if several else "")
                       + "Dotted line: chance. Filled marks are trained, open ones are not.", frame)
 
@@ -92,18 +92,18 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
     seeds: dict[str, int] = {}
     window = 1
     for variant in paper.TRAINED:
-        for cell in suite.cells_of(task, variant):
-            history = suite.frame(cell, "history.csv")
+        for run in suite.runs_of(task, variant):
+            history = suite.frame(run, "history.csv")
             if history is not None:
-                rows += [_long(cell, quantity, history["epoch"], history[column]) for quantity, column in
+                rows += [_long(run, quantity, history["epoch"], history[column]) for quantity, column in
                          (("seen-class accuracy", "seen_accuracy"), ("validation mAP", "validation_map"))]
             if variant == "nws" or variant in seeds:
                 continue
-            steps = suite.frame(cell, "steps.csv")
+            steps = suite.frame(run, "steps.csv")
             if steps is not None:
-                seeds[variant] = cell.seed
+                seeds[variant] = run.seed
                 window = max(5, len(steps) // 25)
-                rows += [_long(cell, quantity, steps["step"], steps[column], window) for quantity, column in
+                rows += [_long(run, quantity, steps["step"], steps[column], window) for quantity, column in
                          (("class loss, sketches", "class_sketch"), ("class loss, photos", "class_photo"))]
     rows = [frame for frame in rows if len(frame)]
     if not rows:
@@ -131,7 +131,7 @@ def publishers(suite: Suite, task: Task) -> FigureData | None:
     views = comparison.publisher_views(suite, task)
     if len(views) < 2:
         return None
-    variants = [v for v in (*paper.TRAINED, *reference_floor(suite, task)) if suite.cells_of(task, v)]
+    variants = [v for v in (*paper.TRAINED, *reference_baseline(suite, task)) if suite.runs_of(task, v)]
     rows = []
     for variant in variants:
         for source, gallery in views:
@@ -145,21 +145,21 @@ def publishers(suite: Suite, task: Task) -> FigureData | None:
     several = frame.groupby("variant")["seed"].nunique().max() > 1
     return FigureData("publishers", f"{task.slug}-publishers", "Whose drawings are found",
                       f"{metric} (released rule, real-valued, unseen classes) by publisher of the query drawing, for the "
-                      f"trained variants and the floor that is best on the validation classes, {seed_count(frame)}. "
+                      f"trained variants and the untrained baseline that is best on the validation classes, {seed_count(frame)}. "
                       + ("Bars: means over seeds; whiskers: ± one standard deviation; dots: seeds. " if several else "")
                       + "Short dotted lines: chance.", frame)
 
 
 def precision_recall(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, seed, recall, precision, chance: one curve per seed of the trained variants and the best floor."""
+    """Columns: variant, seed, recall, precision, chance: one curve per seed of the trained variants and the best untrained baseline."""
     frames = []
-    for variant in (*paper.TRAINED, *reference_floor(suite, task)):
+    for variant in (*paper.TRAINED, *reference_baseline(suite, task)):
         chance = suite.measure(task, variant, Score("Prec@100")).chance
-        for cell in suite.cells_of(task, variant):
-            curve = suite.precision_recall(cell)
+        for run in suite.runs_of(task, variant):
+            curve = suite.precision_recall(run)
             if curve is not None:
                 curve = curve[curve["features"] == "real"]
-                frames.append(pd.DataFrame({"variant": variant, "seed": cell.seed, "recall": curve["recall"],
+                frames.append(pd.DataFrame({"variant": variant, "seed": run.seed, "recall": curve["recall"],
                                             "precision": curve["precision"], "chance": chance[0] if chance else math.nan}))
     if not frames:
         return None
@@ -177,10 +177,10 @@ def class_precision(suite: Suite, task: Task) -> FigureData | None:
     metric = paper.retrieval_metric(task)
     rows = []
     for variant in paper.TRAINED:
-        for cell in suite.cells_of(task, variant):
-            means = suite.per_class(cell, Score(metric))
+        for run in suite.runs_of(task, variant):
+            means = suite.per_class(run, Score(metric))
             if means is not None:
-                rows += [(variant, cell.seed, str(name), float(value)) for name, value in means.items()]
+                rows += [(variant, run.seed, str(name), float(value)) for name, value in means.items()]
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["variant", "seed", "class", "value"])
@@ -221,9 +221,9 @@ def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
     `tcn` stands for the weight that is its own, unless the grid ran that weight too.
     """
     metric = paper.retrieval_metric(task)
-    own = {setting(cell.config, "losses.sharing") for cell in suite.cells_of(task, "tcn")} - {None}
+    own = {setting(run.config, "losses.sharing") for run in suite.runs_of(task, "tcn")} - {None}
     variants = {w: v for v in suite.variants(task) if (w := paper.weight_of(suite, task, v)) is not None}
-    if len(own) == 1 and not any(suite.cells_of(task, v) for w, v in variants.items() if w in own):
+    if len(own) == 1 and not any(suite.runs_of(task, v) for w, v in variants.items() if w in own):
         variants[float(next(iter(own)))] = "tcn"
     rows = [(weight, classes, seed, value, weight in own, metric) for weight, variant in variants.items()
             for classes in ("validation", "unseen")
@@ -231,7 +231,7 @@ def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
     frame = pd.DataFrame(rows, columns=["weight", "classes", "seed", "value", "used", "metric"])
     if frame["weight"].nunique() < 2:
         return None
-    epochs = sorted({setting(c.config, "training.epochs") for v in variants.values() for c in suite.cells_of(task, v)})
+    epochs = sorted({setting(c.config, "training.epochs") for v in variants.values() for c in suite.runs_of(task, v)})
     frame, seeds = with_common_seeds(frame, "weight")
     return FigureData("sharing_weight", f"{task.slug}-sharing-weight", "How strong soft sharing should be",
                       f"{metric} of TCN (released rule, real-valued) over the weight of the sharing loss, "
@@ -263,29 +263,29 @@ def coupling(suite: Suite, task: Task) -> FigureData | None:
 
 
 def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: trap, title, kind, features, seed, points, metric: one row per trap and seed; None without the ledger."""
+    """Columns: deviation, title, kind, features, seed, points, metric: one row per deviation and seed; None without the ledger."""
     metric = paper.retrieval_metric(task)
     # an untrained network in place of a trained one is no setting of the same run, and would dwarf all others
-    measured = ledger.measured_traps(suite, task)
-    untrained = [item for item in measured if str(item[0].arms.get("released")).startswith("floor-")]
-    rows = [(trap.trap, trap.title, "all" if trap.trap == ledger.ALL else trap.kind, features, seed, 100 * value, metric)
-            for trap, worth, features in measured if trap not in [t for t, _, _ in untrained]
+    measured = ledger.measured_deviations(suite, task)
+    untrained = [item for item in measured if str(item[0].arms.get("released")).startswith("untrained-")]
+    rows = [(deviation.deviation, deviation.title, "all" if deviation.deviation == ledger.ALL else deviation.kind, features, seed, 100 * value, metric)
+            for deviation, worth, features in measured if deviation not in [t for t, _, _ in untrained]
             for seed, value in worth.gap.values.items()]
     if not rows:
         return None
-    frame = pd.DataFrame(rows, columns=["trap", "title", "kind", "features", "seed", "points", "metric"])
-    several = frame.groupby("trap")["seed"].nunique().max() > 1
-    return FigureData("ledger_bars", f"{task.slug}-ledger", "What each trap of the released code is worth",
+    frame = pd.DataFrame(rows, columns=["deviation", "title", "kind", "features", "seed", "points", "metric"])
+    several = frame.groupby("deviation")["seed"].nunique().max() > 1
+    return FigureData("ledger_bars", f"{task.slug}-ledger", "What each deviation of the released code is worth",
                       f"Released minus corrected {metric} in points (100 times the difference), unseen classes, released rule, "
-                      f"{seed_count(frame, 'trap')}. "
+                      f"{seed_count(frame, 'deviation')}. "
                       "Solid bars and circles: two runs with the same seeds that differ in training; hatched bars and squares: "
                       "one trained network scored twice; “codes”: on binary codes, else real-valued features. "
                       + ("Bars: means over seeds; whiskers: ± one standard deviation; small dots: seeds." if several
                          else "No spread is known from one seed.")
-                      + "".join(f" Not drawn: “{trap.title}” ({100 * worth.gap.mean:+.1f})".replace("-", "−") + "."
-                                for trap, worth, _ in untrained)
-                      + "".join(f" “{trap.title[:1].upper()}{trap.title[1:]}”: {trap.note}" for trap, _, _ in measured
-                                if trap.note and trap.datasets and task.dataset not in trap.datasets), frame)
+                      + "".join(f" Not drawn: “{deviation.title}” ({100 * worth.gap.mean:+.1f})".replace("-", "−") + "."
+                                for deviation, worth, _ in untrained)
+                      + "".join(f" “{deviation.title[:1].upper()}{deviation.title[1:]}”: {deviation.note}" for deviation, _, _ in measured
+                                if deviation.note and deviation.datasets and task.dataset not in deviation.datasets), frame)
 
 
 def intervals(suite: Suite, task: Task) -> FigureData | None:
@@ -302,8 +302,8 @@ def intervals(suite: Suite, task: Task) -> FigureData | None:
                          "again." if one else ""), frame)
 
 
-def _long(cell: Cell, quantity: str, at: pd.Series, value: pd.Series, window: int = 1) -> pd.DataFrame:
-    frame = pd.DataFrame({"variant": cell.variant, "seed": cell.seed, "quantity": quantity, "at": at, "value": value})
+def _long(run: FinishedRun, quantity: str, at: pd.Series, value: pd.Series, window: int = 1) -> pd.DataFrame:
+    frame = pd.DataFrame({"variant": run.variant, "seed": run.seed, "quantity": quantity, "at": at, "value": value})
     frame = frame.dropna(subset="value")
     frame["smoothed"] = frame["value"].rolling(window, center=True, min_periods=max(1, window // 4)).mean()
     return frame

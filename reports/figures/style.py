@@ -43,10 +43,10 @@ LOOKS: dict[str, tuple[str, str, Dashes, str]] = {
     "squared": ("#7a5195", "*", (0, (3, 1, 1, 1)), ""),
     "hard-conv-slow": ("#444444", "d", (0, (1, 2)), ""),
     "hws-slow": ("#8c3b00", "h", (0, (2, 1)), ""),
-    "floor-imagenet": ("#8c8c8c", "D", ":", "xx"),
-    "floor-imagenet-permodality": ("#595959", "D", ":", "xx"),
-    "floor-svd": ("#c084b0", "v", ":", "++"),
-    "floor-svd-permodality": ("#8a4b75", "v", ":", "++"),
+    "untrained-imagenet": ("#8c8c8c", "D", ":", "xx"),
+    "untrained-imagenet-permodality": ("#595959", "D", ":", "xx"),
+    "untrained-svd": ("#c084b0", "v", ":", "++"),
+    "untrained-svd-permodality": ("#8a4b75", "v", ":", "++"),
 }
 """Variant -> colour, marker, line style, hatch; Okabe-Ito colours for what is trained."""
 SETS = {"unseen": ("#d55e00", "--", "s"), "validation": ("#0072b2", "-", "o")}

@@ -3,6 +3,6 @@
 escaping  text fit to show, in HTML, Markdown and CSV
 files     JSON, tables, arrays and pictures, read with bounds
 schema    what must stand in each file
-cells     one folder -> a checked cell
+runs     one folder -> a checked run
 suite     all folders -> a suite and its measured values
 """

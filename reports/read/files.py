@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
-def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file with the named columns checked; number columns become float, empty ones NaN.
+def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...], earlier: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A CSV file with the named columns checked; number columns become float, empty ones NaN. earlier: what earlier versions called a
+    column -> its name.
 
     Raises ReportError where the file is missing, unreadable, empty, lacks a column or holds a word or an infinity for a number.
     """
@@ -84,6 +85,7 @@ def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> p
             frame = pd.read_csv(_file(path), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8")
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise _unreadable(path, error) from None
+    frame = frame.rename(columns=earlier or {})
     missing = [name for name in (*text, *numbers) if name not in frame.columns]
     if missing:
         raise ReportError(f"{path.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")

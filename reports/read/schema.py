@@ -25,7 +25,7 @@ FRAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "history.csv": ((), ("epoch", "class_sketch", "class_photo", "seen_accuracy", "validation_map")),
     "steps.csv": ((), ("step", "epoch", "class_sketch", "class_photo")),
     "singular_values.csv": (("set", "modality"), ("index", "value")),
-    "ledger.csv": (("trap", "arm", "features", "protocol", "metric", "note"), ("value",)),
+    "ledger.csv": (("deviation", "arm", "features", "protocol", "metric", "note"), ("value",)),
     "precision_recall.csv": (("features",), ("recall", "precision")),
 }
 """File -> (text columns, number columns) that must be there; further columns are kept as text."""
@@ -70,7 +70,7 @@ Group = Annotated[dict[str, Any], _kind("a group of settings", lambda value: isi
 List = Annotated[list[Any], _kind("a list", lambda value: isinstance(value, list))]
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda values: tuple(map(str, values))),
                   _kind("a list", lambda value: isinstance(value, list))]
-TRAP_KINDS = ("training", "scoring", "pictures", "data", "fixed", "remaining")
+DEVIATION_KINDS = ("training", "scoring", "pictures", "data", "fixed", "remaining")
 
 
 class Record(BaseModel):
@@ -251,29 +251,29 @@ class Examples(Record):
 
 
 class Head(Record):
-    """suite.json; `cells` holds the fields of a Planned each, `ledger` those of a Trap."""
+    """suite.json; `runs` holds the fields of a Planned each, `ledger` those of a Deviation."""
 
     profile: Name = "unknown"
     smoke: Flag = False
     created: Text = ""
     command: Text = ""
     missing_datasets: Any = {}
-    cells: List = []
+    runs: List = []
     ledger: List = []
     cut: Group = {}
     """The fields of a Cut; empty where no budget left anything out."""
 
 
 class Cut(Record):
-    """What a budget left out of the plan; `cells` holds the fields of a Planned each."""
+    """What a budget left out of the plan; `runs` holds the fields of a Planned each."""
 
     budget: Text = ""
     extension: Flag = False
-    cells: List = []
+    runs: List = []
 
 
 class Planned(Record):
-    """A cell of the plan."""
+    """A run of the plan."""
 
     dataset: Name
     split: Name
@@ -282,12 +282,12 @@ class Planned(Record):
     seed: Count
 
 
-class Trap(Record):
+class Deviation(Record):
     """One entry of the ledger: a place where the released code and the corrected behaviour differ."""
 
-    trap: Name
+    deviation: Name
     title: Name
-    kind: Annotated[str, _kind(f"one of {', '.join(TRAP_KINDS)}", lambda value: value in TRAP_KINDS)]
+    kind: Annotated[str, _kind(f"one of {', '.join(DEVIATION_KINDS)}", lambda value: value in DEVIATION_KINDS)]
     """`training` (paired runs), `scoring` (one network scored twice), `pictures` (how files are read), `data`, `fixed` (no
     setting brings the released behaviour back), or `remaining` (this suite does the same, also under --as-released)."""
     consequence: Text = ""

@@ -34,7 +34,7 @@ def render(results: Path, out: Path) -> Path:
     """Render everything of the suite in `results` into `out`; returns the HTML page.
 
     Raises ReportError where there is nothing to report on, or `out` can't be written: then an earlier report in it is as it
-    was. A broken cell is named on the page and left out.
+    was. A broken run is named on the page and left out.
     """
     return _render(read_suite(results), results, out)
 
@@ -68,7 +68,7 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
     beyond = digits.figure(suite.root)
     if beyond is not None and not _drawn(beyond, suite, widths, new / "figures", results):
         beyond = None
-    checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
+    checked = {run.name: provenance.recompute(run, suite) for run in suite.runs}
     shown = story.sections(suite, pictures, checked, findings, beyond)
     # people read once what all runs share; the CSV file repeats it in each row
     whole = {"provenance": runs.provenance(suite)}
@@ -147,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_line(_render(suite, results, options.out or results / "report")))
         for name, reason in suite.left_out:
             print(_line(f"left out: {name}: {reason}"), file=sys.stderr)
-        for cell in suite.unfinished:
-            print(_line(f"without numbers: {cell.name}: {cell.state}: {cell.reason}"), file=sys.stderr)
+        for run in suite.unfinished:
+            print(_line(f"without numbers: {run.name}: {run.state}: {run.reason}"), file=sys.stderr)
     except ReportError as error:
         print(_line(f"error: {error}"), file=sys.stderr)
         return 2

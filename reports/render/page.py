@@ -63,7 +63,7 @@ def breakable(text: str) -> Markup:
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """A PNG to embed."""
 
     width: int
@@ -73,11 +73,11 @@ class Picture:
 
 
 @pass_context
-def picture(context: Context, data: FigureData) -> Picture:
+def picture(context: Context, data: FigureData) -> EmbeddedPicture:
     """The picture of a figure."""
     content = (context["figures"] / f"{data.name}.png").read_bytes()
     width = int.from_bytes(content[16:20], "big")  # where PNG keeps its width
-    return Picture(round(width * PIXELS), Markup(base64.b64encode(content).decode()))
+    return EmbeddedPicture(round(width * PIXELS), Markup(base64.b64encode(content).decode()))
 
 
 def dense(table: Table) -> bool:
@@ -115,15 +115,15 @@ class RowOfRuns:
 def rows_of_runs(entry: Entry) -> tuple[RowOfRuns | None, RowOfRuns | None]:
     """The rows whose runs are behind an entry: the first one, and a second where there are just two."""
     groups: dict[str, list[str]] = {}
-    for cell in entry.runs:
-        groups.setdefault(cell.group_anchor, []).append(cell.name)
+    for run in entry.runs:
+        groups.setdefault(run.group_anchor, []).append(run.name)
     rows = [RowOfRuns(anchor, tuple(names)) for anchor, names in groups.items()]
     return rows[0] if rows else None, rows[1] if len(rows) == 2 else None
 
 
 def tip(entry: Entry) -> str:
     """Names of the runs behind an entry, not all where they are many."""
-    names = [cell.name for cell in entry.runs]
+    names = [run.name for run in entry.runs]
     more = f" and {len(names) - RUNS_IN_TIP} more" if len(names) > RUNS_IN_TIP else ""
     return "; ".join(names[:RUNS_IN_TIP]) + more
 

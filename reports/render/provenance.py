@@ -1,6 +1,6 @@
 """From a number on the page to what it was made of: one entry per run, down to its per-query values.
 
-In: checked cells. Out: what each run's entry shows (settings, code, data, environment, files, how to run it again), and its means
+In: checked runs. Out: what each run's entry shows (settings, code, data, environment, files, how to run it again), and its means
 worked out again from the per-query values that it kept.
 """
 from __future__ import annotations
@@ -16,8 +16,8 @@ from urllib.parse import quote
 import numpy as np
 
 from reports import naming
-from reports.read.cells import Cell, Score, setting
 from reports.read.files import ReportError, read_arrays, read_json
+from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Mirrored, Reproduction, parse
 from reports.read.suite import Suite
 
@@ -75,15 +75,15 @@ class Recomputed:
         return f"{head}: {len(self.differing)} DIFFER{'S' * (len(self.differing) == 1)} ({worst})"
 
 
-def recompute(cell: Cell, suite: Suite) -> Recomputed:
+def recompute(run: FinishedRun, suite: Suite) -> Recomputed:
     """Work out every mean over all queries and the whole gallery again from per-query values, as each rule averages."""
     try:
-        file, classes, arrays = _per_query(cell.folder)
-        unseen = _classes_without_photos(cell)
+        file, classes, arrays = _per_query(run.folder)
+        unseen = _classes_without_photos(run)
     except FileNotFoundError:
         return Recomputed("", problem="this run kept no per-query values")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        note = (f"{cell.name}/per-query values", f"can't be read ({error}); its means could not be worked out again")
+        note = (f"{run.name}/per-query values", f"can't be read ({error}); its means could not be worked out again")
         if not isinstance(error, ReportError):
             note = (note[0], f"can't be read ({type(error).__name__}: {error}); its means could not be worked out again")
         if note not in suite.left_out:
@@ -92,7 +92,7 @@ def recompute(cell: Cell, suite: Suite) -> Recomputed:
     checks = []
     for name, values in arrays.items():
         features, rule, metric = name.split("/", 2)
-        stated = suite.value(cell, Score(metric, rule, features))
+        stated = suite.value(run, Score(metric, rule, features))
         if stated is None:
             continue
         counted = ~np.isin(classes[name], unseen) if metric.startswith("mAP") else np.ones(len(values), bool)
@@ -136,7 +136,7 @@ class Changes:
 class RunEntry:
     """What the page shows of one run."""
 
-    cell: Cell
+    run: FinishedRun
     checked: Recomputed
     again: tuple[Reproduction, ...]
     """Repetitions of the run."""
@@ -161,23 +161,23 @@ class RunGroup:
 
 def groups(suite: Suite, page_folder: Path, checked: Mapping[str, Recomputed]) -> list[RunGroup]:
     """Every finished run, by task and variant. `checked`: run -> its means worked out again."""
-    found: dict[str, list[Cell]] = {}
-    for cell in suite.cells:
-        found.setdefault(cell.group_anchor, []).append(cell)
-    return [RunGroup(anchor, f"{naming.task_title(cells[0].task)}: {naming.label(cells[0].variant)}",
-                     tuple(_entry(cell, suite, page_folder, checked[cell.name]) for cell in cells))
-            for anchor, cells in found.items()]
+    found: dict[str, list[FinishedRun]] = {}
+    for run in suite.runs:
+        found.setdefault(run.group_anchor, []).append(run)
+    return [RunGroup(anchor, f"{naming.task_title(runs[0].task)}: {naming.label(runs[0].variant)}",
+                     tuple(_entry(run, suite, page_folder, checked[run.name]) for run in runs))
+            for anchor, runs in found.items()]
 
 
-def _entry(cell: Cell, suite: Suite, page_folder: Path, checked: Recomputed) -> RunEntry:
-    p = cell.provenance
+def _entry(run: FinishedRun, suite: Suite, page_folder: Path, checked: Recomputed) -> RunEntry:
+    p = run.provenance
     return RunEntry(
-        cell, checked, tuple(r for r in suite.reproductions if r.run == cell.name),
-        _kept(cell.folder, page_folder, folder=True),
-        tuple(_kept(cell.folder / name, page_folder) for name in FILES if (cell.folder / name).is_file()),
-        tuple(f"{name} = {value}" for name, value in _flat(_that_apply(cell)).items()),
+        run, checked, tuple(r for r in suite.reproductions if r.run == run.name),
+        _kept(run.folder, page_folder, folder=True),
+        tuple(_kept(run.folder / name, page_folder) for name in FILES if (run.folder / name).is_file()),
+        tuple(f"{name} = {value}" for name, value in _flat(_that_apply(run)).items()),
         ", ".join([f"Python {p.python or '?'}", *(f"{name} {version}" for name, version in p.versions.items())]),
-        _manifest(p.manifest) if "manifest" in p.model_fields_set else "", _mlflow(cell.folder), _changes(cell, page_folder))
+        _manifest(p.manifest) if "manifest" in p.model_fields_set else "", _mlflow(run.folder), _changes(run, page_folder))
 
 
 def _per_query(folder: Path) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -208,11 +208,11 @@ def _per_query(folder: Path) -> tuple[str, dict[str, np.ndarray], dict[str, np.n
             {name: np.array(values) for name, values in found.items()})
 
 
-def _classes_without_photos(cell: Cell) -> np.ndarray:
+def _classes_without_photos(run: FinishedRun) -> np.ndarray:
     """Classes that the released rule skips in mAP: only where the run was told to skip them."""
-    if setting(cell.config, "evaluation.missing_classes") != "as-released":
+    if setting(run.config, "evaluation.missing_classes") != "as-released":
         return np.array([], dtype=str)
-    arrays = read_arrays(cell.folder / "features.npz", ("query_labels", "gallery_labels"))
+    arrays = read_arrays(run.folder / "features.npz", ("query_labels", "gallery_labels"))
     if len(arrays) < 2:
         raise ReportError("features.npz lacks the labels that say which classes have no photos")
     return np.setdiff1d(arrays["query_labels"], arrays["gallery_labels"])
@@ -243,12 +243,12 @@ def _mlflow(folder: Path) -> str:
     return f"{found.run_id} in {found.uri.rstrip('/').rsplit('/', 1)[-1]}"
 
 
-def _changes(cell: Cell, page_folder: Path) -> Changes | None:
+def _changes(run: FinishedRun, page_folder: Path) -> Changes | None:
     """Uncommitted changes; None where there were none."""
-    if not cell.provenance.dirty:
+    if not run.provenance.dirty:
         return None
-    path = cell.folder / "diff.patch"
-    if not path.is_file() or not path.resolve().is_relative_to(cell.folder.resolve()):
+    path = run.folder / "diff.patch"
+    if not path.is_file() or not path.resolve().is_relative_to(run.folder.resolve()):
         return Changes(None)  # a link that leads elsewhere could show any file of this machine
     file = _kept(path, page_folder)
     if path.stat().st_size > LONG_DIFF:
@@ -258,11 +258,11 @@ def _changes(cell: Cell, page_folder: Path) -> Changes | None:
     return Changes(file, f"{lines} lines", text) if lines <= SHORT_DIFF else Changes(file, f" ({lines:,} lines)")
 
 
-def _that_apply(cell: Cell) -> dict[str, Any]:
+def _that_apply(run: FinishedRun) -> dict[str, Any]:
     """The settings that a run's numbers depend on. Features that were brought along were scored here, and nothing else."""
-    brought = cell.provenance.brought
-    return {"brought along": brought, "data": {key: setting(cell.config, f"data.{key}") for key in ("dataset", "split")},
-            "evaluation": cell.config.get("evaluation", {}), "seed": cell.seed} if brought else cell.config
+    brought = run.provenance.brought
+    return {"brought along": brought, "data": {key: setting(run.config, f"data.{key}") for key in ("dataset", "split")},
+            "evaluation": run.config.get("evaluation", {}), "seed": run.seed} if brought else run.config
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

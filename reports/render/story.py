@@ -10,8 +10,8 @@ from typing import Literal
 
 from reports import naming, paper
 from reports.figure_kinds import FigureData
-from reports.lint import Finding
-from reports.read.cells import setting
+from reports.lint import BrokenRule
+from reports.read.runs import setting
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance
@@ -66,7 +66,7 @@ class Section:
 
 
 def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
-             findings: Sequence[Finding], beyond: FigureData | None = None) -> list[Section]:
+             findings: Sequence[BrokenRule], beyond: FigureData | None = None) -> list[Section]:
     """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
     `beyond`: the extension's figure."""
     tasks = [_task(suite, task, pictures[task]) for task in suite.tasks()]
@@ -92,7 +92,7 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
         found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))
     proofs = sum(f.kind == "proof" for f in findings)
     where = "in the table of contradictions." if published else "`python reports/lint.py` prints them."
-    blocks = _some(CHAIN, provenance.summary(checked) if suite.cells else None, ledger.reproductions(suite),
+    blocks = _some(CHAIN, provenance.summary(checked) if suite.runs else None, ledger.reproductions(suite),
                    runs.provenance(suite, compact=True),
                    Text(f"The list of published numbers was checked too: {proofs} contradictions by proof, "
                         f"{len(findings) - proofs} hints; {where}", "soft"))
@@ -102,14 +102,14 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
 def opening(suite: Suite) -> list[Block]:
     """What stands below the title: warnings, the question, what was run."""
     blocks: list[Block] = []
-    if suite.smoke or any(cell.smoke for cell in suite.cells):
+    if suite.smoke or any(run.smoke for run in suite.runs):
         blocks.append(Text("Smoke run: trained for an epoch or so, to check that the chain works. These numbers say nothing "
                            "about the method.", "smoke"))
     active = _released_behaviour(suite)
     if active:
         blocks += [Text("Behaviour of the released code is turned on in runs outside the ledger, so their numbers are not the "
                         "corrected ones:", "smoke"),
-                   Points(tuple(f"{title} ({runs} of {len(suite.cells)} runs)" for title, runs in active.items()))]
+                   Points(tuple(f"{title} ({runs} of {len(suite.runs)} runs)" for title, runs in active.items()))]
     blocks.append(Text("The Transferable Coupled Network (TCN) finds photos of classes it never saw, given a sketch. Its two "
                        "encoders, one for sketches and one for photos, have softly tied convolutions and batch norms of their "
                        "own. "
@@ -176,7 +176,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
                 "seeds and classes.", [*drawn("intervals"), _measured_rows(claims.comparisons(suite, task)),
                                  _points(evidence.paper_gaps(suite, task)), *drawn("class_precision")])),
         ("ledger", "Where paper, released code and good practice part", "Ledger",
-         _under("The paper's code departs in places from what the paper says or from good practice. Each such trap is a setting "
+         _under("The paper's code departs in places from what the paper says or from good practice. Each such deviation is a setting "
                 "here, and this is what it is worth.",
                 [ledger.table(suite, task), *drawn("ledger_bars"), ledger.ties(suite, task)])),
         ("rules", "One ranking, six numbers", "Six rules",
@@ -230,27 +230,27 @@ def _points(sentences: Sequence[str]) -> Points | None:
 
 
 def _released_behaviour(suite: Suite) -> dict[str, int]:
-    """Trap -> in how many runs it is turned on, leaving aside the ledger's own variants, which are there to show it."""
+    """Deviation -> in how many runs it is turned on, leaving aside the ledger's own variants, which are there to show it."""
     found: dict[str, int] = {}
-    for trap in suite.traps:
-        if trap.setting and trap.kind in ("training", "scoring"):
-            runs = sum(not paper.is_ledger(suite, cell.variant) and trap.released == str(setting(cell.config, trap.setting))
-                       for cell in suite.cells)
+    for deviation in suite.deviations:
+        if deviation.setting and deviation.kind in ("training", "scoring"):
+            runs = sum(not paper.is_ledger(suite, run.variant) and deviation.released == str(setting(run.config, deviation.setting))
+                       for run in suite.runs)
             if runs:
-                found[trap.title] = runs
+                found[deviation.title] = runs
     return found
 
 
 def _verdicts(suite: Suite, task: Task) -> list[Verdict]:
     if suite.smoke:
         return [Verdict("What do these numbers say?", "open", "Nothing: this is a smoke run.")]
-    found = verdicts.beats_floor(suite, task), verdicts.sharing_order(suite, task), evidence.why(suite, task)
+    found = verdicts.beats_untrained(suite, task), verdicts.sharing_order(suite, task), evidence.why(suite, task)
     return [verdict for verdict in found if verdict is not None]
 
 
 def _setting(suite: Suite, task: Task) -> list[Block]:
     """One paragraph: how the main trained rows were trained; what is not the same for all follows as a list."""
-    trained = [c for v in paper.TRAINED for c in suite.cells_of(task, v) if c.trained]
+    trained = [c for v in paper.TRAINED for c in suite.runs_of(task, v) if c.trained]
     blocks: list[Block] = []
     if trained:
         def of(key: str) -> str:

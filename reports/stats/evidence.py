@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t
 
 from reports import naming, paper, published
-from reports.read.cells import Cell, Score
+from reports.read.runs import FinishedRun, Score
 from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.stats import verdicts
@@ -136,22 +136,22 @@ def paper_gaps(suite: Suite, task: Task) -> list[str]:
     return sentences
 
 
-def travelled(suite: Suite, task: Task, variant: str) -> list[tuple[float, float, Cell]]:
+def travelled(suite: Suite, task: Task, variant: str) -> list[tuple[float, float, FinishedRun]]:
     """(from start / norm of the start, apart / from start, run) of each run with distances, over all convolutions."""
     found = []
-    for cell in suite.cells_of(task, variant):
-        arrays = suite.distances(cell)
+    for run in suite.runs_of(task, variant):
+        arrays = suite.distances(run)
         if arrays is None or not (chosen := arrays["kinds"] == "convolution").any():
             continue
         last = {name: arrays[name][-1, chosen].astype(np.float64) for name in ("between", "sketch", "photo")}
         start = np.linalg.norm(arrays["start_norm"][chosen].astype(np.float64))
         way = math.sqrt((np.sum(last["sketch"] ** 2) + np.sum(last["photo"] ** 2)) / 2)
         apart = float(np.linalg.norm(last["between"]) / way) if way else 0.0
-        found.append((float(way / start) if start else math.nan, apart, cell))
+        found.append((float(way / start) if start else math.nan, apart, run))
     return found
 
 
-def mean_of(moves: list[tuple[float, float, Cell]], which: Literal[0, 1]) -> float:
+def mean_of(moves: list[tuple[float, float, FinishedRun]], which: Literal[0, 1]) -> float:
     """Mean over runs of how far they went from their start (0), or apart (1)."""
     return statistics.fmean(move[which] for move in moves)
 

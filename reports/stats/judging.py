@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from reports import paper
-from reports.read.cells import Cell, Score
+from reports.read.runs import FinishedRun, Score
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.stats import verdicts
@@ -64,7 +64,7 @@ class Finding:
     comparison: Comparison | None = None
     """None where no seed has both sides."""
     seeds: tuple[int, ...] = ()
-    runs: tuple[Cell, ...] = ()
+    runs: tuple[FinishedRun, ...] = ()
     state: str = MISSING
     why: str = ""
     dropped: int = 0
@@ -232,7 +232,7 @@ def _resolved(suite: Suite, task: Task, pair: Pair) -> Pair:
     """The pair with the variants that stand for the paper's weight where that is TCN's own."""
     own = paper.own_weight(suite, task) == paper.PAPER_WEIGHT
     names = {"tcn-weight-1000": paper.at_weight(suite, task, paper.PAPER_WEIGHT)}
-    if own and not suite.cells_of(task, "l2-sp-weight-1000"):
+    if own and not suite.runs_of(task, "l2-sp-weight-1000"):
         names["l2-sp-weight-1000"] = "l2-sp"
     return replace(pair, first=names.get(pair.first, pair.first), second=names.get(pair.second, pair.second), facts=None,
                    read_off="")
@@ -250,7 +250,7 @@ def _compared(suite: Suite, task: Task, pair: Pair) -> Finding:
     first, second = (np.array([side[seed].reindex(classes) for seed in common], dtype=np.float64) for side in sides)
     if not classes:
         return Finding(pair, why="no common class")
-    runs = tuple(c for v in (pair.first, pair.second) for c in suite.cells_of(task, v) if c.seed in common)
+    runs = tuple(c for v in (pair.first, pair.second) for c in suite.runs_of(task, v) if c.seed in common)
     return replace(untested(pair, first, second, common), runs=runs, dropped=len(set.union(*indices)) - len(classes))
 
 
@@ -274,24 +274,24 @@ def judged(found: Finding) -> Finding:
 def _values(suite: Suite, task: Task, variant: str, measure: str) -> dict[int, pd.Series]:
     """Seed -> class -> value; a number without classes, or whose values per class are not at hand, has one class `all`."""
     found: dict[int, pd.Series] = {}
-    for cell in suite.cells_of(task, variant):
+    for run in suite.runs_of(task, variant):
         if measure == RETRIEVAL:
             score = Score(paper.retrieval_metric(task))
-            values = suite.per_class(cell, score)
-            number = suite.value(cell, score)
+            values = suite.per_class(run, score)
+            number = suite.value(run, score)
             if values is None and number is not None:
                 values = pd.Series({"all": number})
         else:
-            number = _curve_end(suite, cell, measure) if measure in (CLASS_LOSS, SEEN_ACCURACY) else _directions(suite, cell)
+            number = _curve_end(suite, run, measure) if measure in (CLASS_LOSS, SEEN_ACCURACY) else _directions(suite, run)
             values = None if number is None or math.isnan(number) else pd.Series({"all": number})
         if values is not None:
-            found[cell.seed] = values
+            found[run.seed] = values
     return found
 
 
-def _curve_end(suite: Suite, cell: Cell, measure: str) -> float | None:
+def _curve_end(suite: Suite, run: FinishedRun, measure: str) -> float | None:
     """Mean over the last epochs of the class loss (of sketches and photos) or of the accuracy on held-out seen sketches."""
-    history = suite.frame(cell, "history.csv") if cell.trained else None
+    history = suite.frame(run, "history.csv") if run.trained else None
     if history is None:
         return None
     last = history[history["epoch"] > 0].sort_values("epoch").tail(LAST_EPOCHS)
@@ -299,9 +299,9 @@ def _curve_end(suite: Suite, cell: Cell, measure: str) -> float | None:
     return float(last[columns].to_numpy().mean()) if len(last) else None
 
 
-def _directions(suite: Suite, cell: Cell) -> float | None:
+def _directions(suite: Suite, run: FinishedRun) -> float | None:
     """Mean of the top singular values of unseen features over the largest, averaged over photos and sketches."""
-    frame = suite.frame(cell, "singular_values.csv")
+    frame = suite.frame(run, "singular_values.csv")
     if frame is None:
         return None
     parts = [part.nlargest(TOP_VALUES) for _, part in frame[frame["set"] == "unseen"].groupby("modality")["value"]]

@@ -64,7 +64,7 @@ class OfClass:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MetricGap:
     """first - second in one metric, over the seeds that both have."""
 
     first: str
@@ -90,7 +90,7 @@ class Pair:
         return self.p < SIGNIFICANT
 
 
-def pairs(sides: Sequence[Side], metrics: Sequence[str]) -> list[Pair]:
+def pairs(sides: Sequence[Side], metrics: Sequence[str]) -> list[MetricGap]:
     """Every pair of sides in every metric, by metric. ValueError for sides of other queries or without a common seed.
 
     >>> import numpy as np
@@ -102,10 +102,10 @@ def pairs(sides: Sequence[Side], metrics: Sequence[str]) -> list[Pair]:
     """
     found = [_pair(first, second, metric) for metric in metrics for first, second in combinations(sides, 2)]
     corrected = holm([pair.p for pair in found])
-    return [Pair(**{**vars(pair), "p": p}) for pair, p in zip(found, corrected)]
+    return [MetricGap(**{**vars(pair), "p": p}) for pair, p in zip(found, corrected)]
 
 
-def _pair(first: Side, second: Side, metric: str) -> Pair:
+def _pair(first: Side, second: Side, metric: str) -> MetricGap:
     if not np.array_equal(first.classes, second.classes):
         raise ValueError(f"{first.name} and {second.name} are not of the same queries")
     seeds = sorted(set(first.seeds(metric)) & set(second.seeds(metric)))
@@ -122,7 +122,7 @@ def _pair(first: Side, second: Side, metric: str) -> Pair:
         rows.append(OfClass(str(name), int(own.sum()), float(a[own].mean()), float(b[own].mean()), *_interval(gaps[own])))
     kept = gaps[np.isin(first.classes, names)]
     comparison = compare(class_means(first, metric, names, seeds), class_means(second, metric, names, seeds))
-    return Pair(first.name, second.name, metric, comparison, comparison.p_classes, len(kept), int((kept > 0).sum()),
+    return MetricGap(first.name, second.name, metric, comparison, comparison.p_classes, len(kept), int((kept > 0).sum()),
                 int((kept < 0).sum()), float(kept.mean()), *_interval(kept), tuple(rows))
 
 

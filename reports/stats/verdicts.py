@@ -1,4 +1,4 @@
-"""Sentences that follow from the numbers: does training beat the floors, and which sharing wins.
+"""Sentences that follow from the numbers: does training beat the untrained baselines, and which sharing wins.
 
 A verdict never says more than its seeds can: one seed gives an order, not a finding.
 """
@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Literal
 
 from reports import naming, paper
-from reports.read.cells import Cell, Score, setting
+from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
 from reports.wording import listed
@@ -29,28 +29,28 @@ class Verdict:
     details: tuple[str, ...] = ()
 
 
-def beats_floor(suite: Suite, task: Task) -> Verdict:
-    """Whether a trained variant beats the best floor of the same feature length on the validation classes."""
-    question = "Does training beat the best untrained floor of the same dimension, on the validation classes?"
+def beats_untrained(suite: Suite, task: Task) -> Verdict:
+    """Whether a trained variant beats the best untrained baseline of the same feature length on the validation classes."""
+    question = "Does training beat the best untrained baseline of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
     # without the weight grid and the ablations: the best of many rows would favour training
     rows = dict.fromkeys([*(v for v in paper.main_variants(suite, task) if v not in paper.brought(suite, task)), *paper.UNTRAINED])
     measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
-    floors = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("floor-")}
-    trained = {v: m for v, m in measured.items() if v not in floors}
+    untrained_rows = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("untrained-")}
+    trained = {v: m for v, m in measured.items() if v not in untrained_rows}
     if not any(score.classes == "validation" for score in suite.scores(task)) and suite.scores(task):
         return Verdict(question, "open", "It can't be told: these results hold no validation classes. On unseen classes the "
-                                         "table shows trained variants and floors side by side.")
+                                         "table shows trained variants and untrained baselines side by side.")
     if not trained:
         return Verdict(question, "missing", "Not measured: no trained variant has a finished run scored on "
                                             "validation classes.")
     details, wins, compared = [], [], []
     for variant in sorted(trained, key=lambda v: -trained[v].mean):
         m, dim = trained[variant], suite.dim(task, variant)
-        rivals = {v: f for v, f in floors.items() if suite.dim(task, v) == dim is not None}
+        rivals = {v: f for v, f in untrained_rows.items() if suite.dim(task, v) == dim is not None}
         name = f"{naming.short_label(variant)} ({dim or '?'}-d)"
         if not rivals:
-            details.append(f"{name}: {_number(m)}; no floor of this dimension was measured, so this can't be told.")
+            details.append(f"{name}: {_number(m)}; no untrained baseline of this dimension was measured, so this can't be told.")
             continue
         best = max(rivals, key=lambda v: rivals[v].mean)
         gap = m.mean - rivals[best].mean
@@ -60,16 +60,16 @@ def beats_floor(suite: Suite, task: Task) -> Verdict:
         above = sum(value > rivals[best].mean for value in m.values.values())
         details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{naming.short_label(best)}”: "
                        f"{'above' if gap > 0 else 'not above'} ({gap:+.3f}; {above} of {m.n} "
-                       f"seed{'s' * (m.n > 1)} above the floor).")
-    if floors:
-        top = max(floors, key=lambda v: floors[v].mean)
-        details.append(f"Best floor of any dimension: “{naming.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
-                       f"{_number(floors[top])}.")
+                       f"seed{'s' * (m.n > 1)} above the untrained baseline).")
+    if untrained_rows:
+        top = max(untrained_rows, key=lambda v: untrained_rows[v].mean)
+        details.append(f"Best untrained baseline of any dimension: “{naming.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
+                       f"{_number(untrained_rows[top])}.")
     if not compared:
-        return Verdict(question, "open", "It can't be told: no floor of the same dimension was measured.",
+        return Verdict(question, "open", "It can't be told: no untrained baseline of the same dimension was measured.",
                        tuple(details))
     if not wins:
-        return Verdict(question, "no", "No. No trained variant beats the best floor of the same dimension on the "
+        return Verdict(question, "no", "No. No trained variant beats the best untrained baseline of the same dimension on the "
                                        f"validation classes ({score.metric}).", tuple(details))
     best = max(wins, key=lambda v: trained[v].mean)
     names = listed([naming.short_label(v) for v in wins])
@@ -117,8 +117,8 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
 
 def optimiser_steps(suite: Suite, task: Task) -> str:
     """`408` or `390 to 408`: optimiser steps of the main trained rows, empty where none is known."""
-    steps = {steps for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)
-             if cell.trained and (steps := cell.provenance.optimizer_steps)}
+    steps = {steps for v in paper.main_variants(suite, task) for run in suite.runs_of(task, v)
+             if run.trained and (steps := run.provenance.optimizer_steps)}
     if not steps:
         return ""
     return f"{min(steps):,}" if len(steps) == 1 else f"{min(steps):,} to {max(steps):,}"
@@ -126,29 +126,29 @@ def optimiser_steps(suite: Suite, task: Task) -> str:
 
 def unequal_training(suite: Suite, task: Task) -> list[str]:
     """Sentences naming what differs between rows that one would compare: data, budget, encoder, selection."""
-    cells = [cell for v in paper.main_variants(suite, task) for cell in suite.cells_of(task, v)]
+    runs = [run for v in paper.main_variants(suite, task) for run in suite.runs_of(task, v)]
     sentences = []
     for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):
-        if len({getattr(cell.provenance, key) for cell in cells}) > 1:
+        if len({getattr(run.provenance, key) for run in runs}) > 1:
             sentences.append(f"Not all rows of this task are of the same {name}: "
-                             f"{_by_value(cells, [getattr(c.provenance, key)[:8] or 'unknown' for c in cells])}.")
-    trained = [cell for cell in cells if cell.trained]
+                             f"{_by_value(runs, [getattr(c.provenance, key)[:8] or 'unknown' for c in runs])}.")
+    trained = [run for run in runs if run.trained]
     for key in ("training.epochs", "training.encoder_rate", "training.head_rate", "training.select_by",
                 "data.image_size", "data.batch_pairs", "network.backbone"):
-        if len({str(setting(cell.config, key)) for cell in trained}) > 1:
+        if len({str(setting(run.config, key)) for run in trained}) > 1:
             sentences.append(f"Not all trained rows have the same {key}: "
                              f"{_by_value(trained, [str(setting(c.config, key)) for c in trained])}.")
-    dirty = sorted({naming.short_label(c.variant) for c in cells if c.provenance.dirty})
+    dirty = sorted({naming.short_label(c.variant) for c in runs if c.provenance.dirty})
     if dirty:
         sentences.append(f"Run from a working tree with uncommitted changes: {listed(dirty)}.")
     return sentences
 
 
-def _by_value(cells: list[Cell], values: list[str]) -> str:
-    """Each value with the variants of the cells that have it; `values` are those of `cells`, in their order."""
+def _by_value(runs: list[FinishedRun], values: list[str]) -> str:
+    """Each value with the variants of the runs that have it; `values` are those of `runs`, in their order."""
     groups: dict[str, set[str]] = {}
-    for cell, value in zip(cells, values):
-        groups.setdefault(value, set()).add(naming.short_label(cell.variant))
+    for run, value in zip(runs, values):
+        groups.setdefault(value, set()).add(naming.short_label(run.variant))
     return "; ".join(f"{value}: {', '.join(sorted(names))}" for value, names in groups.items())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports import naming, paper, published
-from reports.read.cells import Cell, Score, setting
+from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
 from reports.tables.entries import (
@@ -56,8 +56,8 @@ class Extra:
 
 
 def extras(suite: Suite, task: Task) -> list[Extra]:
-    """The tables that need runs beyond TCN, HWS, NWS and the floors, each with those runs' variants."""
-    main = (*paper.PAPER_ORDER, *paper.FLOORS)
+    """The tables that need runs beyond TCN, HWS, NWS and the untrained baselines, each with those runs' variants."""
+    main = (*paper.PAPER_ORDER, *paper.UNTRAINED_BASELINES)
     rows = {
         "ablation": [row.variant for row in paper.ABLATION],
         "coupling": [*paper.COUPLING, *paper.COUPLING_BESIDE],
@@ -75,7 +75,7 @@ def asked_for(suite: Suite, task: Task, group: str) -> bool:
     """Whether any row that only this table asks for was planned or found, and the task has a finished run."""
     there = set(suite.variants(task))
     extra = next(e for e in extras(suite, task) if e.group == group)
-    return any(cell.task == task for cell in suite.cells) and any(v in there for v in extra.variants)
+    return any(run.task == task for run in suite.runs) and any(v in there for v in extra.variants)
 
 
 def ablation(suite: Suite, task: Task) -> Table | None:
@@ -153,9 +153,9 @@ def coupling(suite: Suite, task: Task) -> Table | None:
 
 def coupled_parts(suite: Suite, task: Task, variant: str) -> list[str]:
     """Setting of every coupled part in the order of `paper.COUPLED_PARTS`: as the runs have it, else as the variant is meant."""
-    cells = suite.cells_of(task, variant)
+    runs = suite.runs_of(task, variant)
     meant = COUPLED.get(variant, {})
-    return [str(setting(cells[0].config, f"coupling.{part}", meant.get(part, "?")) if cells else meant.get(part, "?"))
+    return [str(setting(runs[0].config, f"coupling.{part}", meant.get(part, "?")) if runs else meant.get(part, "?"))
             for part in paper.COUPLED_PARTS]
 
 
@@ -173,7 +173,7 @@ def sharing_weights(suite: Suite, task: Task) -> Table | None:
         remarks = (["the paper's"] if weight == paper.PAPER_WEIGHT else []) + \
                   ([f"highest on validation{over}"] if weight == best else []) + \
                   (["used by TCN"] if weight == own else [])
-        epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.cells_of(task, variant)})
+        epochs = sorted({str(setting(c.config, "training.epochs", "?")) for c in suite.runs_of(task, variant)})
         rows.append(Row((Entry(f"{weight:g}", weight), Entry(", ".join(epochs) or "–"), dim_entry(suite, task, variant),
                          measured_entry(validation[weight], name_seeds=True), *_by_rule(suite, task, variant, metric),
                          difference_entry(suite, task, variant, metric),
@@ -218,7 +218,7 @@ def dimensions(suite: Suite, task: Task) -> Table | None:
 
 
 def methods(suite: Suite, task: Task) -> Table | None:
-    """Other methods under the same harness beside TCN, HWS and the floors: what each is, and how it differs from its source.
+    """Other methods under the same harness beside TCN, HWS and the untrained baselines: what each is, and how it differs from its source.
 
     None where none was asked for.
     """
@@ -229,13 +229,13 @@ def methods(suite: Suite, task: Task) -> Table | None:
                Column("D", numeric=True), *(Column(rule, first, True) for rule in paper.RULES), Column("released", second, True),
                Column("released", f"{first}, binary", True), Column("difference to TCN", f"{first}, same seeds", True),
                Column("Seeds"))
-    floors = [v for v in paper.FLOORS if v in suite.variants(task)]
+    untrained_rows = [v for v in paper.UNTRAINED_BASELINES if v in suite.variants(task)]
     rows: list[Row] = []
     for heading, variants in (("Trained", ("tcn", "hws", *(v for v in paper.METHODS if v not in paper.UNTRAINED))),
-                              ("Not trained", (*(v for v in paper.METHODS if v in paper.UNTRAINED), *floors))):
+                              ("Not trained", (*(v for v in paper.METHODS if v in paper.UNTRAINED), *untrained_rows))):
         rows.append(Row((Entry(heading),), "section"))
         for variant in variants:
-            what, missing = naming.METHOD_TEXTS.get(variant, ("No training: a floor.", ""))
+            what, missing = naming.METHOD_TEXTS.get(variant, ("No training: an untrained baseline.", ""))
             text = what + (f" Not faithful: {missing[:1].lower()}{missing[1:]}" if missing else "")
             scores = [Score(second), Score(first, features="binary")]
             rows.append(Row((Entry(naming.label(variant)), Entry(text), dim_entry(suite, task, variant),
@@ -291,7 +291,7 @@ def not_measured(suite: Suite, task: Task) -> Table | None:
 
 def time_taken(suite: Suite) -> Table | None:
     """Runs, seeds and seconds per group of rows, from each run's provenance; None without finished runs."""
-    if not suite.cells:
+    if not suite.runs:
         return None
     columns = (Column("Data set"), Column("Rows"), Column("Variants", numeric=True), Column("Runs", numeric=True),
                Column("Seeds"),
@@ -301,15 +301,15 @@ def time_taken(suite: Suite) -> Table | None:
     rows = []
     for task in suite.tasks():
         for group, title in titles.items():
-            cells = [c for c in suite.cells if c.task == task and paper.group_of(suite, c.variant) == group]
-            if cells:
-                rows.append(Row((Entry(naming.task_title(task)), Entry(title), *_spent(cells))))
+            runs = [c for c in suite.runs if c.task == task and paper.group_of(suite, c.variant) == group]
+            if runs:
+                rows.append(Row((Entry(naming.task_title(task)), Entry(title), *_spent(runs))))
     if len(rows) > 1:
-        rows.append(Row((Entry("all"), Entry(""), *_spent(suite.cells)), "reference"))
-    unknown = sum(c.provenance.train_seconds is None for c in suite.cells)
+        rows.append(Row((Entry("all"), Entry(""), *_spent(suite.runs)), "reference"))
+    unknown = sum(c.provenance.train_seconds is None for c in suite.runs)
     notes = [("Sums of what each run took by itself; with several runs at once, less time passes on the "
              "clock. A variant counts under the first table that names it.")]
-    devices = sorted({c.provenance.device or "?" for c in suite.cells})
+    devices = sorted({c.provenance.device or "?" for c in suite.runs})
     notes.append(f"Devices: {'; '.join(devices)}.")
     if unknown:
         notes.append(f"{unknown} runs do not say how long they took.")
@@ -318,30 +318,30 @@ def time_taken(suite: Suite) -> Table | None:
 
 def time_sentence(suite: Suite) -> str:
     """One sentence: runs, training time and whole time over all finished runs; empty without runs."""
-    if not suite.cells:
+    if not suite.runs:
         return ""
-    trained = sum(c.trained for c in suite.cells)
-    return (f"{len(suite.cells)} finished runs, {trained} of them trained: {duration(_total(suite.cells, 'train_seconds'))} of "
-            f"training and {duration(_total(suite.cells, 'total_seconds'))} in all, added up over runs.")
+    trained = sum(c.trained for c in suite.runs)
+    return (f"{len(suite.runs)} finished runs, {trained} of them trained: {duration(_total(suite.runs, 'train_seconds'))} of "
+            f"training and {duration(_total(suite.runs, 'total_seconds'))} in all, added up over runs.")
 
 
-def _spent(cells: Sequence[Cell]) -> list[Entry]:
-    trained = [c for c in cells if c.trained]
+def _spent(runs: Sequence[FinishedRun]) -> list[Entry]:
+    trained = [c for c in runs if c.trained]
     steps = sorted({steps for c in trained if (steps := c.provenance.optimizer_steps)})
-    seeds = Measured(dict.fromkeys((c.seed for c in cells), 0.0), ())
+    seeds = Measured(dict.fromkeys((c.seed for c in runs), 0.0), ())
     seconds = [taken for c in trained if (taken := c.provenance.train_seconds) is not None]
     median = statistics.median(seconds) if seconds else None
-    variants = len({c.variant for c in cells})
-    whole = [_total(cells, "train_seconds"), _total(cells, "total_seconds")]
+    variants = len({c.variant for c in runs})
+    whole = [_total(runs, "train_seconds"), _total(runs, "total_seconds")]
     shown = "–" if not steps else f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,}–{steps[-1]:,}"
-    return [Entry(str(variants), variants), Entry(str(len(cells)), len(cells)), Entry(seed_names(seeds)),
+    return [Entry(str(variants), variants), Entry(str(len(runs)), len(runs)), Entry(seed_names(seeds)),
             Entry(shown, float(steps[0])) if len(steps) == 1 else Entry(shown),
             Entry(duration(median), median) if median is not None else Entry("–"),
             *(Entry(duration(seconds), seconds) for seconds in whole)]
 
 
-def _total(cells: Iterable[Cell], key: Literal["train_seconds", "total_seconds"]) -> float:
-    return float(sum(getattr(cell.provenance, key) or 0.0 for cell in cells))
+def _total(runs: Iterable[FinishedRun], key: Literal["train_seconds", "total_seconds"]) -> float:
+    return float(sum(getattr(run.provenance, key) or 0.0 for run in runs))
 
 
 def _by_rule(suite: Suite, task: Task, variant: str, metric: str, kind: str = "real") -> list[Entry]:
@@ -355,7 +355,7 @@ def _chance(suite: Suite, task: Task, scores: Sequence[Score]) -> list[Entry]:
     for score in scores:
         found = [m for m in (suite.measure(task, v, score) for v in suite.variants(task)) if m.n]
         levels = tuple(sorted({round(c, 9) for m in found for c in m.chance}))
-        entries.append(reference_entry(levels, runs=tuple(cell for m in found for cell in m.runs)))
+        entries.append(reference_entry(levels, runs=tuple(run for m in found for run in m.runs)))
     return entries
 
 

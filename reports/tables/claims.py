@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from reports import naming, paper, published
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.stats import evidence, verdicts
@@ -194,7 +194,7 @@ def _moves(suite: Suite, task: Task, variant: str) -> tuple[Entry, Entry, Entry]
     moves = evidence.travelled(suite, task, variant)
     if not moves:
         return Entry("–"), Entry("–"), seeds
-    runs = tuple(cell for *_, cell in moves)
+    runs = tuple(run for *_, run in moves)
     way, apart = evidence.mean_of(moves, 0), evidence.mean_of(moves, 1)
     return Entry(f"{way:.1%}", way, runs=runs), Entry(f"{apart:.1%}", apart, runs=runs), seeds
 
@@ -212,7 +212,7 @@ def _numbers(found: dict[Task, Finding]) -> tuple[Entry, Entry]:
     seeds = [seeds_text(f) for f in named.values()]
     if len(found) > 1:
         texts, seeds = ([f"{naming.task_title(task)}: {text}" for task, text in zip(named, part)] for part in (texts, seeds))
-    runs = tuple(cell for f in named.values() for cell in f.runs)
+    runs = tuple(run for f in named.values() for run in f.runs)
     value = next(iter(named.values())).measured.difference if len(named) == 1 else math.nan
     return Entry("; ".join(texts), value, runs=runs), Entry("; ".join(seeds))
 

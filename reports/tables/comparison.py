@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from reports import lint, naming, paper, published
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
 from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry
@@ -16,7 +16,7 @@ from reports.tables.table import Column, Entry, Row, Table
 
 
 def comparison(suite: Suite, task: Task, classes: str = "unseen") -> Table:
-    """TCN, HWS, NWS and the floors under both rules, real-valued and binary, with chance and ceiling."""
+    """TCN, HWS, NWS and the untrained baselines under both rules, real-valued and binary, with chance and ceiling."""
     where = "unseen classes" if classes == "unseen" else "validation classes, never trained on"
     return _measured_table(suite, task, f"{task.slug}-{'comparison' if classes == 'unseen' else classes}",
                            f"{naming.task_title(task)}: retrieval on {where} (measured)", paper.headline(task),
@@ -26,7 +26,7 @@ def comparison(suite: Suite, task: Task, classes: str = "unseen") -> Table:
 def cutoffs(suite: Suite, task: Task) -> Table:
     """The metrics that don't head the task; on emoji Prec@100 with its ceiling."""
     there = {score.metric for score in suite.scores(task)}
-    # Without a finished cell nothing is known of the metrics; then all of them read "not measured".
+    # Without a finished run nothing is known of the metrics; then all of them read "not measured".
     metrics = [m for m in paper.secondary(task) if m in there] or list(paper.secondary(task))
     table = _measured_table(suite, task, f"{task.slug}-cutoffs",
                             f"{naming.task_title(task)}: secondary cut-offs on unseen classes (measured)", metrics,
@@ -234,7 +234,7 @@ def over_rows(suite: Suite, task: Task, variants: Iterable[str], score: Score) -
                     tuple(sorted({round(c, 9) for m in found for c in m.chance})),
                     tuple(sorted({round(c, 9) for m in found for c in m.ceiling})),
                     max((m.queries for m in found), default=0), max((m.photos for m in found), default=0),
-                    tuple(cell for m in found for cell in m.runs), max((m.standard_error for m in found), default=0.0),
+                    tuple(run for m in found for run in m.runs), max((m.standard_error for m in found), default=0.0),
                     tuple(sorted({name for m in found for name in m.ties})))
 
 

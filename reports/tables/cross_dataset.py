@@ -1,6 +1,6 @@
 """Drawings of another data set as queries -> a table: in domain, the run's own sketches, against cross-domain, the drawings.
 
-In: the folder `cross-dataset` beside a suite's cells, as benchmarks/cross_dataset.py writes it, and the suite. Out: a Table for each
+In: the folder `cross-dataset` beside a suite's runs, as benchmarks/cross_dataset.py writes it, and the suite. Out: a Table for each
 set of drawings that finished runs of a task were scored with.
 """
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports import naming, paper
-from reports.read.cells import Cell
 from reports.read.files import ReportError, read_json
+from reports.read.runs import FinishedRun
 from reports.read.schema import CrossDataset, DomainRow, Task, parse
 from reports.read.suite import Measured, Suite, paired
 from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
@@ -28,7 +28,7 @@ METRICS = 2
 class Scored:
     """One run's numbers with one set of drawings."""
 
-    cell: Cell
+    run: FinishedRun
     found: CrossDataset
     rows: tuple[DomainRow, ...]
 
@@ -39,20 +39,20 @@ class Scored:
 
 def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
     """What the suite's finished runs were scored with, by file name; and (file, why) of what is left out."""
-    cells = {cell.name: cell for cell in suite.cells}
+    runs = {run.name: run for run in suite.runs}
     scored, left_out = [], []
     for path in sorted((suite.root / FOLDER).glob("*.json")):
         try:
             found = parse(CrossDataset, read_json(path), path.name)
             rows = tuple(parse(DomainRow, row, f"{path.name}, row {number}") for number, row in enumerate(found.rows, 1))
-            if found.run not in cells:
+            if found.run not in runs:
                 raise ReportError("its run is not among the finished ones that are used")
-            cell = cells[found.run]
-            if (found.identity, found.seed) != (cell.provenance.identity, cell.seed):
+            run = runs[found.run]
+            if (found.identity, found.seed) != (run.provenance.identity, run.seed):
                 raise ReportError("it was scored with another run of this name; give the same command again")
             if len({(row.domain, row.protocol, row.metric) for row in rows}) < len(rows):
                 raise ReportError("it holds a number twice")
-            scored.append(Scored(cell, found, rows))
+            scored.append(Scored(run, found, rows))
         except ReportError as error:
             left_out.append((f"{FOLDER}/{path.name}", str(error)))
     return scored, left_out
@@ -60,7 +60,7 @@ def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
 
 def tables(suite: Suite, task: Task) -> list[Table]:
     """A table for each set of drawings, by its digest."""
-    own = [one for one in read(suite)[0] if one.cell.task == task]
+    own = [one for one in read(suite)[0] if one.run.task == task]
     digests = sorted({one.found.drawings.digest for one in own})
     return [_table(suite, task, [one for one in own if one.found.drawings.digest == digest], number)
             for number, digest in enumerate(digests, 1)]
@@ -72,7 +72,7 @@ def _table(suite: Suite, task: Task, scored: Sequence[Scored], number: int) -> T
     for metric in metrics:
         columns += [Column(name, f"{metric}, {rule}", True) for rule in paper.RULES for name in (*DOMAINS.values(), "difference")]
     main = paper.main_variants(suite, task)
-    there = {one.cell.variant for one in scored}
+    there = {one.run.variant for one in scored}
     variants = [v for v in (*main, *(v for v in suite.variants(task) if v not in main)) if v in there]
     rows = []
     for variant in variants:
@@ -110,14 +110,14 @@ def _notes(scored: Sequence[Scored], settings: dict[str, object]) -> tuple[str, 
 
 
 def _measured(suite: Suite, task: Task, variant: str, scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Measured:
-    found = {one.cell.seed: (one.cell, row) for one in scored
-             if one.cell.variant == variant and (row := one.row(domain, rule, metric)) is not None}
+    found = {one.run.seed: (one.run, row) for one in scored
+             if one.run.variant == variant and (row := one.row(domain, rule, metric)) is not None}
     return Measured({seed: row.value for seed, (_, row) in found.items()}, tuple(sorted(suite.planned.get((task, variant), ()))),
-                    runs=tuple(cell for cell, _ in found.values()),
+                    runs=tuple(run for run, _ in found.values()),
                     standard_error=max((row.standard_error for _, row in found.values()), default=0.0))
 
 
 def _chance(scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Entry:
-    rows = [(one.cell, row) for one in scored if (row := one.row(domain, rule, metric)) is not None]
+    rows = [(one.run, row) for one in scored if (row := one.row(domain, rule, metric)) is not None]
     levels = sorted({round(row.chance, 9) for _, row in rows if not math.isnan(row.chance)})
-    return reference_entry(tuple(levels), runs=tuple(cell for cell, _ in rows))
+    return reference_entry(tuple(levels), runs=tuple(run for run, _ in rows))

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 
-from reports.read.cells import Cell, Score, setting
+from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite, paired
 from reports.tables.table import Entry
@@ -51,11 +51,11 @@ def dim_entry(suite: Suite, task: Task, variant: str, kind: str = "real") -> Ent
     """Length of the features, or of the codes: ITQ makes no more bits than the network's D (PCA before it)."""
     dim = suite.dim(task, variant)
     if kind == "binary" and dim is not None:
-        dim = min([dim, *(int(setting(c.config, "network.dim", dim)) for c in suite.cells_of(task, variant))])
+        dim = min([dim, *(int(setting(c.config, "network.dim", dim)) for c in suite.runs_of(task, variant))])
     return Entry("–") if dim is None else Entry(str(dim), dim)
 
 
-def reference_entry(levels: tuple[float, ...], decimals: int = 3, runs: tuple[Cell, ...] = ()) -> Entry:
+def reference_entry(levels: tuple[float, ...], decimals: int = 3, runs: tuple[FinishedRun, ...] = ()) -> Entry:
     """One level (chance, ceiling), or its range where `runs` saw different galleries."""
     if not levels:
         return Entry("–")

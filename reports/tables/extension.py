@@ -1,6 +1,6 @@
 """The extension's results -> a table: digits on plain ground to digits blended with photos.
 
-In: the folder `extension` beside a suite's cells, as benchmarks/digits.py writes it. Out: a Table. Results of another task than
+In: the folder `extension` beside a suite's runs, as benchmarks/digits.py writes it. Out: a Table. Results of another task than
 the paper's, MNIST to MNIST-M, are never shown beside its numbers.
 """
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Run(ExtensionRun):
 
 
 @dataclass(frozen=True)
-class Found:
+class ExtensionRuns:
     """Finished runs of one task, and what was left out."""
 
     runs: tuple[Run, ...]
@@ -42,7 +42,7 @@ class Found:
         return {run.seed: run.target_accuracy for run in self.runs if run.method == method}
 
 
-def read(root: Path) -> Found:
+def read(root: Path) -> ExtensionRuns:
     """The runs below `root`/extension. Unfinished, broken ones and those of another task than most are left out with a reason."""
     runs, left_out = [], []
     for folder in sorted((root / FOLDER / "runs").glob("*")):
@@ -66,7 +66,7 @@ def read(root: Path) -> Found:
         left_out += [(f"{FOLDER}/runs/{run.folder.name}", f"{run.data}, {run.steps} steps: not the task of the other runs")
                      for run in runs if (run.data, run.steps) != own]
         runs = [run for run in runs if (run.data, run.steps) == own]
-    return Found(tuple(runs), tuple(left_out))
+    return ExtensionRuns(tuple(runs), tuple(left_out))
 
 
 def table(root: Path) -> Table | None:
@@ -93,7 +93,7 @@ def table(root: Path) -> Table | None:
         rows.append(Row(tuple(entries)))
     notes = [f"{data}. Accuracy after {steps:,} optimiser steps, mean ± standard deviation over seeds. The label of a target "
              "digit is read for this number alone: no setting, step or run was chosen by it.",
-             f"Runs: {FOLDER}/runs/METHOD__seedK beside the cells, all of them in {FOLDER}/results.csv.",
+             f"Runs: {FOLDER}/runs/METHOD__seedK beside the runs, all of them in {FOLDER}/results.csv.",
              "DANN, batch norms by domain: a control the paper lacks, one set of convolutions for both domains.",
              *_differences(found), *(f"Left out: {name}: {why}" for name, why in found.left_out)]
     if data != MNIST:
@@ -110,7 +110,7 @@ def _mean(values: list[float], seeds: int) -> Entry:
     return Entry(f"{mean:.3f}" + (f" ± {sd:.3f}" if len(values) > 1 else ""), mean, sd, f"{len(values)}/{seeds}")
 
 
-def _differences(found: Found) -> list[str]:
+def _differences(found: ExtensionRuns) -> list[str]:
     """The coupled network against DANN, seed by seed, in a sentence."""
     sentences = []
     for method, rival in (("dann-coupled", "dann"), ("dann-coupled", "dann-own-norms"), ("dann", "source-only")):
@@ -124,5 +124,5 @@ def _differences(found: Found) -> list[str]:
     return sentences
 
 
-def _title(found: Found, method: str) -> str:
+def _title(found: ExtensionRuns, method: str) -> str:
     return next(run.title for run in found.runs if run.method == method)

@@ -5,7 +5,7 @@ In: a checked suite. Out: a Table; None where no run recorded such numbers.
 from __future__ import annotations
 
 from reports import naming, paper
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.tables.comparison import over_rows

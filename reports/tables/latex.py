@@ -74,7 +74,7 @@ def _latex(text: str, breaks: bool) -> str:
     return "".join(out)
 
 
-class Column(Protocol):
+class TableColumn(Protocol):
     """What must be known of a column."""
 
     @property
@@ -100,8 +100,8 @@ class Layout:
     """Asks for a page in landscape; narrower it only shrinks."""
 
 
-def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], sections: int = 0) -> Layout:
-    """Column specification and font size by the lengths of the texts; `sections`: further lines across the table."""
+def layout(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], sections: int = 0) -> Layout:
+    """TableColumn specification and font size by the lengths of the texts; `sections`: further lines across the table."""
     texts = [[row[i] for row in rows] for i in range(len(columns))]
     natural = [max([len(column.name), *(len(text) for text in texts[i])]) for i, column in enumerate(columns)]
     least = [float(WIDE if column.wide else NARROW) for column in columns]

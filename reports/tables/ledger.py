@@ -1,7 +1,7 @@
-"""The ledger: what each trap of the released code is worth here, tie orders, and runs that were run again.
+"""The ledger: what each deviation of the released code is worth here, tie orders, and runs that were run again.
 
-In: a checked suite whose suite.json names the traps. Out: tables; the numbers come from paired runs (training traps) or
-from one trained network scored twice (scoring traps).
+In: a checked suite whose suite.json names the deviations. Out: tables; the numbers come from paired runs (training deviations) or
+from one trained network scored twice (scoring deviations).
 """
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports import naming, paper
-from reports.read.cells import Cell, Score
-from reports.read.schema import Task, Trap
+from reports.read.runs import FinishedRun, Score
+from reports.read.schema import Deviation, Task
 from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
 from reports.tables.entries import measured_entry, seeds_entry, signed_entry
 from reports.tables.table import Column, Entry, Row, Table
@@ -20,22 +20,22 @@ from reports.tables.table import Column, Entry, Row, Table
 SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",
             "data": "Data", "fixed": "Mended, nothing to switch", "remaining": "Not as released, even with --as-released"}
 ALL = "all"
-"""Trap id of the entry for all of them at once."""
+"""Deviation id of the entry for all of them at once."""
 VARIANT = "tcn"
-"""The variant on whose trained networks the scoring traps are measured."""
+"""The variant on whose trained networks the scoring deviations are measured."""
 TIE_ORDERS = {
     "expected": "expected over random order (what the tables here hold)",
     "best": "best order: relevant photos first", "worst": "worst order: relevant photos last",
     "gallery-order": "order of the gallery's list", "scikit-learn": "scikit-learn: ties share one threshold",
     "released": "unstable sort, as the released code (here: this processor's)",
 }
-"""Arm of the `ties` trap -> what it is, in the table's order."""
+"""Arm of the `ties` deviation -> what it is, in the table's order."""
 TIE_METRICS = ("mAP@all", "mAP@200", "Prec@100", "Prec@200", "Prec@R")
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What one trap was measured to be worth on one task, for one kind of features and one metric."""
+    """What one deviation was measured to be worth on one task, for one kind of features and one metric."""
 
     corrected: Measured
     released: Measured
@@ -59,42 +59,42 @@ class Worth:
         return "within the seeds' spread" if abs(gap.mean) <= spread else "beyond the seeds' spread"
 
 
-def measure_arm(suite: Suite, task: Task, trap: str, arm: str, features: str, metric: str) -> Measured:
+def measure_arm(suite: Suite, task: Task, deviation: str, arm: str, features: str, metric: str) -> Measured:
     """One number of ledger.csv over the seeds of TCN."""
     values: dict[int, float] = {}
-    runs: list[Cell] = []
-    for cell in suite.cells_of(task, VARIANT):
-        rows = _rows(suite, cell, trap)
+    runs: list[FinishedRun] = []
+    for run in suite.runs_of(task, VARIANT):
+        rows = _rows(suite, run, deviation)
         rows = rows[(rows["arm"] == arm) & (rows["features"] == features) & (rows["protocol"] == "released")
                     & (rows["metric"] == metric) & rows["value"].notna()]
         if len(rows):
-            values[cell.seed] = float(rows["value"].iloc[0])
-            runs.append(cell)
+            values[run.seed] = float(rows["value"].iloc[0])
+            runs.append(run)
     return Measured(values, tuple(sorted(suite.planned.get((task, VARIANT), ()))), runs=tuple(runs))
 
 
-def worth(suite: Suite, task: Task, trap: Trap, metric: str) -> tuple[Worth, str]:
-    """What a trap is worth, and on which features: real, or binary where only codes show it."""
-    if trap.kind == "training":
-        arms = [suite.measure(task, variant, Score(metric)) if (variant := trap.arms.get(arm)) else Measured({}, ())
+def worth(suite: Suite, task: Task, deviation: Deviation, metric: str) -> tuple[Worth, str]:
+    """What a deviation is worth, and on which features: real, or binary where only codes show it."""
+    if deviation.kind == "training":
+        arms = [suite.measure(task, variant, Score(metric)) if (variant := deviation.arms.get(arm)) else Measured({}, ())
                 for arm in ("corrected", "released")]
         return _worth(*arms), "real"
-    if trap.kind == "scoring":
+    if deviation.kind == "scoring":
         for features in ("real", "binary"):
-            found = _worth(*(measure_arm(suite, task, trap.trap, arm, features, metric) for arm in ("corrected", "released")))
+            found = _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric) for arm in ("corrected", "released")))
             if any(found.gap.values.values()):
                 return found, features
         # without a difference anywhere: the first kind that was measured
         for features in ("real", "binary"):
-            found = _worth(*(measure_arm(suite, task, trap.trap, arm, features, metric) for arm in ("corrected", "released")))
+            found = _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric) for arm in ("corrected", "released")))
             if found.gap.n:
                 return found, features
     return _worth(Measured({}, ()), Measured({}, ())), ""
 
 
 def table(suite: Suite, task: Task) -> Table | None:
-    """One row per trap, by kind, all at once last; None where the results know no ledger."""
-    if not suite.traps:
+    """One row per deviation, by kind, all at once last; None where the results know no ledger."""
+    if not suite.deviations:
         return None
     first, second = paper.headline(task)[:2]
     columns = (Column("The released code", wrap=True, wide=True), Column("Setting: released → corrected", wrap=True),
@@ -103,26 +103,26 @@ def table(suite: Suite, task: Task) -> Table | None:
                Column("Reading", wrap=True), Column("Seeds"))
     rows: list[Row] = []
     for kind, heading in SECTIONS.items():
-        block = [_row(suite, task, trap, first, second) for trap in suite.traps if trap.kind == kind and trap.trap != ALL]
+        block = [_row(suite, task, deviation, first, second) for deviation in suite.deviations if deviation.kind == kind and deviation.deviation != ALL]
         if block:
             rows += [Row((Entry(heading),), "section"), *block]
-    whole = [_row(suite, task, trap, first, second) for trap in suite.traps if trap.trap == ALL]
+    whole = [_row(suite, task, deviation, first, second) for deviation in suite.deviations if deviation.deviation == ALL]
     if whole:
         rows += [Row((Entry("All at once"),), "section"), *whole]
     notes = [(f"Difference: released minus corrected {first} on unseen classes, released rule, paired by seed, mean ± standard "
-              "deviation over seeds; “above 0” counts the seeds in which the trap raises the number."),
-             ("Training traps: two runs with the same seeds and one setting changed. A difference within the seeds' spread "
-              "(the larger of its own and that of the corrected runs) can't be told from chance. Scoring traps: the same trained "
+              "deviation over seeds; “above 0” counts the seeds in which the deviation raises the number."),
+             ("Training deviations: two runs with the same seeds and one setting changed. A difference within the seeds' spread "
+              "(the larger of its own and that of the corrected runs) can't be told from chance. Scoring deviations: the same trained "
               "network scored twice, so that its own spread is the yardstick. Real-valued features; binary codes where said, "
-              "since only they show that trap.")]
+              "since only they show that deviation.")]
     if not paper.is_paper(task):
-        notes.append("Laptop numbers: they say what a trap does to this small task, not what it did to the published numbers.")
+        notes.append("Laptop numbers: they say what a deviation does to this small task, not what it did to the published numbers.")
     error = _sampling_error(suite, task)
     if error > 0:
         notes.append(f"Where ties make a number a mean over sampled orders, its standard error is at most {error:.2g}.")
     notes += _starts(suite, task, first)
-    notes += [f"{trap.title[:1].upper()}{trap.title[1:]}: {trap.note}" for trap in suite.traps if trap.note]
-    return Table(f"{task.slug}-ledger", f"{naming.task_title(task)}: what each trap of the released code is worth (measured)",
+    notes += [f"{deviation.title[:1].upper()}{deviation.title[1:]}: {deviation.note}" for deviation in suite.deviations if deviation.note]
+    return Table(f"{task.slug}-ledger", f"{naming.task_title(task)}: what each deviation of the released code is worth (measured)",
                  columns, tuple(rows), tuple(notes))
 
 
@@ -154,11 +154,11 @@ def ties(suite: Suite, task: Task) -> Table | None:
 
 def reproductions(suite: Suite) -> Table | None:
     """Runs that were run again with `--reproduce`, and how far the numbers moved; None where there are none."""
-    by_name = {cell.name: cell for cell in suite.cells}
+    by_name = {run.name: run for run in suite.runs}
     rows = []
     for r in suite.reproductions:
-        cell = by_name.get(r.run)
-        runs = (cell,) if cell else ()
+        run = by_name.get(r.run)
+        runs = (run,) if run else ()
         task = Task(r.dataset, r.split)
         largest = Entry("–") if math.isnan(r.largest_difference) else Entry(
             f"{r.largest_difference:.2g}", r.largest_difference, runs=runs)
@@ -177,62 +177,62 @@ def reproductions(suite: Suite) -> Table | None:
                    "environment, threads included."),)) if rows else None
 
 
-def measured_traps(suite: Suite, task: Task) -> list[tuple[Trap, Worth, str]]:
-    """(trap, worth by the headline mAP, features) of every trap with a measured difference, all at once last."""
+def measured_deviations(suite: Suite, task: Task) -> list[tuple[Deviation, Worth, str]]:
+    """(deviation, worth by the headline mAP, features) of every deviation with a measured difference, all at once last."""
     metric = paper.retrieval_metric(task)
-    order = sorted(suite.traps, key=lambda t: (t.trap == ALL, list(SECTIONS).index(t.kind)))
-    found = [(trap, *worth(suite, task, trap, metric)) for trap in order]
-    return [(trap, w, features) for trap, w, features in found if w.gap.n]
+    order = sorted(suite.deviations, key=lambda t: (t.deviation == ALL, list(SECTIONS).index(t.kind)))
+    found = [(deviation, *worth(suite, task, deviation, metric)) for deviation in order]
+    return [(deviation, w, features) for deviation, w, features in found if w.gap.n]
 
 
-def _row(suite: Suite, task: Task, trap: Trap, first: str, second: str) -> Row:
-    found, features = worth(suite, task, trap, first)
-    other = _on(suite, task, trap, second, features)
-    same_network = trap.kind == "scoring"
+def _row(suite: Suite, task: Task, deviation: Deviation, first: str, second: str) -> Row:
+    found, features = worth(suite, task, deviation, first)
+    other = _on(suite, task, deviation, second, features)
+    same_network = deviation.kind == "scoring"
     n = found.gap.n
     positive = Entry(f"{sum(v > 0 for v in found.gap.values.values())} of {n}") if n else Entry("–")
-    what = trap.title[:1].upper() + trap.title[1:] + (f": {trap.consequence}" if trap.consequence else "")
-    setting = f"{trap.setting}: " if trap.setting else ""
-    if trap.released or trap.corrected:
-        setting += f"{trap.released or '–'} → {trap.corrected or '–'}"
-    common = [Entry(what), Entry(setting.removesuffix(": ") or "–"), Entry(_how(suite, task, trap, found, features))]
+    what = deviation.title[:1].upper() + deviation.title[1:] + (f": {deviation.consequence}" if deviation.consequence else "")
+    setting = f"{deviation.setting}: " if deviation.setting else ""
+    if deviation.released or deviation.corrected:
+        setting += f"{deviation.released or '–'} → {deviation.corrected or '–'}"
+    common = [Entry(what), Entry(setting.removesuffix(": ") or "–"), Entry(_how(suite, task, deviation, found, features))]
     if not n:
-        reading = "" if _applies(trap, task) else f"the released code does so on {_names(trap.datasets)} only"
+        reading = "" if _applies(deviation, task) else f"the released code does so on {_names(deviation.datasets)} only"
         return Row((*common, *(Entry("–") for _ in range(5)), Entry(reading), Entry("–")))
     reading = found.reading(same_network)
-    if not _applies(trap, task):
-        reading += f"; the released code does so on {_names(trap.datasets)} only"
+    if not _applies(deviation, task):
+        reading += f"; the released code does so on {_names(deviation.datasets)} only"
     return Row((*common, measured_entry(_over(found.corrected, found.gap)),
                 measured_entry(_over(found.released, found.gap)), signed_entry(found.gap), positive, signed_entry(other.gap),
                 Entry(reading), Entry(found.gap.seeds, runs=_over(found.released, found.gap).runs)))
 
 
-def _on(suite: Suite, task: Task, trap: Trap, metric: str, features: str) -> Worth:
+def _on(suite: Suite, task: Task, deviation: Deviation, metric: str, features: str) -> Worth:
     """`worth` of another metric, on features that are already chosen."""
-    if trap.kind == "scoring" and features:
-        return _worth(*(measure_arm(suite, task, trap.trap, arm, features, metric) for arm in ("corrected", "released")))
-    return worth(suite, task, trap, metric)[0]
+    if deviation.kind == "scoring" and features:
+        return _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric) for arm in ("corrected", "released")))
+    return worth(suite, task, deviation, metric)[0]
 
 
-def _how(suite: Suite, task: Task, trap: Trap, found: Worth, features: str) -> str:
+def _how(suite: Suite, task: Task, deviation: Deviation, found: Worth, features: str) -> str:
     seeds = f"{found.gap.n} seed{'s' * (found.gap.n != 1)}" + (", binary codes" if features == "binary" else "")
     if found.gap.n:
-        if trap.kind == "scoring":
+        if deviation.kind == "scoring":
             return f"same network, {seeds}"
-        against = str(trap.arms["corrected"])
+        against = str(deviation.arms["corrected"])
         return f"paired runs, {seeds}" + (f", against “{naming.short_label(against)}”" if against != VARIANT else "")
-    if trap.kind == "scoring":
-        reasons = dict.fromkeys(note for cell in suite.cells_of(task, VARIANT) for note in _rows(suite, cell, trap.trap)["note"]
+    if deviation.kind == "scoring":
+        reasons = dict.fromkeys(note for run in suite.runs_of(task, VARIANT) for note in _rows(suite, run, deviation.deviation)["note"]
                                 if note)
         if reasons:
             return f"not on this data set: {'; '.join(reasons)}"
     other = {"data": "nothing to measure", "pictures": "hangs on the files: data check counts them", "fixed": "mended",
              "remaining": "nothing to switch"}
-    return other.get(trap.kind, NOT_MEASURED)
+    return other.get(deviation.kind, NOT_MEASURED)
 
 
-def _applies(trap: Trap, task: Task) -> bool:
-    return not trap.datasets or task.dataset in trap.datasets
+def _applies(deviation: Deviation, task: Task) -> bool:
+    return not deviation.datasets or task.dataset in deviation.datasets
 
 
 def _names(datasets: tuple[str, ...]) -> str:
@@ -246,22 +246,22 @@ def _worth(corrected: Measured, released: Measured) -> Worth:
 def _over(measured: Measured, gap: Measured) -> Measured:
     """The same number over the seeds of the difference alone: then the columns add up."""
     return Measured({seed: measured.values[seed] for seed in gap.values}, gap.expected,
-                    runs=tuple(cell for cell in measured.runs if cell.seed in gap.values))
+                    runs=tuple(run for run in measured.runs if run.seed in gap.values))
 
 
-def _rows(suite: Suite, cell: Cell, trap: str) -> pd.DataFrame:
-    frame = suite.ledger(cell)
+def _rows(suite: Suite, run: FinishedRun, deviation: str) -> pd.DataFrame:
+    frame = suite.ledger(run)
     if frame is None:
-        return pd.DataFrame({name: [] for name in ("trap", "arm", "features", "protocol", "metric", "note", "value")})
-    return frame[frame["trap"] == trap]
+        return pd.DataFrame({name: [] for name in ("deviation", "arm", "features", "protocol", "metric", "note", "value")})
+    return frame[frame["deviation"] == deviation]
 
 
 def _starts(suite: Suite, task: Task, metric: str) -> list[str]:
     """How far the start of ITQ alone moves a number, in a sentence; none where that was not measured."""
     spreads: list[float] = []
     starts = 0
-    for cell in suite.cells_of(task, VARIANT):
-        rows = _rows(suite, cell, "itq-start")
+    for run in suite.runs_of(task, VARIANT):
+        rows = _rows(suite, run, "itq-start")
         values = rows.loc[rows["arm"].astype(str).str.startswith("start-") & (rows["metric"] == metric), "value"].dropna()
         if len(values) > 1:
             spreads.append(float(values.std()))
@@ -275,6 +275,6 @@ def _starts(suite: Suite, task: Task, metric: str) -> list[str]:
 
 def _sampling_error(suite: Suite, task: Task) -> float:
     """Largest standard error, under the released rule, of any number of the ledger's runs."""
-    variants = {VARIANT, *(v for trap in suite.traps for v in trap.arms.values() if v)}
-    frames = [cell.metrics for v in sorted(variants) for cell in suite.cells_of(task, v)]
+    variants = {VARIANT, *(v for deviation in suite.deviations for v in deviation.arms.values() if v)}
+    frames = [run.metrics for v in sorted(variants) for run in suite.runs_of(task, v)]
     return max((float(f.loc[f["protocol"] == "released", "standard_error"].max()) for f in frames), default=0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.stats.pairwise import SIGNIFICANT, WHY, Pair, Side
+from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side
 from reports.stats.uncertainty import LEVEL, best_p
 from reports.tables.table import Column, Entry, Row, Table
 from reports.wording import counted, signed
@@ -17,7 +17,7 @@ MARKS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
 LETTERS = "abcdefghijklmnoprstuvwxyz"
 
 
-def sides_table(sides: Sequence[Side], found: Sequence[Pair], metrics: Sequence[str], protocol: str) -> Table:
+def sides_table(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequence[str], protocol: str) -> Table:
     """A row for each side: means by class and by query, marked with the letters of the sides that it is significantly above."""
     columns = [Column("", ""), Column("Side", wrap=True), Column("Seeds", numeric=True)]
     columns += [Column(name, metric, True) for metric in metrics for name in ("by class", "by query")]
@@ -36,7 +36,7 @@ def sides_table(sides: Sequence[Side], found: Sequence[Pair], metrics: Sequence[
     return Table("compared", f"Compared under the rules of {protocol}", tuple(columns), tuple(rows), tuple(_notes(found)))
 
 
-def _notes(found: Sequence[Pair]) -> list[str]:
+def _notes(found: Sequence[MetricGap]) -> list[str]:
     classes, tests = min(pair.comparison.classes for pair in found), sum(not math.isnan(pair.p) for pair in found)
     notes = [(f"A raised letter names a side that this one is significantly above: sign-flip test over classes, Holm-corrected over "
               f"{counted(tests, 'test')}, p < {SIGNIFICANT}."), WHY]
@@ -49,7 +49,7 @@ def _notes(found: Sequence[Pair]) -> list[str]:
     return notes
 
 
-def pairs_table(found: Sequence[Pair]) -> Table:
+def pairs_table(found: Sequence[MetricGap]) -> Table:
     """A row for each pair and metric: the difference by class with its interval and tests, and by query for comparison."""
     level = f"{LEVEL:.0%}"
     columns = (Column("Pair", wrap=True), Column("Difference", "by class", True), Column(f"{level} interval", "by class", True),
@@ -76,7 +76,7 @@ def pairs_table(found: Sequence[Pair]) -> Table:
         "The interval by query takes all queries for independent: it is too narrow, and no mark rests on it."))
 
 
-def classes_table(found: Sequence[Pair]) -> Table:
+def classes_table(found: Sequence[MetricGap]) -> Table:
     """For each pair and metric a row for each class, the largest gains first."""
     columns = (Column("Class"), Column("Queries", numeric=True), Column("First", numeric=True), Column("Second", numeric=True),
                Column("Difference", numeric=True), Column(f"{LEVEL:.0%} interval over its queries", numeric=True))

@@ -5,7 +5,7 @@ In: a checked suite. Out: tables; every number of a block comes from the same ra
 from __future__ import annotations
 
 from reports import naming, paper
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite, paired
 from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
@@ -26,7 +26,7 @@ def table(suite: Suite, task: Task) -> Table | None:
     rows: list[Row] = []
     chance: dict[str, list[tuple[str, list[Entry]]]] = {}
     for variant in (*paper.TRAINED, *paper.brought(suite, task)):
-        if not suite.cells_of(task, variant):
+        if not suite.runs_of(task, variant):
             continue
         for kind, name in KINDS.items():
             grid = {rule: [suite.measure(task, variant, Score(metric, rule, kind)) for metric in METRICS]
@@ -103,6 +103,6 @@ def _spread(line: list[Measured]) -> Measured:
     if len(found) < 2:
         return Measured({}, ())
     seeds = sorted(set.intersection(*(set(m.values) for m in found)))
-    runs = {cell.name: cell for m in found for cell in m.runs if cell.seed in seeds}
+    runs = {run.name: run for m in found for run in m.runs if run.seed in seeds}
     return Measured({seed: max(m.values[seed] for m in found) - min(m.values[seed] for m in found) for seed in seeds},
                     found[0].expected, runs=tuple(runs.values()))

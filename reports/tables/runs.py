@@ -11,14 +11,14 @@ from reports.wording import listed
 def provenance(suite: Suite, compact: bool = False) -> Table:
     """One row per finished run: where its numbers come from; `compact` says what all runs share once, in a note."""
     rows = []
-    for cell in suite.cells:
-        p = cell.provenance
+    for run in suite.runs:
+        p = run.provenance
         shown = [f"Python {p.python or '?'}", *(f"{k} {p.versions[k]}" for k in ("torch", "torchvision", "timm")
                                                 if k in p.versions)]
-        best = cell.status.best_epoch
+        best = run.status.best_epoch
         rows.append(Row((
-            Entry(f"{naming.task_title(cell.task)}: {naming.short_label(cell.variant)}", runs=(cell,)),
-            Entry(str(cell.seed), cell.seed), Entry(p.identity[:8] or "?"),
+            Entry(f"{naming.task_title(run.task)}: {naming.short_label(run.variant)}", runs=(run,)),
+            Entry(str(run.seed), run.seed), Entry(p.identity[:8] or "?"),
             Entry((p.commit[:8] or "?") + (" + changes" if p.dirty else "")),
             Entry(f"{p.device or '?'}, {p.threads or '?'} threads"), Entry(", ".join(shown)),
             Entry(p.data_digest[:8] or "?"), Entry(p.split_digest[:8] or "?"),
@@ -70,7 +70,7 @@ def unfinished(suite: Suite) -> Table | None:
 def cut(suite: Suite) -> Table | None:
     """Rows and seeds that the budget of the plan left out; None where it left nothing out."""
     rows = [Row((Entry(f"{naming.task_title(task)}: {naming.short_label(variant)}"), Entry(listed([str(s) for s in sorted(seeds)])),
-                 Entry("some" if suite.cells_of(task, variant) else NOT_MEASURED)))
+                 Entry("some" if suite.runs_of(task, variant) else NOT_MEASURED)))
             for (task, variant), seeds in sorted(suite.cut_rows.items())]
     if suite.cut.extension:
         rows.append(Row((Entry("The extension on digits"), Entry("all"), Entry(NOT_MEASURED))))

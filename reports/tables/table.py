@@ -11,8 +11,8 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reports.read.cells import Cell
 from reports.read.escaping import csv_text, markdown, visible
+from reports.read.runs import FinishedRun
 from reports.tables.latex import PACKAGES, Layout, latex, layout
 
 
@@ -25,7 +25,7 @@ class Entry:
     sd: float = math.nan
     seeds: str = ""
     strong: bool = False
-    runs: tuple[Cell, ...] = field(default=(), repr=False)
+    runs: tuple[FinishedRun, ...] = field(default=(), repr=False)
     """The runs that the number was measured in: the page links to them, `to_runs_csv` lists them."""
 
 
@@ -135,7 +135,7 @@ class Table:
                 section = row.entries[0].text
                 continue
             writer.writerows(map(csv_text, (section, row.entries[0].text, column.full,
-                                            " ".join(cell.name for cell in entry.runs)))
+                                            " ".join(run.name for run in entry.runs)))
                              for column, entry in zip(self.columns, row.entries) if entry.runs)
         return stream.getvalue()
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tcn.cli.evaluate_options import EvaluateOptions
-from tcn.cli.evaluate_table import Result, identical, report, write_csv
+from tcn.cli.evaluate_table import FileScores, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
 from tcn.data import known_splits
@@ -93,7 +93,7 @@ def _check_options(args: EvaluateOptions, names: Mapping[str, Sequence[str]]) ->
         raise InputError(f"--tie-draws are orders of which --ties expected takes the mean; --ties {args.ties} draws none")
 
 
-def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> Result:
+def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> FileScores:
     if "gallery_group" in arrays:
         check_groups(arrays)
     if args.itq is None:
@@ -121,7 +121,7 @@ def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> Result:
             arrays["query_instance"], arrays["gallery_instance"], metric, gallery_group=arrays.get("gallery_group"),
             duplicates=rule, spellings=args.spellings, block=args.block, device=args.device)
         for rule in rules if "query_instance" in arrays]
-    return Result(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made, instances)
+    return FileScores(scores, [each.rows() for each in scores] if rows_wanted else [], metric, made, instances)
 
 
 def as_options(message: str) -> str:

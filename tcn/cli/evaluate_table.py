@@ -30,7 +30,7 @@ DISTANCES = {
 
 
 @dataclass(frozen=True)
-class Result:
+class FileScores:
     """The scores of one file of features."""
 
     scores: list[Scores]  #: by rule for duplicates, that of --json first
@@ -46,7 +46,7 @@ def identical(number: int) -> str:
             "say so in gallery_group")
 
 
-def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: Result,
+def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: FileScores,
             names: Mapping[str, Sequence[str]], several: Mapping[str, Sequence[str]], copies: int) -> Iterator[str]:
     """The lines of the table, and of what is needed to read it."""
     first, entries = result.scores[0], len(arrays["gallery"])
@@ -145,7 +145,7 @@ def _by_class(
     return found
 
 
-def write_csv(file: Path, args: EvaluateOptions, result: Result, names: Mapping[str, Sequence[str]]) -> None:
+def write_csv(file: Path, args: EvaluateOptions, result: FileScores, names: Mapping[str, Sequence[str]]) -> None:
     """One row for each number; `class` and `class_photos` are filled in the rows of single classes only."""
     same = {"file": str(args.features), "distance": result.metric, "codes": result.made, "ties": args.ties,
             "missing_classes": args.missing_classes}

@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tcn.config import InputError
-from tcn.data.emoji_packages import GROUPS, MIN_PHOTOS, MIN_SKETCHES, SIGNS, SOURCES, Concept, Source, read_concepts
+from tcn.data.emoji_packages import GROUPS, MIN_PHOTOS, MIN_SKETCHES, SIGNS, SOURCES, Concept, EmojiPackage, read_concepts
 from tcn.files.atomic import warn
 from tcn.files.locks import lock
 
@@ -36,19 +36,19 @@ _SCRATCH = "emoji-building-"
 
 # --- fetching ----------------------------------------------------------------------------------------------------
 
-def _advice(sources: Sequence[Source]) -> str:
+def _advice(sources: Sequence[EmojiPackage]) -> str:
     lines = "\n".join(f"  npm pack --ignore-scripts {s.package}@{s.version}" for s in sources)
     return (f"Install npm (sudo apt install npm) and make sure the package registry can be reached; or run, on a machine "
             f"that has both,\n{lines}\nand pass the folder with the .tgz files: --emoji-tarballs DIR, or "
             f"{TARBALLS_VARIABLE}=DIR")
 
 
-def _fetch(sources: Sequence[Source], folder: Path, progress: bool) -> None:
+def _fetch(sources: Sequence[EmojiPackage], folder: Path, progress: bool) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(f"the emoji drawings come as npm packages, and npm is not installed. {_advice(sources)}")
 
-    def pack(source: Source) -> str | None:
+    def pack(source: EmojiPackage) -> str | None:
         try:
             done = subprocess.run([npm, "pack", "--ignore-scripts", "--silent", f"{source.package}@{source.version}"],
                                   cwd=folder, capture_output=True, text=True, timeout=300)
@@ -66,7 +66,7 @@ def _fetch(sources: Sequence[Source], folder: Path, progress: bool) -> None:
         raise InputError(f"the emoji packages could not be fetched ({problems[0]}). {_advice(sources)}")
 
 
-def _checked(sources: Sequence[Source], folder: Path) -> dict[str, Path]:
+def _checked(sources: Sequence[EmojiPackage], folder: Path) -> dict[str, Path]:
     """Publisher -> tarball, each held to its pinned digest."""
     missing = [s.tarball for s in sources if not (folder / s.tarball).is_file()]
     if missing:
@@ -98,7 +98,7 @@ def rasterise(svg: str, size: int) -> bytes:
         raise InputError(f"a drawing is no readable SVG ({error})") from error
 
 
-def _recipe(sources: Sequence[Source], size: int) -> str:
+def _recipe(sources: Sequence[EmojiPackage], size: int) -> str:
     """Names a build before it is made: packages, renderer, size and rules."""
     renderer = importlib.metadata.version("resvg-py")
     text = json.dumps([[(s.publisher, s.package, s.version, s.sha256) for s in sources], renderer, size, GROUPS, SIGNS,
@@ -106,7 +106,7 @@ def _recipe(sources: Sequence[Source], size: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find_built(cache: Path, size: int = 128, sources: Sequence[Source] = SOURCES) -> Path | None:
+def find_built(cache: Path, size: int = 128, sources: Sequence[EmojiPackage] = SOURCES) -> Path | None:
     """The finished build in `cache`, every byte of its pictures as it was drawn; None where there is none, or it is damaged,
     which is said."""
     folder = Path(cache) / f"emoji-{_recipe(sources, size)[:12]}"
@@ -151,7 +151,7 @@ def _over_all(digests: Mapping[str, str]) -> str:
 
 
 def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: bool = True,
-          sources: Sequence[Source] = SOURCES) -> Path:
+          sources: Sequence[EmojiPackage] = SOURCES) -> Path:
     """The data set's folder in `cache`, built there once: fetched with npm, or read from the folder `tarballs`.
 
     size: side of the pictures in pixels; `tarballs` defaults to $TCN_EMOJI_TARBALLS. Works offline once built, also from
@@ -191,7 +191,7 @@ def build(cache: Path, tarballs: Path | None = None, size: int = 128, progress: 
     return target
 
 
-def _draw(concepts: Sequence[Concept], folder: Path, size: int, sources: Sequence[Source], progress: bool) -> None:
+def _draw(concepts: Sequence[Concept], folder: Path, size: int, sources: Sequence[EmojiPackage], progress: bool) -> None:
     by_publisher = {s.publisher: s for s in sources}
     jobs = [(f"{by_publisher[p].modality.value}/{c.name}/{p}.png", svg) for c in concepts for p, svg in sorted(c.svg.items())]
 
@@ -222,7 +222,7 @@ def _draw(concepts: Sequence[Concept], folder: Path, size: int, sources: Sequenc
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _licences(sources: Sequence[Source]) -> str:
+def _licences(sources: Sequence[EmojiPackage]) -> str:
     lines = ["# Terms of the drawings in this folder", "",
              "Each picture is named after its publisher. All were rasterised from the publisher's SVG, on a white square;",
              "nothing else was changed. They were made on this machine from the packages below and are not part of the",

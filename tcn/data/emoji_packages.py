@@ -28,7 +28,7 @@ MEMBER_BYTES, ARCHIVE_BYTES, MEMBERS = 64_000_000, 512_000_000, 100_000
 
 
 @dataclass(frozen=True)
-class Source:
+class EmojiPackage:
     """One publisher's package: pinned, with the digest of its tarball and its terms."""
 
     publisher: str
@@ -48,34 +48,34 @@ class Source:
 
 
 _S, _P = Modality.SKETCH, Modality.PHOTO
-SOURCES: tuple[Source, ...] = (
-    Source("openmoji", _S, "openmoji", "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
+SOURCES: tuple[EmojiPackage, ...] = (
+    EmojiPackage("openmoji", _S, "openmoji", "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
            "CC BY-SA 4.0", "OpenMoji, the open-source emoji and icon project; black line drawings",
            "openmoji.org"),
-    Source("fluent", _S, "@iconify-json/fluent-emoji-high-contrast", "1.2.6",
+    EmojiPackage("fluent", _S, "@iconify-json/fluent-emoji-high-contrast", "1.2.6",
            "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
            "MIT", "Fluent Emoji High Contrast, Microsoft Corporation; filled pictograms",
            "github.com/microsoft/fluentui-emoji"),
-    Source("emojione-monotone", _S, "@iconify-json/emojione-monotone", "1.2.1",
+    EmojiPackage("emojione-monotone", _S, "@iconify-json/emojione-monotone", "1.2.1",
            "40b90004bafb406b59266155ef9b7e1dd67bf2947fc8db8d07388776f4d0d04e",
            "CC BY 4.0", "Emoji One (Monotone) 2.2.7, Emoji One; filled pictograms",
            "github.com/EmojiTwo/emojitwo"),
-    Source("noto", _P, "@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+    EmojiPackage("noto", _P, "@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
            "Apache 2.0", "Noto Emoji, Google Inc",
            "github.com/googlefonts/noto-emoji"),
-    Source("noto-v1", _P, "@iconify-json/noto-v1", "1.2.5",
+    EmojiPackage("noto-v1", _P, "@iconify-json/noto-v1", "1.2.5",
            "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
            "Apache 2.0", "Noto Emoji (v1), Google Inc",
            "github.com/googlefonts/noto-emoji"),
-    Source("twemoji", _P, "@iconify-json/twemoji", "1.2.5",
+    EmojiPackage("twemoji", _P, "@iconify-json/twemoji", "1.2.5",
            "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
            "CC BY 4.0", "Twitter Emoji, Twitter and contributors",
            "github.com/jdecked/twemoji"),
-    Source("fxemoji", _P, "@iconify-json/fxemoji", "1.2.2",
+    EmojiPackage("fxemoji", _P, "@iconify-json/fxemoji", "1.2.2",
            "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef",
            "Apache 2.0", "Firefox OS Emoji, Mozilla",
            "github.com/mozilla/fxemoji"),
-    Source("emojione-v1", _P, "@iconify-json/emojione-v1", "1.2.3",
+    EmojiPackage("emojione-v1", _P, "@iconify-json/emojione-v1", "1.2.3",
            "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3",
            "CC BY-SA 4.0", "Emoji One (v1) 1.5.2, Emoji One",
            "github.com/joypixels/emojione-legacy"),
@@ -174,7 +174,7 @@ class _IconSet:
                 f'viewBox="{left:g} {top:g} {side:g} {side:g}">{icon["body"]}</svg>')
 
 
-def read_concepts(tarballs: Mapping[str, Path], sources: Sequence[Source] = SOURCES) -> list[Concept]:
+def read_concepts(tarballs: Mapping[str, Path], sources: Sequence[EmojiPackage] = SOURCES) -> list[Concept]:
     """The concepts that enough publishers draw, by name. `tarballs`: publisher -> file."""
     by_publisher = {s.publisher: s for s in sources}
     openmoji = _members(tarballs["openmoji"], (TABLE,), "package/black/svg/")

@@ -81,7 +81,7 @@ def test_sketchy_without_its_extension_runs_under_its_own_name(roots, tmp_path, 
     assert prepared._without_extension(tmp_path / "root", profile) == {"sketchy": "sketchy-original"}
     assert "'sketchy-original', whose numbers are not comparable" in capsys.readouterr().out
     assert prepared._without_extension(roots, profile) == {}, "the whole is there"
-    names = {cell.name for cell in experiments.plan(profile, ["sketchy/2"], ["tcn"], [7], {}, False,
+    names = {one_run.name for one_run in experiments.plan(profile, ["sketchy/2"], ["tcn"], [7], {}, False,
                                                     parts={"sketchy": "sketchy-original"})}
     assert names == {"sketchy-original-2__tcn__seed7"}
 
@@ -89,8 +89,8 @@ def test_sketchy_without_its_extension_runs_under_its_own_name(roots, tmp_path, 
 @pytest.mark.parametrize("asked", [None, ["sketchy"], ["sketchy-first25"], ["sketchy-first25/1", "sketchy/2"]])
 def test_the_sample_profile_plans_samples_whichever_name_is_asked_for(asked):
     profile = experiments.PROFILES["sample"]
-    cells = experiments.plan(profile, asked, ["tcn"], [0], {}, False, parts=experiments.part_names(profile, None))
-    there = [(cell.dataset, cell.split, cell.config.data.dataset) for cell in cells]
+    runs = experiments.plan(profile, asked, ["tcn"], [0], {}, False, parts=experiments.part_names(profile, None))
+    there = [(one_run.dataset, one_run.split, one_run.config.data.dataset) for one_run in runs]
     sketchy = [("sketchy-first25", "1", "sketchy-first25"), ("sketchy-first25", "2", "sketchy-first25")]
     assert there[:2] == sketchy and len(there) == (4 if asked is None else 2)
     assert experiments.part_names(profile, 10)["tuberlin"] == "tuberlin-first10"

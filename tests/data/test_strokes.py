@@ -211,7 +211,7 @@ def test_missing_empty_and_packed_files_are_named(tmp_path):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 def test_the_command_says_what_it_made(tmp_path, capsys):
-    write(tmp_path / "a.ndjson", line(1), line(2, recognized=False), line(3, "cell phone"))
+    write(tmp_path / "a.ndjson", line(1), line(2, recognized=False), line(3, "run phone"))
     options = ["quickdraw", str(tmp_path), "--out", str(tmp_path / "out"), "--unrecognised", "out", "--line", "5", "--size", "64",
                "--margin", "8", "--first", "9"]
     assert main(options) == 0

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from benchmarks import add, compare, mirror, reproduce
 from benchmarks.moved import address
 from benchmarks.records import read_rows
-from benchmarks.store import CellFolder, Suite
+from benchmarks.store import RunFolder, SuiteFolder
 from reports import naming
 from reports.read.suite import read_suite
 from reports.tables import comparison
@@ -48,15 +48,15 @@ def run(tables: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
     return call
 
 
-def cells(output: Path) -> list[Path]:
-    return sorted(path for path in (output / "cells").glob("*") if (path / "status.json").exists())
+def run_folders(output: Path) -> list[Path]:
+    return sorted(path for path in (output / "runs").glob("*") if (path / "status.json").exists())
 
 
 def test_a_file_becomes_a_row_with_the_numbers_that_evaluate_gives(tmp_path, run, capsys):
     train = np.random.default_rng(2).normal(size=(60, 24))
     arrays = features(tmp_path / "f.npz", train=train, query_paths=np.array([f"q{i}.png" for i in range(100)]))
     assert run(tmp_path / "f.npz", "mine") == 0
-    folder, = cells(tmp_path / "out")
+    folder, = run_folders(tmp_path / "out")
     assert folder.name.startswith(f"{DATASET}-1__brought-mine__seed0__")
     expected = score(arrays["query"].astype(np.float32), arrays["gallery"].astype(np.float32), arrays["query_labels"],
                      arrays["gallery_labels"])
@@ -67,7 +67,7 @@ def test_a_file_becomes_a_row_with_the_numbers_that_evaluate_gives(tmp_path, run
                 assert float(rows["real", protocol, metric]["value"]) == pytest.approx(expected.value(protocol, metric), abs=1e-12)
     assert {r["classes"] for r in rows.values()} == {"unseen"} and ("binary", "released", "mAP@all") in rows
     record = json.loads((folder / "provenance.json").read_text())
-    assert record["brought"]["file"] == "f.npz" and record["optimizer_steps"] is None and not CellFolder.read(folder).damaged()
+    assert record["brought"]["file"] == "f.npz" and record["optimizer_steps"] is None and not RunFolder.read(folder).damaged()
     with np.load(folder / "per_query.npz") as kept:
         assert kept["query"][3] == "q3.png"
     # the same file again changes nothing
@@ -85,7 +85,7 @@ def test_a_file_becomes_a_row_with_the_numbers_that_evaluate_gives(tmp_path, run
 def test_without_the_array_train_there_are_no_codes(tmp_path, run):
     features(tmp_path / "f.npz")
     assert run(tmp_path / "f.npz", "mine") == 0
-    folder, = cells(tmp_path / "out")
+    folder, = run_folders(tmp_path / "out")
     assert {r["features"] for r in read_rows(folder / "metrics.csv")} == {"real"}
 
 
@@ -96,15 +96,15 @@ def test_mlflow_has_it_marked_and_a_lost_store_gets_it_back(tmp_path, run):
     def found(output: Path) -> dict[str, object]:
         client = MlflowClient(address(output / "mlflow.db"))
         experiment = client.get_experiment_by_name("tcn-sample")
-        run, = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'")
+        run, = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
         assert (run.info.status, run.data.tags["brought"], run.data.tags["variant"]) == ("FINISHED", "along", "brought-mine")
         assert run.data.params["data.dataset"] == DATASET and "network.backbone" not in run.data.params
         return run.data.metrics
     first = found(tmp_path / "out")
     assert first["unseen/real/released/mAP_at_all"] > 0
     bare = shutil.copytree(tmp_path / "out", tmp_path / "bare", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
-    again = mirror.Mirror(Suite.open(bare), "python benchmarks/run_all.py --sync")
-    assert [again.settle(folder) for folder in Suite.open(bare).folders()] == [True] and found(bare) == first
+    again = mirror.Mirror(SuiteFolder.open(bare), "python benchmarks/run_all.py --sync")
+    assert [again.settle(folder) for folder in SuiteFolder.open(bare).folders()] == [True] and found(bare) == first
 
 
 def test_seeds_of_one_name_are_a_row_and_other_features_under_it_are_refused(tmp_path, run, capsys):
@@ -117,10 +117,10 @@ def test_seeds_of_one_name_are_a_row_and_other_features_under_it_are_refused(tmp
     assert run(tmp_path / "worse.npz", "mine") == 2 and "is there already with other features" in capsys.readouterr().err
     assert run(tmp_path / "worse.npz", "worse") == 0
     head = json.loads(listing.read_text())
-    assert (head["missing_datasets"], head["command"], len(head["cells"])) == ({"quickdraw": "no folder"}, "c", 3)
+    assert (head["missing_datasets"], head["command"], len(head["runs"])) == ({"quickdraw": "no folder"}, "c", 3)
     suite = read_suite(tmp_path / "out")
-    assert [cell.seed for cell in suite.cells_of(suite.tasks()[0], "brought-mine")] == [0, 3] and not suite.left_out
-    assert compare.main([*map(str, cells(tmp_path / "out")), "--json", "--metrics", "mAP@all"]) == 0
+    assert [one_run.seed for one_run in suite.runs_of(suite.tasks()[0], "brought-mine")] == [0, 3] and not suite.left_out
+    assert compare.main([*map(str, run_folders(tmp_path / "out")), "--json", "--metrics", "mAP@all"]) == 0
     out = capsys.readouterr().out
     pair, = json.loads(out[out.index("{\n"):])["pairs"]
     assert {pair["first"], pair["second"]} == {"brought-mine", "brought-worse"} and pair["significant"]
@@ -151,7 +151,7 @@ def test_what_does_not_fit_the_split_is_refused_before_anything_is_written(tmp_p
     # a results folder of another profile stays as it is
     head = json.loads((tmp_path / "out" / "suite.json").read_text())
     (tmp_path / "laptop").mkdir()
-    (tmp_path / "laptop" / "suite.json").write_text(json.dumps({**head, "profile": "laptop", "cells": []}))
+    (tmp_path / "laptop" / "suite.json").write_text(json.dumps({**head, "profile": "laptop", "runs": []}))
     assert add.main([str(tmp_path / "f.npz"), "--name", "mine", "--dataset", DATASET, "--output", str(tmp_path / "laptop")]) == 2
     assert "holds runs of profile 'laptop', none of sketchy-first4/1" in capsys.readouterr().err
 
@@ -160,7 +160,7 @@ def test_it_can_not_be_run_again_and_says_why(tmp_path, run):
     features(tmp_path / "f.npz")
     assert run(tmp_path / "f.npz", "mine") == 0
     with pytest.raises(InputError, match="its features were brought along"):
-        reproduce.read(cells(tmp_path / "out")[0])
+        reproduce.read(run_folders(tmp_path / "out")[0])
 
 
 def test_tables_and_harness_agree_on_the_mark():

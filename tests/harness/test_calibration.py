@@ -15,7 +15,7 @@ from benchmarks.launch.calibration import Calibration, Rate, ScoringShape, scori
 from benchmarks.launch.cost import Sizes
 from benchmarks.material import Material, Places
 from benchmarks.records import write_json, write_table
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from tcn.config import to_dict
 from tcn.data.decode import decode
 
@@ -23,10 +23,10 @@ SMALL = {"network.backbone": "resnet18", "network.dim": 8, "data.image_size": 32
          "losses.semantic": 0.0}
 
 
-def planned(*variants: str, **settings) -> dict[str, experiments.Cell]:
-    """Cells of the paper profile on QuickDraw by variant, with small networks and no need of word vectors."""
+def planned(*variants: str, **settings) -> dict[str, experiments.PlannedRun]:
+    """Runs of the paper profile on QuickDraw by variant, with small networks and no need of word vectors."""
     overrides = {**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}}
-    return {cell.variant: cell for cell in experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], variants, [3],
+    return {one_run.variant: one_run for one_run in experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], variants, [3],
                                                             overrides, False)}
 
 
@@ -44,9 +44,9 @@ def brief(monkeypatch) -> None:
     monkeypatch.setattr(calibration, "STEP_SECONDS", 1e9)
 
 
-def test_cells_of_one_shape_are_measured_once():
-    cells = planned("main", "leave-one-out", "hws-separate", "ledger", "weights")
-    shapes = {name: training_shape(cell.config) for name, cell in cells.items()}
+def test_runs_of_one_shape_are_measured_once():
+    runs = planned("main", "leave-one-out", "hws-separate", "ledger", "weights")
+    shapes = {name: training_shape(one_run.config) for name, one_run in runs.items()}
     for alike in ("tcn-shared-bn", "tcn-weight-0.1", "tcn-no-semantic", "ledger-words", "ledger-loader"):
         assert shapes[alike] == shapes["tcn"]
     for other in ("hws", "nws", "hws-separate", "tcn-no-teacher", "ledger-batch-norm-split"):
@@ -55,28 +55,28 @@ def test_cells_of_one_shape_are_measured_once():
     assert (shapes["nws"].encoders, shapes["nws"].tied) == (2, False)
     assert (shapes["hws"].encoders, shapes["hws"].joint, shapes["hws-separate"].joint) == (1, True, False)
     assert not shapes["tcn-no-teacher"].teacher
-    controls = {name: training_shape(cell.config) for name, cell in planned("controls").items()}
+    controls = {name: training_shape(one_run.config) for name, one_run in planned("controls").items()}
     assert controls["frozen-conv"] != controls["hard-conv"] and controls["squared"] != shapes["tcn"]
     assert training_shape(planned("tcn", data__batch_pairs=64)["tcn"].config) != shapes["tcn"]
 
 
 def test_scoring_depends_on_the_features_that_are_scored():
-    cells = planned("floor-imagenet", "floor-svd")
-    assert scoring_shape(cells["floor-imagenet"].config, 60) == ScoringShape(60, 512, 8)
-    assert scoring_shape(cells["floor-svd"].config, 60) == ScoringShape(60, 8, 8)
+    runs = planned("untrained-imagenet", "untrained-svd")
+    assert scoring_shape(runs["untrained-imagenet"].config, 60) == ScoringShape(60, 512, 8)
+    assert scoring_shape(runs["untrained-svd"].config, 60) == ScoringShape(60, 8, 8)
 
 
 def test_rates_are_measured_once_kept_and_forced_anew(tmp_path, brief):
-    cell, said = planned("tcn")["tcn"], []
+    one_run, said = planned("tcn")["tcn"], []
     first = Calibration(tmp_path, torch.device("cpu"), say=said.append)
-    rates = [first.training(cell), first.extraction(cell), first.scoring(cell, 20, 60), first.decoding(32)]
+    rates = [first.training(one_run), first.extraction(one_run), first.scoring(one_run, 20, 60), first.decoding(32)]
     assert all(rate.per_second > 0 for rate in rates) and rates[0].units == 32 and len(said) == 4
     # Two ResNet-18 of 11.2 million numbers each, at 4 bytes.
     assert 2 * 44e6 < rates[0].model_bytes < 2 * 46e6 and rates[0].host_bytes > rates[0].model_bytes
     kept = json.loads((tmp_path / "calibration.json").read_text())
     assert len(kept) == 4 and all(entry["of"][2] == provenance.device_name(torch.device("cpu")) for entry in kept.values())
     again = Calibration(tmp_path, torch.device("cpu"), say=said.append)
-    assert [again.training(cell), again.extraction(cell), again.scoring(cell, 20, 60), again.decoding(32)] == rates
+    assert [again.training(one_run), again.extraction(one_run), again.scoring(one_run, 20, 60), again.decoding(32)] == rates
     assert len(said) == 4
     forced = Calibration(tmp_path, torch.device("cpu"), force=True, say=said.append)
     assert forced.decoding(32) == forced.decoding(32) and len(said) == 5
@@ -125,13 +125,13 @@ def test_published_counts_stand_in_for_data_that_is_not_here(dataset, split, exp
 class Fixed(Calibration):
     """Rates by hand: 100 pairs/s, 50 images/s, 10 queries/s, 20 files/s."""
 
-    def training(self, cell):
+    def training(self, one_run):
         return Rate(100.0, 3, 32, host_bytes=10**9, model_bytes=10**8)
 
-    def extraction(self, cell):
+    def extraction(self, one_run):
         return Rate(50.0, 1, 64)
 
-    def scoring(self, cell, queries, gallery):
+    def scoring(self, one_run, queries, gallery):
         return Rate(10.0, 1, 32)
 
     def decoding(self, size):
@@ -143,49 +143,49 @@ def test_cost_by_hand(place, material, tmp_path):
     split = material.split("quickdraw", "1")
     sizes = launch_cost.sizes_of(split)
     assert sizes == Sizes(160, 160, 80, 0, 0, 90, 60)
-    cells = planned("tcn", "hws", "floor-svd")
-    result = launch_cost.estimate(list(cells.values()), tmp_path / "out", material, Fixed(tmp_path, torch.device("cpu")), {})
-    tcn, hws, floor = (next(c for c in result.costs if c.cell.variant == v) for v in ("tcn", "hws", "floor-svd"))
+    runs = planned("tcn", "hws", "untrained-svd")
+    result = launch_cost.estimate(list(runs.values()), tmp_path / "out", material, Fixed(tmp_path, torch.device("cpu")), {})
+    tcn, hws, untrained_row = (next(c for c in result.costs if c.run.variant == v) for v in ("tcn", "hws", "untrained-svd"))
     assert (hws.epochs, hws.pairs, hws.state) == (10, 1600, "to do")
     assert hws.train == pytest.approx(1600 / 100 + 10 * 80 / 50)
     assert hws.extract == pytest.approx((160 + 160 + 90 + 60) / 50) and hws.score == pytest.approx(90 / 10)
     assert tcn.extract == pytest.approx((160 + 160 + 90 + 60 + 60) / 50), "the ledger reads the photos' other side too"
     assert tcn.score == pytest.approx(90 / 10 * (1 + launch_cost.LEDGER_PASSES))
-    assert (floor.train, floor.epochs) == (0, 0) and floor.extract == hws.extract
+    assert (untrained_row.train, untrained_row.epochs) == (0, 0) and untrained_row.extract == hws.extract
     text = "\n".join(result.lines)
-    assert "3 cells; " in text and "CPU-hours left" in text and "(rough: 3 steps of up to 32 pairs)" in text
+    assert "3 runs; " in text and "CPU-hours left" in text and "(rough: 3 steps of up to 32 pairs)" in text
     # 330 sketches of one byte and 220 photos of three, at 32 x 32 pixels: 1,013,760 bytes.
-    assert "image cache 1 MB" in text and "400 MB for each cell while it trains" in text and "memory: 1.0 GB" in text
+    assert "image cache 1 MB" in text and "400 MB for each run while it trains" in text and "memory: 1.0 GB" in text
     assert not (tmp_path / "out").exists()
 
 
 def test_epochs_run_here_on_this_device_count_before_the_calibration(place, material, tmp_path):
-    cells, device = planned("tcn", "nws"), torch.device("cpu")
-    cell = cells["tcn"]
+    runs, device = planned("tcn", "nws"), torch.device("cpu")
+    one_run = runs["tcn"]
     for seed, where, rates in ((4, provenance.device_name(device), (40.0, 50.0, 60.0)), (5, "another GPU", (9e9,))):
-        config = replace(cell.config, seed=seed)
-        folder = CellFolder(tmp_path, replace(cell, config=config), f"{seed:064x}")
+        config = replace(one_run.config, seed=seed)
+        folder = RunFolder(tmp_path, replace(one_run, config=config), f"{seed:064x}")
         write_table(folder.path / "history.csv", [{"epoch": 0}, *({"epoch": i, "pairs_per_second": r} for i, r in
                                                                  enumerate(rates, 1))], ("epoch", "pairs_per_second"))
         write_json(folder.path / "provenance.json", {"device": where, "threads": torch.get_num_threads()})
         write_json(folder.path / "config.json", {**to_dict(config), "variant": "tcn", "identity": ""})
     assert launch_cost.kept_rates(tmp_path, provenance.device_name(device), torch.get_num_threads()) == {
-        training_shape(cell.config): [40.0, 50.0, 60.0]}
-    result = launch_cost.estimate(list(cells.values()), tmp_path, material, Fixed(tmp_path, device), {})
-    train = {cost.cell.variant: cost.train for cost in result.costs}
+        training_shape(one_run.config): [40.0, 50.0, 60.0]}
+    result = launch_cost.estimate(list(runs.values()), tmp_path, material, Fixed(tmp_path, device), {})
+    train = {cost.run.variant: cost.train for cost in result.costs}
     assert train["tcn"] == pytest.approx(1600 / 50 + 16) and train["nws"] == pytest.approx(1600 / 100 + 16)
     assert any("training, tcn: 50 pairs/s, median of the epochs run here" in line for line in result.lines)
 
 
 def test_epochs_already_done_cost_nothing(place, material, tmp_path):
-    cell = planned("tcn")["tcn"]
-    folder = CellFolder(tmp_path, cell, material.identity(cell.config))
+    one_run = planned("tcn")["tcn"]
+    folder = RunFolder(tmp_path, one_run, material.identity(one_run.config))
     folder.set_state("interrupted", epochs_done=7)
     fixed = Fixed(tmp_path, torch.device("cpu"))
-    cost = launch_cost.estimate([cell], tmp_path, material, fixed, {}).costs[0]
+    cost = launch_cost.estimate([one_run], tmp_path, material, fixed, {}).costs[0]
     assert (cost.epochs, cost.pairs, cost.state) == (3, 480, "interrupted, 7/10 epochs")
     folder.set_state("finished", epochs_done=10)
-    cost = launch_cost.estimate([cell], tmp_path, material, fixed, {}).costs[0]
+    cost = launch_cost.estimate([one_run], tmp_path, material, fixed, {}).costs[0]
     assert cost.seconds == 0 and cost.state == "finished, 10/10 epochs"
 
 

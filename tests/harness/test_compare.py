@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.result_folders import write_cell, write_suite
+from support.result_folders import write_run, write_suite
 
 import tcn.__main__
 from benchmarks import compare, console
@@ -138,7 +138,7 @@ def test_queries_are_matched_by_name_where_both_files_have_names(tmp_path, capsy
 
 def test_runs_of_one_variant_are_seeds_of_one_side(tmp_path, capsys):
     folders = write_suite(tmp_path, ("tcn", "hws"), seeds=(0, 1, 3), class_spread=0.4)
-    folders["tcn", 4] = write_cell(tmp_path, "tcn", 4)
+    folders["tcn", 4] = write_run(tmp_path, "tcn", 4)
     found = compared(capsys, *folders.values(), "--metrics", "mAP@all")
     assert {side["name"]: side["seeds"] for side in found["sides"]} == {"tcn": [0, 1, 3, 4], "hws": [0, 1, 3]}
     pair, = found["pairs"]
@@ -170,7 +170,7 @@ def test_what_can_not_be_compared_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--metrics", "map"])
     assert "'map' is no metric" in capsys.readouterr().err
-    folder = write_cell(tmp_path, "tcn", 0)
+    folder = write_run(tmp_path, "tcn", 0)
     assert "holds no real/released/mAP@7; it holds" in refused(capsys, folder, tmp_path / "a.npz", "--metrics", "mAP@7")
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps({**status, "state": "failed", "reason": "no memory"}))

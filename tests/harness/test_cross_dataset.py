@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_suite import ONE, cells, common, places
+from support.small_suite import ONE, common, places, run_folders
 
 from benchmarks import run_all
 from benchmarks.extension import cross_dataset
@@ -20,9 +20,9 @@ FOLDERS = {"bat": "bat", "cow": "Cow", "palm tree": "palm_tree", "windmill": "wi
 
 @pytest.fixture(scope="module")
 def suite(place) -> Path:
-    """A suite with a trained network, and a floor whose features are standardised on training images."""
+    """A suite with a trained network, and an untrained baseline whose features are standardised on training images."""
     output = place / "crossed"
-    assert run_all.main([*common(place), *ONE, "--variants", "hws", "floor-svd-permodality", "--output", str(output),
+    assert run_all.main([*common(place), *ONE, "--variants", "hws", "untrained-svd-permodality", "--output", str(output),
                          "--no-report"]) == 0
     return output
 
@@ -60,10 +60,10 @@ def number(found: dict, domain: str, metric: str) -> float:
                 if (row["domain"], row["protocol"], row["metric"]) == (domain, "standard", metric))
 
 
-@pytest.mark.parametrize("variant", ["hws", "floor-svd-permodality"])
+@pytest.mark.parametrize("variant", ["hws", "untrained-svd-permodality"])
 def test_the_runs_own_sketches_score_as_the_run_saved_them(place, suite, own_sketches, variant, capsys):
     """Encoded anew from the checkpoint, against the saved gallery; in domain, all queries of the same four classes count."""
-    folder = cells(suite)[f"quickdraw-1__{variant}__seed3"]
+    folder = run_folders(suite)[f"quickdraw-1__{variant}__seed3"]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert cross(place, folder, "--drawings", own_sketches) == 0
     assert "in-domain" in capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_a_drawing_counts_as_what_its_folder_says(place, suite, own_sketches, tm
     """Bats in the folder of cows: another number across, the same in domain."""
     shutil.copytree(own_sketches / "bat", tmp_path / "drawn" / "cow")
     shutil.copytree(own_sketches / "Cow", tmp_path / "drawn" / "bat")
-    folder = cells(suite)["quickdraw-1__hws__seed3"]
+    folder = run_folders(suite)["quickdraw-1__hws__seed3"]
     assert cross(place, folder, "--drawings", tmp_path / "drawn") == 0
     found = next(one for path in (suite / "cross-dataset").glob(f"{folder.name}__*.json")
                  if (one := json.loads(path.read_text()))["drawings"]["name"] == "drawn")
@@ -106,7 +106,7 @@ def test_drawn_strokes_are_scored_by_every_run_of_an_output_folder(place, suite,
     assert cross(place, suite, "--drawings", tmp_path / "drawn") == 0
     digest = strokes.read_manifest(tmp_path / "drawn")["digest"]
     made = {path.name: json.loads(path.read_text()) for path in (suite / "cross-dataset").glob(f"*__{digest[:8]}.json")}
-    assert {found["variant"] for found in made.values()} == {"hws", "floor-svd-permodality"}
+    assert {found["variant"] for found in made.values()} == {"hws", "untrained-svd-permodality"}
     for found in made.values():
         assert found["classes"] == ["bat", "tree"] and found["drawings"]["settings"]["unrecognised"] is False
         assert {row["queries"] for row in found["rows"] if row["domain"] == "cross-domain"} == {4}
@@ -116,7 +116,7 @@ def test_drawn_strokes_are_scored_by_every_run_of_an_output_folder(place, suite,
 
 
 def test_what_does_not_fit_is_refused(place, suite, own_sketches, tmp_path, capsys):
-    folder = cells(suite)["quickdraw-1__hws__seed3"]
+    folder = run_folders(suite)["quickdraw-1__hws__seed3"]
 
     def refused(*arguments: object) -> str:
         assert cross(place, *arguments) in (1, 2)
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_refused(place, suite, own_sketches, tmp_path, caps
 
     copy = tmp_path / "copy"
     shutil.copytree(suite, copy, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts", "SHA256SUMS", "cross-dataset"))
-    other = cells(copy)["quickdraw-1__hws__seed3"]
+    other = run_folders(copy)["quickdraw-1__hws__seed3"]
     arrays = dict(np.load(other / "features.npz"))
     np.savez(other / "features.npz", **{**arrays, "query": arrays["query"][::-1]})
     assert "gives other features than its features.npz holds" in refused(other, "--drawings", own_sketches)

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from support.browser import Browser, installed
-from support.small_suite import ONE, cells, common, places
+from support.small_suite import ONE, common, places, run_folders
 
 from benchmarks import run_all
 from benchmarks.demo import answers, command, drawing, found, pictures
 from benchmarks.demo.answers import EVERY, FOLDER, UNSEEN, Demo, nearest
 from benchmarks.material import Material, Places
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from tcn.config import InputError
 from tcn.data.splits import Files
 from tcn.data.store import pack
@@ -34,7 +34,7 @@ HOOK = [[[10, 10, 200, 260], [300, 20, 20, 90]], [[150], [150]]]
 @pytest.fixture(scope="module")
 def suite(place) -> Path:
     output = place / "shown"
-    assert run_all.main([*common(place), "evaluation.photo_side=sketch", *ONE, "--variants", "nws", "floor-svd-permodality", "--output", str(output),
+    assert run_all.main([*common(place), "evaluation.photo_side=sketch", *ONE, "--variants", "nws", "untrained-svd-permodality", "--output", str(output),
                          "--no-report"]) == 0
     return output
 
@@ -58,7 +58,7 @@ def material(place: Path) -> Material:
 
 
 def opened(place: Path, suite: Path, *variants: str, **more) -> Demo:
-    folders = [CellFolder.read(cells(suite)[f"quickdraw-1__{name}__seed3"]) for name in variants or ("nws", "floor-svd-permodality")]
+    folders = [RunFolder.read(run_folders(suite)[f"quickdraw-1__{name}__seed3"]) for name in variants or ("nws", "untrained-svd-permodality")]
     return Demo(folders, material(place), torch.device("cpu"), **more)
 
 
@@ -120,7 +120,7 @@ def test_the_nearest_come_first_and_equal_ones_in_gallery_order():
 def test_a_query_finds_what_the_run_was_scored_on(demo, suite, variant):
     """Against the saved features by a plain loop; the second run's are standardised, and were saved so."""
     run = demo.runs[variant]
-    data = np.load(cells(suite)[f"quickdraw-1__{run.cell.variant}__seed3"] / "features.npz")
+    data = np.load(run_folders(suite)[f"quickdraw-1__{run.run.variant}__seed3"] / "features.npz")
     unit = {name: data[name].astype(float) / np.linalg.norm(data[name].astype(float), axis=1, keepdims=True)
             for name in ("query", "gallery")}
     for number in (0, 41, 80):
@@ -245,14 +245,14 @@ def test_bad_questions_get_a_sentence(demo):
 def test_a_damaged_run_or_other_weights_are_refused(place, suite, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(suite, copy, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts", "SHA256SUMS", "cross-dataset"))
-    folder = cells(copy)["quickdraw-1__nws__seed3"]
+    folder = run_folders(copy)["quickdraw-1__nws__seed3"]
     arrays = dict(np.load(folder / "features.npz"))
     np.savez(folder / "features.npz", **{**arrays, "query": arrays["query"][::-1]})
     words = f"{folder.name} can't be used: .*gives other features than its features.npz holds"
     with pytest.raises(InputError, match=words):
         opened(place, copy, "nws")
     others = opened(place, copy)
-    assert [run.cell.variant for run in others.runs] == ["floor-svd-permodality"] and len(others.tasks) == 1
+    assert [run.run.variant for run in others.runs] == ["untrained-svd-permodality"] and len(others.tasks) == 1
     (note,) = others.notes
     assert re.match(words, note)
 
@@ -269,16 +269,16 @@ def test_who_draws_for_pictograms_is_warned():
 
 
 def test_the_first_runs_are_each_seed_in_the_order_of_the_variants():
-    class Cell:
+    class PlannedRun:
         def __init__(self, variant, seed):
             self.variant, self.seed = variant, seed
 
     class Folder:
-        def __init__(self, *cell):
-            self.cell = Cell(*cell)
+        def __init__(self, *one_run):
+            self.run = PlannedRun(*one_run)
 
     every = [Folder("nws", 1), Folder("nws", 0), Folder("tcn", 1), Folder("hws", 0), Folder("tcn", 0)]
-    assert [(one.cell.variant, one.cell.seed) for one in command.chosen(every, 4)] == [("tcn", 0), ("hws", 0), ("nws", 0), ("tcn", 1)]
+    assert [(one.run.variant, one.run.seed) for one in command.chosen(every, 4)] == [("tcn", 0), ("hws", 0), ("nws", 0), ("tcn", 1)]
 
 
 def test_the_command_says_what_is_missing(place, suite, tmp_path, capsys):
@@ -315,7 +315,7 @@ def test_the_measure_is_the_share_of_right_photos_among_five(demo, suite, tmp_pa
         _, (answer,) = demo.draw([[[0, 9 * key, 50], [0, 40, key]]], [0], UNSEEN, top=5)
         expected.append(np.mean([one["name"] == word for one in answer.photos]))
     assert first.drawn == pytest.approx(np.mean(expected))
-    data = np.load(cells(suite)["quickdraw-1__nws__seed3"] / "features.npz")
+    data = np.load(run_folders(suite)["quickdraw-1__nws__seed3"] / "features.npz")
     q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (data["query"].astype(float), data["gallery"].astype(float)))
     own = [np.mean(data["gallery_labels"][np.argsort(((g - q[i]) ** 2).sum(1), kind="stable")[:5]] == name)
            for i, name in enumerate(data["query_labels"]) if name in ("bat", "windmill")]
@@ -352,7 +352,7 @@ def test_other_hosts_and_other_sites_are_refused(client):
 
 def test_a_drawing_over_http_is_answered_as_it_is_without(client, demo):
     state = client.get("/state").json()
-    assert [run["variant"] for run in state["runs"]] == ["nws", "floor-svd-permodality"] and state["galleries"] == [
+    assert [run["variant"] for run in state["runs"]] == ["nws", "untrained-svd-permodality"] and state["galleries"] == [
         UNSEEN, EVERY, FOLDER]
     asked = client.post("/draw", json={"strokes": HOOK, "runs": [1, 0], "gallery": EVERY, "wanted": "bat"}).json()
     picture, expected = demo.draw(HOOK, [1, 0], EVERY, wanted="bat")

@@ -27,7 +27,7 @@ from support.mounts import resize, small_disk
 
 from baselines import domain_adversarial as da
 from benchmarks.extension import digits, digits_data
-from benchmarks.store import Suite
+from benchmarks.store import SuiteFolder
 from reports.figures import digits as digits_figure
 from reports.tables import extension
 from tcn.config import InputError
@@ -49,7 +49,7 @@ def test_reversed_gradient_is_minus_weight_times_the_gradient():
 def test_extractor_climbs_the_domain_loss_and_the_classifier_descends_it():
     """One small step against the gradient: the domain loss must fall by the classifier's part and rise by the extractor's."""
     torch.manual_seed(0)
-    model = da.DigitModel(da.Settings("dann", image_size=8))
+    model = da.DigitModel(da.DigitSettings("dann", image_size=8))
     source, target = torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8) + 0.5
     labels = torch.randint(10, (16,))
 
@@ -144,7 +144,7 @@ def test_training_never_reads_the_target_s_labels():
     task = digits_data.offline_task(8)
     without = dataclasses.replace(task, target=digits_data.Domain(task.target.images, np.full_like(task.target.labels, -1)),
                                   target_test=digits_data.Domain(task.target_test.images, (task.target_test.labels + 1) % 10))
-    settings = da.Settings("dann-coupled", steps=3, batch=8, image_size=8)
+    settings = da.DigitSettings("dann-coupled", steps=3, batch=8, image_size=8)
     cpu = torch.device("cpu")
     (known, first), (unknown, second) = (digits.train(t, settings, cpu, "", progress=False) for t in (task, without))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
@@ -154,7 +154,7 @@ def test_training_never_reads_the_target_s_labels():
 
 def test_accuracy_is_the_share_of_digits_classified_right():
     task = digits_data.offline_task(8)
-    model = da.DigitModel(da.Settings("dann-own-norms", image_size=8)).eval()
+    model = da.DigitModel(da.DigitSettings("dann-own-norms", image_size=8)).eval()
     with torch.no_grad():
         model.target.norms[0].bias.add_(torch.randn(32))  # the target's own extractor must be the one that is asked
         images = torch.from_numpy(task.target_test.images).float() / 127.5 - 1
@@ -164,7 +164,7 @@ def test_accuracy_is_the_share_of_digits_classified_right():
 
 
 def test_coupled_extractors_start_as_one_and_tie_convolutions_only():
-    model = da.DigitModel(da.Settings("dann-coupled", image_size=8))
+    model = da.DigitModel(da.DigitSettings("dann-coupled", image_size=8))
     tied = model.sharing()
     tied.backward()
     assert tied.item() == 0
@@ -181,7 +181,7 @@ def test_coupled_extractors_start_as_one_and_tie_convolutions_only():
 
 
 def test_methods_differ_in_what_the_domains_share():
-    models = {name: da.DigitModel(da.Settings(name, image_size=8)) for name in da.METHODS}
+    models = {name: da.DigitModel(da.DigitSettings(name, image_size=8)) for name in da.METHODS}
     assert models["dann"].target is models["dann"].source and models["source-only"].target is models["source-only"].source
     own = models["dann-own-norms"]
     assert own.target.convolutions is own.source.convolutions and own.target.norms is not own.source.norms
@@ -198,7 +198,7 @@ def test_methods_differ_in_what_the_domains_share():
                                                ({"image_size": 10}, "multiple of 4")])
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
-        da.Settings(**settings)
+        da.DigitSettings(**settings)
 
 
 @pytest.fixture(scope="module")
@@ -223,10 +223,10 @@ def test_runs_leave_plain_files_and_the_picture(finished):
 
 def test_a_suite_may_be_started_beside_the_extension_and_beside_nothing_else(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "suite")
-    Suite(tmp_path / "suite", "laptop", False)
+    SuiteFolder(tmp_path / "suite", "laptop", False)
     (tmp_path / "suite" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files and no suite"):
-        Suite(tmp_path / "suite", "laptop", False)
+        SuiteFolder(tmp_path / "suite", "laptop", False)
 
 
 def test_finished_runs_are_kept_and_equal_a_repetition(finished, tmp_path, capsys):
@@ -475,7 +475,7 @@ def test_a_state_of_other_settings_is_named_and_not_taken_up(straight, tmp_path,
     monkeypatch.setattr(digits, "KEEP_SECONDS", 0.0)
     task, run = digits_data.offline_task(16), tmp_path / "runs" / "dann-coupled__seed0"
     run.mkdir(parents=True)
-    other = da.Settings("dann-coupled", steps=3, rate=0.01)
+    other = da.DigitSettings("dann-coupled", steps=3, rate=0.01)
     digits.train(task, other, torch.device("cpu"), "", progress=False, folder=run)
     assert list(run.glob("epoch-*.pt"))
     assert digits.main(["--output", str(tmp_path), *ONE_RUN]) == 0
@@ -539,7 +539,7 @@ def test_a_run_that_another_process_holds_is_left_to_it_and_taken_over_from_a_de
     shutil.copytree(root / "extension", place)
     run = place / "runs" / "source-only__seed0"
     (run / "result.json").unlink()
-    task, settings = digits_data.offline_task(16), da.Settings("source-only", 0, 6, image_size=16)
+    task, settings = digits_data.offline_task(16), da.DigitSettings("source-only", 0, 6, image_size=16)
     with lock(run / ".lock", "elsewhere"), pytest.raises(digits.Held, match=f"process {os.getpid()}"):
         digits.run(task, settings, place, torch.device("cpu"), "")
     # a dead process's name stands in the file, and nobody holds it

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from support.result_folders import write_suite
-from support.small_suite import cells, common
+from support.small_suite import common, run_folders
 
 import baselines
 from benchmarks import everything, experiments, run_all
 from benchmarks.everything import fitting
-from benchmarks.experiments import CLAIM_SEEDS, PROFILES, Cell, Stage, plan_everything
+from benchmarks.experiments import CLAIM_SEEDS, PROFILES, PlannedRun, Stage, plan_everything
 from benchmarks.extension import digits
 from benchmarks.launch import jobs, power
 from benchmarks.launch.cost import Cost, Estimate, Estimator, Sizes
@@ -31,33 +31,33 @@ SIZES = Sizes(1, 1, 1, 0, 0, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def grid() -> list[list[Cell]]:
+def grid() -> list[list[PlannedRun]]:
     return plan_everything(PROFILES["paper"], None, {}, False)
 
 
-def flat(blocks: list[list[Cell]]) -> list[Cell]:
-    return [cell for block in blocks for cell in block]
+def flat(blocks: list[list[PlannedRun]]) -> list[PlannedRun]:
+    return [one_run for block in blocks for one_run in block]
 
 
 # --- the grid ------------------------------------------------------------------------------------------------
 
-def test_one_seed_of_floors_and_main_rows_on_every_split_comes_first(grid):
-    first = [(cell.task, cell.variant, cell.seed) for cell in flat(grid[:4])]
+def test_one_seed_of_baselines_and_main_rows_on_every_split_comes_first(grid):
+    first = [(one_run.task, one_run.variant, one_run.seed) for one_run in flat(grid[:4])]
     assert first == [(task, variant, 2020) for task in ("sketchy/1", "sketchy/2", "tuberlin/1", "quickdraw/1")
-                     for variant in (*baselines.FLOORS, *baselines.MAIN)]
+                     for variant in (*baselines.UNTRAINED_BASELINES, *baselines.MAIN)]
 
 
 def test_then_each_split_gets_all_seeds_of_them_before_anything_else(grid):
-    second = [(cell.task, cell.seed) for block in grid[4:24] for cell in block[:1]]
+    second = [(one_run.task, one_run.seed) for block in grid[4:24] for one_run in block[:1]]
     assert second == [(task, seed) for task in ("sketchy/1", "sketchy/2", "tuberlin/1", "quickdraw/1") for seed in range(2021, 2026)]
-    assert all({cell.variant for cell in block} == {*baselines.FLOORS, *baselines.MAIN} for block in grid[4:24])
-    assert {cell.variant for cell in grid[24]} == {"hard-conv"}
+    assert all({one_run.variant for one_run in block} == {*baselines.UNTRAINED_BASELINES, *baselines.MAIN} for block in grid[4:24])
+    assert {one_run.variant for one_run in grid[24]} == {"hard-conv"}
 
 
 def test_the_rest_comes_in_the_order_of_what_it_tells(grid):
     place = {}
-    for number, cell in enumerate(flat(grid)):
-        place.setdefault(cell.variant, []).append(number)
+    for number, one_run in enumerate(flat(grid)):
+        place.setdefault(one_run.variant, []).append(number)
     order = (("hard-conv",), ("frozen-conv", "l2-sp", "squared", "hws-slow", "hard-conv-slow"), ("tcn-bht", "hws-10-1"),
              ("couple-stem", "tcn-own-embedding"), ("tcn-weight-0.1", "tcn-weight-10000"), ("tcn-dim-32", "tcn-dim-512"),
              ("class-only", "sake"), ("ledger-words", "tcn-as-released"))
@@ -71,15 +71,15 @@ def test_the_rest_comes_in_the_order_of_what_it_tells(grid):
 def test_each_row_of_the_papers_tables_is_planned_once_with_the_seeds_its_claims_need(profile):
     assert CLAIM_SEEDS == verdicts.SIGN_TEST_SEEDS
     planned = flat(plan_everything(PROFILES[profile], None, {}, False))
-    assert len({cell.name for cell in planned}) == len(planned)
+    assert len({one_run.name for one_run in planned}) == len(planned)
     own = len(PROFILES[profile].seeds)
-    compared = {name for claim in judging.CLAIMS for pair in claim.pairs for name in (pair.first, pair.second)} | set(paper.FLOORS)
-    named = {*paper.FLOORS, *paper.METHODS, *paper.CONTROLS, *paper.COUPLING, *paper.COUPLING_BESIDE, *baselines.LEDGER,
+    compared = {name for claim in judging.CLAIMS for pair in claim.pairs for name in (pair.first, pair.second)} | set(paper.UNTRAINED_BASELINES)
+    named = {*paper.UNTRAINED_BASELINES, *paper.METHODS, *paper.CONTROLS, *paper.COUPLING, *paper.COUPLING_BESIDE, *baselines.LEDGER,
              *(row.variant for row in paper.ABLATION), *(f"tcn-dim-{d}" for d in paper.DIMENSIONS if d != paper.MAIN_DIMENSION),
              *(f"tcn-weight-{w:g}" for w in paper.WEIGHTS)}
-    for task in {cell.task for cell in planned}:
-        here = [cell for cell in planned if cell.task == task]
-        seeds = {variant: [cell.seed for cell in here if cell.variant == variant] for variant in named | compared}
+    for task in {one_run.task for one_run in planned}:
+        here = [one_run for one_run in planned if one_run.task == task]
+        seeds = {variant: [one_run.seed for one_run in here if one_run.variant == variant] for variant in named | compared}
         for variant, found in seeds.items():
             if baselines.find(variant).grid_point and not found:
                 continue  # another row has its settings, as the next test shows
@@ -89,19 +89,19 @@ def test_each_row_of_the_papers_tables_is_planned_once_with_the_seeds_its_claims
 
 
 def test_a_weight_that_is_tcns_own_is_no_second_run_in_whatever_stage(grid):
-    weights = {cell.variant for cell in flat(grid) if cell.variant.startswith(("tcn-weight", "l2-sp"))}
+    weights = {one_run.variant for one_run in flat(grid) if one_run.variant.startswith(("tcn-weight", "l2-sp"))}
     assert weights == {"tcn-weight-0.1", "tcn-weight-1", "tcn-weight-10", "tcn-weight-100", "tcn-weight-10000", "l2-sp"}
-    laptop = {cell.variant for cell in flat(plan_everything(PROFILES["laptop"], None, {}, False))}
+    laptop = {one_run.variant for one_run in flat(plan_everything(PROFILES["laptop"], None, {}, False))}
     assert {"tcn-weight-1000", "l2-sp-weight-1000"} <= laptop and "tcn-weight-1" not in laptop
 
 
 def test_a_smoke_run_has_every_row_once_and_is_marked():
     quick = flat(plan_everything(PROFILES["laptop"], None, {}, True))
     full = flat(plan_everything(PROFILES["laptop"], None, {}, False))
-    assert {cell.variant for cell in quick} == {cell.variant for cell in full}
-    assert {cell.seed for cell in quick} == {0} and all(cell.smoke for cell in quick)
-    assert {cell.config.training.epochs for cell in quick if cell.trained} == {1}
-    assert [cell.name for cell in quick] == [cell.name for cell in dict.fromkeys(full) if cell.seed == 0]
+    assert {one_run.variant for one_run in quick} == {one_run.variant for one_run in full}
+    assert {one_run.seed for one_run in quick} == {0} and all(one_run.smoke for one_run in quick)
+    assert {one_run.config.training.epochs for one_run in quick if one_run.trained} == {1}
+    assert [one_run.name for one_run in quick] == [one_run.name for one_run in dict.fromkeys(full) if one_run.seed == 0]
 
 
 # --- the budget ----------------------------------------------------------------------------------------------
@@ -120,8 +120,8 @@ def test_a_budget_keeps_whole_blocks_from_the_first_on(budget, kept):
 
 def test_rows_that_are_compared_with_each_other_are_one_block_and_rows_that_stand_alone_are_not(grid):
     for block in grid:
-        assert len({(cell.task, cell.seed) for cell in block}) == 1
-        variants = {cell.variant for cell in block}
+        assert len({(one_run.task, one_run.seed) for one_run in block}) == 1
+        variants = {one_run.variant for one_run in block}
         for claim in judging.CLAIMS[:3]:  # TCN, HWS, NWS among themselves
             for pair in claim.pairs:
                 assert (pair.first in variants) == (pair.second in variants)
@@ -129,8 +129,8 @@ def test_rows_that_are_compared_with_each_other_are_one_block_and_rows_that_stan
         assert len(block) == 1 or not variants & {"couple-stem", "tcn-dim-32", "siamese", "ledger-words", "tcn-weight-10"}
 
 
-TABLE = (Stage(("floor-svd", "nws"), "own"), Stage(("hws",), "own"), Stage(("floor-imagenet", "floor-svd-permodality"), "own", apart=True))
-HOURS = {"floor-svd": 0.25, "nws": 1.0, "hws": 2.0, "floor-imagenet": 0.5, "floor-svd-permodality": 0.5}
+TABLE = (Stage(("untrained-svd", "nws"), "own"), Stage(("hws",), "own"), Stage(("untrained-imagenet", "untrained-svd-permodality"), "own", apart=True))
+HOURS = {"untrained-svd": 0.25, "nws": 1.0, "hws": 2.0, "untrained-imagenet": 0.5, "untrained-svd-permodality": 0.5}
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def priced(monkeypatch):
     """A small table in the place of EVERYTHING, and made-up prices; returns what may be changed."""
     factor = SimpleNamespace(value=1.0, asked=0)
 
-    def price(self, cell, whole=False):
+    def price(self, one_run, whole=False):
         factor.asked += 1
-        return Cost(cell, "to do", SIZES, train=3600 * factor.value * HOURS[cell.variant] if whole else 1.0)
+        return Cost(one_run, "to do", SIZES, train=3600 * factor.value * HOURS[one_run.variant] if whole else 1.0)
 
     monkeypatch.setattr(experiments, "EVERYTHING", TABLE)
     monkeypatch.setattr(Estimator, "cost", price)
@@ -148,19 +148,19 @@ def priced(monkeypatch):
     return factor
 
 
-def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_cells_again(place, command, priced, tmp_path):
+def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_runs_again(place, command, priced, tmp_path):
     """1.25 h and 2 h fit into 4 h, and one of the two rows of 0.5 h that stand alone; the extension takes 10 minutes more."""
     call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"))
     status, out, err = command(*call, "--budget", "4h")
     assert status == 0, err
-    assert "budget of 4h: cut 1 cell and the extension; a larger --budget takes them up" in out
-    assert "quickdraw 1: floor-svd-permodality (seed 2020)" in out
-    done = {f"quickdraw-1__{variant}__seed2020" for variant in ("floor-svd", "nws", "hws", "floor-imagenet")}
-    assert set(cells(tmp_path / "out")) == done
+    assert "budget of 4h: cut 1 run and the extension; a larger --budget takes them up" in out
+    assert "quickdraw 1: untrained-svd-permodality (seed 2020)" in out
+    done = {f"quickdraw-1__{variant}__seed2020" for variant in ("untrained-svd", "nws", "hws", "untrained-imagenet")}
+    assert set(run_folders(tmp_path / "out")) == done
     head = read_json(tmp_path / "out" / "suite.json")
     assert (head["cut"]["budget"], head["cut"]["extension"]) == ("4h", True)
-    assert [(c["dataset"], c["split"], c["variant"], c["seed"]) for c in head["cut"]["cells"]] == [
-        ("quickdraw", "1", "floor-svd-permodality", 2020)]
+    assert [(c["dataset"], c["split"], c["variant"], c["seed"]) for c in head["cut"]["runs"]] == [
+        ("quickdraw", "1", "untrained-svd-permodality", 2020)]
     # The report has a place for what was cut.
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "Left out by the budget of 4h" in page and "1 left out by the budget of 4h" in page
@@ -168,18 +168,18 @@ def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_cells_again(
     for rate in (0.01, 100.0):
         priced.value, priced.asked = rate, 0
         status, out, _ = command(*call, "--budget", "4h", "--no-report")
-        assert status == 0 and "0 cells run, 4 already finished" in out and "as in the earlier call" in out and not priced.asked
+        assert status == 0 and "0 runs done, 4 already finished" in out and "as in the earlier call" in out and not priced.asked
     assert read_json(tmp_path / "out" / "suite.json")["cut"] == head["cut"]
     # A larger budget takes up what was cut, and counts what is done.
     priced.value = 1.0
     status, out, _ = command(*call, "--budget", "5h", "--dry-run")
-    assert status == 0 and "budget of 5h: all of it fits" in out and "floor-svd-permodality" in out
+    assert status == 0 and "budget of 5h: all of it fits" in out and "untrained-svd-permodality" in out
     status, out, _ = command(*call, "--budget", "200m", "--dry-run")
-    assert status == 0 and "cut 2 cells and the extension" in out
+    assert status == 0 and "cut 2 runs and the extension" in out
     # Without a budget all of it runs, and nothing is left out any more.
     status, out, err = command(*call)
     assert status == 0, err
-    assert "1 cell run, 4 already finished" in out
+    assert "1 run done, 4 already finished" in out
     assert read_json(tmp_path / "out" / "suite.json")["cut"] == {}
     found = {path.parent.name for path in (tmp_path / "out" / "extension" / "runs").glob("*/result.json")}
     assert found == {f"{method}__seed0" for method in digits.METHODS}
@@ -193,27 +193,27 @@ def test_an_interrupted_budget_goes_on_with_its_plan(place, command, priced, tmp
     call = (*common(place), "--everything", "--budget", "4h", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report")
     attempt, begun = local.attempt, []
 
-    def stopped(cell, *rest):
-        begun.append(cell.variant)
+    def stopped(one_run, *rest):
+        begun.append(one_run.variant)
         if len(begun) == 2:
             raise KeyboardInterrupt
-        return attempt(cell, *rest)
+        return attempt(one_run, *rest)
 
     monkeypatch.setattr(local, "attempt", stopped)
     assert command(*call)[0] == 130
     priced.value = 10.0
     assert command(*call)[0] == 0
-    assert begun == ["floor-svd", "nws", "nws", "hws", "floor-imagenet"]
+    assert begun == ["untrained-svd", "nws", "nws", "hws", "untrained-imagenet"]
 
 
 def test_a_damaged_record_of_the_cut_is_no_obstacle(place, command, priced, tmp_path):
     call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report", "--budget", "80m")
     assert command(*call)[0] == 0
     path = tmp_path / "out" / "suite.json"
-    for damage in (["a list"], {"budget": "80m"}, {"budget": "80m", "extension": True, "cells": [{"seed": 1}]}):
+    for damage in (["a list"], {"budget": "80m"}, {"budget": "80m", "extension": True, "runs": [{"seed": 1}]}):
         write_json(path, {**read_json(path), "cut": damage})
         status, out, err = command(*call)
-        assert status == 0 and "budget of 80m: cut 3 cells and the extension;" in out, err
+        assert status == 0 and "budget of 80m: cut 3 runs and the extension;" in out, err
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -232,13 +232,13 @@ def test_options_that_contradict_are_refused(place, command, priced, tmp_path, a
 
 def test_a_row_that_cannot_run_is_named_and_stops_no_other(place, command, priced, tmp_path, monkeypatch):
     """256 dimensions do not start from the SVD of test_resnet's 96: one row less, where `--variants` would be refused."""
-    monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("floor-svd", "tcn-dim-256"), "own"),))
+    monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("untrained-svd", "tcn-dim-256"), "own"),))
     call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report")
     status, out, err = command(*call)
     assert status == 0, err
-    assert "left out, and not measured: tcn-dim-256: dim is 256" in out and "1 cell run" in out
+    assert "left out, and not measured: tcn-dim-256: dim is 256" in out and "1 run done" in out
     # What stops a whole data set still stops the call.
-    monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("floor-svd", "nws"), "own"),))
+    monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("untrained-svd", "nws"), "own"),))
     status, _, err = command(*call, "--set", "network.dim=128")
     assert status == 2 and "dim is 128" in err
 
@@ -250,7 +250,7 @@ def test_a_budget_that_is_no_time_is_refused(text, capsys):
     assert "90m, 24h, 2d" in capsys.readouterr().err
 
 
-def test_cells_that_compute_at_once_have_the_budget_each(monkeypatch):
+def test_runs_that_compute_at_once_have_the_budget_each(monkeypatch):
     seen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(everything, "Estimator", lambda *_: None)
@@ -268,14 +268,14 @@ def test_cells_that_compute_at_once_have_the_budget_each(monkeypatch):
 def test_data_sets_that_are_not_here_take_nothing_of_a_budget(place, command, priced):
     """A plan prices them; cutting what is here by their cost would plan another call than the one that will run."""
     status, out, _ = command(*common(place), "--everything", "--budget", "4h", "--output", str(place / "nothing"), "--dry-run")
-    assert status == 0 and "cut 1 cell and the extension" in out and "sketchy" in out
+    assert status == 0 and "cut 1 run and the extension" in out and "sketchy" in out
 
 
 # --- the price of it -----------------------------------------------------------------------------------------
 
 def test_the_plan_has_a_line_for_each_row_with_its_hours_and_energy():
     planned = flat(plan_everything(PROFILES["laptop"], None, {}, False))
-    costs = [Cost(cell, "to do", SIZES, 1, 10, 1800.0, 360.0, 0.0) for cell in planned if cell.variant in ("tcn", "tcn-bht")]
+    costs = [Cost(one_run, "to do", SIZES, 1, 10, 1800.0, 360.0, 0.0) for one_run in planned if one_run.variant in ("tcn", "tcn-bht")]
     costs[1] = replace(costs[1], state="finished, 14/14 epochs", pairs=0, train=0.0, extract=0.0)
     table = Estimate(costs, watts=500.0).by_row()
     assert table[["variant", "seeds", "state", "pairs left", "hours", "kWh"]].to_dict("records") == [
@@ -306,9 +306,9 @@ def test_watts_are_those_that_nvidia_smi_tells(tmp_path, monkeypatch):
 # --- the report ----------------------------------------------------------------------------------------------
 
 def cut_of(*rows: tuple[str, int]) -> dict[str, object]:
-    return {"budget": "24h", "extension": True, "cells": [
+    return {"budget": "24h", "extension": True, "runs": [
         {"dataset": "emoji", "split": "fixed", "variant": variant, "seed": seed,
-         "folder": f"cells/emoji-fixed__{variant}__seed{seed}__{seed:08x}"} for variant, seed in rows]}
+         "folder": f"runs/emoji-fixed__{variant}__seed{seed}__{seed:08x}"} for variant, seed in rows]}
 
 
 def with_cut(root: Path, cut: object) -> None:
@@ -332,8 +332,8 @@ def test_the_report_says_which_rows_a_budget_cut_and_that_they_are_not_measured(
     assert "Left out by the budget of 24h" in text and "3 left out by the budget of 24h" in text and "2/4" in text
 
 
-@pytest.mark.parametrize("damage, words", [("soon", "cut"), ({"cells": "all"}, "cut, cells"), ({"cells": [{"seed": -1}]}, "entry 1 of its cut cells")])
+@pytest.mark.parametrize("damage, words", [("soon", "cut"), ({"runs": "all"}, "cut, runs"), ({"runs": [{"seed": -1}]}, "entry 1 of its cut runs")])
 def test_a_damaged_record_of_the_cut_costs_itself_alone(tmp_path, damage, words):
     with_cut(tmp_path, damage)
     suite = read_suite(tmp_path)
-    assert len(suite.cells) == 6 and not suite.cut_rows and any(words in reason for _, reason in suite.left_out)
+    assert len(suite.runs) == 6 and not suite.cut_rows and any(words in reason for _, reason in suite.left_out)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_suite import ONE, cells, common
+from support.small_suite import ONE, common, run_folders
 
 from tcn.__main__ import main
 from tcn.cli import extract
@@ -19,12 +19,12 @@ def call(place: Path, out: Path, *more: str) -> int:
                  *more])
 
 
-def test_features_are_those_of_the_frozen_floors_run(place, tmp_path, command: Callable[..., tuple[int, str, str]], monkeypatch):
+def test_features_are_those_of_the_frozen_baselines_run(place, tmp_path, command: Callable[..., tuple[int, str, str]], monkeypatch):
     monkeypatch.setattr(extract, "BLOCK", 64)  # 90 sketches in two blocks
-    status, _, err = command(*common(place), *ONE, "--variants", "floor-imagenet", "--no-report", "--output", str(tmp_path / "run"))
+    status, _, err = command(*common(place), *ONE, "--variants", "untrained-imagenet", "--no-report", "--output", str(tmp_path / "run"))
     assert status == 0, err
     assert call(place, tmp_path / "f.npz", "--train") == 0
-    folder, = cells(tmp_path / "run").values()
+    folder, = run_folders(tmp_path / "run").values()
     with np.load(folder / "features.npz") as run, np.load(tmp_path / "f.npz") as own:
         for name in ("query", "gallery", "query_labels", "gallery_labels", "query_paths", "gallery_paths"):
             assert np.array_equal(run[name], own[name]), name

@@ -114,12 +114,12 @@ def test_unknown_parts_are_refused_and_the_order_is_told(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_whole_call_on_a_machine_without_a_gpu(tmp_path):
     """Small networks; the parts that take minutes on the CPU (the speed suite, the whole grid) are left out."""
-    names = ["checks", "lost device", "training", "two cells", "cost of floors and main", "larger batches", "kernels", "compiled"]
+    names = ["checks", "lost device", "training", "two runs", "cost of untrained baselines and main", "larger batches", "kernels", "compiled"]
     assert gpu.main([*SMALL, "--minutes", "20", "--output", str(tmp_path), "--only", *names]) == 0
     known = {part["name"]: part["rows"] for part in json.loads((tmp_path / "gpu.json").read_text())["parts"]}
     assert list(known) == names and all(row["ok"] for rows in known.values() for row in rows)
     assert {row["name"] for row in known["training"]} >= {"float32, channels-last, batch 32", "bf16, contiguous, batch 32"}
-    assert known["lost device"][1]["status"] == 75 and known["cost of floors and main"][0]["hours"] > 0
+    assert known["lost device"][1]["status"] == 75 and known["cost of untrained baselines and main"][0]["hours"] > 0
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["cost.txt", "gpu.json", "gpu.md", "log.txt", "profile.txt"]
     assert "6 steps" in (tmp_path / "profile.txt").read_text()

@@ -1,4 +1,4 @@
-"""Several workers: the same bits as one, a killed worker's cell goes on, retries end, progress is told in one place."""
+"""Several workers: the same bits as one, a killed worker's run goes on, retries end, progress is told in one place."""
 from __future__ import annotations
 
 import csv
@@ -17,7 +17,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from support.small_suite import ONE, SMALL, cells, common, places
+from support.small_suite import ONE, SMALL, common, places, run_folders
 
 from benchmarks import preflight, prepared, run_all, runner
 from benchmarks.launch import cluster, driver, jobs, local, processes
@@ -26,11 +26,11 @@ from benchmarks.launch.jobs import Ended, Failure, Job, share
 from benchmarks.material import Material
 from benchmarks.mirror import NoMirror
 from benchmarks.records import write_table
-from benchmarks.store import CellFolder
+from benchmarks.store import RunFolder
 from tcn.config import Config, InputError
 from tcn.train import checkpoints
 
-VARIANTS = ("--variants", "floor-svd", "tcn", "--no-report", "--threads", "1")
+VARIANTS = ("--variants", "untrained-svd", "tcn", "--no-report", "--threads", "1")
 ONE_EPOCH_MORE = ("--set", "training.epochs=2")
 
 
@@ -44,8 +44,8 @@ def alone(place) -> Path:
 
 
 def assert_same_bits(first: Path, second: Path, count: int) -> None:
-    """Metrics, per-query values, features, losses and weights of all cells are equal, digit by digit."""
-    here, there = cells(first), cells(second)
+    """Metrics, per-query values, features, losses and weights of all runs are equal, digit by digit."""
+    here, there = run_folders(first), run_folders(second)
     assert here.keys() == there.keys() and len(here) == count
     for name, folder in here.items():
         twin = there[name]
@@ -62,11 +62,11 @@ def assert_same_bits(first: Path, second: Path, count: int) -> None:
 
 
 def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
-    """A thread that sends SIGKILL to the worker of the trained cell once that cell has finished an epoch."""
+    """A thread that sends SIGKILL to the worker of the trained run once that run has finished an epoch."""
     def watch() -> None:
         until = time.monotonic() + 120
         while time.monotonic() < until:
-            for status in output.glob("cells/*__tcn__*/status.json"):
+            for status in output.glob("runs/*__tcn__*/status.json"):
                 if json.loads(status.read_text())["epochs_done"] >= 1 and (found := ids()):
                     os.kill(found, signal.SIGKILL)
                     return
@@ -88,12 +88,12 @@ def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, monke
                            "--workers", "2"])
     watcher.join(5)
     out = capsys.readouterr().out
-    assert status == 0 and "2 worker processes; 1 CPU thread a cell" in out and "2 cells run" in out
+    assert status == 0 and "2 worker processes; 1 CPU thread a run" in out and "2 runs done" in out
     assert "again (1 of 3): tcn seed 3 on quickdraw 1: the worker process was killed by SIGKILL" in out
     assert_same_bits(alone, output, 2)
-    record = json.loads((cells(output)["quickdraw-1__tcn__seed3"] / "provenance.json").read_text())
+    record = json.loads((run_folders(output)["quickdraw-1__tcn__seed3"] / "provenance.json").read_text())
     assert record["resumed_from_epoch"] >= 1 and record["threads"] == 1
-    own, twin = (json.loads((cells(o)["quickdraw-1__floor-svd__seed3"] / "provenance.json").read_text())["command"]
+    own, twin = (json.loads((run_folders(o)["quickdraw-1__untrained-svd__seed3"] / "provenance.json").read_text())["command"]
                  for o in (output, alone))
     assert own == twin
     client = mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
@@ -123,13 +123,13 @@ def test_two_ray_workers_one_of_them_killed_give_the_bits_of_one(place, alone, c
     out = capsys.readouterr().out
     assert status == 0 and "again (1 of 3)" in out and "the Ray worker was lost" in out
     assert_same_bits(alone, output, 2)
-    assert json.loads((cells(output)["quickdraw-1__tcn__seed3"] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
+    assert json.loads((run_folders(output)["quickdraw-1__tcn__seed3"] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
 
 
 # --- the driver, with a launcher that ends jobs as it is told -------------------------------------------------
 
 class Scripted:
-    """A launcher without workers: each start of a cell ends as the next item of its script says."""
+    """A launcher without workers: each start of a run ends as the next item of its script says."""
 
     about, share, device = "a script", share(1, 0), "cpu"
 
@@ -140,12 +140,12 @@ class Scripted:
         return 1 - len(self.running)
 
     def start(self, job: Job) -> None:
-        self.started.append(job.cell.variant)
+        self.started.append(job.run.variant)
         self.running.append(job)
 
     def poll(self, seconds: float) -> list[Ended]:
         job = self.running.pop()
-        end = self.scripts[job.cell.variant.replace("-", "_")].pop(0)
+        end = self.scripts[job.run.variant.replace("-", "_")].pop(0)
         if end == "interrupt":
             self.running.append(job)
             job.folder.set_state("running", epochs_done=1)
@@ -162,68 +162,68 @@ class Scripted:
 
 
 class Remembered:
-    """Stands for the mirror: which cells were brought up to date, and in what state."""
+    """Stands for the mirror: which runs were brought up to date, and in what state."""
 
     def __init__(self) -> None:
         self.settled = []
 
     def settle(self, folder) -> None:
-        assert folder.holder() is None  # the mirror claims the cell for itself
-        self.settled.append((folder.cell.variant, folder.state))
+        assert folder.holder() is None  # the mirror claims the run for itself
+        self.settled.append((folder.run.variant, folder.state))
 
 
 @pytest.fixture
 def folders(place, tmp_path):
-    """Cell folders of four variants in an empty output, and the material they are run with."""
+    """Run folders of four variants in an empty output, and the material they are run with."""
     options = run_all.parser().parse_args([*common(place), *ONE])
     from benchmarks import experiments
 
-    planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["floor-svd", "tcn", "hws", "nws"], [3],
+    planned = experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], ["untrained-svd", "tcn", "hws", "nws"], [3],
                                prepared.overrides_of(options.overrides), True)
     material = Material(replace(prepared.places_of(options, options.data_root, preflight.Checks()), progress=False))
-    return [CellFolder(tmp_path, cell, f"{i:064x}") for i, cell in enumerate(planned)], material
+    return [RunFolder(tmp_path, one_run, f"{i:064x}") for i, one_run in enumerate(planned)], material
 
 
 def drive(folders, launcher, in_order: bool = False) -> tuple[dict[str, str], Remembered, str, tuple[int, int]]:
     failures, mirror, out = {}, Remembered(), io.StringIO()
-    counts = driver.run_cells(folders[0], folders[1], mirror, launcher, failures, out, in_order)
+    counts = driver.execute_all(folders[0], folders[1], mirror, launcher, failures, out, in_order)
     return failures, mirror, out.getvalue(), counts
 
 
-def test_lost_cells_are_retried_three_times_and_final_failures_never(folders):
+def test_lost_runs_are_retried_three_times_and_final_failures_never(folders):
     lost, passing, final = "the worker vanished", Failure("OSError: disk", False), Failure("loss is not finite", True)
-    script = Scripted(floor_svd=[None], tcn=[lost, passing, None], hws=[final], nws=[lost] * 4)
+    script = Scripted(untrained_svd=[None], tcn=[lost, passing, None], hws=[final], nws=[lost] * 4)
     failures, mirror, out, counts = drive(folders, script)
-    assert script.started == ["tcn"] * 3 + ["hws"] + ["nws"] * 4 + ["floor-svd"] and script.closed
+    assert script.started == ["tcn"] * 3 + ["hws"] + ["nws"] * 4 + ["untrained-svd"] and script.closed
     assert counts == (2, 0)
     assert failures == {"quickdraw-1__hws__seed3": "loss is not finite",
                         "quickdraw-1__nws__seed3": "the worker vanished; given up after 3 retries"}
-    states = {f.cell.variant: (f.state, json.loads((f.path / "status.json").read_text())["reason"]) for f in folders[0]}
+    states = {f.run.variant: (f.state, json.loads((f.path / "status.json").read_text())["reason"]) for f in folders[0]}
     assert states["hws"] == ("failed", "loss is not finite") and states["nws"] == ("failed", failures["quickdraw-1__nws__seed3"])
-    assert states["tcn"][0] == states["floor-svd"][0] == "finished"
-    assert sorted(mirror.settled) == [("floor-svd", "finished"), ("hws", "failed"), ("nws", "failed"), ("tcn", "finished")]
+    assert states["tcn"][0] == states["untrained-svd"][0] == "finished"
+    assert sorted(mirror.settled) == [("untrained-svd", "finished"), ("hws", "failed"), ("nws", "failed"), ("tcn", "finished")]
     assert "again (3 of 3): nws" in out and "again (4" not in out
 
 
 def test_a_plan_with_an_order_keeps_it(folders):
-    script = Scripted(floor_svd=[None], tcn=[None], hws=[None], nws=[None])
+    script = Scripted(untrained_svd=[None], tcn=[None], hws=[None], nws=[None])
     drive(folders, script, in_order=True)
-    assert script.started == ["floor-svd", "tcn", "hws", "nws"]
+    assert script.started == ["untrained-svd", "tcn", "hws", "nws"]
 
 
-def test_finished_cells_are_skipped_and_mirrored(folders):
+def test_finished_runs_are_skipped_and_mirrored(folders):
     for folder in folders[0][:3]:
         folder.set_state("finished")
     failures, mirror, _, counts = drive(folders, Scripted(nws=[None]))
     assert counts == (1, 3) and not failures and len(mirror.settled) == 4
 
 
-def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
+def test_ctrl_c_stops_the_workers_and_marks_their_runs(folders):
     script = Scripted(tcn=["interrupt"])
     mirror = Remembered()
     with pytest.raises(KeyboardInterrupt):
-        driver.run_cells(*folders, mirror, script, {}, io.StringIO())
-    tcn = next(f for f in folders[0] if f.cell.variant == "tcn")
+        driver.execute_all(*folders, mirror, script, {}, io.StringIO())
+    tcn = next(f for f in folders[0] if f.run.variant == "tcn")
     assert script.stopped and script.closed and tcn.state == "interrupted" and tcn.epochs_done == 1
     assert mirror.settled == [("tcn", "interrupted")]
     assert {f.state for f in folders[0] if f is not tcn} == {"new"}
@@ -231,7 +231,7 @@ def test_ctrl_c_stops_the_workers_and_marks_their_cells(folders):
 
 def test_a_worker_that_sees_other_data_says_so(folders):
     folder = folders[0][1]
-    job = Job(folder.cell, folder.path.parent.parent, folder.identity, folders[1].places, "cpu", torch.get_num_threads(), "x")
+    job = Job(folder.run, folder.path.parent.parent, folder.identity, folders[1].places, "cpu", torch.get_num_threads(), "x")
     failure = jobs.work(job)
     assert failure.final and "other data" in failure.reason and "00000000" in failure.reason and folder.state == "new"
     failure = jobs.work(replace(job, places=replace(job.places, data_root=Path("/none/at/all"))))
@@ -249,15 +249,15 @@ def test_ctrl_c_while_a_checkpoint_is_written_is_no_failure(place, tmp_path, mon
     monkeypatch.setattr(checkpoints, "save", half_written)
     status = run_all.main([*common(place), *ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out")])
     assert status == 130
-    assert json.loads((cells(tmp_path / "out")["quickdraw-1__tcn__seed3"] / "status.json").read_text())["state"] == "interrupted"
+    assert json.loads((run_folders(tmp_path / "out")["quickdraw-1__tcn__seed3"] / "status.json").read_text())["state"] == "interrupted"
 
 
-def test_a_cell_held_by_another_process_is_left_alone(folders, monkeypatch):
+def test_a_run_held_by_another_process_is_left_alone(folders, monkeypatch):
     folder, material = folders[0][0], folders[1]
     with folder.claim("a test"):
         assert f"process {os.getpid()} on " in folder.holder() and "(a test)" in folder.holder()
-        failure = runner.attempt(folder.cell, folder, material, NoMirror(), torch.device("cpu"), "", "x")
-    assert not failure.final and failure.holder and "is running this cell" in failure.reason and folder.state == "new"
+        failure = runner.attempt(folder.run, folder, material, NoMirror(), torch.device("cpu"), "", "x")
+    assert not failure.final and failure.holder and "is running this run" in failure.reason and folder.state == "new"
     assert folder.holder() is None  # let go, it is free again
 
 
@@ -275,47 +275,47 @@ def test_what_a_dead_process_left_half_written_goes_with_the_next_claim(folders)
 # --- resources and progress ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("there, asked, expected", [
-    ((2, 0), {}, (2, 1, 1)), ((2, 0), {"workers": 1}, (1, 2, 1)), ((16, 0), {"cpus_per_cell": 4}, (4, 4, 1)),
+    ((2, 0), {}, (2, 1, 1)), ((2, 0), {"workers": 1}, (1, 2, 1)), ((16, 0), {"cpus_per_run": 4}, (4, 4, 1)),
     ((16, 0), {"threads": 8}, (2, 8, 1)), ((16, 0), {"workers": 3}, (3, 5, 1)), ((64, 8), {}, (8, 8, 1)),
-    ((64, 8), {"cells_per_gpu": 4}, (32, 2, 4)), ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
+    ((64, 8), {"runs_per_gpu": 4}, (32, 2, 4)), ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
 def test_share_of_a_machine(there, asked, expected):
     found = share(*there, **asked)
-    assert (found.workers, found.threads, found.cells_per_gpu) == expected
+    assert (found.workers, found.threads, found.runs_per_gpu) == expected
 
 
-def test_several_cells_on_a_gpu_need_one():
-    with pytest.raises(InputError, match="--cells-per-gpu"):
-        share(8, 0, cells_per_gpu=2)
+def test_several_runs_on_a_gpu_need_one():
+    with pytest.raises(InputError, match="--runs-per-gpu"):
+        share(8, 0, runs_per_gpu=2)
 
 
 def test_time_left_by_hand(folders):
-    """Three cells, two at once: 3 epochs of 10 s, 4 of 20 s, and one without epochs of its own at the median, 4 of 15 s."""
-    one, two, three = (replace(f.cell, config=replace(f.cell.config, training=replace(f.cell.config.training, epochs=4)))
+    """Three runs, two at once: 3 epochs of 10 s, 4 of 20 s, and one without epochs of its own at the median, 4 of 15 s."""
+    one, two, three = (replace(f.run, config=replace(f.run.config, training=replace(f.run.config.training, epochs=4)))
                        for f in folders[0][1:])
-    floor = folders[0][0].cell
+    untrained_row = folders[0][0].run
     unfinished = [(one, Progress(1, 4, 5.0, 10.0)), (two, Progress(0, 4, 5.0, 20.0)), (three, Progress(0, 4)),
-                  (floor, Progress(0, 0))]
+                  (untrained_row, Progress(0, 0))]
     known = {"quickdraw": [10.0, 20.0]}
     assert seconds_left(unfinished, 2, known) == (30 + 80 + 60) / 2
-    assert seconds_left(unfinished, 100, known) == 80, "the longest cell bounds it"
+    assert seconds_left(unfinished, 100, known) == 80, "the longest run bounds it"
     assert seconds_left(unfinished, 2, {}) is None
-    assert seconds_left([(floor, Progress(0, 0))], 1, {}) == 0
+    assert seconds_left([(untrained_row, Progress(0, 0))], 1, {}) == 0
 
 
-def test_the_board_tells_every_cell_in_lines_or_repaints_a_terminal(folders):
-    floor, tcn, hws, _ = folders[0]
+def test_the_board_tells_every_run_in_lines_or_repaints_a_terminal(folders):
+    untrained_row, tcn, hws, _ = folders[0]
     write_table(tcn.path / "history.csv", [{"epoch": 0}, {"epoch": 1, "seconds": 2.0, "pairs_per_second": 80.0}],
                 ("epoch", "seconds", "pairs_per_second"))
     clock = [0.0]
     out = io.StringIO()
     board = Board(6, 2, 1, out, lambda: clock[0])
-    board.show([floor], [])
+    board.show([untrained_row], [])
     assert out.getvalue() == "", "elsewhere than on a terminal, a block every half minute"
     clock[0] = 31.0
-    board.show([floor, tcn], [hws])
+    board.show([untrained_row, tcn], [hws])
     lines = out.getvalue().splitlines()
-    assert lines[0].startswith("6 cells: 2 done, 2 running, 1 to do, 1 failed; about 0 min 0")
-    assert lines[1:] == ["  floor-svd seed 3 on quickdraw 1: scoring", "  tcn seed 3 on quickdraw 1: trained, epoch 1/1; scoring"]
+    assert lines[0].startswith("6 runs: 2 done, 2 running, 1 to do, 1 failed; about 0 min 0")
+    assert lines[1:] == ["  untrained-svd seed 3 on quickdraw 1: scoring", "  tcn seed 3 on quickdraw 1: trained, epoch 1/1; scoring"]
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -331,11 +331,11 @@ def test_the_board_tells_every_cell_in_lines_or_repaints_a_terminal(folders):
 
 @pytest.mark.parametrize("arguments, words", [
     (["--workers", "2"], "--workers belongs to --launcher"), (["--ray-address", "h:1"], "--launcher ray"),
-    (["--launcher", "processes", "--cells-per-gpu", "2"], "--cells-per-gpu needs"), (["--calibrate"], "--dry-run"),
+    (["--launcher", "processes", "--runs-per-gpu", "2"], "--runs-per-gpu needs"), (["--calibrate"], "--dry-run"),
     (["--reproduce", "x", "--workers", "2"], "set, --workers"),
     (["--reproduce", "x", "--launcher", "ray"], "set, --launcher")])
 def test_options_that_do_not_go_together_are_named(place, capsys, arguments, words):
-    status = run_all.main([*places(place), *SMALL, *ONE, "--variants", "floor-svd", "--output",
+    status = run_all.main([*places(place), *SMALL, *ONE, "--variants", "untrained-svd", "--output",
                            str(place / "bad"), *arguments])
     err = capsys.readouterr().err
     assert status == 2 and words in err and not (place / "bad").exists()
@@ -343,7 +343,7 @@ def test_options_that_do_not_go_together_are_named(place, capsys, arguments, wor
 
 def test_without_ray_the_command_names_the_way_out(place, capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    status = run_all.main([*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"),
+    status = run_all.main([*common(place), *ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"),
                            "--launcher", "ray"])
     err = capsys.readouterr().err
     assert status == 2 and "pip install" in err and "--launcher processes" in err
@@ -374,7 +374,7 @@ def test_a_device_that_answers_no_more_is_asked_for_and_its_error_stands_in_plac
     assert runner.settled(Failure("x", False), torch.device("cpu")) == Failure("x", False) and len(asked) == 2
 
 
-def test_what_a_failed_cell_held_is_let_go_before_memory_is_given_back(folders, monkeypatch):
+def test_what_a_failed_run_held_is_let_go_before_memory_is_given_back(folders, monkeypatch):
     """The traceback holds the model until the error is gone: memory given back before that is not the model's."""
     class Model:
         pass
@@ -391,7 +391,7 @@ def test_what_a_failed_cell_held_is_let_go_before_memory_is_given_back(folders, 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(held[0]()))
     folder = folders[0][1]
-    failure = runner.attempt(folder.cell, folder, folders[1], NoMirror(), GPU, "", "x")
+    failure = runner.attempt(folder.run, folder, folders[1], NoMirror(), GPU, "", "x")
     assert failure == Failure("RuntimeError: out of luck", False) and seen == [None]
     assert folder.state == "failed" and "out of luck" in (folder.path / "error.txt").read_text()
 
@@ -404,9 +404,9 @@ def test_a_device_without_a_name_hides_no_error(monkeypatch):
 def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch, capsys):
     tried = []
 
-    def attempt(cell, folder, *_):
-        tried.append(cell.variant)
-        if cell.variant == "tcn":
+    def attempt(one_run, folder, *_):
+        tried.append(one_run.variant)
+        if one_run.variant == "tcn":
             return Failure(DEAD, False, device_lost=True)
         folder.set_state("finished")
         return None
@@ -414,7 +414,7 @@ def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch
     monkeypatch.setattr(local, "attempt", attempt)
     failures: dict[str, str] = {}
     assert local.run_in_turn(folders[0], folders[1], Remembered(), GPU, failures) == (1, 0)
-    assert tried == ["floor-svd", "tcn"]
+    assert tried == ["untrained-svd", "tcn"]
     assert failures["quickdraw-1__tcn__seed3"] == DEAD
     assert "Give the same command again" in failures["cuda"] and "--launcher processes" in failures["cuda"]
 
@@ -441,7 +441,7 @@ def test_a_worker_sees_its_own_gpu_alone(folders, tmp_path, monkeypatch, before,
     found = set()
     try:
         for folder in folders[0][:2]:
-            launcher.start(Job(folder.cell, tmp_path, folder.identity, folders[1].places, "cuda:0", 1, "x"))
+            launcher.start(Job(folder.run, tmp_path, folder.identity, folders[1].places, "cuda:0", 1, "x"))
         until = time.monotonic() + 60
         while len(found) < 2 and time.monotonic() < until:
             found |= {ended.failure.reason for ended in launcher.poll(1.0)}
@@ -450,9 +450,9 @@ def test_a_worker_sees_its_own_gpu_alone(folders, tmp_path, monkeypatch, before,
     assert found == expected and os.environ.get(processes.VISIBLE) == before
 
 
-def test_cells_of_a_lost_device_are_taken_up_again(folders):
+def test_runs_of_a_lost_device_are_taken_up_again(folders):
     lost = Failure(DEAD, False, device_lost=True)
-    script = Scripted(floor_svd=[None], tcn=[lost, lost, None], hws=[None], nws=[None])
+    script = Scripted(untrained_svd=[None], tcn=[lost, lost, None], hws=[None], nws=[None])
     failures, _, out, counts = drive(folders, script)
     assert counts == (4, 0) and not failures and f"again (2 of 3): tcn seed 3 on quickdraw 1: {DEAD}" in out
 

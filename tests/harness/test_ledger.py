@@ -1,4 +1,4 @@
-"""The ledger: each trap of the released code is a setting, off by default, and does what the ledger says."""
+"""The ledger: each deviation of the released code is a setting, off by default, and does what the ledger says."""
 from __future__ import annotations
 
 import hashlib
@@ -13,7 +13,7 @@ from support.small_models import CPU, config, ingredients, pixels, setup
 
 import baselines
 from baselines import ledger
-from baselines.ledger import TRAPS
+from baselines.ledger import DEVIATIONS
 from benchmarks.experiments import PROFILES, plan
 from benchmarks.extraction import RunFeatures, SetFeatures
 from benchmarks.scoring import LEDGER_METRICS, score_ledger
@@ -30,42 +30,42 @@ from tcn.train.loop import ValidationData
 from tcn.train.method import TCN
 
 SPLITS = Path(baselines.__file__).parent.parent / "tcn" / "data" / "splits"
-SWITCHES = [trap for trap in TRAPS if trap.setting and trap.kind in ("training", "scoring", "pictures")]
+SWITCHES = [deviation for deviation in DEVIATIONS if deviation.setting and deviation.kind in ("training", "scoring", "pictures")]
 
 
 # --- settings ------------------------------------------------------------------------------------------------
 
-def test_the_ledger_names_every_trap_once_and_says_how_it_is_measured():
-    assert len({trap.trap for trap in TRAPS}) == len(TRAPS)
-    for trap in TRAPS:
-        assert trap.kind in ledger.KINDS and trap.title and trap.consequence
-        assert (trap.kind == "training") == all(trap.arms.values())
-        assert trap.kind not in ("fixed", "remaining") or trap.note
+def test_the_ledger_names_every_deviation_once_and_says_how_it_is_measured():
+    assert len({deviation.deviation for deviation in DEVIATIONS}) == len(DEVIATIONS)
+    for deviation in DEVIATIONS:
+        assert deviation.kind in ledger.KINDS and deviation.title and deviation.consequence
+        assert (deviation.kind == "training") == all(deviation.arms.values())
+        assert deviation.kind not in ("fixed", "remaining") or deviation.note
 
 
-@pytest.mark.parametrize("trap", SWITCHES, ids=lambda trap: trap.trap)
-def test_each_switch_is_corrected_by_default_in_every_profile_and_both_values_are_settings(trap):
-    for value in (trap.released, trap.corrected):
-        assert flatten(to_dict(change(Config(), {trap.setting: value})))[trap.setting] == value
+@pytest.mark.parametrize("deviation", SWITCHES, ids=lambda deviation: deviation.deviation)
+def test_each_switch_is_corrected_by_default_in_every_profile_and_both_values_are_settings(deviation):
+    for value in (deviation.released, deviation.corrected):
+        assert flatten(to_dict(change(Config(), {deviation.setting: value})))[deviation.setting] == value
     for profile in PROFILES.values():
         for delta in profile.base.values():
-            assert flatten(to_dict(change(Config(), delta)))[trap.setting] == trap.corrected
+            assert flatten(to_dict(change(Config(), delta)))[deviation.setting] == deviation.corrected
 
 
-@pytest.mark.parametrize("trap", [t for t in SWITCHES if t.kind == "training"], ids=lambda trap: trap.trap)
-def test_a_pair_of_runs_differs_in_the_trap_alone(trap):
-    arms = {arm: flatten(to_dict(change(Config(), baselines.find(name).delta))) for arm, name in trap.arms.items()}
+@pytest.mark.parametrize("deviation", [t for t in SWITCHES if t.kind == "training"], ids=lambda deviation: deviation.deviation)
+def test_a_pair_of_runs_differs_in_the_deviation_alone(deviation):
+    arms = {arm: flatten(to_dict(change(Config(), baselines.find(name).delta))) for arm, name in deviation.arms.items()}
     different = {key for key in arms["released"] if arms["released"][key] != arms["corrected"][key]}
-    assert different == {trap.setting}
-    assert arms["released"][trap.setting] == trap.released
+    assert different == {deviation.setting}
+    assert arms["released"][deviation.setting] == deviation.released
 
 
 def test_as_released_is_the_released_recipe_on_the_paper_profile():
     """Values of the paper's implementation section and the released script, written down by hand."""
-    cells = {(c.dataset, c.split): flatten(to_dict(c.config))
+    runs = {(c.dataset, c.split): flatten(to_dict(c.config))
              for c in plan(PROFILES["paper"], None, ["tcn"], None, {}, False, as_released=True)}
-    assert set(cells) == {("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1")}
-    for (dataset, _), settings in cells.items():
+    assert set(runs) == {("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1")}
+    for (dataset, _), settings in runs.items():
         apart = dataset != "sketchy"
         expected = {
             "seed": 2020, "data.image_size": 224, "data.stored_size": 256, "data.batch_pairs": 32,
@@ -86,7 +86,7 @@ def test_as_released_is_the_released_recipe_on_the_paper_profile():
         assert {key: settings[key] for key in expected} == expected
 
 
-def test_the_variant_with_all_traps_is_what_the_option_makes_of_tcn():
+def test_the_variant_with_all_deviations_is_what_the_option_makes_of_tcn():
     [variant] = plan(PROFILES["laptop"], None, ["tcn-as-released"], [0], {}, False)
     [option] = plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False, as_released=True)
     [plain] = plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False)
@@ -95,8 +95,8 @@ def test_the_variant_with_all_traps_is_what_the_option_makes_of_tcn():
 
 def test_a_pair_of_runs_that_resize_nothing_is_not_planned():
     def variants(profile: str, **overrides) -> list[str]:
-        cells = plan(PROFILES[profile], None, ["ledger"], [0], overrides, False)
-        return [cell.variant for cell in cells if cell.config.data.resize == "rounded" and cell.variant == "ledger-resize"]
+        runs = plan(PROFILES[profile], None, ["ledger"], [0], overrides, False)
+        return [one_run.variant for one_run in runs if one_run.config.data.resize == "rounded" and one_run.variant == "ledger-resize"]
 
     assert variants("laptop") == [] and variants("laptop", **{"data.stored_size": 73}) == ["ledger-resize"]
     assert variants("paper") == 4 * ["ledger-resize"]
@@ -264,8 +264,8 @@ def test_two_pairs_of_sketchy_s_classes_have_one_word_vector(shared_data):
         by_vector.setdefault(tuple(vector), []).append(name)
     assert sorted(sorted(names) for names in by_vector.values() if len(names) > 1) == [["crab", "hermit_crab"],
                                                                                       ["sea_turtle", "turtle"]]
-    trap, = (t for t in TRAPS if t.trap == "same-words")
-    assert all(name in trap.title for names in by_vector.values() if len(names) > 1 for name in names)
+    deviation, = (t for t in DEVIATIONS if t.deviation == "same-words")
+    assert all(name in deviation.title for names in by_vector.values() if len(names) > 1 for name in names)
 
 
 def test_weight_zero_as_released_runs_the_separate_form_at_weight_one():
@@ -302,7 +302,7 @@ def scored():
              Files(Path("."), tuple(map(str, range(54))), gallery_labels, ("",) * 54, groups))
     settings = change(Config(), {"network.dim": 16})
     table = score_ledger(RunFeatures(seen, SetFeatures(query, gallery, *files), other_side=shifted), settings)
-    found = {(r.trap, r.arm, r.features, r.metric): r.value for r in table if r.value is not None}
+    found = {(r.deviation, r.arm, r.features, r.metric): r.value for r in table if r.value is not None}
     return found, table, (query, gallery, shifted, query_labels, gallery_labels, groups), np.concatenate(list(seen.values()))
 
 
@@ -357,7 +357,7 @@ def test_one_matrix_and_blocks_agree_and_what_cannot_occur_is_said(scored):
     found, table, _, _ = scored
     for metric in LEDGER_METRICS:
         assert found["one-matrix", "released", "real", metric] == pytest.approx(found["one-matrix", "corrected", "real", metric])
-    absent = {r.trap: r.note for r in table if r.trap not in {key[0] for key in found}}
+    absent = {r.deviation: r.note for r in table if r.deviation not in {key[0] for key in found}}
     assert absent == {"missing-classes": "every query class has photos"}
 
 
@@ -369,7 +369,7 @@ def test_a_class_without_photos_is_scored_by_both_rules_where_it_is_allowed(scor
     settings = change(Config(), {"network.dim": 16, "evaluation.missing_classes": "as-released"})
     table = score_ledger(RunFeatures(dict.fromkeys(Modality, query), SetFeatures(query, gallery[kept], *files),
                                      other_side=shifted[kept]), settings)
-    found = {(r.trap, r.arm, r.features, r.metric): r.value for r in table if r.arm}
+    found = {(r.deviation, r.arm, r.features, r.metric): r.value for r in table if r.arm}
     # 5 of 6 classes have photos: the same sum over six classes or five.
     assert found["missing-classes", "corrected", "real", "mAP@all"] == pytest.approx(
         found["missing-classes", "released", "real", "mAP@all"] * 5 / 6, rel=1e-12)

@@ -25,9 +25,9 @@ RECORDED = {"suite.json": {"command"}, "provenance.json": {"command"}}
 
 @pytest.fixture(scope="module")
 def made(place, overview_alone):
-    """An output folder with a floor, in a folder whose name has a space and per cent signs."""
+    """An output folder with an untrained baseline, in a folder whose name has a space and per cent signs."""
     output = place / "first place" / "50%41 of it"
-    assert run_all.main([*common(place), *ONE, "--variants", "floor-svd", "--output", str(output)]) == 0
+    assert run_all.main([*common(place), *ONE, "--variants", "untrained-svd", "--output", str(output)]) == 0
     return output
 
 
@@ -81,10 +81,10 @@ def test_figures_open_after_a_move_by_make_ui_alone(made, sent, tmp_path, capsys
     printed = capsys.readouterr()
     assert "was moved or copied" in printed.err and printed.out == f"sqlite:///{sent}/mlflow.db\n".replace("%", "%25")
     found = artifacts(sent, tmp_path)
-    cell = next((sent / "cells").iterdir())
-    assert found["cell/metrics.csv"] == (cell / "metrics.csv").read_bytes()
+    one_run = next((sent / "runs").iterdir())
+    assert found["run/metrics.csv"] == (one_run / "metrics.csv").read_bytes()
     assert found["suite/report/index.html"] == (sent / "report" / "index.html").read_bytes()
-    assert any(name.startswith("cell/examples/") for name in found)
+    assert any(name.startswith("run/examples/") for name in found)
     capsys.readouterr()
     assert moved.main([str(sent)]) == 0 and capsys.readouterr().err == ""
     # a second move
@@ -97,13 +97,13 @@ def test_figures_open_after_a_move_by_make_ui_alone(made, sent, tmp_path, capsys
 def test_a_sync_or_another_call_mends_it_too(made, sent, place, tmp_path, command):
     forget()
     status, out, _ = command("--sync", "--output", str(sent))
-    assert status == 0 and "1 cell in" in out
+    assert status == 0 and "1 run in" in out
     assert all(address.startswith(sent.resolve().as_uri()) for address in addresses(sent))
     before = artifacts(sent, tmp_path)
     again = sent.with_name("again")
     sent.rename(again)
     forget()
-    status, out, _ = command(*common(place), *ONE, "--variants", "floor-svd", "--output", str(again))
+    status, out, _ = command(*common(place), *ONE, "--variants", "untrained-svd", "--output", str(again))
     assert status == 0 and "1 already finished" in out
     assert artifacts(again, tmp_path).keys() >= before.keys()
     assert not sent.exists() and not made.exists(), "nothing was written where it was"
@@ -116,10 +116,10 @@ def test_both_copies_live(made, tmp_path):
     assert moved.set_addresses(copied) > 0 and moved.set_addresses(made) == 0
     assert addresses(made) == known and not set(known) & set(addresses(copied))
     client = client_of(copied)
-    run = next(r for r in client.search_runs(["1"]) if r.data.tags["kind"] == "cell")
+    run = next(r for r in client.search_runs(["1"]) if r.data.tags["kind"] == "run")
     (tmp_path / "note.txt").write_text("only here")
     client.log_artifact(run.info.run_id, str(tmp_path / "note.txt"))
-    assert "cell/note.txt" in artifacts(copied, tmp_path) and "cell/note.txt" not in artifacts(made, tmp_path)
+    assert "run/note.txt" in artifacts(copied, tmp_path) and "run/note.txt" not in artifacts(made, tmp_path)
 
 
 def test_nothing_in_a_sent_folder_names_the_first_place(made, sent, place):

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 import torch
 from support.small_models import CPU, config, ingredients, setup
-from support.small_suite import ONE, cells, common, places
+from support.small_suite import ONE, common, places, run_folders
 
 import baselines
 from baselines import own
@@ -94,7 +94,7 @@ def finished(place):
 
 def test_a_run_keeps_the_file_its_digest_and_its_title(finished):
     output, names, mine, _ = finished
-    found = cells(output)
+    found = run_folders(output)
     assert set(found) == {f"quickdraw-1__{name}__seed3" for name in (*names, "tcn")} and len(names) >= 5
     for path in (*EXAMPLES, mine):
         for variant in baselines.named(str(path)):
@@ -113,13 +113,13 @@ def test_it_stands_in_mlflow_tables_and_figures_beside_tcn(finished):
     output, names, _, _ = finished
     client = mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     runs = {run.data.tags["variant"]: run for run in client.search_runs([e.experiment_id for e in client.search_experiments()],
-                                                                      "tags.kind = 'cell'")}
+                                                                      "tags.kind = 'run'")}
     assert runs["info-nce"].info.status == "FINISHED" and runs["info-nce"].data.params["method_source"].startswith("file:")
     assert runs["info-nce"].data.tags["title"] == "InfoNCE across modalities"
     assert "method.py" in {artifact.path for artifact in client.list_artifacts(runs["info-nce"].info.run_id)}
     table = list(csv.reader(open(output / "report" / "tables" / "quickdraw-1-further.csv")))
-    assert {"InfoNCE across modalities", "Edges, a network of its own"} <= {cell for row in table for cell in row}
-    assert any(re.search(r"[+−-]0\.\d+", cell) for cell in next(r for r in table if "InfoNCE across modalities" in r))
+    assert {"InfoNCE across modalities", "Edges, a network of its own"} <= {one_run for row in table for one_run in row}
+    assert any(re.search(r"[+−-]0\.\d+", one_run) for one_run in next(r for r in table if "InfoNCE across modalities" in r))
     assert "Frozen EfficientNet-Lite2" in (output / "report" / "tables" / "quickdraw-1-comparison.csv").read_text()
     compared = (output / "report" / "tables" / "quickdraw-1-comparisons.csv").read_text()
     assert "Further variants against TCN" in compared and "InfoNCE across modalities" in compared
@@ -132,7 +132,7 @@ def test_it_stands_in_mlflow_tables_and_figures_beside_tcn(finished):
 def test_a_second_call_runs_nothing_and_a_changed_file_is_another_run(finished, tmp_path, command):
     output, names, mine, call = finished
     status, out, _ = command(*call, "--no-report")
-    assert status == 0 and f"0 cells run, {len(names) + 1} already finished" in out
+    assert status == 0 and f"0 runs done, {len(names) + 1} already finished" in out
     changed = written(tmp_path, mine.read_text() + "# another thought\n")
     assert baselines.named(str(changed))[0].name == baselines.named(str(mine))[0].name
     assert baselines.named(str(changed))[0].source != baselines.named(str(mine))[0].source
@@ -141,7 +141,7 @@ def test_a_second_call_runs_nothing_and_a_changed_file_is_another_run(finished, 
 def test_it_is_reproduced_from_the_copy_beside_the_run(finished, place, command):
     output, _, mine, _ = finished
     for name in ("edge-net", baselines.named(str(mine))[0].name):
-        folder = cells(output)[f"quickdraw-1__{name}__seed3"]
+        folder = run_folders(output)[f"quickdraw-1__{name}__seed3"]
         baselines._TABLES.pop(json.loads((folder / "config.json").read_text())["method_source"])
         status, out, err = command(*places(place), "--output", str(output), "--reproduce", folder.name, "--no-report")
         assert status == 0 and "bit for bit" in out and f"runs {folder / 'method.py'}" in err
@@ -149,7 +149,7 @@ def test_it_is_reproduced_from_the_copy_beside_the_run(finished, place, command)
 
 def test_what_reproduction_lacks_is_said_and_nothing_is_run(finished, place, command, tmp_path):
     output, _, _, _ = finished
-    folder = cells(output)["quickdraw-1__edge-net__seed3"]
+    folder = run_folders(output)["quickdraw-1__edge-net__seed3"]
     whole, source = (folder / "method.py").read_bytes(), json.loads((folder / "config.json").read_text())["method_source"]
     baselines._TABLES.pop(source, None)
     sums = (folder / "SHA256SUMS").read_text()
@@ -174,7 +174,7 @@ def test_a_folder_of_an_own_method_is_read_without_running_it(finished, command)
     baselines._TABLES.clear()
     baselines._TABLES[BUILT_IN] = baselines.Table(BUILT_IN, "this project", baselines.VARIANTS)
     status, out, err = command("--sync", "--output", str(output))
-    assert status == 0 and f"{len(names) + 1} cells" in out and "left out" not in err and set(baselines._TABLES) == {BUILT_IN}
+    assert status == 0 and f"{len(names) + 1} runs" in out and "left out" not in err and set(baselines._TABLES) == {BUILT_IN}
 
 
 def test_workers_read_the_same_file_and_refuse_another(place, command, tmp_path):
@@ -182,17 +182,17 @@ def test_workers_read_the_same_file_and_refuse_another(place, command, tmp_path)
     output = tmp_path / "out"
     status, out, err = command(*common(place), *ONE, "--variants", str(mine), "--output", str(output), "--launcher", "processes",
                                "--workers", "1", "--threads", "1", "--no-report")
-    assert status == 0 and "1 cell run" in out, err
-    folder = cells(output)["quickdraw-1__mine__seed3"]
+    assert status == 0 and "1 run done" in out, err
+    folder = run_folders(output)["quickdraw-1__mine__seed3"]
     assert (folder / "method.py").read_text() == SOUND
     variant = baselines.named(str(mine))[0]
-    cell = run_all_cell(variant)
+    one_run = run_all_run(variant)
     mine.write_text(SOUND + "\nraise SystemExit('this was run')\n")
-    failure = jobs.work(jobs.Job(cell, output, "0" * 64, Places(place / "cache", place / "data", place / "words.csv"), "cpu", 1, ""))
+    failure = jobs.work(jobs.Job(one_run, output, "0" * 64, Places(place / "cache", place / "data", place / "words.csv"), "cpu", 1, ""))
     assert failure.final and "my_method.py is not what the run was planned with" in failure.reason
 
 
-def run_all_cell(variant):
+def run_all_run(variant):
     from benchmarks import experiments
 
     return experiments.plan(experiments.PROFILES["paper"], ["quickdraw"], [variant.place], [3], {}, True)[0]
@@ -212,7 +212,7 @@ def test_a_package_announces_variants_by_an_entry_point(place, command, tmp_path
     output = tmp_path / "out"
     status, out, err = command(*common(place), *ONE, "--variants", "extra", "--output", str(output), "--no-report")
     assert status == 0, err
-    folder = cells(output)["quickdraw-1__mine__seed3"]
+    folder = run_folders(output)["quickdraw-1__mine__seed3"]
     record = json.loads((folder / "provenance.json").read_text())
     assert record["declared_in"] == "package zs-extra 1.2"
     with zipfile.ZipFile(folder / "method.zip") as archive:
@@ -352,7 +352,7 @@ def test_state_that_a_checkpoint_would_lose_is_found_in_features_too(command, tm
     assert status == 1 and "its checkpoint would lose something; keep what training changes in parameters or in register_buffer" in out
 
 
-@pytest.mark.parametrize("name", ["tcn", "sake", "floor-imagenet", "teacher-pca"])
+@pytest.mark.parametrize("name", ["tcn", "sake", "untrained-imagenet", "teacher-pca"])
 def test_built_in_variants_go_through_the_same_door(name):
     variant = baselines.find(name)
     assert checking.check(variant).faults == []

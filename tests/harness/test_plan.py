@@ -1,4 +1,4 @@
-"""What a planned cell's settings come to: base, traps, overrides, the variant's own, and what follows from other settings."""
+"""What a planned run's settings come to: base, deviations, overrides, the variant's own, and what follows from other settings."""
 from __future__ import annotations
 
 import json
@@ -10,14 +10,14 @@ from support.result_folders import write_suite
 
 import baselines
 from benchmarks.experiments import PROFILES, held_by_variants, plan
-from benchmarks.store import CellFolder, read_config
+from benchmarks.store import RunFolder, read_config
 from reports.read.suite import read_suite
 from tcn.config import InputError, flatten, to_dict
 
 
 def one(variant: str, dataset: str = "tuberlin", profile: str = "paper", *, quick: bool = False, as_released: bool = False,
         **overrides: object) -> dict[str, object]:
-    """Flat settings of one cell; `network__dim=512` is `--set network.dim=512`."""
+    """Flat settings of one run; `network__dim=512` is `--set network.dim=512`."""
     asked = {key.replace("__", "."): value for key, value in overrides.items()}
     found = plan(PROFILES[profile], [dataset], [variant], [3], asked, quick, as_released)
     return flatten(to_dict(found[0].config))
@@ -43,14 +43,14 @@ def test_dropout_follows_the_length_of_the_features_however_that_was_set(dataset
 
 def test_a_variant_stays_what_it_is_and_its_dropout_follows_it():
     for dim, kept, dropouts in ((32, "tcn-dim-512", (0.5, 0.7)), (512, "tcn-dim-32", (0.7, 0.5))):
-        cells = plan(PROFILES["paper"], ["tuberlin"], ["tcn", kept], None, {"network.dim": dim}, False)
-        assert [cell.config.network.dim for cell in cells] == [dim, int(kept.rpartition("-")[2])]
-        assert tuple(cell.config.network.dropout for cell in cells) == dropouts
-    cells = plan(PROFILES["paper"], ["tuberlin"], ["tcn", "nws"], None, {"losses.sharing": 100.0}, False)
-    assert [cell.config.losses.sharing for cell in cells] == [100.0, 0.0]
+        runs = plan(PROFILES["paper"], ["tuberlin"], ["tcn", kept], None, {"network.dim": dim}, False)
+        assert [one_run.config.network.dim for one_run in runs] == [dim, int(kept.rpartition("-")[2])]
+        assert tuple(one_run.config.network.dropout for one_run in runs) == dropouts
+    runs = plan(PROFILES["paper"], ["tuberlin"], ["tcn", "nws"], None, {"losses.sharing": 100.0}, False)
+    assert [one_run.config.losses.sharing for one_run in runs] == [100.0, 0.0]
     tcn, *weights = plan(PROFILES["laptop"], None, ["tcn", "weights"], [0], {"losses.sharing": 5.0}, False)
     assert tcn.config.losses.sharing == 5.0 and len(weights) == 6
-    assert [f"tcn-weight-{cell.config.losses.sharing:g}" for cell in weights] == [cell.variant for cell in weights]
+    assert [f"tcn-weight-{one_run.config.losses.sharing:g}" for one_run in weights] == [one_run.variant for one_run in weights]
 
 
 def test_a_multiplied_rate_follows_the_rate_that_was_asked_for():
@@ -60,12 +60,12 @@ def test_a_multiplied_rate_follows_the_rate_that_was_asked_for():
 
 
 def test_nothing_is_trained_for_no_epochs_however_that_was_set():
-    assert one("floor-svd")["training.epochs"] == one("floor-svd", quick=True)["training.epochs"] == 0
+    assert one("untrained-svd")["training.epochs"] == one("untrained-svd", quick=True)["training.epochs"] == 0
     assert one("tcn", training__optimizer="none")["training.epochs"] == 0
     assert one("tcn", quick=True)["training.epochs"] == 1 and one("tcn", training__epochs=4)["training.epochs"] == 4
-    cells = plan(PROFILES["paper"], ["sketchy"], ["floors", "tcn"], None, {"training.epochs": 4}, False)
-    assert {cell.config.training.epochs for cell in cells if cell.trained} == {4}
-    assert {cell.config.training.epochs for cell in cells if not cell.trained} == {0}
+    runs = plan(PROFILES["paper"], ["sketchy"], ["untrained", "tcn"], None, {"training.epochs": 4}, False)
+    assert {one_run.config.training.epochs for one_run in runs if one_run.trained} == {4}
+    assert {one_run.config.training.epochs for one_run in runs if not one_run.trained} == {0}
 
 
 @pytest.mark.parametrize("profile, dataset, asked, stored", [
@@ -78,7 +78,7 @@ def test_pictures_are_stored_no_smaller_than_they_are_seen(profile, dataset, ask
 
 
 def test_what_goes_with_a_data_set_does_so_in_every_variant():
-    for variant in ("tcn", "floor-svd", "triplet", "tcn-dim-512"):
+    for variant in ("tcn", "untrained-svd", "triplet", "tcn-dim-512"):
         for dataset, norm in (("sketchy", "shared"), ("tuberlin", "per_modality"), ("quickdraw", "per_modality")):
             assert one(variant, dataset)["network.embedding_norm"] == norm
             assert one(variant, dataset)["data.unit_words"] is True
@@ -88,13 +88,13 @@ def test_what_goes_with_a_data_set_does_so_in_every_variant():
 
 
 def test_overrides_that_leave_a_variant_as_it_is_are_told_and_refused_where_they_change_nothing():
-    cells = plan(PROFILES["laptop"], None, ["floor-svd", "tcn", "nws"], [0], {"losses.sharing": 7.0, "training.epochs": 2}, False)
-    assert held_by_variants(cells, {"losses.sharing": 7.0, "training.epochs": 2, "data.sketch_fill": 3}) == {
-        "losses.sharing": ["floor-svd", "nws"], "training.epochs": ["floor-svd"]}
+    runs = plan(PROFILES["laptop"], None, ["untrained-svd", "tcn", "nws"], [0], {"losses.sharing": 7.0, "training.epochs": 2}, False)
+    assert held_by_variants(runs, {"losses.sharing": 7.0, "training.epochs": 2, "data.sketch_fill": 3}) == {
+        "losses.sharing": ["untrained-svd", "nws"], "training.epochs": ["untrained-svd"]}
     with pytest.raises(InputError, match=re.escape("losses.sharing=7.0 changes nothing: nws, hws have a value of their own")):
         plan(PROFILES["laptop"], None, ["nws", "hws"], [0], {"losses.sharing": 7.0}, False)
-    with pytest.raises(InputError, match="training.epochs=4 changes nothing: floor-svd has a value of its own"):
-        plan(PROFILES["laptop"], None, ["floor-svd"], [0], {"training.epochs": 4}, False)
+    with pytest.raises(InputError, match="training.epochs=4 changes nothing: untrained-svd has a value of its own"):
+        plan(PROFILES["laptop"], None, ["untrained-svd"], [0], {"training.epochs": 4}, False)
 
 
 @pytest.mark.parametrize("pair, words", [
@@ -109,11 +109,11 @@ def test_settings_of_the_command_line_are_refused_before_anything_runs(pair, wor
 
 
 def test_a_method_that_nobody_knows_is_named_with_its_file(tmp_path):
-    cell = plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0]
-    folder = CellFolder(tmp_path, cell, "0" * 64)
+    one_run = plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0]
+    folder = RunFolder(tmp_path, one_run, "0" * 64)
     folder.path.mkdir(parents=True)
     folder.write_config()
-    assert read_config(folder.path)[0].config == cell.config
+    assert read_config(folder.path)[0].config == one_run.config
     path = folder.path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "method": "gan"}))
     with pytest.raises(InputError, match="config.json: unknown method 'gan'"):
@@ -122,8 +122,8 @@ def test_a_method_that_nobody_knows_is_named_with_its_file(tmp_path):
 
 # --- smoke runs are recorded as such --------------------------------------------------------------------------
 
-def test_cells_know_whether_they_are_a_smoke_run_and_identities_do_not():
-    [full], [smoke] = (plan(PROFILES["paper"], ["sketchy"], ["floor-svd"], [1], {}, quick)[:1]
+def test_runs_know_whether_they_are_a_smoke_run_and_identities_do_not():
+    [full], [smoke] = (plan(PROFILES["paper"], ["sketchy"], ["untrained-svd"], [1], {}, quick)[:1]
                        for quick in (False, True))
     assert (full.smoke, smoke.smoke) == (False, True) and full.config == smoke.config and full.name == smoke.name
 
@@ -134,16 +134,16 @@ def test_cells_know_whether_they_are_a_smoke_run_and_identities_do_not():
     (True, "python -c 'main([\"--quick\"])'", True)])
 def test_the_report_goes_by_what_was_recorded_and_by_the_command_of_older_runs(recorded, command, smoke, tmp_path):
     write_suite(tmp_path, ("tcn",), seeds=(0,))
-    [path] = tmp_path.glob("cells/*/provenance.json")
+    [path] = tmp_path.glob("runs/*/provenance.json")
     record = {**json.loads(path.read_text()), "command": command} | ({} if recorded is None else {"smoke": recorded})
     path.write_text(json.dumps(record))
-    [cell] = read_suite(tmp_path).cells
-    assert cell.smoke is smoke
+    [one_run] = read_suite(tmp_path).runs
+    assert one_run.smoke is smoke
 
 
 def test_a_split_can_be_asked_for_alone():
     paper = PROFILES["paper"]
     for names, splits in ((["sketchy/2"], ["2"]), (["sketchy"], ["1", "2"]), (["sketchy/1", "tuberlin"], ["1", "1"])):
-        assert [cell.split for cell in plan(paper, names, ["tcn"], [0], {}, False)] == splits
+        assert [one_run.split for one_run in plan(paper, names, ["tcn"], [0], {}, False)] == splits
     with pytest.raises(InputError, match="unknown data set 'sketchy/3'.*sketchy, sketchy/1, sketchy/2, tuberlin"):
         plan(paper, ["sketchy/3"], ["tcn"], [0], {}, False)

@@ -1,4 +1,4 @@
-"""What the plan tells is said before the first cell: all reasons at once, each once, with its cure; nothing is run or written."""
+"""What the plan tells is said before the first run: all reasons at once, each once, with its cure; nothing is run or written."""
 from __future__ import annotations
 
 import csv
@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from support.small_suite import ONE, TINY, cells, common, make_place, places
+from support.small_suite import ONE, TINY, common, make_place, places, run_folders
 from support.trees import make_tree
 
 from benchmarks import preflight, prepared, run_all
@@ -18,9 +18,9 @@ from tcn.model import backbones
 
 @pytest.fixture
 def run(place, command, tmp_path, monkeypatch):
-    """The command on that place with the lighter network, into a new output folder; no cell may be started."""
+    """The command on that place with the lighter network, into a new output folder; no run may be started."""
     def never(*arguments, **options):
-        raise AssertionError("a cell was started")
+        raise AssertionError("a run was started")
 
     monkeypatch.setattr(local, "attempt", never)
     return lambda *arguments: command(*common(place), *ONE, "--output", str(tmp_path / "out"), *arguments)
@@ -38,11 +38,11 @@ def words(place, tmp_path):
 
 
 @pytest.mark.parametrize("how", [(), ("--launcher", "processes")])
-def test_words_that_lack_a_class_are_said_once_before_any_floor_runs(run, words, tmp_path, how):
+def test_words_that_lack_a_class_are_said_once_before_any_baseline_runs(run, words, tmp_path, how):
     file, lost = words
-    status, out, err = run("--variants", "floor-svd", "tcn", "hws", "nws", "--words", str(file), *how)
+    status, out, err = run("--variants", "untrained-svd", "tcn", "hws", "nws", "--words", str(file), *how)
     assert status == 2 and err.count(lost) == 1 and err.count(str(file)) == 1 and err.count("\n") == 1
-    assert "It stops 3 of 4 cells" in err and "without hws, nws, tcn: --variants floor-svd" in err
+    assert "It stops 3 of 4 runs" in err and "without hws, nws, tcn: --variants untrained-svd" in err
     assert not (tmp_path / "out").exists() and "1/4" not in out
 
 
@@ -57,7 +57,7 @@ def test_classes_that_share_a_word_vector_are_told_once_for_all_runs(place, comm
     monkeypatch.setattr(local, "attempt", lambda *arguments, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     arguments = (*common(place), *ONE, "--output", str(tmp_path / "out"))
     for words, times in ((tmp_path / "twins.csv", 1), (place / "words.csv", 0)):
-        for variants, expected in ((("tcn", "hws", "floor-svd"), times), (("floor-svd",), 0)):  # a floor reads no words
+        for variants, expected in ((("tcn", "hws", "untrained-svd"), times), (("untrained-svd",), 0)):  # an untrained baseline reads no words
             _, _, err = command(*arguments, "--variants", *variants, "--words", str(words))
             assert err.count(f"note: quickdraw, split 1: the same vector for {one} = {other}: by their words") == expected
             assert err.count("same vector") == expected
@@ -68,8 +68,8 @@ def test_a_plan_is_shown_and_its_reasons_are_told(run, words, tmp_path, monkeypa
 
     monkeypatch.setattr(calibration, "SHAPE_SECONDS", 0.05)
     monkeypatch.setattr(calibration, "TIMED_SECONDS", 0.01)
-    status, out, err = run("--variants", "floor-svd", "tcn", "--words", str(words[0]), "--dry-run")
-    assert status == 2 and "can't run: " in out and words[1] in err and "--variants floor-svd" in err
+    status, out, err = run("--variants", "untrained-svd", "tcn", "--words", str(words[0]), "--dry-run")
+    assert status == 2 and "can't run: " in out and words[1] in err and "--variants untrained-svd" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -90,7 +90,7 @@ def test_all_reasons_come_at_once(run, words, tmp_path, monkeypatch):
 
 
 def test_weights_that_can_t_be_read_or_do_not_fit_are_said_once(run, place, tmp_path):
-    status, _, err = run("--variants", "tcn", "hws", "floor-svd", "--set", *TINY, "network.backbone=resnet18")
+    status, _, err = run("--variants", "tcn", "hws", "untrained-svd", "--set", *TINY, "network.backbone=resnet18")
     assert status == 2 and err.count("weights.pth") == 1 and not (tmp_path / "out").exists()
     (tmp_path / "w.pth").write_bytes(b"garbage" * 100)
     status, _, err = run("--variants", "tcn", "hws", "--teacher-weights", str(tmp_path / "w.pth"))
@@ -99,26 +99,26 @@ def test_weights_that_can_t_be_read_or_do_not_fit_are_said_once(run, place, tmp_
     assert status == 2 and err.count("none.pth") == 1 and "No such file" in err
 
 
-def test_a_model_that_can_t_be_built_is_said_before_the_floors(run, tmp_path):
-    status, _, err = run("--variants", "floor-svd-permodality", "tcn", "hws", "--set", "network.dim=1200")
+def test_a_model_that_can_t_be_built_is_said_before_the_baselines(run, tmp_path):
+    status, _, err = run("--variants", "untrained-svd-permodality", "tcn", "hws", "--set", "network.dim=1200")
     assert status == 2 and err.count("dim is 1200") == 1 and not (tmp_path / "out").exists()
 
 
 def test_imagenet_s_words_are_looked_for_where_a_method_compares_them(run, tmp_path):
-    status, _, err = run("--variants", "floor-svd", "sake")
-    assert status == 2 and "has no row for" in err and "of 1000 class names" in err and "--variants floor-svd" in err
+    status, _, err = run("--variants", "untrained-svd", "sake")
+    assert status == 2 and "has no row for" in err and "of 1000 class names" in err and "--variants untrained-svd" in err
     assert not (tmp_path / "out").exists()
 
 
 def test_one_data_set_that_lacks_something_stops_the_call_and_can_be_left_out(tmp_path, command):
     root = make_place(tmp_path)
     make_tree(root / "data", "tuberlin", sketches=2, photos=1, size=8)
-    arguments = [*common(root), "--seeds", "3", "--variants", "floor-svd", "tcn", "--output", str(tmp_path / "out")]
+    arguments = [*common(root), "--seeds", "3", "--variants", "untrained-svd", "tcn", "--output", str(tmp_path / "out")]
     status, _, err = command(*arguments)
     assert status == 2 and "has no row for" in err and not (tmp_path / "out").exists()
-    assert "It stops 1 of 4 cells" in err and "without tuberlin: --datasets quickdraw" in err
+    assert "It stops 1 of 4 runs" in err and "without tuberlin: --datasets quickdraw" in err
     shutil.rmtree(root / "data" / "QuickDraw" / "QuickDraw_images_final" / "windmill")
-    status, _, err = command(*arguments, "--variants", "floor-svd")
+    status, _, err = command(*arguments, "--variants", "untrained-svd")
     assert status == 2 and "windmill" in err and "without quickdraw: --datasets tuberlin" in err
 
 
@@ -137,7 +137,7 @@ def test_gpus_of_workers_are_counted_and_not_used(monkeypatch, name, fits):
 
 def test_models_are_looked_at_without_the_device(run, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", lambda *_, **__: pytest.fail("a model was moved"))
-    with pytest.raises(AssertionError, match="a cell was started"):
+    with pytest.raises(AssertionError, match="a run was started"):
         run("--variants", "tcn")
 
 
@@ -155,7 +155,7 @@ def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=number))
 
     free(least - 1)
-    arguments = ("--variants", "floor-svd", "--cache", str(tmp_path / "cache"))
+    arguments = ("--variants", "untrained-svd", "--cache", str(tmp_path / "cache"))
     status, _, err = run(*arguments)
     assert status == 2 and "no room for the image cache" in err and "need 1 MB at the least" in err
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
@@ -183,7 +183,7 @@ def test_malformed_addresses_are_named_with_a_cure(monkeypatch, address):
 
 def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, monkeypatch):
     """As on a machine without network to which the folder was sent: nothing has to run, nothing is fetched."""
-    arguments = [*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--no-report"]
+    arguments = [*common(place), *ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"), "--no-report"]
     assert command(*arguments)[0] == 0
 
     def gone(*arguments):
@@ -192,9 +192,9 @@ def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, mo
     monkeypatch.setattr(backbones, "build", gone)
     status, out, _ = command(*arguments)
     assert status == 0 and "1 already finished" in out
-    status, _, err = command(*arguments, "--variants", "floor-svd", "tcn")
+    status, _, err = command(*arguments, "--variants", "untrained-svd", "tcn")
     assert status == 2 and err.count("could not be fetched") == 1
-    name = next(iter(cells(tmp_path / "out").values())).name
+    name = next(iter(run_folders(tmp_path / "out").values())).name
     status, _, err = command(*places(place), "--reproduce", name, "--output", str(tmp_path / "out"))
     assert status == 2 and "could not be fetched" in err and not (tmp_path / "out" / "reproductions").exists()
     status, _, err = command("--data-root", str(tmp_path / "elsewhere"), "--reproduce", name, "--output", str(tmp_path / "out"),
@@ -203,7 +203,7 @@ def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, mo
 
 
 def test_other_commands_say_their_slips_before_they_begin(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preflight, "check_cells", lambda checks, cells, *rest, **options: [])
+    monkeypatch.setattr(preflight, "check_cells", lambda checks, runs, *rest, **options: [])
     assert search_settings.main(["--part", "3/2", "--threads", "5000", "--out", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert all(err.count(text) == 1 for text in ("--part 3/2", "5,000 threads", "is a folder"))

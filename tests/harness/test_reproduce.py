@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from support.small_suite import ONE, cells, common, places
+from support.small_suite import ONE, common, places, run_folders
 
 from benchmarks import provenance, reproduce, run_all
 from tcn.config import InputError
@@ -48,7 +48,7 @@ def again(place, suite, capsys, monkeypatch):
 
 
 def test_a_run_is_repeated_bit_for_bit_and_both_stay(suite, again):
-    folder = cells(suite)[NAME]
+    folder = run_folders(suite)[NAME]
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     status, out, _, found = again(folder.name)
     assert status == 0 and "bit for bit" in out
@@ -64,7 +64,7 @@ def test_a_run_is_repeated_bit_for_bit_and_both_stay(suite, again):
 
 
 def test_a_run_is_found_by_path_identity_and_mlflow_run(suite):
-    folder = cells(suite)[NAME]
+    folder = run_folders(suite)[NAME]
     identity = json.loads((folder / "config.json").read_text())["identity"]
     run_id = json.loads((folder / "mlflow.json").read_text())["run_id"]
     for name in (str(folder), folder.name, identity, identity[:8], run_id):
@@ -75,10 +75,10 @@ def test_a_run_is_found_by_path_identity_and_mlflow_run(suite):
 
 
 def _copy(suite: Path, target: Path) -> Path:
-    """The suite with its one cell, without what was repeated; without checksums, as older ones are, so that it may be changed."""
+    """The suite with its one run, without what was repeated; without checksums, as older ones are, so that it may be changed."""
     shutil.copytree(suite, target, ignore=shutil.ignore_patterns("reproductions", "mlflow*", "mlartifacts", "report",
                                                                  "SHA256SUMS"))
-    return cells(target)[NAME]
+    return run_folders(target)[NAME]
 
 
 def test_another_number_than_before_is_a_difference_and_its_place_is_named(suite, again, tmp_path):
@@ -121,7 +121,7 @@ def test_a_run_that_cannot_be_repeated_is_refused_with_the_reason(suite, again, 
 
 def test_a_folder_that_is_not_as_it_was_written_is_refused(suite, again, tmp_path):
     folder = _copy(suite, tmp_path / "s")
-    shutil.copy(cells(suite)[NAME] / "SHA256SUMS", folder)
+    shutil.copy(run_folders(suite)[NAME] / "SHA256SUMS", folder)
     (folder / "metrics.csv").write_bytes((folder / "metrics.csv").read_bytes().replace(b"0.1", b"0.2", 1))
     status, _, err, found = again(folder.name, tmp_path / "s")
     assert status == 2 and "is not as it was written: metrics.csv" in err and found is None
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_of_an_older_folder_is_a_difference_with_its_name(su
 
 
 def test_options_that_would_change_the_run_are_refused(suite, again):
-    status, _, err, _ = again(cells(suite)[NAME].name, suite, "--set", "training.epochs=4")
+    status, _, err, _ = again(run_folders(suite)[NAME].name, suite, "--set", "training.epochs=4")
     assert status == 2 and "--set" in err
-    status, _, err, _ = again(cells(suite)[NAME].name, suite, "--seeds", "4")
+    status, _, err, _ = again(run_folders(suite)[NAME].name, suite, "--seeds", "4")
     assert status == 2 and "--seeds" in err

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from support.small_suite import ONE, cells, common
+from support.small_suite import ONE, common, run_folders
 from support.trees import make_tree
 
 from benchmarks import provenance, run_all
@@ -28,16 +28,16 @@ def run(place, command):
 
 @pytest.fixture(scope="module")
 def finished(place, whole_fonts):
-    """An output folder with tcn, hws and a floor finished."""
+    """An output folder with tcn, hws and an untrained baseline finished."""
     output = place / "finished"
-    status = run_all.main([*common(place), *ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(output)])
+    status = run_all.main([*common(place), *ONE, "--variants", "untrained-svd-permodality", "hws", "tcn", "--output", str(output)])
     assert status == 0
     return output
 
 
-def test_every_cell_leaves_its_plain_files(finished):
-    found = cells(finished)
-    assert set(found) == {f"quickdraw-1__{v}__seed3" for v in ("floor-svd-permodality", "hws", "tcn")}
+def test_every_run_leaves_its_plain_files(finished):
+    found = run_folders(finished)
+    assert set(found) == {f"quickdraw-1__{v}__seed3" for v in ("untrained-svd-permodality", "hws", "tcn")}
     for name, folder in found.items():
         files = {p.name for p in folder.iterdir()}
         always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "per_query.npz",
@@ -57,7 +57,7 @@ def test_every_cell_leaves_its_plain_files(finished):
 
 def test_written_metrics_follow_from_the_written_features(finished):
     """A naive ranking of the saved features gives the saved mAP@all (standard rules) and AP per query."""
-    folder = cells(finished)["quickdraw-1__tcn__seed3"]
+    folder = run_folders(finished)["quickdraw-1__tcn__seed3"]
     data = np.load(folder / "features.npz")
     q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (data["query"].astype(float), data["gallery"].astype(float)))
     precisions = []
@@ -77,7 +77,7 @@ def test_written_metrics_follow_from_the_written_features(finished):
 
 def test_every_metric_follows_from_the_per_query_values(finished):
     """Mean over queries, or over classes of the class means, of what per_query.npz holds: the row in metrics.csv."""
-    folder = cells(finished)["quickdraw-1__hws__seed3"]
+    folder = run_folders(finished)["quickdraw-1__hws__seed3"]
     values = np.load(folder / "per_query.npz")
     classes = values["class"]
     rows = [r for r in csv.DictReader(open(folder / "metrics.csv"))
@@ -96,12 +96,12 @@ def test_mlflow_holds_the_same(finished):
     experiment = client.get_experiment_by_name("tcn-paper-smoke")
     runs = client.search_runs([experiment.experiment_id])
     parents = [r for r in runs if r.data.tags["kind"] == "suite"]
-    children = [r for r in runs if r.data.tags["kind"] == "cell"]
+    children = [r for r in runs if r.data.tags["kind"] == "run"]
     assert len(parents) == 1 and len(children) == 3
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
     assert all(r.info.status == "FINISHED" for r in runs)
     tcn = next(r for r in children if r.data.tags["variant"] == "tcn")
-    folder = cells(finished)["quickdraw-1__tcn__seed3"]
+    folder = run_folders(finished)["quickdraw-1__tcn__seed3"]
     assert tcn.data.params["losses.sharing"] == "1000.0" and tcn.data.params["network.backbone"] == "test_resnet"
     steps = list(csv.DictReader(open(folder / "steps.csv")))
     history = client.get_metric_history(tcn.info.run_id, "step/class_sketch")
@@ -115,17 +115,17 @@ def test_mlflow_holds_the_same(finished):
     assert any(a.path == "report" for a in client.list_artifacts(parents[0].info.run_id))
 
 
-def test_a_second_call_trains_nothing_and_changes_no_cell(finished, run, monkeypatch):
-    before = {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
+def test_a_second_call_trains_nothing_and_changes_no_run(finished, run, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file()}
     monkeypatch.setattr(local, "attempt", None)
-    status, out, _ = run(*ONE, "--variants", "floor-svd-permodality", "hws", "tcn", "--output", str(finished), "--no-report")
-    assert status == 0 and "0 cells run, 3 already finished" in out
+    status, out, _ = run(*ONE, "--variants", "untrained-svd-permodality", "hws", "tcn", "--output", str(finished), "--no-report")
+    assert status == 0 and "0 runs done, 3 already finished" in out
     assert "| TCN (soft sharing) |" in out and "chance" in out.split("already finished")[1]
-    assert before == {p: p.stat().st_mtime_ns for p in (finished / "cells").rglob("*") if p.is_file()}
+    assert before == {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file()}
 
 
 def _without_ledger(folder: Path, keep: str = "") -> None:
-    """As a version left the folder that asked for no ledger, or only for the trap `keep`."""
+    """As a version left the folder that asked for no ledger, or only for the deviation `keep`."""
     rows = (folder / "ledger.csv").read_text().splitlines(keepends=True)
     (folder / "ledger.csv").unlink()
     lines = [line for line in (folder / "SHA256SUMS").read_text().splitlines(keepends=True) if "ledger.csv" not in line]
@@ -137,32 +137,32 @@ def _without_ledger(folder: Path, keep: str = "") -> None:
 
 
 @pytest.mark.parametrize("keep, more", [("", ()), ("itq-rule", ("--launcher", "processes", "--workers", "1"))])
-def test_a_finished_cell_without_the_ledger_gets_it_from_its_checkpoint(keep, more, finished, run, place, monkeypatch):
+def test_a_finished_run_without_the_ledger_gets_it_from_its_checkpoint(keep, more, finished, run, place, monkeypatch):
     """A variant's ledger is no part of the identity: nothing is trained again, all else stays, to the bit."""
     output = place / f"older{keep}"
     shutil.copytree(finished, output, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts", "report"))
-    folder = cells(output)["quickdraw-1__tcn__seed3"]
+    folder = run_folders(output)["quickdraw-1__tcn__seed3"]
     whole = (folder / "ledger.csv").read_bytes()
     _without_ledger(folder, keep)
-    before = {p: p.read_bytes() for p in (output / "cells").rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in (output / "runs").rglob("*") if p.is_file()}
     monkeypatch.setattr(loop, "fit", None)
     arguments = [*ONE, "--variants", "hws", "tcn", "--output", str(output), "--no-report", *more]
     status, out, _ = run(*arguments)
-    assert status == 0 and "1 cell run, 1 already finished" in out
+    assert status == 0 and "1 run done, 1 already finished" in out
     assert (folder / "ledger.csv").read_bytes() == whole and not damaged(folder)
-    after = {p: p.read_bytes() for p in (output / "cells").rglob("*") if p.is_file()}
+    after = {p: p.read_bytes() for p in (output / "runs").rglob("*") if p.is_file()}
     changed = {p.relative_to(folder).as_posix() for p in after if before.get(p) != after[p] and p.name != "mlflow.json"}
     assert changed <= {"ledger.csv", "provenance.json", "SHA256SUMS", ".lock"}
     record = json.loads((folder / "provenance.json").read_text())
     assert record.pop("ledger_scored")["device"] == record["device"]
     assert record == json.loads(before[folder / "provenance.json"])
     status, out, _ = run(*arguments)
-    assert status == 0 and "0 cells run, 2 already finished" in out
-    # Without the checkpoint it is said, and the cell stays as it is.
+    assert status == 0 and "0 runs done, 2 already finished" in out
+    # Without the checkpoint it is said, and the run stays as it is.
     _without_ledger(folder)
     (folder / "checkpoint.pt").unlink()
     status, out, err = run(*arguments)
-    assert status == 0 and "0 cells run, 2 already finished" in out and not (folder / "ledger.csv").exists()
+    assert status == 0 and "0 runs done, 2 already finished" in out and not (folder / "ledger.csv").exists()
     assert "no ledger scores of duplicates, itq-fit, itq-rule" in err and "move its folder away" in err
 
 
@@ -185,7 +185,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(place, run, finished, monkeyp
     assert status == 0 and not (place / "nothing").exists()
 
 
-def test_interrupted_cell_resumes_and_gives_the_same_digits(place, run, monkeypatch):
+def test_interrupted_run_resumes_and_gives_the_same_digits(place, run, monkeypatch):
     arguments = [*ONE, "--variants", "tcn", "--no-report", "--set", "training.epochs=3"]
     status, _, _ = run(*arguments, "--output", str(place / "straight"))
     assert status == 0
@@ -208,17 +208,17 @@ def test_interrupted_cell_resumes_and_gives_the_same_digits(place, run, monkeypa
     status, out, _ = run(*arguments, "--output", str(place / "halves"))
     assert status == 0
     assert client.get_run(run_id).info.status == "FINISHED"
-    twin = place / "straight" / "cells" / folder.name
+    twin = place / "straight" / "runs" / folder.name
     assert (folder / "metrics.csv").read_bytes() == (twin / "metrics.csv").read_bytes()
 
 
-def test_a_failed_cell_is_named_and_the_others_run(place, run):
+def test_a_failed_run_is_named_and_the_others_run(place, run):
     output = place / "failing"
-    status, out, err = run(*ONE, "--variants", "tcn", "floor-svd", "--output", str(output), "--set", "training.head_rate=1e30")
+    status, out, err = run(*ONE, "--variants", "tcn", "untrained-svd", "--output", str(output), "--set", "training.head_rate=1e30")
     assert status == 1
     assert "failed: quickdraw-1__tcn__seed3: loss is not finite" in err
-    assert "1 cell run, 0 already finished, 1 failed" in out
-    failed = cells(output)["quickdraw-1__tcn__seed3"]
+    assert "1 run done, 0 already finished, 1 failed" in out
+    failed = run_folders(output)["quickdraw-1__tcn__seed3"]
     assert json.loads((failed / "status.json").read_text())["state"] == "failed"
     assert "not finite" in (output / "report" / "index.html").read_text()
 
@@ -246,9 +246,9 @@ def test_bad_options_are_named(run, place, arguments, words):
 ])
 def test_what_was_asked_for_is_done_or_is_an_error(run, place, monkeypatch, arguments, words):
     monkeypatch.chdir(place)
-    status, _, err = run("--variants", "floor-svd", "--output", "bad", *arguments)
+    status, _, err = run("--variants", "untrained-svd", "--output", "bad", *arguments)
     assert status == 2 and all(word in err for word in words) and err.count("\n") == 1
-    assert not (place / "bad" / "cells").exists()
+    assert not (place / "bad" / "runs").exists()
 
 
 def test_what_syncing_would_leave_aside_is_an_error(command, monkeypatch, tmp_path):
@@ -262,28 +262,28 @@ def test_what_syncing_would_leave_aside_is_an_error(command, monkeypatch, tmp_pa
 
 
 def test_missing_data_sets_are_named_and_the_present_ones_run(run, place):
-    status, out, _ = run("--seeds", "3", "--variants", "floor-svd", "--output", str(place / "some"), "--no-report")
-    assert status == 0 and "missing: tuberlin:" in out and "missing: sketchy:" in out and "1 cell run" in out
+    status, out, _ = run("--seeds", "3", "--variants", "untrained-svd", "--output", str(place / "some"), "--no-report")
+    assert status == 0 and "missing: tuberlin:" in out and "missing: sketchy:" in out and "1 run done" in out
 
 
 def test_output_of_another_suite_or_purpose_is_refused(run, place, finished):
     (place / "letters").mkdir(exist_ok=True)
     (place / "letters" / "dear.txt").write_text("diary")
-    status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "letters"))
+    status, _, err = run(*ONE, "--variants", "untrained-svd", "--output", str(place / "letters"))
     assert status == 2 and "holds other files" in err
     suite = place / "other"
     suite.mkdir(exist_ok=True)
-    (suite / "suite.json").write_text(json.dumps({"profile": "laptop", "smoke": False, "cells": [], "created": ""}))
-    status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(suite))
+    (suite / "suite.json").write_text(json.dumps({"profile": "laptop", "smoke": False, "runs": [], "created": ""}))
+    status, _, err = run(*ONE, "--variants", "untrained-svd", "--output", str(suite))
     assert status == 2 and "profile 'laptop'" in err and "another --output" in err
-    status, _, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "letters" / "dear.txt"))
+    status, _, err = run(*ONE, "--variants", "untrained-svd", "--output", str(place / "letters" / "dear.txt"))
     assert status == 2 and "is a file" in err
 
 
 def test_broken_mlflow_costs_no_result(run, place, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
-    status, out, err = run(*ONE, "--variants", "floor-svd", "--output", str(place / "nomlflow"), "--no-report")
-    assert "MLflow is not available" in err and status == 0 and "1 cell run" in out
+    status, out, err = run(*ONE, "--variants", "untrained-svd", "--output", str(place / "nomlflow"), "--no-report")
+    assert "MLflow is not available" in err and status == 0 and "1 run done" in out
 
 
 @pytest.mark.parametrize("profile, part, seed", [(["--profile", "paper"], "", 2020), ([], "-first25", 0)])
@@ -292,40 +292,40 @@ def test_all_three_data_sets_run_from_their_layouts(profile, part, seed, tmp_pat
     for name in ("sketchy", "tuberlin", "quickdraw"):
         make_tree(tmp_path / "data", name, sketches=2, photos=1, size=8)
     status, out, _ = run(*profile, "--data-root", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--device", "cpu",
-                         "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--no-report")
-    assert status == 0 and "4 cells run" in out
-    assert set(cells(tmp_path / "out")) == {f"{name}{part}-{split}__floor-svd__seed{seed}" for name, split in
+                         "--variants", "untrained-svd", "--output", str(tmp_path / "out"), "--no-report")
+    assert status == 0 and "4 runs done" in out
+    assert set(run_folders(tmp_path / "out")) == {f"{name}{part}-{split}__untrained-svd__seed{seed}" for name, split in
                                             (("sketchy", 1), ("sketchy", 2), ("tuberlin", 1), ("quickdraw", 1))}
 
 
-def test_data_root_with_missing_extra_and_unreadable_parts_is_named_and_earlier_cells_stay(tmp_path, place, run):
+def test_data_root_with_missing_extra_and_unreadable_parts_is_named_and_earlier_runs_stay(tmp_path, place, run):
     folder = make_tree(tmp_path / "data", "quickdraw", sketches=2, photos=1, size=8)
     photos = folder / "QuickDraw_images_final"
     (photos / "unicorn").mkdir()
     victim = sorted(p for p in photos.iterdir() if p.name != "unicorn")[0]
     victim.rename(tmp_path / "gone")
     output = ("--output", str(tmp_path / "out"), "--data-root", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))
-    status, _, err = run(*ONE, "--variants", "floor-svd", *output)
+    status, _, err = run(*ONE, "--variants", "untrained-svd", *output)
     assert status == 2 and "unicorn" in err and victim.name in err and "expected" in err
     (tmp_path / "gone").rename(victim)
     (photos / "unicorn").rmdir()
     picture = next(p for p in sorted((folder / "QuickDraw_sketches_final" / "windmill").iterdir()))
     whole = picture.read_bytes()
     picture.write_bytes(b"x" * len(whole))
-    status, _, err = run(*ONE, "--variants", "floor-svd", *output, "--no-report")
+    status, _, err = run(*ONE, "--variants", "untrained-svd", *output, "--no-report")
     assert status == 1 and "unreadable" in err and picture.name in err
     picture.write_bytes(whole)
-    status, out, _ = run(*ONE, "--variants", "floor-svd", *output, "--no-report")
-    assert status == 0 and "1 cell run" in out
+    status, out, _ = run(*ONE, "--variants", "untrained-svd", *output, "--no-report")
+    assert status == 0 and "1 run done" in out
 
 
-def test_garbage_weights_are_bad_input_before_any_cell(place, run, tmp_path):
+def test_garbage_weights_are_bad_input_before_any_run(place, run, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"garbage" * 100)
     status, _, err = run(*ONE, "--variants", "tcn", "--output", str(tmp_path / "out"), "--weights", str(tmp_path / "w.pth"))
     assert status == 2 and "w.pth" in err and "weights_only" not in err and not (tmp_path / "out").exists()
 
 
-def test_a_call_in_which_every_cell_fails_still_reports(place, run, tmp_path):
+def test_a_call_in_which_every_run_fails_still_reports(place, run, tmp_path):
     status, out, err = run(*ONE, "--variants", "tcn", "--output", str(tmp_path / "out"), "--set", "training.head_rate=1e30")
     assert status == 1 and "not measured" in out and "failed: report" not in err
     assert "not finite" in (tmp_path / "out" / "report" / "index.html").read_text()

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.run_folder import RunFolder, differing
+from benchmarks.result_folder import ResultFolder, differing
 from tcn.files.locks import Held, lock
 
 
 @pytest.fixture
-def finished(tmp_path) -> RunFolder:
+def finished(tmp_path) -> ResultFolder:
     """A sealed run of two files."""
-    folder = RunFolder(tmp_path / "runs" / "one")
+    folder = ResultFolder(tmp_path / "runs" / "one")
     folder.path.mkdir(parents=True)
     (folder.path / "config.json").write_text("{}")
     (folder.path / "numbers.csv").write_text("a\n1\n")
@@ -20,7 +20,7 @@ def finished(tmp_path) -> RunFolder:
 
 
 def test_a_new_folder_and_a_damaged_status_are_told_apart(finished, capsys):
-    assert RunFolder(finished.path.with_name("two")).state == "new" and finished.state == "finished" and finished.whole()
+    assert ResultFolder(finished.path.with_name("two")).state == "new" and finished.state == "finished" and finished.whole()
     (finished.path / "status.json").write_text("{")
     assert finished.state == "interrupted" and "status.json is damaged" in capsys.readouterr().err and not finished.whole()
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.small_suite import ONE, cells, common
+from support.small_suite import ONE, common, run_folders
 
 from benchmarks.launch import slurm
 from benchmarks.launch.jobs import Failure
@@ -26,7 +26,7 @@ def outcome(job: str) -> Failure | None:
 
 @dataclasses.dataclass
 class Named:
-    """In place of a Cell."""
+    """In place of a FinishedRun."""
 
     name: str
 
@@ -35,11 +35,11 @@ class Named:
 class Task:
     """In place of a Job."""
 
-    cell: Named
+    one_run: Named
 
 
 def by_name(task: Task) -> Failure | None:
-    return outcome(task.cell.name)
+    return outcome(task.run.name)
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -80,7 +80,7 @@ def test_outcomes_failures_and_lost_jobs_are_told_apart(tmp_path, monkeypatch):
     assert launcher.free() == 0
     ended, until = {}, time.monotonic() + 120
     while len(ended) < 3 and time.monotonic() < until:
-        ended |= {one.job.cell.name: one for one in launcher.poll(1.0)}
+        ended |= {one.job.run.name: one for one in launcher.poll(1.0)}
     assert (ended["well"].failure, ended["well"].lost) == (None, "")
     assert ended["fails"].failure.reason == "loss is not finite" and ended["fails"].failure.final
     assert "gave no result" in ended["dies"].lost and ended["dies"].failure is None
@@ -93,14 +93,14 @@ def test_a_queued_job_calls_the_same_run_again(monkeypatch):
     assert again.result().reason == "loss is not finite"
 
 
-def test_jobs_give_cells_like_one_process(place, command, monkeypatch, tmp_path):
+def test_jobs_give_runs_like_one_process(place, command, monkeypatch, tmp_path):
     local(monkeypatch)
-    arguments = (*common(place), *ONE, "--variants", "floor-svd", "nws", "--no-report", "--threads", "1")
+    arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
     assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
     status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "cpus=1")
     assert status == 0, err
-    assert "SLURM by submitit" in out and "2 cells run" in out
-    here, there = cells(tmp_path / "one"), cells(tmp_path / "jobs")
+    assert "SLURM by submitit" in out and "2 runs done" in out
+    here, there = run_folders(tmp_path / "one"), run_folders(tmp_path / "jobs")
     assert here.keys() == there.keys()
     for name in here:
         assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
@@ -109,7 +109,7 @@ def test_jobs_give_cells_like_one_process(place, command, monkeypatch, tmp_path)
 
 @pytest.mark.parametrize("arguments, words", [
     (["--slurm", "gpus=1"], "--slurm belongs to --launcher slurm"),
-    (["--launcher", "slurm", "--cells-per-gpu", "2"], "takes what a cell gets from --slurm"),
+    (["--launcher", "slurm", "--runs-per-gpu", "2"], "takes what a run gets from --slurm"),
     (["--launcher", "slurm", "--everything", "--budget", "2h"], "leave it out with --launcher slurm"),
     (["--reproduce", "x", "--slurm", "gpus=1"], "leave out --slurm")])
 def test_options_that_do_not_go_together_are_named(place, command, tmp_path, arguments, words):
@@ -120,7 +120,7 @@ def test_options_that_do_not_go_together_are_named(place, command, tmp_path, arg
 
 def test_without_submitit_or_slurm_the_command_names_the_way_out(place, command, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
-    status, _, err = command(*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--launcher", "slurm")
+    status, _, err = command(*common(place), *ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"), "--launcher", "slurm")
     assert status == 2 and "pip install 'submitit" in err
 
 
@@ -166,7 +166,7 @@ def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place
     def preempt() -> None:
         until = time.monotonic() + 120
         while time.monotonic() < until and not sent:
-            for status in output.glob("cells/*/status.json"):
+            for status in output.glob("runs/*/status.json"):
                 if 1 <= json.loads(status.read_text())["epochs_done"] < 6:
                     os.kill(int((queue / "1.pid").read_text()), signal.SIGUSR2)
                     sent.append(status)
@@ -182,7 +182,7 @@ def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place
     text = (queue / "1.sh").read_text()
     assert all(f"#SBATCH --{line}\n" in text for line in ("partition=long", "time=2160", "cpus-per-task=1",
                                                           "job-name=quickdraw-1__nws__seed3"))
-    here, there = cells(tmp_path / "one"), cells(output)
+    here, there = run_folders(tmp_path / "one"), run_folders(output)
     [name] = here
     assert json.loads((there[name] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
     assert not (there[name] / "error.txt").exists(), "a preemption is no failure"

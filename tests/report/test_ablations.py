@@ -14,14 +14,14 @@ from support.result_folders import (
     METHOD_VARIANTS,
     WEIGHT_VARIANTS,
     made_up,
-    write_cell,
+    write_run,
     write_suite,
 )
 
 import baselines
 from reports import naming, paper
 from reports.figures import frames
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import story
@@ -36,7 +36,7 @@ EMOJI = Task("emoji", "fixed")
 def suite(tmp_path_factory) -> Suite:
     """TCN, HWS and NWS with three seeds, all rows of the paper's tables with one; two planned rows were not run."""
     root = tmp_path_factory.mktemp("whole")
-    main = ("tcn", "hws", "nws", "floor-svd")
+    main = ("tcn", "hws", "nws", "untrained-svd")
     write_suite(root, main, seeds=(0, 1, 2), pictures=False)
     rest = [v for v in dict.fromkeys((*ABLATION_VARIANTS, *COUPLING_VARIANTS, *DIMENSION_VARIANTS, *WEIGHT_VARIANTS,
                                       *METHOD_VARIANTS)) if v not in main and v not in ("hws-10-1", "sake")]
@@ -60,7 +60,7 @@ def at(table: Table, heading: str) -> int:
     return [column.full for column in table.columns].index(heading)
 
 
-def test_ablation_has_the_papers_13_rows_in_its_groups_and_names_the_seeds_of_each_cell(suite):
+def test_ablation_has_the_papers_13_rows_in_its_groups_and_names_the_seeds_of_each_run(suite):
     table = ablations.ablation(suite, EMOJI)
     groups: dict[str, list[str]] = {}
     for found in table.rows:
@@ -107,10 +107,10 @@ def test_every_row_of_the_tables_is_one_delta_of_the_suites_variants(suite):
 def test_coupling_reads_the_runs_settings_and_else_what_the_variant_means(tmp_path):
     write_suite(tmp_path, ("tcn", "couple-stage2"))
     head = json.loads((tmp_path / "suite.json").read_text())
-    head["cells"].append({"dataset": "emoji", "split": "fixed", "variant": "couple-norms", "seed": 0, "folder": "x",
+    head["runs"].append({"dataset": "emoji", "split": "fixed", "variant": "couple-norms", "seed": 0, "folder": "x",
                           "identity": "x"})
     (tmp_path / "suite.json").write_text(json.dumps(head))
-    folder = next(path for path in (tmp_path / "cells").iterdir() if "couple-stage2" in path.name)
+    folder = next(path for path in (tmp_path / "runs").iterdir() if "couple-stage2" in path.name)
     config = json.loads((folder / "config.json").read_text())
     config["coupling"] = {**ablations.COUPLED["couple-stage2"], "embedding": "none"}
     (folder / "config.json").write_text(json.dumps(config))
@@ -131,7 +131,7 @@ def test_weights_fall_back_on_tcn_at_its_own_weight(suite):
     own = row(table, "10").entries
     # TCN's own weight is 10 here: three seeds of TCN, no row of the grid
     assert own[unseen].value == pytest.approx(statistics.fmean(made_up("tcn", s, "mAP@all") for s in (0, 1, 2)))
-    assert "used by TCN" in own[remark].text and {cell.variant for cell in own[unseen].runs} == {"tcn"}
+    assert "used by TCN" in own[remark].text and {run.variant for run in own[unseen].runs} == {"tcn"}
     assert row(table, "100").entries[unseen].value == pytest.approx(made_up("tcn-weight-100", 0, "mAP@all"))
     assert "the paper's" in row(table, "1000").entries[remark].text
 
@@ -140,7 +140,7 @@ def test_the_highest_weight_is_told_over_common_seeds(tmp_path):
     """A row with a lucky further seed must not win by it."""
     write_suite(tmp_path, ("tcn",), seeds=(0, 1))
     write_suite(tmp_path, ("tcn-weight-100",))
-    folder = write_cell(tmp_path, "tcn-weight-100", 5)
+    folder = write_run(tmp_path, "tcn-weight-100", 5)
     _scale(folder / "metrics.csv", 2.0)
     suite = read_suite(tmp_path)
     table = ablations.sharing_weights(suite, EMOJI)
@@ -184,19 +184,19 @@ def test_methods_say_what_they_are_and_what_is_not_faithful(suite):
     triplet = row(table, naming.label("triplet"), "Trained").entries[released]
     assert triplet.value == pytest.approx(made_up("triplet", 0, "mAP@all"))
     assert row(table, naming.label("teacher-pca"), "Not trained").entries[released].runs
-    assert row(table, naming.label("floor-svd"), "Not trained").entries[released].text.endswith("(s0–2)")
+    assert row(table, naming.label("untrained-svd"), "Not trained").entries[released].text.endswith("(s0–2)")
 
 
-def test_a_teacher_by_pca_counts_as_a_floor(tmp_path):
-    write_suite(tmp_path, ("tcn", "floor-svd"))
-    folder = write_cell(tmp_path, "teacher-pca", 0)
+def test_a_teacher_by_pca_counts_as_a_baseline(tmp_path):
+    write_suite(tmp_path, ("tcn", "untrained-svd"))
+    folder = write_run(tmp_path, "teacher-pca", 0)
     _scale(folder / "metrics.csv", 2.5)
-    verdict = verdicts.beats_floor(read_suite(tmp_path), EMOJI)
+    verdict = verdicts.beats_untrained(read_suite(tmp_path), EMOJI)
     assert verdict.state == "no" and any("Teacher, PCA" in detail for detail in verdict.details)
 
 
 def test_a_plain_call_says_in_one_table_what_it_did_not_measure(tmp_path):
-    write_suite(tmp_path, ("tcn", "hws", "nws", "floor-svd"))
+    write_suite(tmp_path, ("tcn", "hws", "nws", "untrained-svd"))
     suite = read_suite(tmp_path)
     builders = (ablations.ablation, ablations.coupling, ablations.sharing_weights, ablations.dimensions, ablations.methods,
                 ablations.further)
@@ -244,24 +244,24 @@ def test_time_adds_up_what_the_runs_say(suite):
     table = ablations.time_taken(suite)
     runs, training, whole = at(table, "Runs"), at(table, "Training in all"), at(table, "With data and scoring")
     last = table.rows[-1]
-    # every made-up run took 754 s of training and 800 s in all, floors too
-    assert last.entries[runs].value == len(suite.cells) and last.entries[whole].value == 800.0 * len(suite.cells)
+    # every made-up run took 754 s of training and 800 s in all, untrained baselines too
+    assert last.entries[runs].value == len(suite.runs) and last.entries[whole].value == 800.0 * len(suite.runs)
     main = next(r for r in table.rows if r.entries[1].text.startswith("Comparison"))
     assert main.entries[runs].value == 9 and main.entries[training].value == 9 * 754.0
     assert main.entries[at(table, "Seeds")].text == "s0–2"
-    assert sum(r.entries[runs].value for r in table.rows if r.kind == "data") == len(suite.cells)
-    assert entries.duration(800.0 * len(suite.cells)) in ablations.time_sentence(suite)
+    assert sum(r.entries[runs].value for r in table.rows if r.kind == "data") == len(suite.runs)
+    assert entries.duration(800.0 * len(suite.runs)) in ablations.time_sentence(suite)
 
 
 def test_weight_and_length_of_a_row_are_what_its_runs_recorded(tmp_path):
-    write_cell(tmp_path, "tcn", 0)
-    write_cell(tmp_path, "tcn-weight-100", 0, losses__sharing=30.0)
+    write_run(tmp_path, "tcn", 0)
+    write_run(tmp_path, "tcn-weight-100", 0, losses__sharing=30.0)
     found = read_suite(tmp_path)
     assert dict(paper.weights(found, EMOJI))[30.0] == "tcn-weight-100" == paper.at_weight(found, EMOJI, 30.0)
     # nothing was run at 100, whatever that row is called
     not_run = dict(paper.weights(found, EMOJI))[100.0]
-    assert not found.cells_of(EMOJI, not_run) and naming.label(not_run) == "TCN, sharing weight 100"
-    folder = write_cell(tmp_path, "tcn-dim-32", 0)
+    assert not found.runs_of(EMOJI, not_run) and naming.label(not_run) == "TCN, sharing weight 100"
+    folder = write_run(tmp_path, "tcn-dim-32", 0)
     (folder / "features.npz").unlink()
     config = json.loads((folder / "config.json").read_text())
     config["network"]["dim"] = 48
@@ -269,6 +269,6 @@ def test_weight_and_length_of_a_row_are_what_its_runs_recorded(tmp_path):
     found = read_suite(tmp_path)
     assert dict(paper.dimensions(found, EMOJI))[48] == "tcn-dim-32"
     not_run = dict(paper.dimensions(found, EMOJI))[32]
-    assert not found.cells_of(EMOJI, not_run) and naming.label(not_run) == "TCN, 32 dimensions"
+    assert not found.runs_of(EMOJI, not_run) and naming.label(not_run) == "TCN, 32 dimensions"
     frame = frames.sharing_weight(found, EMOJI).frame
     assert set(frame["weight"]) == {10.0, 30.0}

@@ -13,10 +13,10 @@ import pytest
 import scipy.stats
 from support import result_folders
 from support.pages import table_html
-from support.result_folders import made_up, write_cell, write_suite
+from support.result_folders import made_up, write_run, write_suite
 
 from reports import naming, paper, published
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import read_suite
 from reports.stats import evidence, judging, uncertainty
@@ -101,7 +101,7 @@ def finding(suite, first: str, second: str, measure: str = judging.RETRIEVAL, ta
                 if (f.pair.first, f.pair.second, f.pair.measure) == (first, second, measure))
 
 
-def cells_of(table, claim: str) -> list[str]:
+def runs_of(table, claim: str) -> list[str]:
     """Texts of the row whose claim or comparison starts so."""
     return next([e.text for e in row.entries] for row in table.rows
                 if row.kind == "data" and any(e.text.startswith(claim) for e in row.entries[:2]))
@@ -118,7 +118,7 @@ def test_class_means_are_those_of_naive_groups_and_are_checked(tmp_path):
     arrays[MAP][0] += 0.2  # of 36 queries: the mean moves by more than rounding
     np.savez(folders["tcn", 1] / "per_query.npz", **arrays)
     suite = read_suite(tmp_path)
-    good, edited = suite.cells_of(EMOJI, "tcn")
+    good, edited = suite.runs_of(EMOJI, "tcn")
     assert suite.per_class(good, Score("mAP@all")).to_dict() == pytest.approx(dict(zip(CLASSES, values)))
     assert suite.per_class(good, Score("mAP@all", "standard")) is not None and not suite.left_out
     for view in (Score("mAP@all", classes="validation"), Score("mAP@all", source="openmoji"), Score("mAP@7"),
@@ -132,13 +132,13 @@ def test_class_means_are_those_of_naive_groups_and_are_checked(tmp_path):
 
 def test_class_means_leave_out_what_the_released_rule_leaves_out(tmp_path):
     write_suite(tmp_path, ())
-    folder = write_cell(tmp_path, "tcn", 0, evaluation__missing_classes="as-released")
+    folder = write_run(tmp_path, "tcn", 0, evaluation__missing_classes="as-released")
     set_classes(folder, np.full(12, 0.5))
     arrays = dict(np.load(folder / "per_query.npz"))
     arrays[MAP][:3] = 0.0  # the first class has no photos: AP 0, not averaged, so metrics.csv still says 0.5
     np.savez(folder / "per_query.npz", **arrays)
     suite = read_suite(tmp_path)
-    means = suite.per_class(suite.cells[0], Score("mAP@all"))
+    means = suite.per_class(suite.runs[0], Score("mAP@all"))
     assert not suite.left_out and list(means.index) == CLASSES[1:] and means.mean() == pytest.approx(0.5)
 
 
@@ -152,7 +152,7 @@ def test_distances_and_curves_absent_is_silent_and_broken_is_named(tmp_path):
     np.savez(folders["tcn", 1] / "distances.npz", steps=np.arange(2))
     (folders["tcn", 1] / "precision_recall.csv").write_text("features,recall,precision\nreal,0.0,1.9\n")
     suite = read_suite(tmp_path)
-    whole, broken, without = suite.cells_of(EMOJI, "tcn")
+    whole, broken, without = suite.runs_of(EMOJI, "tcn")
     assert suite.distances(whole)["between"][-1].tolist() == [0.5, 0.5, 50.0]
     assert suite.precision_recall(whole)["precision"].tolist() == [0.9, 0.1]
     assert suite.distances(without) is None and suite.precision_recall(without) is None and not suite.left_out
@@ -181,9 +181,9 @@ def test_verdicts_of_six_seeds(tmp_path):
     headings = [c.name for c in table.columns]
     laptop = next(i for i, h in enumerate(headings) if h.startswith("Laptop"))
     assert "emoji" in headings[laptop] and "72 optimiser steps" in headings[laptop] and "21,400" in headings[laptop]
-    assert cells_of(table, "Soft sharing (TCN)")[laptop] == "does not, on this data and budget only"
-    assert cells_of(table, "Soft sharing retrieves them")[laptop] == "holds"
-    assert cells_of(table, "The semantic metric")[laptop] == "not measured"
+    assert runs_of(table, "Soft sharing (TCN)")[laptop] == "does not, on this data and budget only"
+    assert runs_of(table, "Soft sharing retrieves them")[laptop] == "holds"
+    assert runs_of(table, "The semantic metric")[laptop] == "not measured"
     whose = headings.index("Verdict on the paper's data sets")
     assert {row.entries[whose].text for row in table.rows if row.kind == "data" and row.entries[laptop].text} == {"not measured"}
     assert any("Fewer than 6 common seeds: cannot be told" in note for note in table.notes)
@@ -209,7 +209,7 @@ def test_numbers_are_those_of_the_arrays_and_seeds_are_common_ones(tmp_path):
     assert found.seeds == (0, 1, 2) and len(found.runs) == 6
     assert found.comparison.difference == pytest.approx(expected.difference)
     assert found.comparison.interval.low == pytest.approx(expected.interval.low)
-    row = cells_of(claims.comparisons(suite, EMOJI), "TCN against HWS")
+    row = runs_of(claims.comparisons(suite, EMOJI), "TCN against HWS")
     low, high = (f"{v:+.3f}" for v in (expected.interval.low, expected.interval.high))
     assert row[2] == f"{expected.difference:+.3f}" and row[3] == f"[{low}, {high}]" and row[-1] == "3 seeds"
 
@@ -296,7 +296,7 @@ def test_papers_data_sets_show_its_numbers_and_keep_the_laptops_apart(tmp_path):
     runs(tmp_path, {"tcn": rise(0.30), "hws": rise(0.371)})
     suite = read_suite(tmp_path)
     table = claims.table(suite)
-    row = dict(zip([c.name for c in table.columns], cells_of(table, "Soft sharing (TCN)")))
+    row = dict(zip([c.name for c in table.columns], runs_of(table, "Soft sharing (TCN)")))
     # Sketchy's column of the paper's ablation table, typed from the list of published facts
     assert row["Published"] == "Sketchy Extended, split 1: 0.582 against 0.399 (mAP@all)"
     assert row["Verdict on the paper's data sets"] == "holds"
@@ -304,7 +304,7 @@ def test_papers_data_sets_show_its_numbers_and_keep_the_laptops_apart(tmp_path):
     measured = row["Measured difference [95% interval]"]
     assert measured.startswith("+0.10") and "0.07" not in measured
     assert any("own table of comparisons" in note for note in table.notes)
-    assert cells_of(claims.comparisons(suite, EMOJI), "TCN against HWS")[2].startswith("−0.07")
+    assert runs_of(claims.comparisons(suite, EMOJI), "TCN against HWS")[2].startswith("−0.07")
 
 
 def test_gaps_of_the_paper_below_one_seeds_spread(tmp_path):
@@ -344,8 +344,8 @@ def test_extension_is_judged_on_its_own_runs_and_offline_ones_are_no_verdict_on_
     write_digits(tmp_path, data, {"dann-coupled": rise(0.5), "dann": rise(0.4), "source-only": rise(0.45)})
     table = claims.table(read_suite(tmp_path))
     headings = [c.name for c in table.columns]
-    coupled, dann = (dict(zip(headings, cells_of(table, name))) for name in ("DANN + coupled against", "DANN against"))
-    whole = dict(zip(headings, cells_of(table, "Coupling helps")))
+    coupled, dann = (dict(zip(headings, runs_of(table, name))) for name in ("DANN + coupled against", "DANN against"))
+    whole = dict(zip(headings, runs_of(table, "Coupling helps")))
     laptop = next(h for h in headings if h.startswith("Laptop"))
     assert coupled["Measured difference [95% interval]"] == "+0.100 [+0.100, +0.100]" and coupled["Seeds"] == "6 seeds"
     if data == extension.MNIST:
@@ -355,7 +355,7 @@ def test_extension_is_judged_on_its_own_runs_and_offline_ones_are_no_verdict_on_
         assert {row["Verdict on the paper's data sets"] for row in (whole, coupled, dann)} == {"not measured"}
         assert coupled[laptop] == "holds (digits at hand, 1,234 steps)" and dann[laptop].startswith("does not, on this data")
     write_suite(tmp_path, ("tcn",), (0,), "sketchy", "1")
-    row = cells_of(claims.table(read_suite(tmp_path)), "DANN + coupled against")
+    row = runs_of(claims.table(read_suite(tmp_path)), "DANN + coupled against")
     assert "0.939 against 0.924" in row  # Table 5
     assert ("+0.100 [+0.100, +0.100]" in row) == (data == extension.MNIST)
 
@@ -369,12 +369,12 @@ def test_controls_show_differences_and_how_far_the_convolutions_went(tmp_path):
     set_distances(folders["tcn", 1], 2.0, 0.2)
     suite = read_suite(tmp_path)
     table = claims.controls(suite, EMOJI)
-    own = cells_of(table, naming.label("tcn"))
+    own = runs_of(table, naming.label("tcn"))
     # both convolutions 1 away: sqrt(2) of a start of 5; the second seed twice that; apart a tenth of the way in both
     assert own[-3:] == [f"{statistics.fmean([math.sqrt(2) / 5, 2 * math.sqrt(2) / 5]):.1%}", "10.0%", "s0–1"]
-    frozen = cells_of(table, naming.label("frozen-conv"))
+    frozen = runs_of(table, naming.label("frozen-conv"))
     assert frozen[2].startswith("+0.10") and "above in 1 of 1 seed" in frozen[7] and frozen[-3:] == ["–", "–", "s0"]
-    assert "not measured" in cells_of(table, naming.label("l2-sp"))
+    assert "not measured" in runs_of(table, naming.label("l2-sp"))
     frozen, common = (next(note for note in table.notes if note.startswith(f"“Soft sharing is more than {what}"))
                       for what in ("near-frozen", "one set"))
     assert "The difference points to more" in frozen and "cannot be told" in frozen and naming.short_label("l2-sp") in frozen
@@ -418,7 +418,7 @@ def test_answer_to_why_follows_the_controls(tmp_path):
 def test_papers_weight_is_tcn_itself_where_that_is_its_own(tmp_path):
     write_suite(tmp_path, ())
     for variant, level in (("tcn", 0.4), ("frozen-conv", 0.3), ("l2-sp", 0.35)):
-        folder = write_cell(tmp_path, variant, 0, losses__sharing=1000.0)
+        folder = write_run(tmp_path, variant, 0, losses__sharing=1000.0)
         set_classes(folder, np.full(12, level))
         (folder / "distances.npz").unlink(missing_ok=True)
     suite = read_suite(tmp_path)
@@ -427,14 +427,14 @@ def test_papers_weight_is_tcn_itself_where_that_is_its_own(tmp_path):
     assert [f.comparison.difference for f in row.found[EMOJI]] == pytest.approx([0.1, 0.05])
     assert len(evidence.of_controls(suite, EMOJI)) == 1
     table = claims.controls(suite, EMOJI)
-    assert sum(row.kind == "section" for row in table.rows) == 1 and cells_of(table, naming.label("hws"))
+    assert sum(row.kind == "section" for row in table.rows) == 1 and runs_of(table, naming.label("hws"))
 
 
 # --- rendering
 
 
 @pytest.mark.parametrize("variants, seeds", [
-    (("hws",), (0,)), (("floor-svd",), (0,)), (("tcn", "hws", "nws", "frozen-conv"), (0,)),
+    (("hws",), (0,)), (("untrained-svd",), (0,)), (("tcn", "hws", "nws", "frozen-conv"), (0,)),
     (("tcn", "tcn-weight-1000", "l2-sp-weight-1000"), SIX)])
 def test_everything_renders_with_one_seed_six_seeds_and_rows_missing(tmp_path, variants, seeds):
     suite = read_suite_of(tmp_path, variants, seeds)

@@ -82,12 +82,12 @@ def test_every_number_leads_to_its_runs(scored):
     suite = read_suite(scored)
     (table,) = cross_dataset.tables(suite, TASK)
     lines = [line for line in csv.DictReader(table.to_runs_csv().splitlines()) if line["row"] == naming.label("nws")]
-    wanted = {cell.name for cell in suite.cells if cell.variant == "nws" and cell.seed != 1}
+    wanted = {run.name for run in suite.runs if run.variant == "nws" and run.seed != 1}
     assert len(lines) == 13 and all(set(line["runs"].split()) == wanted for line in lines)
 
 
 def test_two_sets_of_drawings_are_two_tables(scored):
-    folder = next((scored / "cells").glob("*__tcn__seed0__*"))
+    folder = next((scored / "runs").glob("*__tcn__seed0__*"))
     write_scored(scored, folder, "tcn", 0, digest="cd" * 32)
     first, second = cross_dataset.tables(read_suite(scored), TASK)
     assert first.name != second.name and row_of(second.to_csv(), naming.label("tcn"))[-1] == "1/3"
@@ -117,7 +117,7 @@ def test_the_page_shows_it_and_only_where_it_was_scored(scored, tmp_path_factory
     ({"drawings": None}, "names no drawings"),
 ])
 def test_what_can_not_be_trusted_is_named_and_left_out(scored, monkeypatch, changes, message):
-    folder = next((scored / "cells").glob("*__hard-conv__seed0__*"))
+    folder = next((scored / "runs").glob("*__hard-conv__seed0__*"))
     path = write_scored(scored, folder, "hard-conv", 0, **changes)
     found, left_out = cross_dataset.read(read_suite(scored))
     assert len(found) == 7 and [name for name, _ in left_out] == [f"cross-dataset/{path.name}"] and message in left_out[0][1]
@@ -127,7 +127,7 @@ def test_what_can_not_be_trusted_is_named_and_left_out(scored, monkeypatch, chan
 
 
 def test_names_from_the_file_are_escaped(scored, monkeypatch):
-    folder = next((scored / "cells").glob("*__hard-conv__seed0__*"))
+    folder = next((scored / "runs").glob("*__hard-conv__seed0__*"))
     write_scored(scored, folder, "hard-conv", 0, digest="ef" * 32, classes=["<script>alert(1)</script>"],
                  drawings={"name": "<b>drawn</b>", "digest": "ef" * 32, "settings": {}})
     monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [])

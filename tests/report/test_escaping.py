@@ -161,10 +161,10 @@ def hostile_call(tmp_path_factory) -> tuple[Path, int, str, str]:
     exit status of the command, and what it printed to both streams."""
     root = tmp_path_factory.mktemp("hostile")
     names = [name for name in HOSTILE if name.strip() and "\ud800" not in name]
-    kept = write_suite(root, ("tcn", "nws", "floor-svd"), ledger=True)
+    kept = write_suite(root, ("tcn", "nws", "untrained-svd"), ledger=True)
     for folder in kept.values():
         shutil.rmtree(folder)
-    for number, variant in enumerate(("tcn", "nws", "floor-svd", *HOSTILE[:6], HOSTILE[23])):
+    for number, variant in enumerate(("tcn", "nws", "untrained-svd", *HOSTILE[:6], HOSTILE[23])):
         folder = write_cell(root, "hws", number, class_names=names)
         found = json.loads((folder / "config.json").read_text())
         found |= {"variant": variant, "seed": number if number > 2 else 0}

@@ -40,7 +40,7 @@ SPREAD = 0.2
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory) -> Suite:
-    """Two seeds of the main variants and floors, one of everything else; the ledger; classes that differ."""
+    """Two seeds of the main variants and untrained baselines, one of everything else; the ledger; classes that differ."""
     root = tmp_path_factory.mktemp("suite")
     write_suite(root, EMOJI_VARIANTS, seeds=(0, 1), ledger=True, class_spread=SPREAD)
     write_suite(root, [v for v in ONE_SEED if v not in EMOJI_VARIANTS], ledger=True, class_spread=SPREAD)
@@ -129,15 +129,15 @@ def test_motivation_draws_raw_and_smoothed_losses_and_the_epochs(suite):
     figure = draw.motivation(data.frame)
     assert [(a.get_xlabel(), a.get_ylabel()) for a in figure.axes] == [
         ("Iteration", "Cross-entropy"), ("Iteration", "Cross-entropy"), ("Epoch", "Class accuracy"), ("Epoch", "mAP@all")]
-    cell = suite.cells_of(EMOJI, "hws")[0]
-    stored = pd.read_csv(cell.folder / "steps.csv")["class_photo"].to_numpy()
+    run = suite.runs_of(EMOJI, "hws")[0]
+    stored = pd.read_csv(run.folder / "steps.csv")["class_photo"].to_numpy()
     raw, smooth = (line for line in figure.axes[1].lines if line.get_color() == draw.look("hws")[0])
     assert raw.get_ydata() == pytest.approx(stored)
     # the window is said in the caption; away from the ends it is a plain centred mean
     assert "over 5 iterations" in data.caption
     assert smooth.get_ydata()[10] == pytest.approx(stored[8:13].mean())
     accuracy = lines_by_label(figure.axes[2])["NWS"].get_ydata()
-    stored = [pd.read_csv(c.folder / "history.csv")["seen_accuracy"] for c in suite.cells_of(EMOJI, "nws")]
+    stored = [pd.read_csv(c.folder / "history.csv")["seen_accuracy"] for c in suite.runs_of(EMOJI, "nws")]
     assert accuracy == pytest.approx(np.mean(stored, axis=0))
 
 
@@ -156,7 +156,7 @@ def test_singular_values_have_the_papers_panels_by_weight(suite):
                                                         "Soft, weight 1000"]
     for panel in shown:
         assert len(panel.lines) == 4 and all(line.get_ydata()[0] == 1 for line in panel.lines)
-    stored = pd.read_csv(suite.cells_of(EMOJI, "nws")[0].folder / "singular_values.csv")
+    stored = pd.read_csv(suite.runs_of(EMOJI, "nws")[0].folder / "singular_values.csv")
     stored = stored[(stored["set"] == "unseen") & (stored["modality"] == "sketch")]["value"].to_numpy()
     line, = (line for line in shown[0].lines if line.get_label() == "unseen, sketches")
     assert line.get_ydata() == pytest.approx(stored / stored.max())
@@ -186,7 +186,7 @@ def test_tsne_stands_above_two_examples_with_and_without_sharing(every, suite):
     assert words.count("✓") == data.examples["correct"].sum() and words.count("✗") == (~data.examples["correct"]).sum()
     saved = data.saved(suite.root)
     assert set(saved["part"]) == {"point", "example"} and len(saved) == len(data.frame) + len(data.examples)
-    assert saved["file"].dropna().str.startswith("cells/").all()
+    assert saved["file"].dropna().str.startswith("runs/").all()
 
 
 def test_the_same_class_has_the_same_colour_in_every_tsne_panel(every):
@@ -260,7 +260,7 @@ def test_precision_recall_draws_the_mean_over_seeds(suite):
     panel, = draw.precision_recall(frames.precision_recall(suite, EMOJI).frame).axes
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("Recall", "Precision")
     lines = lines_by_label(panel)
-    assert list(lines) == ["TCN", "HWS", "NWS", "ImageNet floor, per modality", "chance"]
+    assert list(lines) == ["TCN", "HWS", "NWS", "ImageNet, untrained, per modality", "chance"]
     at = list(lines["HWS"].get_xdata()).index(0.25)
     expected = np.mean([made_up_precision("hws", seed, 0.25) for seed in (0, 1)])
     assert lines["HWS"].get_ydata()[at] == pytest.approx(expected)
@@ -345,7 +345,7 @@ def test_intervals_draw_each_difference_with_its_ends(suite):
 
 
 @pytest.mark.parametrize("variants, kinds", [
-    (("floor-svd",), {"overview"}),
+    (("untrained-svd",), {"overview"}),
     (("tcn",), {"overview", "motivation"}),
     (MAIN_VARIANTS, {"overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
                      "class_precision"})])

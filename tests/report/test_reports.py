@@ -17,23 +17,23 @@ from PIL import Image
 from support.pages import table_html
 from support.result_folders import (
     CEILINGS,
+    DEVIATIONS,
     EMOJI_VARIANTS,
     INSTANCE_METRICS,
     LEDGER_VARIANTS,
     PROTOCOLS,
     SOURCES,
-    TRAPS,
+    deviation_value,
     made_up,
     made_up_accuracy,
-    trap_value,
-    write_cell,
     write_reproduction,
+    write_run,
     write_suite,
 )
 
 from reports import naming, paper, published
 from reports.figures import draw, frames
-from reports.read.cells import Score
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Measured, NoResults, Suite, paired, read_suite
 from reports.render import command, provenance
@@ -71,12 +71,12 @@ def suite(rendered) -> Suite:
 
 
 def row_of(text: str, name: str) -> list[str]:
-    """The cells of the first Markdown row that starts with `name`."""
+    """The runs of the first Markdown row that starts with `name`."""
     line = next(line for line in text.splitlines() if line.startswith((f"| {name}", f"| **{name}")))
-    return [cell.strip().strip("*") for cell in line.strip("|").split("|")]
+    return [run.strip().strip("*") for run in line.strip("|").split("|")]
 
 
-def test_comparison_table_says_mean_and_spread_of_the_cells(rendered):
+def test_comparison_table_says_mean_and_spread_of_the_runs(rendered):
     text = (rendered / "report" / "tables" / "emoji-fixed-comparison.md").read_text()
     values = [made_up("hws", seed, "mAP@all") for seed in (0, 1, 2)]
     expected = f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
@@ -126,7 +126,7 @@ def test_published_numbers_stand_beside_measured_ones_on_the_papers_data_sets(tm
 
 def test_features_brought_along_are_marked_in_every_table_and_decide_no_verdict(tmp_path):
     write_suite(tmp_path, ("tcn", "hws", "nws", "brought-dino"), dataset="sketchy", split="1")
-    write_suite(tmp_path, ("tcn", "floor-svd", "brought-dino"))
+    write_suite(tmp_path, ("tcn", "untrained-svd", "brought-dino"))
     suite = read_suite(tmp_path)
     sketchy = Task("sketchy", "1")
     for table in (comparison.comparison(suite, sketchy), comparison.cutoffs(suite, sketchy), comparison.paper_comparison(suite),
@@ -139,8 +139,8 @@ def test_features_brought_along_are_marked_in_every_table_and_decide_no_verdict(
     value = made_up("brought-dino", 0, "mAP@all")
     assert any(entry.text == f"{value:.3f} (1 seed)" for entry in paper_rows[0].entries)
     assert paper.group_of(suite, "brought-dino") == "brought" and "brought-dino" not in paper.other_variants(suite, sketchy)
-    # whether training beats the floors is not asked of features that nobody trained here
-    verdict = verdicts.beats_floor(suite, EMOJI)
+    # whether training beats the untrained baselines is not asked of features that nobody trained here
+    verdict = verdicts.beats_untrained(suite, EMOJI)
     assert "dino" not in verdict.answer + "".join(verdict.details)
 
 
@@ -154,9 +154,9 @@ def test_the_page_says_of_features_brought_along_that_they_cannot_be_run_again(t
 
 
 def test_missing_seeds_and_variants_are_said(tmp_path):
-    write_suite(tmp_path, ("tcn", "floor-svd"), seeds=(0, 1))
+    write_suite(tmp_path, ("tcn", "untrained-svd"), seeds=(0, 1))
     head = json.loads((tmp_path / "suite.json").read_text())
-    head["cells"].append({"dataset": "emoji", "split": "fixed", "variant": "tcn", "seed": 2, "folder": "gone", "identity": "x"})
+    head["runs"].append({"dataset": "emoji", "split": "fixed", "variant": "tcn", "seed": 2, "folder": "gone", "identity": "x"})
     (tmp_path / "suite.json").write_text(json.dumps(head))
     text = comparison.comparison(read_suite(tmp_path), EMOJI).to_markdown()
     assert row_of(text, naming.label("tcn"))[-1] == "2/3"
@@ -171,11 +171,11 @@ def test_one_seed_says_so(tmp_path):
 
 
 def test_verdicts_follow_the_numbers(suite, tmp_path):
-    assert verdicts.beats_floor(suite, EMOJI).state == "yes"
+    assert verdicts.beats_untrained(suite, EMOJI).state == "yes"
     # Made up: TCN .30 > NWS .28 > HWS .26, while the paper says TCN > HWS > NWS.
     assert verdicts.sharing_order(suite, EMOJI).state == "no"
-    folders = write_suite(tmp_path, ("tcn", "hws", "nws", "floor-svd-permodality"))
-    path = folders["floor-svd-permodality", 0] / "metrics.csv"
+    folders = write_suite(tmp_path, ("tcn", "hws", "nws", "untrained-svd-permodality"))
+    path = folders["untrained-svd-permodality", 0] / "metrics.csv"
     with open(path, newline="") as source:
         rows = list(csv.DictReader(source))
     for row in rows:
@@ -185,7 +185,7 @@ def test_verdicts_follow_the_numbers(suite, tmp_path):
         writer = csv.DictWriter(out, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    assert verdicts.beats_floor(read_suite(tmp_path), EMOJI).state == "no"
+    assert verdicts.beats_untrained(read_suite(tmp_path), EMOJI).state == "no"
 
 
 def test_publisher_table_has_a_view_without_emojiones_pictures(suite):
@@ -226,8 +226,8 @@ def test_tsne_colours_eight_classes_and_marks_both_modalities(suite, rendered):
 def test_retrieval_page_shows_a_failure_and_true_marks(suite):
     frame = frames.retrieval(suite, EMOJI).frame
     assert "failure" in set(frame["kind"]) and frame["rank"].max() == 13
-    cell = suite.cells_of(EMOJI, "tcn")[0]
-    example = next(e for e in suite.examples(cell) if e["kind"] == "failure")
+    run = suite.runs_of(EMOJI, "tcn")[0]
+    example = next(e for e in suite.examples(run) if e["kind"] == "failure")
     drawn = frame[(frame["variant"] == "tcn") & (frame["query_file"] == example["query"]["file"])].sort_values("rank")
     assert drawn["correct"].tolist() == [hit["correct"] for hit in example["retrieved"][:13]]
 
@@ -246,8 +246,8 @@ def test_page_is_whole_and_fetches_nothing(rendered, suite):
     page = (rendered / "report" / "index.html").read_text()
     assert page.count("<img") == page.count("data:image/png;base64,") >= 6
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and "<script" not in page
-    for cell in suite.cells:
-        assert f'id="{cell.anchor}"' in page and cell.provenance.identity in page
+    for run in suite.runs:
+        assert f'id="{run.anchor}"' in page and run.provenance.identity in page
     anchors = set(re.findall(r'href="#([^"]+)"', page))
     assert anchors <= set(re.findall(r'id="([^"]+)"', page))
     assert "Smoke run" not in page
@@ -263,7 +263,7 @@ def test_smoke_runs_missing_data_sets_and_failures_are_told(tmp_path, text_only)
 
 def test_names_from_results_are_escaped(tmp_path, text_only):
     names = ["<script>alert(1)</script>", "a&b", *(f"thing {i}" for i in range(8))]
-    folder = write_cell(tmp_path, "tcn", 0, class_names=names)
+    folder = write_run(tmp_path, "tcn", 0, class_names=names)
     provenance = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps({**provenance, "device": "<b>evil</b> & co"}))
     page = command.render(tmp_path, tmp_path / "report").read_text()
@@ -302,14 +302,14 @@ def test_prec_at_100_stands_beside_its_ceiling(rendered):
 
 def test_seeds_of_one_setting_are_one_row_and_other_settings_are_left_out(tmp_path):
     write_suite(tmp_path, ("tcn",), seeds=(0, 1, 2))
-    stray = write_cell(tmp_path, "tcn", 3, training__encoder_rate=1e-5)
+    stray = write_run(tmp_path, "tcn", 3, training__encoder_rate=1e-5)
     suite = read_suite(tmp_path)
     measured = suite.measure(EMOJI, "tcn", Score("mAP@all"))
     assert sorted(measured.values) == [0, 1, 2] and measured.seeds == "3/3"
     assert [name for name, _ in suite.left_out] == [stray.name] and "other settings" in suite.left_out[0][1]
 
 
-def test_a_value_outside_its_range_or_a_doubled_row_breaks_the_cell(tmp_path):
+def test_a_value_outside_its_range_or_a_doubled_row_breaks_the_run(tmp_path):
     folders = write_suite(tmp_path, ("tcn", "hws", "nws"))
     for variant, change in (("tcn", lambda lines: [lines[0], lines[1].replace(",0.3,", ",1.3,"), *lines[2:]]),
                             ("hws", lambda lines: [*lines, lines[1]])):
@@ -418,13 +418,13 @@ def test_retrieval_page_marks_right_and_wrong_by_glyph_and_line(suite):
     assert sum("Failure" in text for text in glyphs) >= 1
 
 
-def test_publisher_bars_are_the_means_of_the_cells(suite):
+def test_publisher_bars_are_the_means_of_the_runs(suite):
     frame = frames.publishers(suite, EMOJI).frame
     panel, = draw.publishers(frame).axes
     heights = sorted(bar.get_height() for bar in panel.patches)
     views = [("all", "all"), *((s, "all") for s in SOURCES), (SOURCES[1], "without emojione-v1")]
     expected = [statistics.fmean(made_up(v, s, "mAP@all", source=source, gallery=gallery) for s in (0, 1, 2))
-                for v in ("tcn", "hws", "nws", "floor-imagenet-permodality") for source, gallery in views]
+                for v in ("tcn", "hws", "nws", "untrained-imagenet-permodality") for source, gallery in views]
     assert heights == pytest.approx(sorted(expected))
 
 
@@ -445,8 +445,8 @@ def test_a_dollar_in_a_class_name_is_no_formula(suite, tmp_path):
 
 def test_an_earlier_calls_files_go_and_foreign_ones_stay(tmp_path, text_only):
     out = tmp_path / "report"
-    write_suite(tmp_path / "a", ("floor-svd",))
-    write_suite(tmp_path / "b", ("floor-svd",), dataset="tuberlin", split="1")
+    write_suite(tmp_path / "a", ("untrained-svd",))
+    write_suite(tmp_path / "b", ("untrained-svd",), dataset="tuberlin", split="1")
     command.render(tmp_path / "a", out)
     (out / "tables" / "mine.md").write_text("kept")
     assert (out / "tables" / "emoji-fixed-comparison.md").exists()
@@ -456,7 +456,7 @@ def test_an_earlier_calls_files_go_and_foreign_ones_stay(tmp_path, text_only):
 
 
 def test_the_command_loads_neither_torch_nor_mlflow_nor_the_method(tmp_path):
-    write_suite(tmp_path, ("floor-svd",))
+    write_suite(tmp_path, ("untrained-svd",))
     program = ("import runpy, sys; sys.argv = ['render.py', '--results', sys.argv[1]]\n"
                "try:\n    runpy.run_path('reports/render.py', run_name='__main__')\n"
                "except SystemExit as end:\n    assert end.code == 0, end.code\n"
@@ -474,10 +474,10 @@ def test_the_command_loads_neither_torch_nor_mlflow_nor_the_method(tmp_path):
 def test_ledger_differences_are_paired_by_seed(rendered):
     text = (rendered / "report" / "tables" / "emoji-fixed-ledger.md").read_text()
     row = row_of(text, "The released code does augmentation")
-    # Made up: TCN .30 + .011 s, with the trap .279 + .011 s: the same difference in each seed.
+    # Made up: TCN .30 + .011 s, with the deviation .279 + .011 s: the same difference in each seed.
     assert "−0.021 ± 0.000" in row and "0 of 3" in row and "paired runs, 3 seeds" in row
     assert "within the seeds' spread" not in row[-2] and "on TU-Berlin only" in row[-2]
-    arms = [[trap_value("itq-rule", arm, s, "mAP@all", "binary") for s in (0, 1, 2)] for arm in ("released", "corrected")]
+    arms = [[deviation_value("itq-rule", arm, s, "mAP@all", "binary") for s in (0, 1, 2)] for arm in ("released", "corrected")]
     gaps = [a - b for a, b in zip(*arms)]
     row = row_of(text, "The released code does itq-rule")
     assert f"−{abs(statistics.fmean(gaps)):.3f} ± {statistics.stdev(gaps):.3f}" in row
@@ -532,7 +532,7 @@ def test_results_without_a_ledger_or_six_rules_still_render(tmp_path, text_only)
 def test_tie_orders_stand_beside_the_expected_value(suite):
     text = ledger.ties(suite, EMOJI).to_markdown()
     best = row_of(text, "best order")
-    expected = [trap_value("ties", "best", s, "mAP@all", "binary") for s in (0, 1, 2)]
+    expected = [deviation_value("ties", "best", s, "mAP@all", "binary") for s in (0, 1, 2)]
     assert best[1] == f"{statistics.fmean(expected):.3f} ± {statistics.stdev(expected):.3f}" and best[2] == "+0.040 ± 0.000"
     assert row_of(text, "worst order")[2] == "−0.040 ± 0.000" and row_of(text, "expected")[2] == "–"
     assert row_of(text, "unstable sort")[2].startswith("+0.001") and len(text.split("\n| ")) == 2 + len(ledger.TIE_ORDERS)
@@ -604,7 +604,7 @@ def every_table(suite) -> list[Table]:
 
 
 def test_every_measured_number_leads_to_its_runs(tmp_path):
-    folders = write_suite(tmp_path, ("tcn", "hws", "floor-svd", "tcn-weight-1", "tcn-weight-10", "tcn-no-teacher",
+    folders = write_suite(tmp_path, ("tcn", "hws", "untrained-svd", "tcn-weight-1", "tcn-weight-10", "tcn-no-teacher",
                                      "tcn-dim-32", "couple-stem", "triplet", "something-else", *LEDGER_VARIANTS[1:]),
                           seeds=(0, 1), ledger=True)
     write_suite(tmp_path, ("tcn", "nws"), dataset="sketchy", split="1", ledger=True)
@@ -614,7 +614,7 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
         "provenance", "paper-comparison", "comparison", "validation", "ablation", "sharing-weight", "coupling", "dimensions",
         "methods", "further", "publishers", "cutoffs", "ledger", "ties", "protocols", "duplicates",
         "instances"}
-    names = {cell.name for cell in suite.cells}
+    names = {run.name for run in suite.runs}
     numbers = 0
     for table in found:
         section, page = "", table_html(table)
@@ -635,18 +635,18 @@ def test_every_measured_number_leads_to_its_runs(tmp_path):
     assert numbers > 500
     # a mean over two seeds names exactly these two
     tcn = next(row for row in found[2].rows if row.entries[0].text == naming.label("tcn"))
-    assert [cell.folder for cell in tcn.entries[2].runs] == [folders["tcn", 0], folders["tcn", 1]]
+    assert [run.folder for run in tcn.entries[2].runs] == [folders["tcn", 0], folders["tcn", 1]]
 
 
 def test_run_entries_hold_the_whole_chain(rendered, suite):
     page = (rendered / "report" / "index.html").read_text()
-    cell = next(c for c in suite.cells if c.variant == "tcn" and c.seed == 1)
-    entry = page[page.index(f'id="{cell.anchor}"'):].split("<details id=")[0]
-    for text in (f"python benchmarks/run_all.py --reproduce {cell.name}", f"../cells/{cell.name}/config.json", "c0ffee",
-                 f'{cell.provenance.identity[:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
+    run = next(c for c in suite.runs if c.variant == "tcn" and c.seed == 1)
+    entry = page[page.index(f'id="{run.anchor}"'):].split("<details id=")[0]
+    for text in (f"python benchmarks/run_all.py --reproduce {run.name}", f"../runs/{run.name}/config.json", "c0ffee",
+                 f'{run.provenance.identity[:8]}mlflow in mlflow.db', "a1" * 32, "f" * 64, "training.encoder_rate = 0.0003",
                  "each recomputed from 36 per-query values (per_query.npz): equal", "2000-01-02: differs"):
         assert text in entry, text
-    assert (rendered / "report" / f"../cells/{cell.name}/config.json").resolve().exists()
+    assert (rendered / "report" / f"../runs/{run.name}/config.json").resolve().exists()
     assert "all equal" in page and "DIFFER" not in page
     text = (rendered / "report" / "tables" / "reproductions.md").read_text()
     assert "not equal: metrics.csv" in text and "0.25" in text and "**differs**" in text and "unseen/real/zse/mAP" in text
@@ -670,7 +670,7 @@ def test_means_are_recomputed_as_each_rule_averages(tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     suite = read_suite(tmp_path)
-    found = provenance.recompute(suite.cells[0], suite)
+    found = provenance.recompute(suite.runs[0], suite)
     # over classes: (.2 + .8) / 2 = .5; over queries: 1.4 / 4 = .35
     assert {c.name: (c.values, round(c.recomputed, 12), c.equal) for c in found.checks} == {
         "real/released/mAP@all": (4, 0.5, True), "real/standard/mAP@all": (4, 0.35, False)}
@@ -686,23 +686,23 @@ def test_uncommitted_changes_are_shown_where_short_and_linked_where_long(tmp_pat
             (folder / "diff.patch").write_text("+<script>x</script>\n" * (3 if variant == "tcn" else 500))
     page = command.render(tmp_path, tmp_path / "report").read_text()
     assert page.count("+&lt;script&gt;x") == 3 and "<script>" not in page
-    assert f'../cells/{folders["hws", 0].name}/diff.patch' in page and "(500 lines)" in page and "yes, not kept" in page
+    assert f'../runs/{folders["hws", 0].name}/diff.patch' in page and "(500 lines)" in page and "yes, not kept" in page
 
 
 def test_broken_ledger_parts_are_named(tmp_path):
     folder = write_suite(tmp_path, ("tcn",), ledger=True)["tcn", 0]
     head = json.loads((tmp_path / "suite.json").read_text())
-    head["ledger"] += [{"title": "no id"}, {"trap": "x", "title": "y", "kind": "odd"}]
+    head["ledger"] += [{"title": "no id"}, {"deviation": "x", "title": "y", "kind": "odd"}]
     (tmp_path / "suite.json").write_text(json.dumps(head))
     (tmp_path / "reproductions").mkdir()
     (tmp_path / "reproductions" / "half.json").write_text('{"run": "x"}')
     lines = (folder / "ledger.csv").read_text().splitlines()
     (folder / "ledger.csv").write_text("\n".join([*lines, lines[1]]) + "\n")
     suite = read_suite(tmp_path)
-    assert len(suite.traps) == len(TRAPS) and ledger.reproductions(suite) is None
+    assert len(suite.deviations) == len(DEVIATIONS) and ledger.reproductions(suite) is None
     assert ledger.ties(suite, EMOJI) is None
     named = " ".join(f"{name}: {why}" for name, why in suite.left_out)
-    assert f"entry {len(TRAPS) + 1}" in named and "'odd'" in named and "half.json" in named
+    assert f"entry {len(DEVIATIONS) + 1}" in named and "'odd'" in named and "half.json" in named
     assert "ledger.csv holds a row twice" in named
 
 
@@ -712,12 +712,12 @@ def test_ledger_bars_are_the_mean_differences_in_points(suite):
     panel, = figure.axes
     widths = [bar.get_width() for bar in panel.patches]
     hatches = [bar.get_hatch() for bar in panel.patches]
-    expected = [TRAPS[trap][3] * (110 if TRAPS[trap][0] == "scoring" else 100) for trap in dict.fromkeys(frame["trap"])]
+    expected = [DEVIATIONS[deviation][3] * (110 if DEVIATIONS[deviation][0] == "scoring" else 100) for deviation in dict.fromkeys(frame["deviation"])]
     plt.close(figure)
-    # seeds 0, 1, 2 of a scoring trap are worth 1, 1.1, 1.2 times its made-up worth
-    assert widths == pytest.approx(expected) and list(dict.fromkeys(frame["trap"]))[-1] == "all"
-    assert len({h for h, trap in zip(hatches, dict.fromkeys(frame["trap"])) if TRAPS[trap][0] == "training" and trap != "all"}
-               & {h for h, trap in zip(hatches, dict.fromkeys(frame["trap"])) if TRAPS[trap][0] == "scoring"}) == 0
+    # seeds 0, 1, 2 of a scoring deviation are worth 1, 1.1, 1.2 times its made-up worth
+    assert widths == pytest.approx(expected) and list(dict.fromkeys(frame["deviation"]))[-1] == "all"
+    assert len({h for h, deviation in zip(hatches, dict.fromkeys(frame["deviation"])) if DEVIATIONS[deviation][0] == "training" and deviation != "all"}
+               & {h for h, deviation in zip(hatches, dict.fromkeys(frame["deviation"])) if DEVIATIONS[deviation][0] == "scoring"}) == 0
 
 
 def test_ledger_variants_stay_out_of_the_ablation(suite):
@@ -741,7 +741,7 @@ def test_page_says_where_released_behaviour_is_turned_on_outside_the_ledger(tmp_
     write_suite(tmp_path, ("tcn", "ledger-augmentation"), ledger=True)
     plain = command.render(tmp_path, tmp_path / "report").read_text()
     assert "turned on in runs outside the ledger" not in plain
-    trap = next(t for t in read_suite(tmp_path).traps if t.setting and t.kind == "scoring")
-    write_cell(tmp_path, "hws", 0, **{trap.setting.replace(".", "__"): trap.released})
+    deviation = next(t for t in read_suite(tmp_path).deviations if t.setting and t.kind == "scoring")
+    write_run(tmp_path, "hws", 0, **{deviation.setting.replace(".", "__"): deviation.released})
     page = command.render(tmp_path, tmp_path / "report").read_text()
-    assert "turned on in runs outside the ledger" in page and f"{trap.title} (1 of 3 runs)" in page
+    assert "turned on in runs outside the ledger" in page and f"{deviation.title} (1 of 3 runs)" in page

@@ -8,7 +8,7 @@ import pytest
 from support.result_folders import write_suite
 
 from reports.read.files import ReportError
-from reports.read.schema import Hit, Planned, Provenance, Reproduction, Settings, Status, Trap, parse
+from reports.read.schema import Deviation, Hit, Planned, Provenance, Reproduction, Settings, Status, parse
 from reports.read.suite import read_suite
 from reports.tables import runs
 
@@ -52,7 +52,7 @@ def test_an_entry_of_a_list_is_named_by_where_it_stands():
     with pytest.raises(ReportError, match="^entry 4, photo 2, correct: expected true or false, found 1$"):
         parse(Hit, {"file": "a.png", "rank": 1, "correct": 1}, "entry 4, photo 2")
     with pytest.raises(ReportError, match="^entry 4, arms.released: expected a variant's name, found 3$"):
-        parse(Trap, {"trap": "a", "title": "b", "kind": "data", "arms": {"corrected": None, "released": 3}}, "entry 4")
+        parse(Deviation, {"deviation": "a", "title": "b", "kind": "data", "arms": {"corrected": None, "released": 3}}, "entry 4")
 
 
 def test_items_of_a_list_of_texts_become_texts():

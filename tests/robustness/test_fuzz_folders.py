@@ -17,7 +17,7 @@ from benchmarks import experiments, reproduce, runner
 from benchmarks.launch import cost
 from benchmarks.mirror import Mirror
 from benchmarks.records import write_json, write_table
-from benchmarks.store import CellFolder, Suite, damaged
+from benchmarks.store import RunFolder, SuiteFolder, damaged
 from tcn.config import InputError
 
 RECORD = {"device": "a processor", "threads": 1, "versions": {"torch": "2"}, "commit": "c" * 40, "data_digest": "d" * 64,
@@ -26,10 +26,10 @@ FILES = ("config.json", "status.json", "provenance.json", "spent.json", "mlflow.
          "SHA256SUMS")
 
 
-def made(output: Path) -> CellFolder:
-    """A finished cell, as the runner leaves it, in files of a few lines; its suite beside it."""
-    cell = experiments.plan(experiments.PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0]
-    folder = CellFolder(output, cell, "ab" * 32)
+def made(output: Path) -> RunFolder:
+    """A finished run, as the runner leaves it, in files of a few lines; its suite beside it."""
+    one_run = experiments.plan(experiments.PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0]
+    folder = RunFolder(output, one_run, "ab" * 32)
     folder.path.mkdir(parents=True)
     folder.write_config()
     write_json(folder.path / "provenance.json", RECORD)
@@ -42,23 +42,23 @@ def made(output: Path) -> CellFolder:
                                               for name in ("mAP@all", "Prec@100")], ["classes"])
     folder.seal()
     folder.set_state("finished", None, 2, 1)
-    Suite(output, "laptop", False).write([folder], {}, "2026-01-01", "a command")
+    SuiteFolder(output, "laptop", False).write([folder], {}, "2026-01-01", "a command")
     write_json(folder.path / "mlflow.json", {"uri": "mlflow.db", "run_id": "r" * 32})
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> CellFolder:
+def whole(tmp_path_factory) -> RunFolder:
     return made(tmp_path_factory.mktemp("whole") / "out")
 
 
 @contextlib.contextmanager
-def copied(folder: CellFolder) -> Iterator[CellFolder]:
+def copied(folder: RunFolder) -> Iterator[RunFolder]:
     """The suite of a folder, to be damaged."""
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "out"
         shutil.copytree(folder.path.parent.parent, output)
-        yield CellFolder(output, folder.cell, folder.identity)
+        yield RunFolder(output, folder.run, folder.identity)
 
 
 def changed(data: st.DataObject, path: Path) -> None:
@@ -83,16 +83,16 @@ def named(*names: str) -> Iterator[None]:
 
 
 def test_the_whole_folder_is_read(whole):
-    suite = Suite.open(whole.path.parent.parent)
+    suite = SuiteFolder.open(whole.path.parent.parent)
     assert [f.path for f in suite.folders()] == [whole.path] and whole.state == "finished" and whole.epochs_done == 2
     assert damaged(whole.path) == [] and whole.whole() and runner._earlier(whole) == 2.5
-    assert reproduce.read(whole.path).cell == whole.cell
+    assert reproduce.read(whole.path).run == whole.run
     assert list(cost.kept_rates(suite.output, "a processor", 1).values()) == [[40.0] * 3]
 
 
 @fuzz("result folders, by the harness", 300)
 @given(data=st.data())
-def test_a_damaged_file_is_named_or_its_cell_set_aside(whole, data):
+def test_a_damaged_file_is_named_or_its_run_set_aside(whole, data):
     name = data.draw(st.sampled_from(FILES))
     with copied(whole) as folder:
         output = folder.path.parent.parent
@@ -102,7 +102,7 @@ def test_a_damaged_file_is_named_or_its_cell_set_aside(whole, data):
             return
         changed(data, folder.path / name)
         with named("config.json"):
-            CellFolder.read(folder.path)
+            RunFolder.read(folder.path)
         assert folder.state in ("finished", "interrupted", "new") or name == "status.json"
         assert runner._earlier(folder) >= 0 or name == "spent.json"
         assert set(damaged(folder.path)) <= {name, "SHA256SUMS"} or name == "SHA256SUMS"
@@ -112,31 +112,31 @@ def test_a_damaged_file_is_named_or_its_cell_set_aside(whole, data):
             reproduce.read(reproduce.find(folder.path.name, output, output))
         if not folder.whole() and name not in ("status.json", "config.json", "mlflow.json"):
             assert not folder.path.exists() or not list(folder.path.glob("*.csv"))  # out of the way
-        for found in Suite.open(output).folders():
+        for found in SuiteFolder.open(output).folders():
             assert found.path == folder.path
 
 
 @fuzz("result folders, by the harness", 100)
 @given(data=st.data())
-def test_a_damaged_list_of_cells_is_named(whole, data):
+def test_a_damaged_list_of_runs_is_named(whole, data):
     with copied(whole) as folder:
         output = folder.path.parent.parent
         changed(data, output / "suite.json")
         with named("suite.json"):
-            suite = Suite.open(output)
+            suite = SuiteFolder.open(output)
             suite.folders()
             suite.write([folder], {}, "2026-01-02", "another command")
-            assert f"cells/{folder.path.name}" in [entry["folder"] for entry in suite.head()["cells"]]
+            assert f"runs/{folder.path.name}" in [entry["folder"] for entry in suite.head()["runs"]]
 
 
 @pytest.fixture(scope="module")
-def mirrored(whole, tables, tmp_path_factory) -> Iterator[tuple[CellFolder, Mirror]]:
+def mirrored(whole, tables, tmp_path_factory) -> Iterator[tuple[RunFolder, Mirror]]:
     output = tmp_path_factory.mktemp("mirrored") / "out"
     shutil.copytree(whole.path.parent.parent, output)
     shutil.copyfile(tables, output / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield CellFolder(output, whole.cell, whole.identity), Mirror(Suite.open(output), "a command")
+        yield RunFolder(output, whole.run, whole.identity), Mirror(SuiteFolder.open(output), "a command")
 
 
 @fuzz("result folders, by the harness", 60)

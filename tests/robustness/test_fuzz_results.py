@@ -30,8 +30,8 @@ from support.result_folders import write_reproduction, write_suite
 from reports import lint, published
 from reports.figures import draw, frames
 from reports.read import files
-from reports.read.cells import Score
 from reports.read.files import ReportError
+from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import command, provenance
@@ -87,8 +87,8 @@ def text_only() -> Iterator[None]:
 def numbers(suite: Suite) -> dict[str, dict[Score, float]]:
     """Folder of a run -> its numbers."""
     scores = suite.scores(EMOJI)
-    return {cell.name: {score: value for score in scores if (value := suite.value(cell, score)) is not None}
-            for cell in suite.cells}
+    return {one_run.name: {score: value for score in scores if (value := suite.value(one_run, score)) is not None}
+            for one_run in suite.runs}
 
 
 class Copy:
@@ -98,7 +98,7 @@ class Copy:
         self._folder = tempfile.TemporaryDirectory()
         self.root = Path(self._folder.name) / "suite"
         shutil.copytree(whole, self.root, copy_function=os.link)
-        self.cell = next(self.root.glob(f"cells/*__{BROKEN}__*"))
+        self.run = next(self.root.glob(f"runs/*__{BROKEN}__*"))
 
     def __enter__(self) -> Copy:
         return self
@@ -107,26 +107,26 @@ class Copy:
         self._folder.cleanup()
 
     def put(self, name: str, content: bytes | str) -> None:
-        path = self.root / name if name == "suite.json" else self.cell / name
+        path = self.root / name if name == "suite.json" else self.run / name
         path.unlink()
         path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
 
     def read(self, name: str) -> bytes:
-        return (self.root / name if name == "suite.json" else self.cell / name).read_bytes()
+        return (self.root / name if name == "suite.json" else self.run / name).read_bytes()
 
 
 def holds(copy: Copy, file: str, expected: dict[str, dict[Score, float]]) -> Suite:
     """The oracle: the page is there, other runs' numbers are theirs, and what is wrong with `file` is named."""
     page = command.render(copy.root, copy.root / "report").read_text(encoding="utf-8")
     suite = read_suite(copy.root)
-    checked = {cell.name: provenance.recompute(cell, suite) for cell in suite.cells}
-    for cell in suite.cells:
+    checked = {one_run.name: provenance.recompute(one_run, suite) for one_run in suite.runs}
+    for one_run in suite.runs:
         for frame in ("history.csv", "steps.csv", "singular_values.csv"):
-            suite.frame(cell, frame)
+            suite.frame(one_run, frame)
         for read in (suite.features, suite.examples, suite.distances, suite.precision_recall):
-            read(cell)
-        suite.per_class(cell, Score("mAP@all"))
-    found, broken = numbers(suite), copy.cell.name
+            read(one_run)
+        suite.per_class(one_run, Score("mAP@all"))
+    found, broken = numbers(suite), copy.run.name
     assert {name: values for name, values in found.items() if name != broken} == \
         {name: values for name, values in expected.items() if name != broken}
     reasons = [f"{name}: {why}" for name, why in suite.left_out if name.startswith(broken)]
@@ -159,14 +159,14 @@ def test_a_damaged_file_costs_its_own_run_alone(whole, expected, data):
         elif how in ("empty", "noise"):
             copy.put(file, b"" if how == "empty" else data.draw(st.binary(max_size=300)))
         else:
-            (copy.cell / file).unlink()
+            (copy.run / file).unlink()
             if how == "folder":
-                (copy.cell / file).mkdir()
+                (copy.run / file).mkdir()
             elif how == "pipe":
-                os.mkfifo(copy.cell / file)
+                os.mkfifo(copy.run / file)
         suite = holds(copy, file, expected)
         if how in ("empty", "gone", "folder", "pipe", "noise") and file in CORE:
-            assert any(name == copy.cell.name and file in why for name, why in suite.left_out)
+            assert any(name == copy.run.name and file in why for name, why in suite.left_out)
 
 
 @fuzz("result folders", examples=8)
@@ -218,14 +218,14 @@ def test_tables_of_other_columns_and_numbers_are_named(whole, expected, data):
         # the digest would name every change: without it the checks of form are on their own
         with_digest = data.draw(st.booleans())
         if not with_digest:
-            (copy.cell / "SHA256SUMS").unlink()
+            (copy.run / "SHA256SUMS").unlink()
         suite = read_suite(copy.root)
         if with_digest:
             holds(copy, file, expected)
         else:
             command.render(copy.root, copy.root / "report")
-            others = {n: v for n, v in numbers(suite).items() if n != copy.cell.name}
-            assert others == {n: v for n, v in expected.items() if n != copy.cell.name}
+            others = {n: v for n, v in numbers(suite).items() if n != copy.run.name}
+            assert others == {n: v for n, v in expected.items() if n != copy.run.name}
         if not data.draw(st.integers(0, 3)):
             draw_all(copy, file)
 
@@ -291,7 +291,7 @@ def test_arrays_of_other_kinds_are_named(whole, expected, data):
         suite = holds(copy, file, expected)
         used = name.startswith(("class", "real/", "binary/")) or name in (*figure_data_arrays(),)
         if how in ("objects", "claims more") and used:
-            assert any(entry.startswith(copy.cell.name) and name in why for entry, why in suite.left_out), (how, name)
+            assert any(entry.startswith(copy.run.name) and name in why for entry, why in suite.left_out), (how, name)
         if not data.draw(st.integers(0, 3)):
             draw_all(copy, file)
 
@@ -322,13 +322,13 @@ def test_a_damaged_plan_costs_no_number(whole, expected, data):
         if how == "field":
             head[data.draw(st.sampled_from(sorted(head)))] = data.draw(ODD)
         elif how == "entry":
-            head["cells"][data.draw(st.integers(0, 2))] = data.draw(ODD)
+            head["runs"][data.draw(st.integers(0, 2))] = data.draw(ODD)
         elif how in ("entry field", "ledger field"):
-            entry = data.draw(st.sampled_from(head["cells" if how == "entry field" else "ledger"]))
+            entry = data.draw(st.sampled_from(head["runs" if how == "entry field" else "ledger"]))
             entry[data.draw(st.sampled_from(sorted(entry)))] = data.draw(ODD)
         elif how == "outside":
-            head["cells"].append({**head["cells"][0], "seed": 7, "folder": data.draw(st.sampled_from(
-                ("../../etc", "/etc", "cells/../../x", "cells/a/b", "..")))})
+            head["runs"].append({**head["runs"][0], "seed": 7, "folder": data.draw(st.sampled_from(
+                ("../../etc", "/etc", "runs/../../x", "runs/a/b", "..")))})
         content = bytearray(json.dumps(head).encode())
         if how == "cut":
             content = content[:data.draw(st.integers(0, len(content) - 1))]
@@ -396,16 +396,16 @@ def test_a_list_of_published_numbers_is_read_or_named_by_its_line(data):
 @pytest.mark.parametrize("how", ["equal", "large", "tiny", "one number", "one class", "two points"])
 def test_tsne_takes_whatever_numbers_pass_the_checks(whole, tmp_path, how):
     with Copy(whole) as copy:
-        for cell in copy.root.glob("cells/*"):
-            arrays = dict(np.load(cell / "features.npz"))
+        for one_run in copy.root.glob("runs/*"):
+            arrays = dict(np.load(one_run / "features.npz"))
             change = {"equal": np.zeros_like, "large": lambda a: np.sign(a) * 1e29, "tiny": lambda a: a * np.float32(1e-38),
                       "one number": lambda a: a[:, :1], "one class": lambda a: a, "two points": lambda a: a[:1]}[how]
             for side in ("query", "gallery"):
                 arrays[side] = change(arrays[side])
                 labels = arrays[f"{side}_labels"][:len(arrays[side])]
                 arrays[f"{side}_labels"] = np.full_like(labels, labels[0]) if how == "one class" else labels
-            (cell / "features.npz").unlink()
-            np.savez(cell / "features.npz", **arrays)
+            (one_run / "features.npz").unlink()
+            np.savez(one_run / "features.npz", **arrays)
         suite = read_suite(copy.root)
         found = frames.tsne(suite, EMOJI, tmp_path)
         if found is None:
@@ -443,20 +443,20 @@ def test_links_out_of_a_run_show_nothing_of_this_machine(whole, tmp_path):
     with Copy(whole) as copy:
         found = json.loads(copy.read("provenance.json"))
         copy.put("provenance.json", json.dumps({**found, "dirty": True, "diff_sha256": "0" * 64}))
-        (copy.cell / "diff.patch").symlink_to(secret)
-        (copy.cell / "examples" / "0-query.png").unlink()
-        (copy.cell / "examples" / "0-query.png").symlink_to(secret)
+        (copy.run / "diff.patch").symlink_to(secret)
+        (copy.run / "examples" / "0-query.png").unlink()
+        (copy.run / "examples" / "0-query.png").symlink_to(secret)
         page = command.render(copy.root, copy.root / "report").read_text()
         suite = read_suite(copy.root)
-        assert "do not show" not in page and suite.examples(next(c for c in suite.cells if c.variant == BROKEN)) is None
+        assert "do not show" not in page and suite.examples(next(c for c in suite.runs if c.variant == BROKEN)) is None
 
 
 def test_a_file_in_place_of_a_runs_folder_is_named(whole):
     with Copy(whole) as copy:
-        shutil.rmtree(copy.cell)
-        copy.cell.write_text("gone")
+        shutil.rmtree(copy.run)
+        copy.run.write_text("gone")
         suite = read_suite(copy.root)
-        assert (copy.cell.name, "no folder of a run, but a file") in suite.left_out and len(suite.cells) == 2
+        assert (copy.run.name, "no folder of a run, but a file") in suite.left_out and len(suite.runs) == 2
 
 
 @pytest.mark.parametrize("file", ["metrics.csv", "history.csv"])
@@ -466,8 +466,8 @@ def test_a_changed_digit_that_no_check_of_form_sees_is_found_by_its_digest(whole
         at = max(content.rfind(digit) for digit in "123456789")
         copy.put(file, content[:at] + ("1" if content[at] != "1" else "2") + content[at + 1:])
         suite = read_suite(copy.root)
-        for cell in suite.cells:
-            suite.frame(cell, "history.csv")
-        name = copy.cell.name if file == "metrics.csv" else f"{copy.cell.name}/{file}"
+        for one_run in suite.runs:
+            suite.frame(one_run, "history.csv")
+        name = copy.run.name if file == "metrics.csv" else f"{copy.run.name}/{file}"
         assert f"{file} is not as the run wrote it" in dict(suite.left_out)[name]
-        assert (copy.cell.name in {cell.name for cell in suite.cells}) == (file != "metrics.csv")
+        assert (copy.run.name in {one_run.name for one_run in suite.runs}) == (file != "metrics.csv")

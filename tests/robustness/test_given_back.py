@@ -89,7 +89,7 @@ def test_modes_go_back_where_nothing_breaks_and_an_evaluating_model_stays_so():
     model = Breaking("")
     extract(model, Pictures(), Modality.PHOTO, 4, CPU)
     assert [module.training for module in model.modules()] == MODES
-    judged = domain_adversarial.DigitModel(domain_adversarial.Settings(image_size=8)).eval()
+    judged = domain_adversarial.DigitModel(domain_adversarial.DigitSettings(image_size=8)).eval()
     digits.accuracy(judged, digits.Domain(np.zeros((2, 3, 8, 8), np.uint8), np.array([0, 1])), "target", CPU)
     assert not any(module.training for module in judged.modules())
     with evaluating(model):
@@ -116,7 +116,7 @@ def test_a_borrowed_stream_is_torch_s_own_and_goes_back_with_other_devices_untou
     Embedding(6, 4, 3, "shared", 0.0, None, 7, 1)
     assert torch.equal(torch.get_rng_state(), state)
     for method in domain_adversarial.METHODS:
-        domain_adversarial.DigitModel(domain_adversarial.Settings(method, image_size=8))
+        domain_adversarial.DigitModel(domain_adversarial.DigitSettings(method, image_size=8))
         assert torch.equal(torch.get_rng_state(), state), method
 
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.speed import reference_scoring
 from tcn.scoring import scores
-from tcn.scoring.cpu.blocks import Block, Result, Scratch, in_threads
+from tcn.scoring.cpu.blocks import Block, BlockScores, Scratch, in_threads
 from tcn.scoring.cpu.codes import Codes
 from tcn.scoring.cpu.real import Real
 from tcn.scoring.cpu.runs import Runs, drawn_ranks
@@ -26,7 +26,7 @@ def general(monkeypatch):
     """Scores by torch's path alone, as on a GPU: the sweep leaves every query."""
     def call(*data, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(scores, "sweep", lambda gallery, queries, schedule, *rest: Result(left=[schedule]))
+            patch.setattr(scores, "sweep", lambda gallery, queries, schedule, *rest: BlockScores(left=[schedule]))
             return score(*data, **options)
     return call
 

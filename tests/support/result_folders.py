@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SOURCES = ("openmoji", "emojione-monotone", "fluent-emoji-high-contrast")
-EMOJI_VARIANTS = ("tcn", "hws", "nws", "floor-imagenet", "floor-imagenet-permodality", "floor-svd",
-                  "floor-svd-permodality")
+EMOJI_VARIANTS = ("tcn", "hws", "nws", "untrained-imagenet", "untrained-imagenet-permodality", "untrained-svd",
+                  "untrained-svd-permodality")
 COMMAND = "python benchmarks/run_all.py --made-up"
-LEVELS = {"tcn": 0.30, "hws": 0.26, "nws": 0.28, "floor-imagenet": 0.18, "floor-imagenet-permodality": 0.22,
-          "floor-svd": 0.13, "floor-svd-permodality": 0.17,
+LEVELS = {"tcn": 0.30, "hws": 0.26, "nws": 0.28, "untrained-imagenet": 0.18, "untrained-imagenet-permodality": 0.22,
+          "untrained-svd": 0.13, "untrained-svd-permodality": 0.17,
           "hws-0.1-1": 0.25, "hws-10-1": 0.24, "hws-separate": 0.27, "tcn-bht": 0.285, "tcn-bht-sr-0.1": 0.288,
           "tcn-bht-sr-1": 0.31, "tcn-bht-sr-10": 0.295, "tcn-dim-32": 0.27, "tcn-dim-128": 0.305, "tcn-dim-256": 0.308,
           "tcn-dim-512": 0.309, "couple-stem": 0.281, "couple-stage1": 0.283, "couple-stage2": 0.287, "couple-stage3": 0.294,
@@ -42,8 +42,8 @@ ONE_ENCODER = ("hws", "hws-separate", "hws-0.1-1", "hws-10-1", "hws-slow", "clas
 METRICS = {"mAP@all": 0.0, "Prec@R": -0.02, "Prec@5": -0.05, "mAP@200": 0.01, "Prec@100": -0.08, "Prec@200": -0.09}
 PROTOCOLS = {"released": 0.0, "cvpr19": 0.12, "zse": -0.006, "sem-pcyc": 0.08, "cvae": -0.09, "standard": -0.004}
 """Rule -> made-up distance from `released`."""
-TRAPS = {
-    # trap -> (kind, setting, features, made-up worth in mAP)
+DEVIATIONS = {
+    # deviation -> (kind, setting, features, made-up worth in mAP)
     "augmentation": ("training", "data.augmentation", ("real",), -0.021),
     "loader": ("training", "data.loader_streams", ("real",), 0.0),
     "photo-side": ("scoring", "evaluation.photo_side", ("real", "binary"), -0.03),
@@ -70,8 +70,8 @@ CEILINGS = {"Prec@100": 0.047, "Prec@200": 0.024}
 def level(variant: str) -> float:
     """Made-up mAP of a variant on unseen classes with seed 0; the weight grid peaks at 10."""
     if variant in ARMS.values():
-        trap = next(name for name, arm in ARMS.items() if arm == variant)
-        return LEVELS["tcn"] + TRAPS[trap][3]
+        deviation = next(name for name, arm in ARMS.items() if arm == variant)
+        return LEVELS["tcn"] + DEVIATIONS[deviation][3]
     if variant.startswith("tcn-weight-"):
         return 0.30 - 0.02 * abs(math.log10(float(variant.rsplit("-", 1)[1]) + 0.1) - 1)
     return LEVELS.get(variant, 0.20)
@@ -98,9 +98,9 @@ def made_up_accuracy(variant: str, seed: int, scope: str, metric: str, features:
     return round(value - 0.03 * (features == "binary") + 0.02 * (duplicates == "distinct"), 6)
 
 
-def trap_value(trap: str, arm: str, seed: int, metric: str, features: str) -> float:
+def deviation_value(deviation: str, arm: str, seed: int, metric: str, features: str) -> float:
     """The made-up value of one row of ledger.csv."""
-    worth = STARTS[arm] * (1 + seed) if arm in STARTS else TIES.get(arm, TRAPS[trap][3] * (1 + seed / 10) if arm == "released" else 0.0)
+    worth = STARTS[arm] * (1 + seed) if arm in STARTS else TIES.get(arm, DEVIATIONS[deviation][3] * (1 + seed / 10) if arm == "released" else 0.0)
     return round(made_up("tcn", seed, metric, features=features) + worth, 6)
 
 
@@ -133,12 +133,12 @@ def made_up_distances(variant: str, epochs: int) -> dict[str, np.ndarray]:
 
 def ledger_entries() -> list[dict[str, Any]]:
     """The ledger as suite.json holds it."""
-    return [{"trap": trap, "title": f"the released code does {trap}", "consequence": f"what {trap} leads to",
+    return [{"deviation": deviation, "title": f"the released code does {deviation}", "consequence": f"what {deviation} leads to",
              "kind": kind, "setting": setting, "released": "as-released" if setting else "",
-             "corrected": "corrected" if setting else "", "note": f"remark on {trap}" if kind == "data" else "",
-             "arms": {"corrected": "tcn" if trap in ARMS else None, "released": ARMS.get(trap)},
-             "datasets": ["tuberlin"] if trap == "augmentation" else []}
-            for trap, (kind, setting, _, _) in TRAPS.items()]
+             "corrected": "corrected" if setting else "", "note": f"remark on {deviation}" if kind == "data" else "",
+             "arms": {"corrected": "tcn" if deviation in ARMS else None, "released": ARMS.get(deviation)},
+             "datasets": ["tuberlin"] if deviation == "augmentation" else []}
+            for deviation, (kind, setting, _, _) in DEVIATIONS.items()]
 
 
 def write_reproduction(root: Path, run: Path, verdict: str = "bit for bit", **changes: Any) -> None:
@@ -155,35 +155,35 @@ def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Ite
                 dataset: str = "emoji", split: str = "fixed", smoke: bool = False, classes: int = 12,
                 missing: dict[str, str] | None = None, epochs: int = 6, ledger: bool = False,
                 class_spread: float = 0.0, pictures: bool = True) -> dict[tuple[str, int], Path]:
-    """Write suite.json and one finished cell per variant and seed; returns (variant, seed) -> folder.
+    """Write suite.json and one finished run per variant and seed; returns (variant, seed) -> folder.
 
-    A second call on the same root with another data set adds its cells to the plan. `class_spread`: classes' means in
-    per_query.npz run from 1 - class_spread to 1 + class_spread times the mean over classes. pictures: whether cells hold the 56
+    A second call on the same root with another data set adds its runs to the plan. `class_spread`: classes' means in
+    per_query.npz run from 1 - class_spread to 1 + class_spread times the mean over classes. pictures: whether runs hold the 56
     pictures of their examples, which take half of the time.
     """
-    folders = {(variant, seed): write_cell(root, variant, seed, dataset, split, classes, epochs, class_spread=class_spread,
+    folders = {(variant, seed): write_run(root, variant, seed, dataset, split, classes, epochs, class_spread=class_spread,
                                            pictures=pictures)
                for variant in variants for seed in seeds}
     path = root / "suite.json"
-    plan = json.loads(path.read_text())["cells"] if path.exists() else []
+    plan = json.loads(path.read_text())["runs"] if path.exists() else []
     plan += [{"dataset": dataset, "split": split, "variant": variant, "seed": seed, "folder": folder.name,
               "identity": folder.name[-8:]} for (variant, seed), folder in folders.items()]
     _write(path, {"profile": "laptop" if dataset == "emoji" else "paper", "smoke": smoke,
                   "created": "2000-01-01T00:00:00", "command": COMMAND, "missing_datasets": missing or {},
-                  "cells": plan, **({"ledger": ledger_entries()} if ledger else {})})
+                  "runs": plan, **({"ledger": ledger_entries()} if ledger else {})})
     return folders
 
 
-def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", split: str = "fixed", classes: int = 12,
+def write_run(root: Path, variant: str, seed: int, dataset: str = "emoji", split: str = "fixed", classes: int = 12,
                epochs: int = 6, class_names: Iterable[str] | None = None, class_spread: float = 0.0,
                pictures: bool = True, **changes: Any) -> Path:
-    """One finished cell with every file of the contract except the checkpoint; `changes` override settings."""
-    trained = not variant.startswith("floor-") and variant != "teacher-pca"
-    dim = 32 if variant.startswith("floor-imagenet") else 8
+    """One finished run with every file of the contract except the checkpoint; `changes` override settings."""
+    trained = not variant.startswith("untrained-") and variant != "teacher-pca"
+    dim = 32 if variant.startswith("untrained-imagenet") else 8
     if variant.startswith("tcn-dim-"):
         dim = int(variant.rsplit("-", 1)[1])
     identity = f"{abs(hash((dataset, split, variant, seed, str(changes)))) % 16 ** 8:08x}"
-    folder = root / "cells" / f"{dataset}-{split}__{variant}__seed{seed}__{identity}"
+    folder = root / "runs" / f"{dataset}-{split}__{variant}__seed{seed}__{identity}"
     folder.mkdir(parents=True)
     weight = float(variant.rsplit("-", 1)[1]) if variant.startswith("tcn-weight-") else 10.0
     config = {"data": {"dataset": dataset, "split": split, "image_size": 32, "batch_pairs": 4},
@@ -191,7 +191,7 @@ def write_cell(root: Path, variant: str, seed: int, dataset: str = "emoji", spli
               "losses": {"sharing": weight},
               "training": {"epochs": epochs if trained else 0, "optimizer": "adam" if trained else "none",
                            "encoder_rate": 3e-4, "head_rate": 3e-3, "select_by": "validation_map"},
-              "evaluation": {"features": "backbone" if variant.startswith("floor-imagenet") else "embedding"},
+              "evaluation": {"features": "backbone" if variant.startswith("untrained-imagenet") else "embedding"},
               "method": "tcn", "variant": variant, "seed": seed, "identity": identity + "0" * 56}
     for dotted, value in changes.items():
         group, _, key = dotted.partition("__")
@@ -277,14 +277,14 @@ def _write_metrics(folder: Path, variant: str, seed: int, dataset: str, classes:
 
 def _write_ledger(folder: Path, seed: int) -> None:
     rows: list[tuple[Any, ...]] = []
-    for trap, (kind, _, kinds, _) in TRAPS.items():
+    for deviation, (kind, _, kinds, _) in DEVIATIONS.items():
         if kind == "scoring":
-            arms = ("corrected", "released", *(TIES if trap == "ties" else STARTS if trap == "itq-start" else ()))
-            rows += [(trap, arm, features, "released", metric, trap_value(trap, arm, seed, metric, features), "")
+            arms = ("corrected", "released", *(TIES if deviation == "ties" else STARTS if deviation == "itq-start" else ()))
+            rows += [(deviation, arm, features, "released", metric, deviation_value(deviation, arm, seed, metric, features), "")
                      for features in kinds for arm in arms for metric in METRICS if metric != "Prec@5"]
             if not kinds:
-                rows.append((trap, "", "", "", "", "", "every query class has photos"))
-    _write_rows(folder / "ledger.csv", ["trap", "arm", "features", "protocol", "metric", "value", "note"], rows)
+                rows.append((deviation, "", "", "", "", "", "every query class has photos"))
+    _write_rows(folder / "ledger.csv", ["deviation", "arm", "features", "protocol", "metric", "value", "note"], rows)
 
 
 def _write_per_query(folder: Path, variant: str, seed: int, names: list[str], spread: float) -> None:

@@ -38,6 +38,6 @@ def common(place: Path) -> list[str]:
     return [*places(place), "--quick", *SMALL]
 
 
-def cells(output: Path) -> dict[str, Path]:
-    """Cell folders of a suite by name without the identity."""
-    return {p.name.rsplit("__", 1)[0]: p for p in (output / "cells").iterdir()}
+def run_folders(output: Path) -> dict[str, Path]:
+    """Run folders of a suite by name without the identity."""
+    return {p.name.rsplit("__", 1)[0]: p for p in (output / "runs").iterdir()}

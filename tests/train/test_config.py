@@ -162,11 +162,11 @@ def test_choices_are_those_of_the_parts_that_read_them():
 def test_identities_of_earlier_runs_stand():
     # Recorded before fields held their own bounds: a change here makes finished runs strangers.
     def names(profile, *variants, as_released=False):
-        cells = experiments.plan(experiments.PROFILES[profile], None, variants, None, {}, False, as_released)
-        return [name(cell.config) for cell in cells]
+        runs = experiments.plan(experiments.PROFILES[profile], None, variants, None, {}, False, as_released)
+        return [name(one_run.config) for one_run in runs]
 
     def name(config):
-        # At the values that later settings had then; traps turned on were those, and the loader's on every data set.
+        # At the values that later settings had then; deviations turned on were those, and the loader's on every data set.
         then = {"execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white", "data.exif": "ignored",
                 "evaluation.itq_start": "drawn"}
         if config.data.augmentation == "released":
@@ -174,7 +174,7 @@ def test_identities_of_earlier_runs_stand():
         return identity(change(config, then), "d" * 64, "s" * 64, "w" * 64)[:16]
 
     assert name(Config()) == "d51a83089b3456b1"
-    assert names("laptop", "tcn", "floor-svd", "hws-slow") == ["0c5d027653b9a92e", "248a857c54f8743c", "27491bab7ee8128a"]
+    assert names("laptop", "tcn", "untrained-svd", "hws-slow") == ["0c5d027653b9a92e", "248a857c54f8743c", "27491bab7ee8128a"]
     assert names("laptop", "tcn", as_released=True) == ["a1f40952afc74854"]
     assert names("paper", "tcn-dim-512") == [  # Sketchy 1 and 2, TU-Berlin, QuickDraw
         "3b678f98bc4e0261", "92bf22d98d2ac63f", "99a4ff8ace69d140", "9e6bf7b1f93a733c"]

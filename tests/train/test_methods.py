@@ -232,8 +232,8 @@ def test_precision_recall_leaves_out_queries_without_photos_and_refuses_none():
 
 # ---------------------------------------------------------------------------------------------------------- the plan
 def settings_of(profile: str, dataset: str, *variants: str) -> dict[str, dict]:
-    cells = experiments.plan(experiments.PROFILES[profile], [dataset], variants, [0], {}, False)
-    return {cell.variant: flatten(to_dict(cell.config)) for cell in cells if cell.split in ("1", "fixed")}
+    runs = experiments.plan(experiments.PROFILES[profile], [dataset], variants, [0], {}, False)
+    return {one_run.variant: flatten(to_dict(one_run.config)) for one_run in runs if one_run.split in ("1", "fixed")}
 
 
 def test_relative_settings_follow_the_profile():

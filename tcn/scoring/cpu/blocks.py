@@ -35,14 +35,14 @@ class Block:
 
 
 @dataclass
-class Result:
+class BlockScores:
     """What a block, or a whole sweep, found."""
 
     values: list[tuple[np.ndarray, dict[Measure, np.ndarray]]] = field(default_factory=list)  #: rows [B], values [B]
     draws: list[tuple[np.ndarray, dict[Measure, np.ndarray]]] = field(default_factory=list)  #: rows, [B, draws]
     left: list[np.ndarray] = field(default_factory=list)  #: rows whose ties the sweep does not resolve
 
-    def add(self, other: Result) -> None:
+    def add(self, other: BlockScores) -> None:
         self.values += other.values
         self.draws += other.draws
         self.left += other.left
@@ -79,12 +79,12 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def in_threads(blocks: list[Block], work: Callable[[Block, Scratch], Result]) -> Result:
+def in_threads(blocks: list[Block], work: Callable[[Block, Scratch], BlockScores]) -> BlockScores:
     """Work on all blocks; each thread takes the next one when it is free. Linear algebra keeps to its own thread."""
     lock, pending = threading.Lock(), iter(blocks)
 
-    def run() -> Result:
-        found, scratch = Result(), Scratch()
+    def run() -> BlockScores:
+        found, scratch = BlockScores(), Scratch()
         while True:
             with lock:
                 block = next(pending, None)
@@ -94,13 +94,13 @@ def in_threads(blocks: list[Block], work: Callable[[Block, Scratch], Result]) ->
 
     threads = min(torch.get_num_threads(), len(blocks))
     if not threads:
-        return Result()
+        return BlockScores()
     with _libraries().limit(limits=1, user_api="blas"):
         if threads == 1:
             return run()
         with ThreadPoolExecutor(threads) as pool:
             jobs = [pool.submit(run) for _ in range(threads)]
-        found = Result()
+        found = BlockScores()
         for job in jobs:
             found.add(job.result())
         return found

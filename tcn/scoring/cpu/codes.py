@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tcn.scoring.cpu.blocks import TILE, Block, Result, Scratch, mark, sorted_hits
+from tcn.scoring.cpu.blocks import TILE, Block, BlockScores, Scratch, mark, sorted_hits
 from tcn.scoring.cpu.runs import Runs, drawn_ranks
 from tcn.scoring.cpu.values import expectations, table_values
 from tcn.scoring.measures import Asked, bound, from_ranks
@@ -41,19 +41,19 @@ class Codes:
         harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1.0, photos + 1))])
         return cls(_packed(queries), _packed(gallery.features), gallery.order.numpy(), queries.shape[1], asked, harmonic)
 
-    def block(self, block: Block, scratch: Scratch) -> Result:
+    def block(self, block: Block, scratch: Scratch) -> BlockScores:
         """Values of the queries of one block."""
         distances = self._distances(block, scratch)
         if self.asked.ties == "gallery-order":
             ranks = self._in_gallery_order(distances, block, scratch)
-            return Result(values=[(block.rows, table_values(self.asked.measures, ranks))])
+            return BlockScores(values=[(block.rows, table_values(self.asked.measures, ranks))])
         runs = Runs.of(self._counts(distances, scratch), self._relevant_counts(distances, block))
         if self.asked.ties == "expected":
             return self._expected(block, runs)
         if self.asked.ties == "scikit-learn":
             by_order = self._in_gallery_order(distances, block, scratch)
-            return Result(values=[(block.rows, self._shared_thresholds(block, by_order, runs))])
-        return Result(values=[(block.rows, self._bounds(block, runs))])
+            return BlockScores(values=[(block.rows, self._shared_thresholds(block, by_order, runs))])
+        return BlockScores(values=[(block.rows, self._bounds(block, runs))])
 
     def _distances(self, block: Block, scratch: Scratch) -> np.ndarray:
         """Hamming distances, uint8 or (beyond 255 bits) int32 [B, N]."""
@@ -127,7 +127,7 @@ class Codes:
             found[measure] = bound(measure, groups, number, harmonic, self.asked.ties).numpy()
         return found
 
-    def _expected(self, block: Block, runs: Runs) -> Result:
+    def _expected(self, block: Block, runs: Runs) -> BlockScores:
         closed = [measure for measure in self.asked.measures if measure.closed_form]
         sampled = [measure for measure in self.asked.measures if not measure.closed_form]
         values = expectations(closed, runs, block.relevant, self.harmonic)
@@ -135,7 +135,7 @@ class Codes:
         if not sampled or not len(mixed):
             if sampled:
                 values |= table_values(sampled, runs.of_photos().ranks("best").numpy())
-            return Result(values=[(block.rows, values)])
+            return BlockScores(values=[(block.rows, values)])
         drawn = {measure: np.empty((len(mixed), self.asked.tie_draws)) for measure in sampled}
         step = max(1, DRAWN // (block.relevant * self.asked.tie_draws))
         for begin in range(0, len(mixed), step):
@@ -147,7 +147,7 @@ class Codes:
             values |= table_values(sampled, runs.of_photos().ranks("best").numpy())
         for measure in sampled:
             values.setdefault(measure, np.empty(len(block.rows)))[mixed] = drawn[measure].mean(1)
-        return Result(values=[(block.rows, values)], draws=[(block.rows[mixed], drawn)])
+        return BlockScores(values=[(block.rows, values)], draws=[(block.rows[mixed], drawn)])
 
 
 def _packed(codes: torch.Tensor) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tcn.scoring.cpu.blocks import TILE, Block, Result, Scratch, mark, sorted_hits
+from tcn.scoring.cpu.blocks import TILE, Block, BlockScores, Scratch, mark, sorted_hits
 from tcn.scoring.cpu.values import table_values
 from tcn.scoring.protocols import Measure
 from tcn.scoring.rankings import Gallery
@@ -45,13 +45,13 @@ class Real:
         fine = min(1.0, (2**30 - 2) / (farthest - offset + 2))
         return cls(left, right, fine, measures, any(measure.shared for measure in measures))
 
-    def coarse(self, block: Block, scratch: Scratch) -> Result:
+    def coarse(self, block: Block, scratch: Scratch) -> BlockScores:
         return self._scored(block, scratch, np.int32)
 
-    def exact(self, block: Block, scratch: Scratch) -> Result:
+    def exact(self, block: Block, scratch: Scratch) -> BlockScores:
         return self._scored(block, scratch, np.int64)
 
-    def _scored(self, block: Block, scratch: Scratch, kind: type) -> Result:
+    def _scored(self, block: Block, scratch: Scratch, kind: type) -> BlockScores:
         """Values of the rows without such ties, the others left; 64-bit keys are the units themselves."""
         keys = self._keys(self.queries[block.rows], scratch, kind)
         mark(keys, block)
@@ -63,8 +63,8 @@ class Real:
         differ = np.bitwise_xor(here, previous, out=previous)
         tied = ((differ == 1) | (differ == 0) if self.shared else differ == 1).any(1)
         if not tied.any():
-            return Result(values=[(block.rows, table_values(self.measures, ranks))])
-        found = Result(left=[block.rows[tied]])
+            return BlockScores(values=[(block.rows, table_values(self.measures, ranks))])
+        found = BlockScores(left=[block.rows[tied]])
         if not tied.all():
             found.values.append((block.rows[~tied], table_values(self.measures, ranks[~tied])))
         return found

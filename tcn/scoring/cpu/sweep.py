@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tcn.scoring.cpu.blocks import Result, blocks, in_threads
+from tcn.scoring.cpu.blocks import BlockScores, blocks, in_threads
 from tcn.scoring.cpu.codes import Codes
 from tcn.scoring.cpu.real import Real
 from tcn.scoring.measures import Asked
@@ -21,7 +21,7 @@ ROWS = 1024
 
 
 def sweep(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, starts: np.ndarray, relevant: np.ndarray,
-          asked: Asked, rows: int | None = None) -> Result:
+          asked: Asked, rows: int | None = None) -> BlockScores:
     """Score the queries of `schedule` on `torch.get_num_threads()` threads.
 
     gallery, queries: on the CPU, photos of one class side by side. schedule: int64 [S], queries with relevant photos,
@@ -34,7 +34,7 @@ def sweep(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, starts:
     parts = list(blocks(schedule, starts, relevant, most))
     if gallery.metric == "hamming":
         if asked.ties in ("unstable-sort", "as-released"):
-            return Result(left=[schedule])
+            return BlockScores(left=[schedule])
         return in_threads(parts, Codes.of(gallery, queries, asked).block)
     real = Real.of(gallery, queries, asked.measures)
     found = in_threads(parts, real.coarse)

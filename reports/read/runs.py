@@ -1,6 +1,6 @@
-"""One folder of a run -> a checked cell, and the contents of its further files.
+"""One folder of a run -> a checked run, and the contents of its further files.
 
-In: the folder of one run of one variant with one seed. Out: a Cell whose four core files are sound, or a ReportError that names
+In: the folder of one run of one variant with one seed. Out: a FinishedRun whose four core files are sound, or a ReportError that names
 the file and what is wrong with it. What can't be trusted is never guessed.
 """
 from __future__ import annotations
@@ -41,6 +41,7 @@ from reports.read.schema import (
     Task,
     parse,
 )
+from tcn.files import earlier
 from tcn.files.checksums import SUMS, file_digest, read_sums
 
 FOLDER_NAME = re.compile(r"^(?P<dataset>[^-]+)-(?P<split>.+?)__(?P<variant>.+)__seed(?P<seed>\d+)__(?P<identity>\w+)$")
@@ -50,7 +51,7 @@ CLASS_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Score:
-    """Which number: the columns of metrics.csv that pick one row of a cell."""
+    """Which number: the columns of metrics.csv that pick one row of a run."""
 
     metric: str
     protocol: str = "released"
@@ -62,7 +63,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Cell:
+class FinishedRun:
     """One finished run whose four core files are sound."""
 
     folder: Path
@@ -94,7 +95,7 @@ class Cell:
 
     @property
     def trained(self) -> bool:
-        """Whether it was trained at all; floors are not."""
+        """Whether it was trained at all; untrained baselines are not."""
         return setting(self.config, "training.optimizer", "adam") != "none" and bool(self.status.epochs)
 
     @property
@@ -112,7 +113,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A planned cell without numbers, and why."""
+    """A planned run without numbers, and why."""
 
     name: str
     task: Task
@@ -136,7 +137,7 @@ def setting(config: dict[str, Any], dotted: str, default: Any = None) -> Any:
     return node
 
 
-def read_cell(folder: Path) -> Cell | Unfinished:
+def read_run(folder: Path) -> FinishedRun | Unfinished:
     """The run that a folder holds. Raises ReportError where one of its core files is missing, broken or of another run."""
     config = read_json(folder / "config.json")
     settings, status = parse(Settings, config, "config.json"), parse(Status, read_json(folder / "status.json"), "status.json")
@@ -145,6 +146,7 @@ def read_cell(folder: Path) -> Cell | Unfinished:
     if match and not folder.name.startswith(f"{task.dataset}-{task.split}__{variant}__seed{seed}__"):
         raise ReportError(f"config.json is of {task.dataset}-{task.split}, {variant}, seed {seed}, the folder's name of another "
                           "run: one was copied or edited")
+    variant = earlier.NAMES.get(variant, variant)
     if status.state != "finished":
         epochs = "unknown" if status.epochs is None else status.epochs
         reason = status.reason or f"stopped after {status.epochs_done} of {epochs} epochs"
@@ -159,7 +161,7 @@ def read_cell(folder: Path) -> Cell | Unfinished:
                           "was copied or edited")
     for name in ("config.json", "metrics.csv"):
         check_digest(folder, name)
-    return Cell(folder, task, variant, seed, config, status, provenance, _read_metrics(folder / "metrics.csv"),
+    return FinishedRun(folder, task, variant, seed, config, status, provenance, _read_metrics(folder / "metrics.csv"),
                 _feature_length(folder / "features.npz", settings))
 
 
@@ -209,8 +211,8 @@ def _read_metrics(path: Path) -> pd.DataFrame:
 
 def read_ledger(folder: Path) -> pd.DataFrame:
     """Rows of ledger.csv, each once, with values from 0 to 1."""
-    frame = read_frame(folder / "ledger.csv", *FRAMES["ledger.csv"])
-    keys = frame[["trap", "arm", "features", "protocol", "metric"]]
+    frame = read_frame(folder / "ledger.csv", *FRAMES["ledger.csv"], {earlier.LEDGER_COLUMN: "deviation"})
+    keys = frame[["deviation", "arm", "features", "protocol", "metric"]]
     if keys.duplicated().any():
         raise ReportError(f"ledger.csv holds a row twice: {' '.join(keys[keys.duplicated()].iloc[0])}")
     bad = frame[~(frame["value"].between(0, 1) | frame["value"].isna())]
@@ -249,13 +251,13 @@ def _finite(values: np.ndarray) -> bool:
     return values.dtype.kind in "fiu" and bool(np.isfinite(values).all()) and bool((np.abs(values) <= MOST_NUMBER).all())
 
 
-def read_classes(cell: Cell, score: Score, expected: float | None) -> pd.Series | None:
+def read_classes(run: FinishedRun, score: Score, expected: float | None) -> pd.Series | None:
     """Class -> mean of one number over the class's queries, from per_query.npz; None where it holds no such number.
 
     expected: the number in metrics.csv, with which the mean over classes must agree under the `released` rule.
     """
     key, all_ranks = (f"{score.features}/{score.protocol}/{metric}" for metric in (score.metric, "mAP@all"))
-    arrays = read_arrays(cell.folder / "per_query.npz", ("class", key, all_ranks))
+    arrays = read_arrays(run.folder / "per_query.npz", ("class", key, all_ranks))
     if key not in arrays:
         return None
     values, names = arrays[key], arrays.get("class", np.array([]))
@@ -263,7 +265,7 @@ def read_classes(cell: Cell, score: Score, expected: float | None) -> pd.Series 
         raise ReportError(f"per_query.npz, {key}: {values.dtype} {values.shape} for {names.dtype} {names.shape} of classes, or "
                           "values that are not finite; expected a number for each query and the name of its class")
     means = pd.Series(values, index=pd.Index(names, name="class")).groupby(level=0).mean()
-    skipped = setting(cell.config, "evaluation.missing_classes") == "as-released" and score.metric.startswith("mAP")
+    skipped = setting(run.config, "evaluation.missing_classes") == "as-released" and score.metric.startswith("mAP")
     if skipped and all_ranks in arrays and arrays[all_ranks].shape == names.shape:
         # only a class without photos has an AP of 0 over all ranks, and the released code leaves such a class out
         means = means[pd.Series(arrays[all_ranks], index=names).groupby(level=0).max().reindex(means.index) > 0]

@@ -30,7 +30,7 @@ _UNSEALED = re.compile(rf"status\.json|mlflow\.json|error\.txt|\.lock|{SUMS}|.*\
 """Files that change, or go, after a run is sealed."""
 
 
-class RunFolder:
+class ResultFolder:
     """The files of one run, in OUTPUT/KIND/NAME."""
 
     required: frozenset[str] = frozenset({"config.json"})
@@ -49,7 +49,7 @@ class RunFolder:
         try:
             return self._parsed(read_json(path))
         except (InputError, KeyError, TypeError, ValueError):
-            warn(f"{path} is damaged; the cell is taken up at its last checkpoint")
+            warn(f"{path} is damaged; the run is taken up at its last checkpoint")
             return {**self._blank(), "state": "interrupted", "reason": f"{path.name} is damaged"}
 
     def _parsed(self, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class RunFolder:
         base = self.path.parent.parent / "damaged"
         number = next(n for n in range(1, 10_000) if not (base / f"{self.path.name}-{n}").exists())
         target = base / f"{self.path.name}-{number}"
-        with self.claim("moving a damaged cell aside"):
+        with self.claim("moving a damaged run aside"):
             if self.state != "finished" or not self.damaged():
                 return None
             base.mkdir(exist_ok=True)
