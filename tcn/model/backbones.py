@@ -259,7 +259,7 @@ def _without_classifier(net: nn.Module, found: Source) -> tuple[Backbone, Classi
     if head is None or not found.teaches:
         return backbone, without_teacher(backbone)[1]
     bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias.detach().clone()
-    return backbone, Classifier(head.weight.detach().clone(), bias)
+    return backbone, Classifier(head.weight.detach().flatten(1).clone(), bias)
 
 
 class Teacher(nn.Module):

@@ -54,13 +54,13 @@ class Source:
     """Side in pixels of the images that it was trained on; None for the built-in ones, which take any."""
 
 
-def without_classifier(net: nn.Module, source: Source) -> nn.Linear | None:
+def without_classifier(net: nn.Module, source: Source) -> nn.Linear | nn.Conv2d | None:
     """Take the classifier off, so that `net` gives pooled features [B, d]; returns it, or None where there is no single one."""
     if not source.classifier:
         net.reset_classifier(0)  # type: ignore[operator]  # timm's, which every one of its models has
         return None
     head = net.get_submodule(source.classifier)
-    assert isinstance(head, nn.Linear)
+    assert isinstance(head, (nn.Linear, nn.Conv2d))
     net.set_submodule(source.classifier, nn.Identity())
     return head
 
@@ -143,7 +143,8 @@ def _timm(name: str, model: str) -> tuple[Source, nn.Module]:
     told = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]  # timm leaves it so
     head = kept.get("classifier")
     linear = net.get_submodule(head) if isinstance(head, str) else None
-    outputs = linear.out_features if isinstance(linear, nn.Linear) else 0
+    # Some are written as a convolution of one pixel.
+    outputs = len(linear.weight) if isinstance(linear, nn.Linear) or isinstance(linear, nn.Conv2d) and linear.kernel_size == (1, 1) else 0
     repository, given = kept.get("hf_hub_id"), kept.get("hf_hub_filename") or "pytorch_model.bin"
     files = ("model.safetensors" if given == "pytorch_model.bin" else f"{given.rpartition('.')[0]}.safetensors", given)
 
