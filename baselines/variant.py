@@ -40,6 +40,8 @@ class Variant:
     ledger: bool = False
     """Scoring deviations of the ledger are measured on this variant's trained network. No part of a run's identity: a finished
     run without those scores gets them from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
+    optional: bool = False
+    """Where its encoder's weights can't be had, the row is left out with a line, and the other rows of the call run."""
     source: str = BUILT_IN
     """As `Config.method_source`; filled in where the variant is read from a file."""
     place: str = ""

@@ -162,6 +162,7 @@ FEEDS = {
     **dict.fromkeys(baselines.LEAVE_ONE_OUT, "ablation table"),
     **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.UNTRAINED_BASELINES,
                                                                          *baselines.LEAVE_ONE_OUT)},
+    **dict.fromkeys(baselines.FOUNDATION, "table of further variants"),
     **dict.fromkeys(baselines.WEIGHTS, "sharing-weight table and curve, singular values"),
 }
 

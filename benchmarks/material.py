@@ -4,8 +4,8 @@ In: `Places` (paths on this machine) and a run's settings. Out: what the run is 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,16 @@ class Places:
     progress: bool = True
     declared: tuple[Path, ...] = ()
     """Files that declare data sets of the user's own."""
+    named_weights: Mapping[str, Path] = field(default_factory=dict)
+    """Files of weights by the encoder that they are of; `weights` is any other's."""
+
+    def encoder_file(self, backbone: str) -> Path | None:
+        """The file of an encoder's weights; None where the published ones are meant."""
+        return self.named_weights.get(backbone, self.weights)
+
+    def teacher_file(self, backbone: str) -> Path | None:
+        """The same of its teacher."""
+        return self.named_weights.get(backbone, self.teacher_weights)
 
 
 class Material:
@@ -58,6 +68,7 @@ class Material:
             specs.add(declared.read(path))
         self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, str, int, Reading], Pixels] = {}
+        self._frozen: tuple[str, dict[str, np.ndarray]] = "", {}
         self._listings: dict[str, scan.Listings] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -105,6 +116,16 @@ class Material:
                                      f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading)
         return self._pixels[key]
 
+    def frozen_features(self, config: Config, role: str, take: Callable[[], np.ndarray]) -> np.ndarray:
+        """Features of one of the split's lists by an encoder that is not trained: taken once for all runs of that encoder that follow
+        each other, whatever they make of them. Those of one encoder are kept at a time."""
+        key = repr((config.data, config.network.backbone, config.network.weights, config.execution, config.evaluation.features))
+        if self._frozen[0] != key:
+            self._frozen = key, {}
+        if role not in self._frozen[1]:
+            self._frozen[1][role] = take()
+        return self._frozen[1][role]
+
     def validation(self, config: Config) -> ValidationData:
         """Held-out sketches of seen classes and images of validation classes: settings and epochs may be chosen by these."""
         split = self.split_of(config)
@@ -147,8 +168,11 @@ class Material:
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher and words: what a model is built from."""
         net = config.network
-        encoder = backbones.encoder(net.backbone, net.weights, self.places.weights)
-        teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
+        encoder = backbones.encoder(net.backbone, net.weights, self.places.encoder_file(net.backbone))
+        if reads_teacher(config):
+            teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_file(net.backbone))
+        else:
+            teacher, classifier = backbones.without_teacher(encoder)
         words, further = self.word_tensors(config)
         return Ingredients(encoder, teacher, classifier, words, len(self.split_of(config).seen), further)
 
@@ -168,6 +192,13 @@ def uses_words(config: Config) -> bool:
     used = (config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
             or method_of(config).compares_words)
     return config.training.optimizer != "none" and used
+
+
+def reads_teacher(config: Config) -> bool:
+    """Whether a run needs a teacher, or its classifier for the SVD start."""
+    method = method_of(config)
+    unused = config.losses.distillation == 0 and config.network.start == "random" and config.method_source == BUILT_IN
+    return not method.frozen and not (unused and not backbones.source(config.network.backbone).teaches)
 
 
 def build_model(method: Method[Any], config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:

@@ -360,4 +360,4 @@ def describe(split: Split) -> list[tuple[str, str, str]]:
 
 def _weights_note(config: Config) -> str:
     setting = config.network.weights
-    return backbones.SOURCES[config.network.backbone].origin if setting == "imagenet" else setting
+    return backbones.source(config.network.backbone).origin if setting == "imagenet" else setting

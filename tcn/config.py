@@ -31,6 +31,11 @@ OWN_SPLIT = "fixed"
 """The one split of such a data set."""
 BUILT_IN = "built-in"
 """Source of the variants and data sets that this project declares itself."""
+BACKBONES = ("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet")
+"""Encoders with a name of their own; all others of timm and torchvision go by `timm:NAME` and `torchvision:NAME`."""
+LIBRARIES = ("timm", "torchvision")
+BACKBONE = rf"{'|'.join(BACKBONES)}|({'|'.join(LIBRARIES)}):[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?"
+"""What `network.backbone` takes."""
 LARGEST = 1e30
 """Of a float setting without a bound of its own: losses and steps are float32, which ends at 3.4e38."""
 
@@ -174,9 +179,11 @@ class Coupling:
 class Network:
     """Architecture and where it starts."""
 
-    backbone: Literal["resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet"] = "resnet50"
+    backbone: Annotated[str, Form(BACKBONE,
+                                  f"one of {', '.join(BACKBONES)}, or timm:NAME or torchvision:NAME, any model of these libraries "
+                                  "(docs/encoders.md)")] = "resnet50"
     weights: Weights = "imagenet"
-    """`imagenet`, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
+    """`imagenet`, the published weights of the encoder's name, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
     teacher_weights: Weights = "imagenet"
     """The same for the frozen teacher, whose classifier gives the SVD start."""
     dim: Annotated[int, Range(1, 65_536)] = 64

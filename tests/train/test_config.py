@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from benchmarks import experiments
 from tcn import metrics
-from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict, whole_of
+from tcn.config import BACKBONES, SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict, whole_of
 from tcn.data import decode, specs
 from tcn.model import backbones
 from tcn.scoring import codes
@@ -81,7 +81,10 @@ TAKES = {
     **{f"coupling.{part}": TIE for part in ("stem", "stage1", "stage2", "stage3", "stage4", "batch_norm_affine", "embedding")},
     "coupling.batch_norm_statistics": (("hard", "none"), ("soft",), ("hard, none",)),
     "coupling.call": choice("joint", "separate"),
-    "network.backbone": choice("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet"),
+    "network.backbone": (("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet", "timm:vit_tiny.some_tag",
+                          "torchvision:regnet_y_400mf"),
+                         ("", "ResNet50", "resnet50 ", "timm:", "timm:a/b", "timm:a:b", "timm:a.b.c", "hub:vit", "timm:vit\n"),
+                         ("resnet50, resnet18", "timm:NAME or torchvision:NAME")),
     "network.weights": WEIGHTS, "network.teacher_weights": WEIGHTS,
     "network.dim": ((1, 64, 65536), (0, -64, 65537), ("1 to 65,536",)),
     "network.embedding_norm": choice("shared", "per_modality"),
@@ -151,7 +154,7 @@ def test_every_field_refuses_what_it_does_not_take(key):
 
 
 def test_choices_are_those_of_the_parts_that_read_them():
-    assert set(TAKES["network.backbone"][0]) == set(backbones.SOURCES)
+    assert set(BACKBONES) == set(backbones.SOURCES)
     assert {name: spec.splits for name, spec in specs.SPECS.items()} == SPLITS
     assert {whole_of(name) for name in TAKES["data.dataset"][0]} == set(SPLITS)
     assert set(TAKES["data.split"][0]) == {name for splits in SPLITS.values() for name in splits}
