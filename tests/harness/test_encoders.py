@@ -121,7 +121,7 @@ def unreachable(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nonexistent/hub")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
 def test_an_encoder_without_weights_or_of_no_library_or_size_is_one_line_before_anything_runs(place, command, unreachable, tmp_path):
