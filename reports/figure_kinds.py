@@ -1,6 +1,6 @@
 """What a figure is before it is drawn: its kind, its data and its caption, and sentences that several captions share.
 
-In: runs of a Suite. Out: FigureData for `figures.draw`. The kinds stand here in the order of the page.
+In: runs of a Suite. Out: FigureData for `figures.draw`.
 """
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.wording import listed
 
-KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
-         "class_precision", "dimensions", "sharing_weight", "coupling", "ledger_bars", "publishers", "intervals")
 PATHS = ("file", "query_file")
 """Columns that hold paths of pictures."""
 
