@@ -1,8 +1,8 @@
 """Variants: TCN with a few settings changed, and other methods, each with a sentence on what it shows.
 
-`VARIANTS` is what a command line may name; a file of the user's own declares further ones (baselines/own.py), which are looked up,
-trained and scored by the same few functions. A variant never branches in the training loop: it is the base config of a profile with a
-few settings replaced.
+`VARIANTS` holds the variants that a command line may name. A file of the user's own declares further ones (baselines/own.py),
+which are looked up, trained and scored by the same functions. The training loop has no branch on a variant's name: a variant is
+the base config of a profile with a few settings replaced.
 """
 from __future__ import annotations
 
@@ -149,31 +149,31 @@ GROUPS = {"main": MAIN, "untrained": UNTRAINED_BASELINES, "leave-one-out": LEAVE
           "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER,
           "foundation": FOUNDATION}
 _TABLES = {BUILT_IN: VariantTable(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
-"""Source -> the variants that it declares, for all that this process has read."""
+"""Source -> the variants that it declares, for all sources that this process has read."""
 
 
 _BUILT_IN_METHODS = {variant.method.name: variant.method for variant in _ALL}
 
 
 def load(place: str, expected: str | None = None) -> VariantTable:
-    """Read the variants that a file, or an installed package's entry point, declares. InputError where it can't be used.
+    """Read the variants that a file, or an installed package's entry point, declares. InputError if it can't be used.
 
-    expected: the `Config.method_source` that it has to have; another content is refused before any of it is run.
+    expected: the `Config.method_source` that it has to have; other content is refused before any of it is executed.
     """
     found = own.read(place, {*VARIANTS, *GROUPS}, _TABLES, expected)
     for variant in found.variants.values():
         if _BUILT_IN_METHODS.get(variant.method.name, variant.method) is not variant.method:
-            raise InputError(f"{place}: '{variant.name}': '{variant.method.name}' is the name of a built-in method; choose another "
-                             "name for yours")
+            raise InputError(f"{place}: '{variant.name}': '{variant.method.name}' is the name of a built-in method; choose "
+                             "another name for yours")
     _TABLES[found.source] = found
     return found
 
 
 def table(source: str) -> VariantTable:
-    """What a source declares. InputError where this process has not read it."""
+    """The variants that a source declares. InputError if this process has not read it."""
     if source not in _TABLES:
-        raise InputError(f"the file that declares this run's method is not at hand (SHA-256 {source.removeprefix('file:')}); name it "
-                         "with --variants FILE")
+        raise InputError(f"the file that declares this run's method is not at hand (SHA-256 {source.removeprefix('file:')}); "
+                         "name it with --variants FILE")
     return _TABLES[source]
 
 
@@ -183,8 +183,8 @@ def is_loaded(source: str) -> bool:
 
 
 def named(name: str) -> tuple[Variant, ...]:
-    """The variants that a name on the command line stands for: a built-in one or a group of them, a Python file that declares some,
-    or the entry point of a package that does. InputError where it is none of these."""
+    """The variants that a name on the command line stands for: a built-in variant or a group of them, a Python file that declares
+    some, or the entry point of a package that declares some. InputError if it is none of these."""
     name = earlier.name(name)
     if name in VARIANTS or name in GROUPS:
         return tuple(VARIANTS[member] for member in GROUPS.get(name, (name,)))
@@ -200,7 +200,8 @@ def find(name: str, source: str = BUILT_IN) -> Variant:
     if name not in variants:
         further = f"; by installed packages: {', '.join(own.announced())}" if own.announced() else ""
         raise InputError(f"unknown variant '{name}'; choose among {', '.join(variants)}" + (
-            f", or a group: {', '.join(GROUPS)}; or give the Python file that declares it{further}" if source == BUILT_IN else ""))
+            f", or a group: {', '.join(GROUPS)}; or give the Python file that declares it{further}"
+            if source == BUILT_IN else ""))
     return variants[name]
 
 

@@ -1,7 +1,7 @@
-"""Encoders that others trained, frozen: the rows that every trained method is asked about.
+"""Frozen encoders that others trained: the baselines with which every trained method is compared.
 
-In: an encoder by its name (docs/encoders.md). Out: three variants of each, which train nothing: its pooled features as they are,
-standardised per modality on seen drawings and photos, and reduced to D by principal components of both.
+In: an encoder's name (docs/encoders.md). Out: three variants of each encoder, none of which trains anything: its pooled
+features as they are, standardised per modality on seen drawings and photos, and reduced to D by principal components of both.
 """
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tcn.config import Config, Modality
 from tcn.train.method import Ingredients, Method, OwnModel
 
 SIZE = 224
-"""Side of the images in pixels, as most of these encoders were trained; DINOv2's positions are interpolated to it."""
+"""Side of the images in pixels, at which most of these encoders were trained; DINOv2's position embeddings are interpolated to
+it."""
 ENCODERS = (
     ("dinov2", "DINOv2 S/14", "timm:vit_small_patch14_dinov2.lvd142m"),
     ("clip", "CLIP B/16", "timm:vit_base_patch16_clip_224.openai"),
@@ -24,7 +25,7 @@ ENCODERS = (
     ("lite0", "EfficientNet-Lite0", "efficientnet_lite0"),
     ("lite2", "EfficientNet-Lite2", "efficientnet_lite2"),
 )
-"""Name in a variant's name, name for people, `network.backbone`."""
+"""For each encoder: its part of a variant's name, its title, and the value of `network.backbone`."""
 TREATMENTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("", "", "its pooled features", {}),
     ("-permodality", ", per-modality statistics", "the same, standardised per modality on seen drawings and photos",
@@ -34,7 +35,7 @@ TREATMENTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 
 class FrozenModel(OwnModel):
-    """One encoder for both modalities, as it came."""
+    """One pretrained encoder for both modalities, unchanged."""
 
     def __init__(self, config: Config, ingredients: Ingredients) -> None:
         super().__init__()
@@ -45,15 +46,16 @@ class FrozenModel(OwnModel):
         return features
 
     def record(self, sample: Tensor) -> None:
-        """Nothing: no step is trained."""
+        """Do nothing, since no step is trained."""
 
 
 FROZEN = Method("frozen", FrozenModel, frozen=True)
 
 
 def variants(delta: dict[str, Any]) -> tuple[Variant, ...]:
-    """All rows: each encoder with each treatment. delta: the settings of what is not trained."""
+    """All variants: each encoder with each treatment. delta: the settings of a variant without training."""
     return tuple(Variant(f"frozen-{name}{suffix}", f"Frozen {title}{treated}", f"no training: {shows} ({title} at {SIZE} pixels)",
-                         {**delta, "evaluation.features": "backbone", "network.backbone": backbone, "data.image_size": SIZE, **settings},
+                         {**delta, "evaluation.features": "backbone", "network.backbone": backbone, "data.image_size": SIZE,
+                          **settings},
                          method=FROZEN, optional=True)
                  for name, title, backbone in ENCODERS for suffix, treated, shows, settings in TREATMENTS)

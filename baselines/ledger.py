@@ -1,7 +1,7 @@
 """The deviation ledger: where the released code differs from the paper or from good practice, with both behaviours of each.
 
-In: nothing. Out: `DEVIATIONS`, the deviations. The command reads them for `--as-released`, the runner to score the same features once
-more under each released rule, and the report through the result folders. Source: the behaviour of the released code.
+In: nothing. Out: `DEVIATIONS`. The command reads them for `--as-released`, the runner reads them to score the same features
+once more under each released rule, and the report reads them from the result folders. Source: the behaviour of the released code.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 KINDS = ("training", "scoring", "pictures", "data", "fixed", "remaining")
 SWITCHED = ("training", "scoring", "pictures")
-"""Kinds of deviations that `--as-released` turns on, where they have a setting."""
+"""Kinds of deviations that `--as-released` turns on, if they have a setting."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
          "workers and the real lists, 4.0 per cent of the places repeat their geometry from epoch 1 to 2, 0.4 by a worker's 30th "
          "batch. So --as-released replays on TU-Berlin alone; no training lists of QuickDraw were released. Here one stream "
          "stands for all workers.", ("tuberlin",)),
-    Deviation("resize", "the resize from 256 to 224 pixels rounds to 8 bits after each of its two passes, in training and at test",
+    Deviation("resize", "the resize from 256 to 224 pixels rounds to 8 bits after each of its two passes, in training and at "
+                        "test",
          "up to one grey level; of 3,125 real photos 8 per cent change their nearest neighbour (Lite0, 224 pixels)", "training",
          "data.resize", "rounded", "float", _paired("ledger-resize"),
          "Nothing is resized where pictures are stored at the network's own size, as on emoji at 64 pixels: there no pair is "
@@ -119,7 +120,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
     Deviation("flags", "a numeric margin neither parses nor runs; several flags do nothing; \"no pretraining\" is ignored",
          "flags can't be trusted", "fixed", note="Settings are typed: an unknown key, a wrong type or a value outside its "
          "choices is an error."),
-    Deviation("last-batch", "a last batch of one to three pairs on two devices crashes", "a data set's size decides whether it runs",
+    Deviation("last-batch", "a last batch of one to three pairs on two devices crashes", "a data set's size decides whether it "
+                                                                                         "runs",
          "fixed", note="A pair alone at an epoch's end is left out, since batch norm needs two; two or three pairs are not "
          "split."),
     Deviation("no-best", "no best model is saved where the class accuracy is 0 in every epoch",
@@ -129,8 +131,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
          "22 grey levels on average for the same draw on one of 500 x 375", "remaining",
          note="Here every picture is brought to 256 x 256 when it is decoded, then augmented, then resized to the network's "
          "size. The figure was measured against the released code."),
-    Deviation("truncation", "what the augmentation computes is truncated to 8 bits as it is", "ours, in float32, first adds 2^-7 of a "
-         "grey level: a value that close below a whole level becomes that level", "remaining",
+    Deviation("truncation", "what the augmentation computes is truncated to 8 bits as it is", "ours, in float32, first adds "
+         "2^-7 of a grey level: a value that close below a whole level becomes that level", "remaining",
          note="Without it, rounding in float32 would make pixels a level darker that came out whole; `augment_as_released`, in "
          "float64, adds 1e-6."),
 )

@@ -1,7 +1,7 @@
-"""A method of one's own tried on a tiny network and random pairs, in seconds: what training and scoring would stumble over later.
+"""Checks a user's own method on a tiny network and random pairs, in seconds, and finds errors that training would meet later.
 
-In: a variant. Out: what is wrong with it, one line each with the function and the cure, and what was seen of it. Nothing is written,
-and no image of any data set is read: the method is given random pictures of a few seen classes.
+In: a variant. Out: a line for each error, with the function and the cure, and facts about the variant. Nothing is written, and no
+image of any data set is read: the method gets random pictures of a few seen classes.
 """
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from tcn.train.method import Ingredients, LossTerms
 CPU = torch.device("cpu")
 CLASSES, WORD_SIZE = 6, 7
 LABELS = ((0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4), (5, 5, 1))
-"""Seen classes of the batches of one epoch: some alone, one absent, the last batch smaller."""
+"""Labels of the batches of one epoch: some classes occur once, one is absent, and the last batch is smaller."""
 TINY = {"network.backbone": "test_resnet", "network.dim": 16, "data.image_size": 64, "data.stored_size": 64,
         "data.batch_pairs": len(LABELS[0]), "training.epochs": 2, "training.encoder_rate": 1e-3, "training.head_rate": 1e-3}
 CLOSE = 1e-3
-"""Largest difference of a feature, as a share of the largest one, that another batch may make by rounding."""
+"""Largest difference of a feature between two batches, as a share of the largest feature, that counts as rounding."""
 TAKEN = {"total", *STEP_TERMS[:2], "encoder_rate", "head_rate", *EPOCH_TERMS[-4:]}
-"""Columns of a run's history that are no loss terms."""
+"""Columns of a run's history that are not loss terms."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".svg", ".tif", ".tiff")
 CODE = (".py", ".pyc", ".so", ".pyd", ".dylib")
 
 
 class Wrong(Exception):
-    """What is wrong; nothing further can be tried."""
+    """An error after which nothing further can be checked."""
 
     def __init__(self, function: str, text: str) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ class Wrong(Exception):
 
 @dataclass
 class Checked:
-    """What was seen of one variant."""
+    """The result of checking one variant."""
 
     variant: Variant
     faults: list[str] = field(default_factory=list)
@@ -71,15 +71,15 @@ class Checked:
         self.faults.append(f"{Path(self.variant.place).name or 'built in'}, {function}: {text}")
 
     def text(self) -> str:
-        """Some lines for a terminal."""
+        """The result as lines for a terminal."""
         head = f"{self.variant.name}: " + (f"{len(self.faults)} fault{'' if len(self.faults) == 1 else 's'}" if self.faults
                                            else f"nothing is missing ({', '.join(self.facts)})")
         return "\n".join([head, *(f"  fault: {text}" for text in self.faults), *(f"  note: {text}" for text in self.notes)])
 
 
 def check(variant: Variant) -> Checked:
-    """Try a variant: shapes, parameters, losses and gradients, seeds, checkpoints, and whether what it makes of one image depends on
-    others. Takes seconds; torch's, NumPy's and Python's own random streams are as before."""
+    """Check a variant: shapes, parameters, losses and gradients, seeds, checkpoints, and whether the features of an image
+    depend on other images. Takes seconds. The random streams of torch, NumPy and Python are restored."""
     found, started = Checked(variant), time.perf_counter()
     try:
         with _streams_kept():
@@ -95,7 +95,7 @@ def _config(variant: Variant) -> Config:
         config = change(Config(), {**TINY, **variant.delta, "method": variant.method.name, "method_source": variant.source})
     except InputError as error:
         raise Wrong("VARIANTS", str(error)) from error
-    # Where the tiny classifier has no more directions to start from.
+    # The tiny classifier may have too few directions for the SVD start.
     most = min(backbones.untrained(config.network.backbone)[1].weight.shape)
     return change(config, {"network.start": "random"}) if config.network.dim > most else config
 
@@ -103,7 +103,7 @@ def _config(variant: Variant) -> Config:
 @contextlib.contextmanager
 def _streams_kept() -> Iterator[None]:
     numpys, pythons, threads = np.random.get_state(), random.getstate(), torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors so small gain nothing from more, and wait for them on a busy machine
+    torch.set_num_threads(1)  # with such small tensors, more threads only wait for each other
     try:
         with torch.random.fork_rng(devices=[]):
             yield
@@ -118,7 +118,8 @@ def _images(batch: int, count: int, side: int) -> Tensor:
 
 
 class _Trial:
-    """One model of the variant and its first steps. `noise` seeds the streams that a method must not draw from unasked."""
+    """One model of the variant and its first steps. `noise` seeds the global random streams, which a method must not draw
+    from."""
 
     def __init__(self, variant: Variant, config: Config, noise: int) -> None:
         self.variant, self.config = variant, config
@@ -126,16 +127,18 @@ class _Trial:
         np.random.seed(noise)
         random.seed(noise)
         with borrowed(0):
-            encoder, (teacher, classifier) = backbones.untrained(config.network.backbone)[0], backbones.untrained(config.network.backbone)
+            encoder, _ = backbones.untrained(config.network.backbone)
+            teacher, classifier = backbones.untrained(config.network.backbone)
             words, further = torch.randn(CLASSES, WORD_SIZE), torch.randn(len(classifier.bias), WORD_SIZE)
+        ingredients = Ingredients(encoder, teacher, classifier, words, CLASSES, further)
         try:
             with _reads("build", PICTURES):
-                self.model: Any = build_model(variant.method, config, Ingredients(encoder, teacher, classifier, words, CLASSES, further), CPU)
+                self.model: Any = build_model(variant.method, config, ingredients, CPU)
         except InputError as error:
             raise Wrong("build", str(error)) from error
 
     def call(self, function: str, *arguments: Any, **named: Any) -> Any:
-        """What a function of the model returns. Wrong where it raises or opens a file."""
+        """Call a function of the model and return its result. Raises Wrong if it raises or opens a file."""
         with self._guarded(function), _reads(function):
             return getattr(self.model, function)(*arguments, **named)
 
@@ -164,14 +167,14 @@ class _Trial:
                 for n, labels in enumerate(LABELS)]
 
     def losses(self, batch: PairBatch, step: int) -> LossTerms:
-        """The terms of a step, drawn with the step's own random numbers."""
+        """The loss terms of a step, with the step's own random numbers."""
         self.model.train()
         torch.manual_seed(stream_seed(self.config.seed, "dropout", step))
         with training_mode(self.config.execution, CPU), self._guarded("losses"), _reads("losses"):
             return self.variant.method.losses(self.model, batch, self.config, torch_stream(self.config.seed, "alpha", 1, step))
 
     def step(self, optimizer: torch.optim.Optimizer, batch: PairBatch, step: int) -> LossTerms:
-        """One update; the terms that led to it."""
+        """Make one update; returns its loss terms."""
         found = self.losses(batch, step)
         _check_terms(found, len(batch))
         optimizer.zero_grad(set_to_none=True)
@@ -195,8 +198,8 @@ def _try(variant: Variant, config: Config, found: Checked) -> None:
     again = _Trial(variant, config, 2)
     repeated = _train(again)
     if means != repeated or not _equal(trial.model.state_dict(), again.model.state_dict()):
-        found.fault("losses", "the same seed gave other numbers the second time; draw random numbers with torch, or from the generator "
-                              "that losses is given, not from NumPy, random, a clock or the order of a set")
+        found.fault("losses", "the same seed gave other numbers the second time; draw random numbers with torch, or from the "
+                              "generator that losses is given, not from NumPy, random, a clock or the order of a set")
         return
     _check_checkpoint(trial, found)
 
@@ -208,37 +211,41 @@ def _check_features(trial: _Trial, found: Checked) -> int:
     widths = []
     for modality in Modality:
         features = trial.features(images, modality)
-        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images) or not features.is_floating_point():
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images) \
+                or not features.is_floating_point():
             raise Wrong(function, f"gave {_shown(features)} for 5 images; it has to give a floating-point tensor [5, D]")
         if not features.isfinite().all():
-            raise Wrong(function, f"gave features of {modality.value} images that are not finite; look for a division by zero or a "
-                                  "logarithm of zero")
+            raise Wrong(function, f"gave features of {modality.value} images that are not finite; look for a division by zero "
+                                  "or a logarithm of zero")
         widths.append(features.shape[1])
-        alone = torch.cat([trial.features(others, modality)[:1], *(trial.features(images[i:i + 1], modality) for i in range(5))])[1:]
+        alone = torch.cat([trial.features(others, modality)[:1],
+                           *(trial.features(images[i:i + 1], modality) for i in range(5))])[1:]
         if not torch.allclose(alone, features, rtol=0, atol=CLOSE * float(features.abs().max())):
-            found.fault(function, f"the features of a {modality.value} depend on which other images are encoded with it or before it: at "
-                                  "test time these are of unseen classes; let batch norms follow self.training, and keep nothing of "
-                                  "what is encoded")
+            found.fault(function, f"the features of a {modality.value} depend on which other images are encoded with it or "
+                                  "before it: at test time these are of unseen classes; let batch norms follow self.training, "
+                                  "and keep nothing of what is encoded")
             break
         if torch.allclose(features, features[:1].expand_as(features), rtol=0, atol=1e-6 * float(features.abs().max())):
-            found.fault(function, f"gave the same features for five different {modality.value} images; use the images that it is given")
+            found.fault(function, f"gave the same features for five different {modality.value} images; use the images that it "
+                                  "is given")
     if len(set(widths)) > 1:
         found.fault(function, f"gave {widths[0]} features of sketches and {widths[1]} of photos; they have to be of one length")
     if not _equal(before, trial.model.state_dict()):
-        found.fault(function, "changed the model's state while images were encoded: at test time these are of unseen classes; change "
-                              "it in losses alone")
+        found.fault(function, "changed the model's state while images were encoded: at test time these are of unseen classes; "
+                              "change it in losses alone")
     return widths[0]
 
 
 def _check_groups(trial: _Trial, found: Checked) -> None:
     groups = trial.call("groups")
     if not isinstance(groups, dict) or set(groups) != {"encoder", "head"}:
-        raise Wrong("groups", f"gave {_shown(groups)}; it has to give a dictionary with the lists 'encoder' and 'head', which learn at "
-                              "training.encoder_rate and training.head_rate")
+        raise Wrong("groups", f"gave {_shown(groups)}; it has to give a dictionary with the lists 'encoder' and 'head', which "
+                              "learn at training.encoder_rate and training.head_rate")
     grouped = [id(parameter) for group in groups.values() for parameter in group]
     named = {id(parameter): name for name, parameter in trial.model.named_parameters() if parameter.requires_grad}
     if missing := [name for key, name in named.items() if key not in grouped]:
-        found.fault("groups", f"leaves out {_some(missing)}, which would stay as it started; add it, or set its requires_grad to False")
+        found.fault("groups", f"leaves out {_some(missing)}, which would stay as it started; add it, or set its requires_grad "
+                              "to False")
     if twice := [named.get(key, "a parameter") for key in dict.fromkeys(grouped) if grouped.count(key) > 1]:
         raise Wrong("groups", f"names {_some(twice)} twice; each parameter belongs to one group")
     if not set(grouped) & set(named):
@@ -251,8 +258,8 @@ def _check_classes(trial: _Trial) -> None:
     with torch.no_grad(), evaluating(trial.model):
         logits = trial.call("classify", trial.call("encode", images, Modality.SKETCH), Modality.SKETCH)
     if not isinstance(logits, Tensor) or logits.shape != (5, CLASSES):
-        raise Wrong("classify", f"gave {_shown(logits)} for 5 features and {CLASSES} seen classes (ingredients.classes); it has to give "
-                                f"logits [5, {CLASSES}]")
+        raise Wrong("classify", f"gave {_shown(logits)} for 5 features and {CLASSES} seen classes (ingredients.classes); it has "
+                                f"to give logits [5, {CLASSES}]")
     if not logits.isfinite().all():
         raise Wrong("classify", "gave logits that are not finite; look for a division by zero or a logarithm of zero")
 
@@ -263,27 +270,28 @@ def _check_terms(found: Any, pairs: int) -> None:
     if not isinstance(found.terms, dict) or not found.terms:
         raise Wrong("losses", "gave no terms; LossTerms takes a dictionary from names to tensors, one at least")
     if not isinstance(found.weights, dict) or set(found.weights) != set(found.terms):
-        raise Wrong("losses", f"gave weights of {_some(sorted(map(str, found.weights)))} for the terms {_some(sorted(map(str, found.terms)))}; "
-                              "each term has one weight of the same name")
+        raise Wrong("losses", f"gave weights of {_some(sorted(map(str, found.weights)))} for the terms "
+                              f"{_some(sorted(map(str, found.terms)))}; each term has one weight of the same name")
     for name, value in found.terms.items():
         if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]{0,39}", name) or name in TAKEN:
-            raise Wrong("losses", f"the term's name {name!r:.60} can't be a column of the history; use letters in lower case, digits and "
-                                  f"underscores, and none of {', '.join(sorted(TAKEN))}")
+            raise Wrong("losses", f"the term's name {name!r:.60} can't be a column of the history; use letters in lower case, "
+                                  f"digits and underscores, and none of {', '.join(sorted(TAKEN))}")
         if not isinstance(value, Tensor) or value.ndim > 1 or not value.numel() or not value.is_floating_point():
-            raise Wrong("losses", f"the term '{name}' is {_shown(value)} for {pairs} pairs; it has to be a floating-point scalar, or a "
-                                  "vector over samples")
+            raise Wrong("losses", f"the term '{name}' is {_shown(value)} for {pairs} pairs; it has to be a floating-point "
+                                  "scalar, or a vector over samples")
         if not value.isfinite().all():
-            raise Wrong("losses", f"the term '{name}' is not finite ({_odd(value)}) on a batch of {pairs} pairs in which classes stand "
-                                  "alone; look for a mean of nothing, a division by zero or a logarithm of zero")
+            raise Wrong("losses", f"the term '{name}' is not finite ({_odd(value)}) on a batch of {pairs} pairs in which "
+                                  "classes stand alone; look for a mean of nothing, a division by zero or a logarithm of zero")
         weight = found.weights[name]
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
             raise Wrong("losses", f"the weight of '{name}' is {weight!r:.60}; it has to be a finite number")
     if not found.total().requires_grad:
-        raise Wrong("losses", "no term leads back to a parameter; compute them from what the model returns, without detach or no_grad")
+        raise Wrong("losses", "no term leads back to a parameter; compute them from what the model returns, without detach or "
+                              "no_grad")
 
 
 def _train(trial: _Trial, found: Checked | None = None) -> list[dict[str, float]]:
-    """The mean of each term at each step. `found`: where what is seen of gradients goes."""
+    """The mean of each term at each step. `found` gets notes and errors about gradients."""
     try:
         optimizer = loop.adam(trial.model, trial.config)
     except (TypeError, ValueError, AttributeError) as error:
@@ -295,8 +303,8 @@ def _train(trial: _Trial, found: Checked | None = None) -> list[dict[str, float]
         if found is not None:
             named = [(name, p.grad) for name, p in trial.model.named_parameters() if p.requires_grad]
             if bad := [name for name, grad in named if grad is not None and not grad.isfinite().all()]:
-                raise Wrong("losses", f"the gradient of {_some(bad)} is not finite, though the losses are; look for a square root or norm "
-                                      "at zero, or a masked infinity")
+                raise Wrong("losses", f"the gradient of {_some(bad)} is not finite, though the losses are; look for a square "
+                                      "root or norm at zero, or a masked infinity")
             if all(grad is None or not grad.any() for _, grad in named):
                 raise Wrong("losses", "no parameter of the model gets a gradient; compute the terms from what the model returns")
             if step == 0 and (idle := [name for name, grad in named if grad is None]):
@@ -314,13 +322,14 @@ def _check_checkpoint(trial: _Trial, found: Checked) -> None:
     cure = "keep what training changes in parameters or in register_buffer(name, tensor), which a checkpoint holds"
     for modality in Modality:
         if not torch.equal(trial.features(images, modality), fresh.features(images, modality)):
-            found.fault("encode", f"a model made anew and given the state_dict of the trained one encodes a {modality.value} otherwise: "
-                                  f"its checkpoint would lose something; {cure}")
+            found.fault("encode", f"a model made anew and given the state_dict of the trained one encodes a {modality.value} "
+                                  f"otherwise: its checkpoint would lose something; {cure}")
             return
     batch = trial.batches()[0]
     first, second = (one.losses(batch, len(LABELS)).means() for one in (trial, fresh))
     if other := [name for name in first if name not in second or not torch.equal(first[name], second[name])]:
-        found.fault("losses", f"after a checkpoint the next step gives another {_some(other)}: a resumed run would differ; {cure}")
+        found.fault("losses", f"after a checkpoint the next step gives another {_some(other)}: a resumed run would differ; "
+                              f"{cure}")
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -348,7 +357,7 @@ def _some(names: list[str]) -> str:
 # --- files and connections that a method opens by itself -----------------------------------------------------------
 
 _watched: list[set[str]] = []
-"""What is opened while somebody looks; empty otherwise."""
+"""Lists of the files opened since each `_reads` block began; empty outside such blocks."""
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -367,8 +376,9 @@ _hooked: list[bool] = []
 
 @contextlib.contextmanager
 def _reads(function: str, endings: tuple[str, ...] = ("",)) -> Iterator[None]:
-    """Wrong where a file of these endings is opened inside, or a connection: all that a method may know of the data is given to it."""
-    if not _hooked:  # a hook can't be taken out again
+    """Raise Wrong if a file with one of these endings, or a connection, is opened in this block. A method must use only the
+    data that it is given."""
+    if not _hooked:  # an audit hook can't be removed
         sys.addaudithook(_audit)
         _hooked.append(True)
     _watched.append(set())
@@ -378,5 +388,5 @@ def _reads(function: str, endings: tuple[str, ...] = ("",)) -> Iterator[None]:
         opened = _watched.pop()
     ours = (sys.prefix, sys.base_prefix, str(Path(torch.__file__).parent))
     if odd := sorted(name for name in opened if name.lower().endswith(endings) and not name.startswith(ours)):
-        raise Wrong(function, f"opens {_some(odd)}: it may look at images of unseen classes; use the batch and the ingredients, which "
-                              "are of seen classes, and read weights in build")
+        raise Wrong(function, f"opens {_some(odd)}: it may look at images of unseen classes; use the batch and the ingredients, "
+                              "which are of seen classes, and read weights in build")

@@ -1,8 +1,8 @@
-"""Two or more runs or files of features, pair by pair: which is better, by how much, and whether that is chance.
+"""Compare two or more runs or files of features pair by pair: which is better, by how much, and whether chance explains it.
 
 In: folders of finished runs, or .npz files of features as `tcn evaluate` takes them, all of the same queries and photos.
-Out: a table with marks of significance, the pairs behind it, and on request each class; as text, JSON or LaTeX. The statistics are
-the report's (reports/stats): by class, with Holm's correction over all pairs and metrics of the call.
+Out: a table with marks of significance, a table of the pairs, and on request one of each class; as text, JSON or LaTeX. The
+statistics are the report's (reports/stats): by class, with Holm's correction over all pairs and metrics of the call.
 """
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ exit status: 0 compared; 2 bad files or usage; 130 interrupted.
 
 @dataclass(frozen=True)
 class Values:
-    """One metric's values per query and more, of one file or run."""
+    """The values per query of one file or run, with the queries' classes and names and the numbers of photos."""
 
     source: str
     name: str
@@ -65,12 +65,12 @@ class Values:
     classes: np.ndarray
     """str [Nq]"""
     queries: np.ndarray | None
-    """What each query is called, str [Nq]; None where the file does not say."""
+    """The name of each query, str [Nq]; None if the file has no names."""
     values: dict[str, np.ndarray]
     """Metric -> float64 [Nq]."""
     left_out: dict[str, frozenset[str]]
     photos: Mapping[str, int] | None
-    """Photos of each class, by the normal form of its name; None where unknown."""
+    """Normal form of a class's name -> number of its photos; None if unknown."""
 
 
 def read(text: str, options: argparse.Namespace) -> Values:
@@ -105,7 +105,7 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
         raise InputError(f"{folder}: {error}") from None
     skipped: frozenset[str] = frozenset()
     if setting(run.config, "evaluation.missing_classes") == "as-released" and every in arrays:
-        # only a class without photos has an AP of 0 over all ranks
+        # AP over all ranks is 0 only for a class without photos.
         skipped = frozenset(str(c) for c in np.unique(classes) if not arrays[every][classes == c].any())
     return Values(folder.name, name or run.variant, run.seed, classes, arrays["query"].astype(str),
                   {metric: np.asarray(arrays[key], np.float64) for metric, key in keys.items()},
@@ -123,7 +123,8 @@ def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
                       distance(arrays, None), ks or (100,), missing_classes=options.missing_classes, spellings=options.spellings,
                       gallery_group=arrays.get("gallery_group"), duplicates=options.duplicates)
         if absent := [metric for metric in options.metrics if metric not in found.metrics(options.protocol)]:
-            raise InputError(f"{options.protocol} has no {', '.join(absent)}; it has {', '.join(found.metrics(options.protocol))}")
+            raise InputError(f"{options.protocol} has no {', '.join(absent)}; it has "
+                             f"{', '.join(found.metrics(options.protocol))}")
     except InputError as error:
         raise InputError(f"{path}: {as_options(str(error))}") from None
     classes = found.classes.astype(str)
@@ -155,8 +156,8 @@ def _counts(labels: np.ndarray) -> Mapping[str, int]:
 
 
 def sides_of(found: Sequence[Values]) -> list[Side]:
-    """The sides of a comparison, queries in the first one's order. InputError where the files are not of the same queries and
-    photos, or one side has a seed twice."""
+    """The sides of a comparison, with the queries in the order of the first. InputError if the files do not have the same
+    queries and photos, or if one side has a seed twice."""
     first = found[0]
     by_name = all(v.queries is not None and len(set(v.queries.tolist())) == len(v.queries) for v in found)
     groups: dict[str, dict[int, tuple[Values, np.ndarray]]] = {}
@@ -170,11 +171,12 @@ def sides_of(found: Sequence[Values]) -> list[Side]:
                              + "; a paired comparison needs the same queries in the same order, or their names in query_paths")
         if v.photos is not None and first.photos is not None and v.photos != first.photos:
             odd = sorted(name for name in {*v.photos, *first.photos} if v.photos.get(name) != first.photos.get(name))
-            raise InputError(f"{v.source} and {first.source} do not have the same gallery: other numbers of photos of {some(odd, 5)}")
+            raise InputError(f"{v.source} and {first.source} do not have the same gallery: other numbers of photos of "
+                             f"{some(odd, 5)}")
         seeds = groups.setdefault(v.name, {})
         if v.seed in seeds:
-            raise InputError(f"{v.source} and {seeds[v.seed][0].source} are both '{v.name}', seed {v.seed}; give one of them another "
-                             f"name: NAME={v.source}")
+            raise InputError(f"{v.source} and {seeds[v.seed][0].source} are both '{v.name}', seed {v.seed}; give one of them "
+                             f"another name: NAME={v.source}")
         seeds[v.seed] = v, order
     return [Side(name, first.classes, {metric: {seed: v.values[metric][order] for seed, (v, order) in seeds.items()}
                                        for metric in first.values},
@@ -183,7 +185,7 @@ def sides_of(found: Sequence[Values]) -> list[Side]:
 
 
 def _as_first(first: Values, names: frozenset[str]) -> frozenset[str]:
-    """Classes as the first file spells them."""
+    """Names of classes in the spelling of the first file."""
     forms = {normal_form(name) for name in names}
     return frozenset(name for name in np.unique(first.classes).tolist() if normal_form(name) in forms)
 
@@ -196,12 +198,13 @@ def _order(first: Values, other: Values) -> np.ndarray:
     absent, more = [name for name in wanted if name not in rows], sorted(set(rows) - set(wanted))
     if absent or more:
         raise InputError(f"{other.source} and {first.source} are not of the same queries: it lacks {len(absent)}"
-                         f"{f' ({some(absent, 3)})' if absent else ''} and has {len(more)} more{f' ({some(more, 3)})' if more else ''}")
+                         f"{f' ({some(absent, 3)})' if absent else ''} and has {len(more)} "
+                         f"more{f' ({some(more, 3)})' if more else ''}")
     return np.array([rows[name] for name in wanted], dtype=np.int64)
 
 
 def as_json(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequence[str], protocol: str) -> str:
-    """Everything in one object; NaN is null."""
+    """The whole comparison as one JSON object; NaN becomes null."""
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(each) for key, each in value.items()}
@@ -213,7 +216,8 @@ def as_json(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequence
     return json.dumps(plain({
         "protocol": protocol, "unit": "class", "why": WHY, "level": SIGNIFICANT,
         "sides": [{"name": side.name, "seeds": side.seeds(metrics[0]),
-                   "values": {metric: {"by_class": side.by_class(metric), "by_query": side.by_query(metric)} for metric in metrics}}
+                   "values": {metric: {"by_class": side.by_class(metric), "by_query": side.by_query(metric)}
+                              for metric in metrics}}
                   for side in sides],
         "pairs": listed}), indent=2, ensure_ascii=False, allow_nan=False)
 
@@ -230,12 +234,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("sides", nargs="+", metavar="[NAME=]PATH", help="folders of runs, or files of features")
     p.add_argument("--metrics", nargs="+", type=_metric, default=["mAP@all", "Prec@100"], metavar="METRIC",
                    help="default: mAP@all Prec@100")
-    p.add_argument("--protocol", choices=ALL, default="released", metavar="NAME", help=f"one of {', '.join(ALL)} (default: released)")
+    p.add_argument("--protocol", choices=ALL, default="released", metavar="NAME", help=f"one of {', '.join(ALL)} (default: "
+                                                                                       "released)")
     p.add_argument("--features", choices=("real", "binary"), default="real",
-                   help="which of a run's features (default: real); files hold what they hold")
+                   help="which of a run's features (default: real); no effect on files of features")
     p.add_argument("--per-class", action="store_true", help="one more table: each class of each pair")
     p.add_argument("--duplicates", choices=DUPLICATES, default="as-published", help="photos listed twice in files of features")
-    p.add_argument("--missing-classes", choices=MISSING_CLASSES, default="error", help="classes without photos in files of features")
+    p.add_argument("--missing-classes", choices=MISSING_CLASSES, default="error", help="classes without photos in files of "
+                                                                                       "features")
     p.add_argument("--spellings", choices=inputs.SPELLINGS, default="error", help="class names spelt in several ways")
     form = p.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object and nothing else on standard output")
@@ -244,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare what the arguments name; 0 if that was done, 2 for bad files or usage."""
+    """Run the command. Returns 0 if the comparison was made, 2 for bad files or usage."""
     options = _parser().parse_args(arguments)
     try:
         sides = sides_of([read(text, options) for text in options.sides])
@@ -266,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "\n".join(table.to_latex() if options.latex else table.to_text() for table in tables))
     try:
         print(text, end="", flush=True)
-    except BrokenPipeError:  # the reader of a pipe may leave when it has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, may close it early
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -1,7 +1,8 @@
-"""The whole grid in one call: what a budget keeps of it, what it cuts, and the extension at its end.
+"""The whole grid in one call: which runs fit a time budget, which are cut, and the extension at the end.
 
-In: a call of `run_all.py --everything` that was looked at, and the time that it may take. Out: the call with the runs that fit,
-and a record of those that do not, which suite.json keeps: the same command goes on with the same plan, however far the last one came.
+In: a checked call of `run_all.py --everything`, and the time that it may take. Out: the call with the runs that fit, and a
+record of those that do not. suite.json keeps the record, so that the same command goes on with the same plan, however far the
+last call came.
 """
 from __future__ import annotations
 
@@ -36,10 +37,10 @@ QUICK = ("--steps", "20", "--seeds", "0")
 
 @dataclass(frozen=True)
 class BudgetCut:
-    """What a budget leaves out."""
+    """The runs that a budget leaves out."""
 
     budget: str
-    """As the command line gave it: `24h`."""
+    """The budget as given on the command line, such as `24h`."""
     runs: tuple[PlannedRun, ...]
     extension: bool
     """Whether the extension is left out too."""
@@ -47,7 +48,7 @@ class BudgetCut:
     """Whether an earlier call of the same command had cut the plan so."""
 
     def lines(self) -> list[str]:
-        """What is left out, as the plan says it: one line for each split."""
+        """The lines of the plan about what is left out, one for each split."""
         if not (self.runs or self.extension):
             return [f"budget of {self.budget}: all of it fits"]
         rows: dict[str, dict[str, list[int]]] = {}
@@ -60,7 +61,7 @@ class BudgetCut:
                 + "; a larger --budget takes them up", *told]
 
     def record(self, folders: Sequence[RunFolder]) -> dict[str, Any]:
-        """As suite.json holds it. `folders`: of all runs of the plan."""
+        """The record for suite.json. `folders`: those of all runs of the plan."""
         paths = {folder.run.name: str(folder.path.relative_to(folder.path.parent.parent)) for folder in folders}
         return {"budget": self.budget, "extension": self.extension,
                 "runs": [{"dataset": run.dataset, "split": run.split, "variant": run.variant, "seed": run.seed,
@@ -68,8 +69,8 @@ class BudgetCut:
 
 
 def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], budget: float) -> tuple[list[Item], list[Item]]:
-    """The items of the first blocks whose prices together are at most `budget`, and all others: a block is kept or cut whole, and
-    nothing that comes after a cut one is kept.
+    """The items of the first blocks whose total price is at most `budget`, and all other items. A block is kept or cut as a
+    whole, and no block after a cut one is kept.
 
     >>> fitting([["a"], ["b", "c"], ["d"]], {"a": 2, "b": 1, "c": 3, "d": 1}.get, 5)
     (['a'], ['b', 'c', 'd'])
@@ -84,8 +85,8 @@ def fitting(blocks: Sequence[Sequence[Item]], price: Callable[[Item], float], bu
 
 
 def within_budget(call: Prepared, options: argparse.Namespace, calibration: Calibration) -> tuple[Prepared, BudgetCut | None]:
-    """The call with what `--budget` allows, and what that leaves out, told in lines; None without a budget. Of several runs
-    that compute at once each has the whole time. InputError where not even the first part fits."""
+    """The call with the runs that `--budget` allows, and the cut, which is None without a budget. If several runs compute at
+    once, the budget counts for each of them. InputError if not even the first block fits."""
     if not options.budget:
         return call, None
     seconds = int(options.budget[:-1]) * UNITS[options.budget[-1]] * measured_at_once(options, call.device)
@@ -95,24 +96,28 @@ def within_budget(call: Prepared, options: argparse.Namespace, calibration: Cali
 
 
 def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) -> tuple[Prepared, BudgetCut]:
-    """The call with the runs that fit, priced as a whole, done or not. InputError where not even the first block does.
+    """The call with the runs that fit. A run is priced as a whole, even if part of it is done. InputError if not even the first
+    block fits.
 
-    `seconds`: of one device; what an earlier call with the same budget and grid has cut stays cut, whatever the rates are by now.
+    `seconds`: the time on one device. What an earlier call with the same budget and grid has cut stays cut, even if the measured
+    rates have changed.
     """
     found = _cut_before(call, budget)
     if found is None:
-        # A plan prices data sets that are not here, too; they take no time of a call that runs.
+        # A plan also prices data sets that are not on this machine; a call that runs spends no time on them.
         away = call.missing if call.folders else {}
         blocks = [here for block in call.blocks if (here := [run for run in block if run.dataset not in away])]
         priced = [estimator.cost(run, whole=True) for block in blocks for run in block]
         if unknown := sum(cost.sizes is None for cost in priced):
-            warn(f"note: what {unknown} runs take is not known before their data set is built; they count as nothing in the budget")
+            warn(f"note: what {unknown} runs take is not known before their data set is built; they count as nothing in the "
+                 "budget")
         costs = {cost.run.name: cost.seconds for cost in priced}
         kept, cut = fitting(blocks, lambda run: costs[run.name], seconds)
         if not kept:
             first = sum(costs[run.name] for run in blocks[0])
-            raise InputError(f"--budget {budget} is too short for the first part of the plan, the rows of {blocks[0][0].task} with one "
-                             f"seed, which take {first / 3600:.2f} h here; give a larger one (--dry-run prices all parts)")
+            raise InputError(f"--budget {budget} is too short for the first part of the plan, the rows of {blocks[0][0].task} "
+                             f"with one seed, which take {first / 3600:.2f} h here; give a larger one (--dry-run prices all "
+                             "parts)")
         left = seconds - sum(costs[run.name] for run in kept)
         found = BudgetCut(budget, tuple(cut), bool(cut) or extension_seconds(call) > left)
     names = {run.name for run in found.runs}
@@ -121,7 +126,8 @@ def within(call: Prepared, budget: str, seconds: float, estimator: Estimator) ->
 
 
 def _cut_before(call: Prepared, budget: str) -> BudgetCut | None:
-    """What an earlier call on this output cut, where it had the same budget and the same runs in its plan."""
+    """The cut of an earlier call on this output with the same budget and the same planned runs; None if there was no such
+    call."""
     if not (call.output / "suite.json").exists():
         return None
     head = SuiteFolder.open(call.output).head()
@@ -129,7 +135,7 @@ def _cut_before(call: Prepared, budget: str) -> BudgetCut | None:
         recorded = head["cut"]
         folders = {entry["folder"] for entry in recorded["runs"]}
         told, extension = recorded["budget"], bool(recorded["extension"])
-    except (KeyError, TypeError):  # there was no budget, or the record is damaged: the plan is cut anew
+    except (KeyError, TypeError):  # there was no budget, or the record is damaged, so the plan is cut anew
         return None
     ours = {str(folder.path.relative_to(call.output)): folder.run for folder in call.folders}
     if told != budget or not ours.keys() <= folders | {entry["folder"] for entry in head["runs"]}:
@@ -140,8 +146,8 @@ def _cut_before(call: Prepared, budget: str) -> BudgetCut | None:
 # --- the extension -------------------------------------------------------------------------------------------
 
 def run_extension(output: Path, device: torch.device, quick: bool) -> None:
-    """The runs of the extension that are not finished, on the task whose digits and photos are here. InputError where its folder
-    holds another task."""
+    """Compute the runs of the extension that are not finished, on the offline task, whose digits and photos scikit-learn ships.
+    InputError if its folder holds another task."""
     threads = torch.get_num_threads()
     try:
         digits.compute(digits.parser().parse_args(["--output", str(output / EXTENSION), "--device", str(device),
@@ -151,7 +157,8 @@ def run_extension(output: Path, device: torch.device, quick: bool) -> None:
 
 
 def extension_seconds(call: Prepared) -> float:
-    """What all runs of the extension take here, from two short ones of each method: what they cost apart, the steps."""
+    """Seconds that all runs of the extension take here. Two short runs of each method, of different lengths, are timed: their
+    difference gives the cost of a step."""
     options = digits.parser().parse_args(list(QUICK) if call.quick else [])
     task, steps = offline_task(16), options.steps or digits.OFFLINE_STEPS
     threads, total = torch.get_num_threads(), 0.0

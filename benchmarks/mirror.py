@@ -2,7 +2,8 @@
 
 In: a `Suite` and its `RunFolder`s. Out: one parent run for each suite and one child run for each folder, in the state that the
 folder is in. When MLflow fails, the result folders stay complete, a message says so, and `run_all.py --sync` copies them later.
-This is the only file that imports MLflow, which is why all of it is in one file.
+The file is long because `Mirror` and `RunMirror` share one client, its retries and its state after a failure, and because no
+other file imports MLflow.
 """
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
 BATCH = 1000
 """Number of metrics in one call, the most that MLflow accepts."""
 LOCKED_TRIES = 5
-"""How often a write is tried while another process writes to the same SQLite store."""
+"""How many times a write is tried while another process writes to the same SQLite store."""
 
 
 def import_mlflow() -> Any:
@@ -127,8 +128,7 @@ class Mirror:
         return found.experiment_id
 
     def _find(self, **tags: str) -> str | None:
-        """The oldest run with these tags, or None. So a run is found whose process died before it wrote the run's id to a
-        file."""
+        """The oldest run with these tags, or None. This finds a run whose process died before it wrote the run's id to a file."""
         text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self.client.search_runs([self.experiment], text, order_by=["attributes.start_time ASC"], max_results=1)
         return found[0].info.run_id if found else None
@@ -155,8 +155,8 @@ class Mirror:
 
     @property
     def _name(self) -> str:
-        """How the store is called in the files that name runs. A suite's own store may be moved with its folder, so that its path
-        is not part of the name."""
+        """The name of the store in the files that name runs. It does not contain the path, since a suite's own store may be
+        moved with its folder."""
         return STORE if self._local else self.uri
 
     def _noted(self, path: Path, run_id: str) -> str:
@@ -187,9 +187,8 @@ class Mirror:
         view.close("FINISHED")
 
     def settle(self, folder: RunFolder) -> bool:
-        """Bring a folder's MLflow run up to date: where another process computed it, where this store lacks it, or where a
-        process died and left it RUNNING. Does nothing while a process works on the folder. Returns whether anything was
-        written."""
+        """Bring a folder's MLflow run up to date if another process computed it, if this store lacks it, or if a process died and
+        left it RUNNING. Does nothing while a process works on the folder. Returns whether anything was written."""
         if not self.alive or folder.state == "new":
             return False
         try:
@@ -204,7 +203,7 @@ class Mirror:
                 rows = (read_rows(folder.path / "history.csv", {"epoch": count}),
                         read_rows(folder.path / "steps.csv", {"step": count}))
                 view = RunMirror(self, folder)
-                # No system metrics: what this process uses of the machine says nothing about the run.
+                # No system metrics, since the load of this process says nothing about the run.
                 view.open(monitor=False)
                 view.history(*rows)
                 if status == "FINISHED":
@@ -312,7 +311,7 @@ class RunMirror:
         listed = provenance.get("datasets", [])
         if not isinstance(listed, list) or not all(isinstance(entry, list) and len(entry) == 3
                                                    and all(isinstance(text, str) for text in entry) for entry in listed):
-            raise InputError(f"{path}: 'datasets' is no list of name, digest and summary")
+            raise InputError(f"{path}: 'datasets' is not a list of entries with name, digest and summary")
         self.mirror._try(lambda: self._open(monitor, provenance, listed))
 
     def _open(self, monitor: bool, provenance: Mapping[str, Any], listed: Sequence[Sequence[str]]) -> None:
@@ -342,8 +341,9 @@ class RunMirror:
             self.run_id = mirror._noted(note, mlflow_run.info.run_id)
         # Also for a run that exists: its process may have died right after making it. MLflow keeps equal parameters once.
         settings = flatten(to_dict(run.config))
-        if brought:  # scored here, and nothing else: settings of training would tell of a run that never was
-            settings = {k: v for k, v in settings.items() if k in ("data.dataset", "data.split", "seed") or k.startswith("evaluation.")}
+        if brought:  # the features were only scored here, so settings of training would be misleading
+            settings = {k: v for k, v in settings.items()
+                        if k in ("data.dataset", "data.split", "seed") or k.startswith("evaluation.")}
         params = [mlflow.entities.Param(k, str(v)) for k, v in settings.items()]
         client.log_batch(self.run_id, params=params)
         self._log_datasets(listed)

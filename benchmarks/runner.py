@@ -47,9 +47,9 @@ SELECTED_BY = {"validation_map": "validation mAP@all", "seen_accuracy": "seen-cl
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run did not finish. `final`: another attempt would end the same way (bad input, a loss that is not a number, a full
-    disk). `holder`: the other process that works on the run; nothing was done here then. `device_lost`: this process can use its
-    device no more, and must end; another process can."""
+    """Why a run did not finish. `final`: another attempt would end the same way (bad input, a loss that is not finite, a full
+    disk). `holder`: another process works on the run, and nothing was done here. `device_lost`: this process can no longer use
+    its device and must end; another process can use it."""
 
     reason: str
     final: bool
@@ -59,24 +59,24 @@ class Failure:
 
 def execute(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device, label: str
              ) -> str | None:
-    """Run or resume one run. Returns None when it finished, else the reason it failed; KeyboardInterrupt passes."""
+    """Start or resume a run. Returns None if it finished, else the reason it failed; KeyboardInterrupt passes."""
     failure = attempt(run, folder, material, mirror, device, label, provenance.command())
     return failure.reason if failure else None
 
 
 def attempt(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
             command: str) -> Failure | None:
-    """Like `execute`, but says of a failure whether another attempt could help. `command`: what the user typed."""
+    """Like `execute`, but returns a Failure, which says whether another attempt could help. `command`: what the user typed."""
     failure = _attempted(run, folder, material, mirror, device, label, command)
-    # Only now, with the error and its traceback gone, does nothing hold the failed model any more.
+    # The error and its traceback, which refer to the failed model, are gone only now, so its memory can be freed.
     return settled(failure, device) if failure and not failure.holder else failure
 
 
 def settled(failure: Failure, device: torch.device) -> Failure:
-    """The failure once the device's memory is given back for the next run; `device_lost` where the device answers no more.
+    """Free the device's memory for the next run, and return the failure, with `device_lost` set if the device no longer answers.
 
     After an illegal access or a failed launch, CUDA refuses every call of the process until it ends (NVIDIA's documentation of
-    cudaErrorIllegalAddress). Which errors are of this kind is not read off their names: the device is asked.
+    cudaErrorIllegalAddress). The name of an error does not tell whether it is of this kind, so the device is asked.
     """
     if device.type != "cuda":
         return failure
@@ -84,16 +84,16 @@ def settled(failure: Failure, device: torch.device) -> Failure:
         gc.collect()
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
-    except Exception:  # whatever it says, it must not stand in place of what went wrong first
+    except Exception:  # this second error must not replace the first one
         return Failure(f"{failure.reason}; {device} answers this process no more, which must end", False, device_lost=True)
     return failure
 
 
-def _attempted(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
-               command: str) -> Failure | None:
+def _attempted(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device,
+               label: str, command: str) -> Failure | None:
     try:
         with folder.claim(command):
-            if folder.state == "finished":  # by another process a moment ago, or before its ledger was asked for
+            if folder.state == "finished":  # another process has just finished it, or only its ledger is missing
                 return _complete(run, folder, material, mirror, device) if lacks_ledger(folder) else None
             return _Attempt(run, folder, material, device, label).make(mirror, command)
     except Held as error:
@@ -103,35 +103,37 @@ def _attempted(run: PlannedRun, folder: RunFolder, material: Material, mirror: M
 
 
 def lacks_ledger(folder: RunFolder) -> bool:
-    """Whether a finished run's ledger.csv is missing, or lacks a deviation that this version scores, though its variant has a
-    ledger: neither is part of the identity. Warns, and returns False, where the checkpoint that it would be made from is gone."""
+    """Whether the variant of a finished run has a ledger, but its ledger.csv is missing or lacks a deviation that this version
+    scores. (Neither is part of the run's identity.) Warns and returns False if the checkpoint from which it would be made is
+    gone."""
     if not folder.run.definition.ledger:
         return False
     scored = {deviation.deviation for deviation in DEVIATIONS if deviation.kind == "scoring"}
     absent = scored - {row.get("deviation", row.get(earlier.LEDGER_COLUMN)) for row in read_rows(folder.path / "ledger.csv")}
     if absent and folder.run.trained and not (folder.path / CHECKPOINT).exists():
         warn(f"{folder.path.name}: no ledger scores of {', '.join(sorted(absent))}, and no {CHECKPOINT} to make them from; "
-                 f"move its folder away to do that run again")
+             f"move its folder away and give the command again to compute it anew")
         return False
     return bool(absent)
 
 
 def rebuilt(folder: RunFolder, material: Material, device: torch.device) -> torch.nn.Module:
-    """The network of a finished run, from its checkpoint. InputError where that is missing, damaged or of another run."""
+    """The network of a finished run, from its checkpoint. InputError if the checkpoint is missing, damaged or of another run."""
     config = folder.run.config
     recall(folder.path, config.method_source)
     model = build_model(method_of(config), config, material.ingredients(config), device)
     if folder.run.trained:
         state = checkpoints.load(folder.path / CHECKPOINT)
         if state["identity"] != folder.identity:
-            raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away to run that run again")
+            raise InputError(f"{folder.path / CHECKPOINT} is of another run; move its folder away and compute the run anew")
         model.load_state_dict(state["model"])
     return model
 
 
 def recall(folder: Path, source: str) -> None:
-    """Have the file at hand that declares a run's method: as it was read by this call, else the copy kept in the run's folder, else
-    an installed package. InputError where none of them has its content. A copy is run, so the folder has to be trusted."""
+    """Load the declaration of a run's method: the file that this call has read already, else the copy kept in the run's folder,
+    else an installed package. InputError if none of them has the recorded content. The copy is executed, so the folder has to be
+    trusted."""
     if baselines.is_loaded(source):
         return
     kept, package = folder / own.KEPT_FILE, own.held_by_package(source)
@@ -141,15 +143,15 @@ def recall(folder: Path, source: str) -> None:
     elif package:
         baselines.load(package, source)
     else:
-        raise InputError(f"{folder.name} has a method of its user's own, and neither {kept} nor an installed package holds it; put the "
-                         f"file with SHA-256 {source.removeprefix('file:')} there"
-                         + (f", or install the package whose files {own.KEPT_PACKAGE} holds" if (folder / own.KEPT_PACKAGE).exists()
-                            else ""))
+        raise InputError(f"{folder.name} has a method of its user's own, and neither {kept} nor an installed package holds it; "
+                         f"put the file with SHA-256 {source.removeprefix('file:')} there"
+                         + (f", or install the package whose files {own.KEPT_PACKAGE} holds"
+                            if (folder / own.KEPT_PACKAGE).exists() else ""))
 
 
 def _complete(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device
               ) -> Failure | None:
-    """Write the ledger.csv of a finished run from its checkpoint; nothing else of it changes but what provenance.json says."""
+    """Write the ledger.csv of a finished run from its checkpoint. Besides it, only provenance.json changes."""
     config = run.config
     try:
         with mirror.run(folder) as view:
@@ -178,7 +180,7 @@ class _Attempt:
         self.best_epoch: int | None = None
 
     def make(self, mirror: Mirror | NoMirror, command: str) -> Failure | None:
-        """From the last kept epoch to the sealed folder; None, or why it failed."""
+        """Compute the run from its last saved epoch until its folder is sealed. Returns None, or why it failed."""
         folder, started = self.folder, time.perf_counter()
         folder.write_config()
         table = baselines.table(self.config.method_source)
@@ -206,7 +208,7 @@ class _Attempt:
         return None
 
     def _record(self, command: str, done: int) -> dict[str, Any]:
-        """What provenance.json says of a run before it starts."""
+        """The entries of provenance.json that are known before a run starts."""
         run, split = self.run, self.split
         return {**provenance.collect(self.device), "command": command, "identity": self.folder.identity,
                 "data_digest": split.data_digest, "split_digest": split.split_digest,
@@ -216,7 +218,7 @@ class _Attempt:
                 **_declaration(run)}
 
     def _train_and_score(self, view: RunMirror | NoMirror) -> dict[str, Any]:
-        """Returns what provenance.json says of the training."""
+        """Train and score; returns the entries of provenance.json about the training."""
         config, folder = self.config, self.folder
         model = build_model(method_of(config), config, self.material.ingredients(config), self.device)
         record: dict[str, Any] = {"weights": _weights_note(config), "selected_by": "not trained", "optimizer_steps": 0,
@@ -237,7 +239,7 @@ class _Attempt:
         return record
 
     def _train(self, model: Model, view: RunMirror | NoMirror) -> loop.History:
-        """Train `model`, which ends as it was after its best epoch; the folder and MLflow follow every epoch."""
+        """Train `model` and leave it at its best epoch; the folder and MLflow are updated after every epoch."""
         config, folder, material = self.config, self.folder, self.material
         source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
         encoders = getattr(model, "encoders", None)
@@ -267,7 +269,7 @@ class _Attempt:
 
 
 def _declaration(run: PlannedRun) -> dict[str, str]:
-    """What provenance.json says of a variant that is not built in: what it is called, and what declares it."""
+    """The entries of provenance.json about a variant that is not built in: its title, and what declares it."""
     if run.config.method_source == BUILT_IN:
         return {}
     return {"title": run.definition.title, "shows": run.definition.shows,
@@ -275,15 +277,15 @@ def _declaration(run: PlannedRun) -> dict[str, str]:
 
 
 def _mark(folder: RunFolder, error: BaseException, device: torch.device) -> None:
-    """Say in the folder how a run ended, as far as the disk takes it."""
+    """Record in the folder how a run ended, if the disk has room for it."""
     try:
         if isinstance(error, SystemExit):
-            # A queue took the machine away, and starts the run again (benchmarks/launch/slurm.py).
+            # The queue has stopped the job and will start it again (benchmarks/launch/slurm.py).
             folder.set_state("interrupted", "stopped by the queue; it goes on from the last epoch",
                              max(folder.epochs_done, checkpoints.epochs(folder.path)))
             return
         if _interruption(error):
-            # The signal may have come between a checkpoint and the status that tells of it.
+            # The signal may have come after a checkpoint was written and before the status said so.
             folder.set_state("interrupted", "stopped by the user; the next call goes on from the last epoch",
                              max(folder.epochs_done, checkpoints.epochs(folder.path)))
             return
@@ -297,39 +299,39 @@ def _mark(folder: RunFolder, error: BaseException, device: torch.device) -> None
         write_bytes(folder.path / "error.txt", "".join(traceback.format_exception(error)).encode(errors="replace"))
         folder.set_state("failed", _reason(error, device, folder.run.config), folder.epochs_done)
     except StorageError as full:
-        # The state stays `running`, which the next call reads as what it is: a run whose process is gone.
+        # The state stays `running`; the next call finds that no process works on the run.
         warn(f"{folder.path.name}: {full}")
 
 
 def _reason(error: BaseException, device: torch.device, config: Config) -> str:
-    """What to tell the user about an error."""
+    """The message to the user about an error."""
     if isinstance(error, (InputError, loop.Diverged)):
         return str(error)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         where = "this machine"
-        with contextlib.suppress(Exception):  # a device that answers no more has no name
+        with contextlib.suppress(Exception):  # a device that no longer answers has no name
             where = torch.cuda.get_device_name(device) if device.type == "cuda" else where
         return (f"out of memory on {where}; do fewer runs at once (--runs-per-gpu, --workers), close what else uses it, or, "
                 f"as runs of their own, choose execution.precision=bf16 or a smaller data.batch_pairs with --set; the same "
                 f"command goes on from the last finished epoch ({text.splitlines()[0][:200]})")
     if config.method_source != BUILT_IN:
         declared = baselines.table(config.method_source)
-        return (f"{own.blamed(error, declared.files)}; the variant is declared in {declared.about}: `run_all.py --check` says what is "
-                "wrong with it")
+        return (f"{own.blamed(error, declared.files)}; the variant is declared in {declared.about}: `run_all.py --check` says "
+                "what is wrong with it")
     return text
 
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C behind an error: in the middle of torch.save it comes out as another one, raised while the half-written file
-    is closed; in the middle of an import, as anything."""
+    """The Ctrl-C that caused an error, or None. In the middle of torch.save it turns into another error, raised while the
+    half-written file is closed; in the middle of an import, it can turn into any error."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error or interrupts.pending()
 
 
 def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
-    """What `python -m tcn data check` found for these files, in short; None where it has not been run."""
+    """A summary of what `python -m tcn data check` found for these files; None if it was not run."""
     found = doctor.manifest_for(split, cache)
     if found is None:
         return None
@@ -337,10 +339,10 @@ def _manifest(split: Split, cache: Path) -> dict[str, Any] | None:
 
 
 def _earlier(folder: RunFolder) -> float:
-    """Seconds that earlier attempts trained."""
+    """The seconds that earlier attempts spent on training."""
     try:
         return float(read_json(folder.path / "spent.json")["seconds"])
-    except (InputError, KeyError, TypeError, ValueError):  # none yet, or damaged: only the sum of times suffers
+    except (InputError, KeyError, TypeError, ValueError):  # missing or damaged: the sum of times is too small
         return 0.0
 
 

@@ -134,7 +134,8 @@ def score_run(folder: RunFolder, drawings: Drawings, material: Material, device:
     InputError if the run, the drawings and the data do not fit together."""
     run, config = folder.run, folder.run.config
     if config.data.dataset.endswith(GENERALISED):
-        raise InputError(f"{folder.path.name} has a generalised gallery, and this comparison is of unseen photos alone; name other runs")
+        raise InputError(f"{folder.path.name} has a generalised gallery, and this comparison is of unseen photos alone; name "
+                         "other runs")
     reproduce.check_material(reproduce.read(folder.path), material)
     split = material.split_of(config)
     files = queries_for(split, drawings)

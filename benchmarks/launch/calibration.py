@@ -236,8 +236,7 @@ def _code() -> str:
 # --- what is measured with ------------------------------------------------------------------------------------
 
 def draw_pictures(folder: Path, modality: Modality, size: int) -> list[str]:
-    """Write PICTURES files like those of the data sets (photos as JPEG, drawings of thin lines as PNG); their names in
-    `folder`."""
+    """Write PICTURES files like those of the data sets (photos: JPEG; thin lines: PNG); their names in `folder`."""
     rng = np.random.default_rng(0)
     names = []
     for i in range(PICTURES):
@@ -316,8 +315,7 @@ def _measure_training(run: PlannedRun, device: torch.device, folder: Path) -> Ra
     samples: list[float] = []
     batch = run.config.data.batch_pairs
     features = _measure_extraction(run, device, folder, model)
-    # A step passes both images of a pair forward and backward, at about three times the cost of a forward pass each (6), and
-    # the photo through the teacher (1).
+    # Both images of a pair pass forward and backward (about three forward passes each), the photo also through the teacher: 7.
     expected = 7 * batch / features.per_second
     if device.type == "cuda" or expected <= STEP_SECONDS or batch <= max(SMALL_BATCHES):
         steps = max(1, min(16, int(SHAPE_SECONDS / 3 / expected)))

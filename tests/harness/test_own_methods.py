@@ -255,7 +255,7 @@ VARIANT = 'Variant("mine", "A method of mine", "nothing much", method=Method("mi
     (HEAD + 'VARIANTS = (Variant("mine", "t", "s", method=losses),)', ["takes a tcn.method.Method"]),
     (HEAD + "VARIANTS = (Method('mine', Net, losses),)", ["VARIANTS[0]", "baselines.Variant"]),
     (HEAD + "VARIANTS = ()", ["tuple of baselines.Variant"]),
-    (HEAD + f"VARIANTS = ({VARIANT}, {VARIANT})", ["'mine' stands there twice"]),
+    (HEAD + f"VARIANTS = ({VARIANT}, {VARIANT})", ["'mine' is declared twice"]),
     (SOUND.replace('"mine", "A', '"tcn", "A'), ["'tcn' is the name of a built-in variant"]),
     (SOUND.replace('"mine", "A', '"main", "A'), ["'main' is the name of a built-in variant or group"]),
     (SOUND.replace('"mine", "A', '"tcn-weight-3", "A'), ["choose another name"]),
