@@ -1,7 +1,7 @@
-"""Do published numbers make sense? Rules over rows of published.csv, or of anybody's file with the same columns.
+"""Checks whether published numbers can be right: rules on rows of published.csv, or of any file with the same columns.
 
 In: a CSV file. Out: findings, each with its rule and whether it is a proof or a hint. `python reports/lint.py [FILE.csv]`
-prints them; exit status 0: none, 1: findings, 2: the file can't be read.
+prints them. Exit status 0: no findings, 1: findings, 2: the file can't be read.
 
 The arithmetic behind the proofs: a query with R relevant photos, h of them among the first K, has
 AP@K <= h / min(K, R) under every divisor that is at least min(K, R), since no precision exceeds 1; and Prec@K = h / K. So
@@ -46,15 +46,15 @@ RULES = {
 
 @dataclass(frozen=True)
 class GallerySize:
-    """Photos per unseen class of a data set's gallery, entries of the lists in circulation."""
+    """Number of photos per unseen class of a data set's gallery, counted as entries of the lists in circulation."""
 
     smallest: int
     smallest_class: str
     largest: int
     smallest_distinct: int
-    """With photos listed twice counted once: Sketchy names 100 original photos of each class in both photo folders."""
+    """The same with each photo counted once: Sketchy lists 100 original photos of each class in both photo folders."""
     loss_at_200: float = 0.0
-    """How far mAP@200 could exceed Prec@200 in a gallery without the repeats, where a class then has fewer than 200 photos:
+    """How far mAP@200 could exceed Prec@200 in a gallery without the repeats, if a class then has fewer than 200 photos:
     the sum over such classes of (200 - R) / 200 times the class's share of the mean, by classes or by queries."""
 
 
@@ -79,7 +79,7 @@ class PublishedRow:
     number: int
     fact: Published
     half_unit: float
-    """Half a unit of the last digit that its source gives: the value before rounding lies within this."""
+    """Half a unit of the last digit that the source gives; the value before rounding differs by at most this."""
 
     def says(self) -> str:
         f = self.fact
@@ -89,7 +89,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class BrokenRule:
-    """A rule that a line breaks. others: further lines that the rule compares it with."""
+    """A rule that a line breaks. others: the lines with which the rule compares it."""
 
     rule: str
     kind: str
@@ -97,7 +97,7 @@ class BrokenRule:
     text: str
     others: tuple[PublishedRow, ...] = ()
     shows_value: bool = True
-    """False where the finding is about a whole group of rows."""
+    """False if the finding is about a whole group of rows."""
 
 
 def read(path: Path) -> list[PublishedRow]:
@@ -115,14 +115,14 @@ def read(path: Path) -> list[PublishedRow]:
 
 
 def findings(lines: Sequence[PublishedRow]) -> list[BrokenRule]:
-    """Everything that the rules find, proofs first, by line."""
+    """All findings of the rules, proofs first, in the order of lines."""
     found = [*_single(lines), *_within_a_row(lines), *_across_rows(lines), *_without_dimension(lines)]
     order = list(KINDS)
     return sorted(found, key=lambda f: (order.index(f.kind), list(RULES).index(f.rule), f.line.number))
 
 
 def doubtful(found: Iterable[BrokenRule]) -> set[Published]:
-    """Facts that a proof or a note by hand speaks against."""
+    """Facts that a proof or a handwritten note contradicts."""
     return {f.line.fact for f in found if f.kind == "proof" or f.rule == "noted"}
 
 
@@ -153,7 +153,7 @@ def _within_a_row(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
     rows: dict[tuple[str, ...], dict[str, PublishedRow]] = {}
     for line in lines:
         f = line.fact
-        if 0 <= f.value <= 1:  # what isn't a share of anything can't be compared
+        if 0 <= f.value <= 1:  # a value that is not a share can't be compared
             rows.setdefault((f.method, f.dimension, f.features, f.dataset, f.split, f.source), {}).setdefault(f.metric, line)
     for (_, _, _, dataset, split, _), metrics in rows.items():
         gallery = GALLERIES.get((dataset, split))
@@ -182,7 +182,8 @@ def _above_precision(k: int, mean: PublishedRow, precision: PublishedRow, galler
         return None
     text = f"above its own {precision.says()}: computed by other rules than the table says"
     if gallery is None:
-        return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof, since nothing is known of this gallery", (precision,))
+        return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof, since nothing is known of this "
+                                                          "gallery", (precision,))
     if gallery.smallest < k:
         return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof, since {gallery.smallest_class} has only "
                                                        f"{gallery.smallest} photos", (precision,))
@@ -190,7 +191,8 @@ def _above_precision(k: int, mean: PublishedRow, precision: PublishedRow, galler
         return BrokenRule("map-above-prec", "hint", mean, f"{text}; no proof for a gallery without repeated photos, where "
                                                        f"{gallery.smallest_class} has only {gallery.smallest_distinct}",
                        (precision,))
-    return BrokenRule("map-above-prec", "proof", mean, f"{text} (every class has at least {gallery.smallest} photos)", (precision,))
+    return BrokenRule("map-above-prec", "proof", mean, f"{text} (every class has at least {gallery.smallest} "
+                                                       "photos)", (precision,))
 
 
 def _across_rows(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
@@ -232,7 +234,7 @@ def _binary_above_real(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
 
 
 def _without_dimension(lines: Iterable[PublishedRow]) -> Iterator[BrokenRule]:
-    """One finding per method, features and source: the length is missing from all its numbers alike."""
+    """One finding per method, features and source, since the length is missing for all their numbers."""
     groups: dict[tuple[str, ...], list[PublishedRow]] = {}
     for line in lines:
         f = line.fact

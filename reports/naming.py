@@ -55,8 +55,8 @@ LABELS = {
     "tcn-no-semantic-as-released": "TCN, “without” semantic metric as released",
     "tcn-as-released": "TCN, all deviations as released",
 }
-FROZEN = {"dinov2": "DINOv2 S/14", "clip": "CLIP B/16", "siglip": "SigLIP B/16", "resnet50": "ResNet-50", "convnext": "ConvNeXt-T",
-          "lite0": "EfficientNet-Lite0", "lite2": "EfficientNet-Lite2"}
+FROZEN = {"dinov2": "DINOv2 S/14", "clip": "CLIP B/16", "siglip": "SigLIP B/16", "resnet50": "ResNet-50",
+          "convnext": "ConvNeXt-T", "lite0": "EfficientNet-Lite0", "lite2": "EfficientNet-Lite2"}
 """Encoders of the rows `frozen-NAME`, which others trained."""
 LABELS |= {f"frozen-{name}{suffix}": f"Frozen {title}{treated}" for name, title in FROZEN.items()
            for suffix, treated in (("", ""), ("-permodality", ", per-modality statistics"), ("-pca", ", PCA"))}
@@ -77,8 +77,9 @@ SHORT_LABELS = {
 TITLES = {"emoji": "Emoji", "sketchy": "Sketchy Extended", "tuberlin": "TU-Berlin Extended",
           "quickdraw": "QuickDraw Extended"}
 GENERALISED = "-generalised"
-"""What ends the name of a data set whose gallery holds photos of seen classes too, as `tcn.config.GENERALISED` says."""
-BACKBONES = {"efficientnet_lite0": "EfficientNet-Lite0", "efficientnet_lite2": "EfficientNet-Lite2", "resnet50": "ResNet-50", "resnet18": "ResNet-18"}
+"""Suffix of the name of a data set whose gallery holds photos of seen classes too, as `tcn.config.GENERALISED` says."""
+BACKBONES = {"efficientnet_lite0": "EfficientNet-Lite0", "efficientnet_lite2": "EfficientNet-Lite2", "resnet50": "ResNet-50",
+             "resnet18": "ResNet-18"}
 PUBLISHERS = {"all": "all drawings", "openmoji": "OpenMoji black", "emojione-monotone": "EmojiOne monotone",
               "emojione": "EmojiOne monotone", "fluent-emoji-high-contrast": "Fluent high contrast",
               "fluent": "Fluent high contrast"}
@@ -100,7 +101,7 @@ METHOD_TEXTS = {
              ("Similarity from word vectors instead of WordNet, gates at the end of each stage instead of inside its blocks, and "
              "this suite's embedding, start, pairs and schedule: not SAKE as published.")),
 }
-"""Variant -> (what it is, what is not faithful to its source), for the table of methods."""
+"""Variant -> (what it is, how it differs from its source), for the table of methods."""
 
 
 def task_title(task: Task) -> str:
@@ -124,7 +125,8 @@ def task_title(task: Task) -> str:
 
 
 def numbers_of(task: Task) -> str:
-    """What numbers are called that meet no published ones: those of the laptop data set, of a part, or of a data set of one's own.
+    """The name of numbers that can't be compared with published ones: those of the laptop data set, of a part of a data set, or
+    of a user's own data set.
 
     >>> numbers_of(Task("emoji", "fixed")), numbers_of(Task("little_zoo", "fixed"))
     ('Laptop numbers', 'Numbers of little_zoo')
@@ -133,8 +135,8 @@ def numbers_of(task: Task) -> str:
 
 
 def part_of(dataset: str) -> tuple[str, str]:
-    """The data set that a part was cut from, and which part it is in words; any other name and nothing. A generalised gallery makes
-    no part.
+    """The data set from which a part was cut, and the part in words; for any other data set its name and an empty text. A data
+    set with a generalised gallery is not a part.
 
     >>> part_of("sketchy-first25"), part_of("sketchy-original"), part_of("emoji")
     (('sketchy', ' sample (first 25)'), ('sketchy', ' without its extension'), ('emoji', ''))
@@ -147,7 +149,7 @@ def part_of(dataset: str) -> tuple[str, str]:
 
 
 BROUGHT = "brought-"
-"""Variants whose names begin so are features made elsewhere (benchmarks/add.py)."""
+"""Prefix of the names of variants whose features were made elsewhere (benchmarks/add.py)."""
 
 
 _recorded: ContextVar[Mapping[str, str]] = ContextVar("titles that runs recorded", default=MappingProxyType({}))
@@ -155,7 +157,7 @@ _recorded: ContextVar[Mapping[str, str]] = ContextVar("titles that runs recorded
 
 @contextlib.contextmanager
 def recorded(titles: Mapping[str, str]) -> Iterator[None]:
-    """Variants that this project does not know are called by these titles inside: those that their runs recorded.
+    """In this block, variants that this project does not know have these titles, which their runs recorded.
 
     >>> with recorded({"mine": "A method of mine", "tcn": "Not TCN"}):
     ...     label("mine"), short_label("mine"), label("tcn")

@@ -21,7 +21,7 @@ LOOKS = {"source-only": ("#8c8c8c", "D", ":"), "dann": ("#d55e00", "s", "--"), "
 
 
 def figure(root: Path) -> FigureData | None:
-    """Columns: method, title, seed, step, set, accuracy, file (of the example picture); None without runs."""
+    """Columns: method, title, seed, step, set, accuracy, file (path of the example picture); None without runs."""
     found = read(root)
     rows, without = [], []
     for run in found.runs:
@@ -57,7 +57,7 @@ def figure(root: Path) -> FigureData | None:
 
 
 def _opens(picture: Path) -> bool:
-    """Whether the examples are a picture as digits.py writes it: ten columns of two square tiles."""
+    """Whether the file is a picture of examples as digits.py writes it: ten columns of two square tiles."""
     try:
         check_picture(picture)
         with Image.open(picture) as image:
@@ -77,7 +77,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         left.set_axis_off()
         with Image.open(frame["file"].iloc[0]) as image:
             pixels = np.asarray(image.convert("RGB"))
-        # ten columns of two rows are wide; five rows of two pairs fit beside the curves
+        # The picture's ten columns of two rows are too wide; arranged as five rows of two pairs it fits beside the curves.
         side = pixels.shape[0] // 2
         tiles = [pixels[row * side:(row + 1) * side, at * side:(at + 1) * side] for at in range(10) for row in range(2)]
         tiles = [np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles]

@@ -1,7 +1,7 @@
 """Tidy frames -> Figures, in one style: colour-blind-safe, readable in grey and at column width.
 
-In: FigureData. Out: Figures; naming and saving happen in `render`. Drawings of features and retrieved photos stand in
-`draw_features`, what all have in common in `style`. The file is long because it is a list: one function for each figure.
+In: FigureData. Out: Figures; they are named and saved in `render`. Features and retrieved photos are drawn in `draw_features`,
+differences in `draw_differences`; `style` holds what all drawings have in common.
 """
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from reports import naming, paper
 from reports.figure_kinds import FigureData
+from reports.figures.draw_differences import intervals, ledger_bars
 from reports.figures.draw_features import layer_distances, retrieval, singular_values, tsne
 from reports.figures.style import (
     COLUMN,
@@ -35,14 +34,9 @@ from reports.figures.style import (
     wrapped,
 )
 from reports.read.escaping import shortened
-from reports.wording import signed
 
 __all__ = ["DRAWINGS", "RIGHT", "WRONG", "draw", "look", "style"]
 
-DEVIATION_LOOKS = {"training": ("#0072b2", "", "o"), "scoring": ("#e69f00", "////", "s"), "all": ("#595959", "xx", "D")}
-"""Kind of deviation -> colour, hatch, marker."""
-DEVIATION_NAMES = {"training": "changes training (paired runs)", "scoring": "changes scoring (one network)",
-              "all": "all at once (paired runs)"}
 MOTIVATION = {
     "class loss, sketches": ("Class loss: sketches", "Iteration", "Cross-entropy"),
     "class loss, photos": ("Class loss: photos", "Iteration", "Cross-entropy"),
@@ -51,14 +45,14 @@ MOTIVATION = {
 }
 """Quantity -> title and axes of its panel, in order."""
 RAW_BINS = 1200
-"""Bins of a raw curve: of each its lowest and highest value are drawn, which looks the same as all of them."""
+"""Number of bins of a raw curve. The lowest and the highest value of each bin are drawn, which looks the same as drawing all."""
 HARDEST = 12
 
 Drawing = Callable[[pd.DataFrame], Figure]
 
 
 def draw(data: FigureData) -> Figure:
-    """Any figure, with the examples below it where it has some."""
+    """Draw a figure of any kind, with its examples below if it has some."""
     if data.examples is not None:
         return tsne(data.frame, data.examples)
     return DRAWINGS[data.kind](data.frame)
@@ -102,7 +96,7 @@ def overview(frame: pd.DataFrame) -> Figure:
 
 @styled
 def motivation(frame: pd.DataFrame) -> Figure:
-    """Frame of `frames.motivation` -> a panel per quantity: two of losses, then accuracy and mAP where known."""
+    """Frame of `frames.motivation` -> a panel per quantity: two of losses, then accuracy and mAP if they are known."""
     known = [q for q in MOTIVATION if (frame["quantity"] == q).any()]
     across = len(known) if len(known) < 4 else 2
     down = math.ceil(len(known) / across)
@@ -183,7 +177,7 @@ def sharing_weight(frame: pd.DataFrame) -> Figure:
     panel = figure.subplots()
     weights = sorted(frame["weight"].unique())
     positive = [w for w in weights if w > 0]
-    # weight 0 has no place on a logarithmic axis: it stands one step left of the smallest
+    # A logarithmic axis has no 0, so weight 0 is drawn one step left of the smallest weight.
     place = {w: math.log10(w) if w > 0 else math.log10(positive[0]) - 1 for w in weights}
     for classes in ("validation", "unseen"):
         part = frame[frame["classes"] == classes].assign(at=lambda f: f["weight"].map(place))
@@ -220,7 +214,7 @@ def dimensions(frame: pd.DataFrame) -> Figure:
 
 @styled
 def coupling(frame: pd.DataFrame) -> Figure:
-    """Frame of `frames.coupling` -> dot plot from nothing coupled, at the top, to everything; one panel a class set."""
+    """Frame of `frames.coupling` -> dot plot from nothing coupled, at the top, to everything; one panel per class set."""
     sets = [c for c in ("unseen", "validation") if (frame["classes"] == c).any()]
     rows = frame.drop_duplicates("variant")[["variant", "part"]]
     beside = rows["variant"].iloc[-1] == "tcn-own-embedding"
@@ -305,84 +299,6 @@ def class_precision(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
-def intervals(frame: pd.DataFrame) -> Figure:
-    """Frame of `frames.intervals` -> forest plot: a difference and its interval a row, under the heading of its group."""
-    lines: list[tuple[str, pd.Series | None]] = []
-    for group, part in frame.groupby("group", sort=False):
-        lines += [(str(group), None)] * bool(str(group)) + [(str(row["label"]), row) for _, row in part.iterrows()]
-    figure = Figure(figsize=(PAGE, 0.62 + 0.185 * len(lines)))
-    panel = figure.subplots()
-    for y, (_, row) in enumerate(lines):
-        if row is None:
-            continue
-        value, low, high = row["difference"], row["low"], row["high"]
-        if not math.isnan(low):
-            panel.plot([low, high], [y, y], color=INK, linewidth=1.1, solid_capstyle="butt", zorder=2)
-        panel.scatter(value, y, s=20, marker="s", linewidths=1.1, zorder=3, edgecolors="#0072b2",
-                      facecolors="#0072b2" if row["seeds"] > 1 else "white")
-        span = f" [{signed(low, 3)}, {signed(high, 3)}]" if not math.isnan(low) else ""
-        panel.annotate(f"{signed(value, 3)}{span}", (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0),
-                       textcoords="offset points", va="center", fontsize=6.5, annotation_clip=False)
-        seeds = int(row["seeds"])
-        panel.annotate("1 seed" if seeds == 1 else f"{seeds} seeds", (1, y), xycoords=("axes fraction", "data"),
-                       xytext=(106, 0), textcoords="offset points", va="center", fontsize=6.5, color=SOFT)
-    panel.axvline(0, color=INK, linewidth=0.8, linestyle="--")
-    panel.set_yticks(range(len(lines)), [text for text, _ in lines])
-    for tick, (_, row) in zip(panel.get_yticklabels(), lines):
-        tick.set_fontweight("bold" if row is None else "normal")
-    panel.tick_params(axis="y", length=0)
-    panel.set_ylim(len(lines) - 0.4, -0.6)
-    panel.margins(x=0.05)
-    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    panel.grid(axis="y", visible=False)
-    panel.spines["left"].set_visible(False)
-    finish(panel, "", f"Difference in {frame['metric'].iloc[0]}, first minus second", "", legend=False)
-    return figure
-
-
-@styled
-def ledger_bars(frame: pd.DataFrame) -> Figure:
-    """Frame of `frames.ledger_bars` -> horizontal bars, one per deviation, training and scoring told apart by hatch."""
-    deviations = list(dict.fromkeys(frame["deviation"]))
-    figure = Figure(figsize=(PAGE, 0.75 + 0.33 * len(deviations)))
-    panel = figure.subplots()
-    labels = []
-    for y, deviation in enumerate(deviations):
-        part = frame[frame["deviation"] == deviation]
-        values, kind = part["points"], part["kind"].iloc[0]
-        colour, hatch, marker = DEVIATION_LOOKS[kind]
-        panel.barh(y, values.mean(), 0.62, color=colour, alpha=0.85, hatch=hatch, edgecolor="white", linewidth=0)
-        panel.scatter(values.mean(), y, s=22, marker=marker, color=colour, edgecolors=INK, linewidths=0.7, zorder=4)
-        low = high = values.mean()
-        if len(values) > 1:
-            sd = values.std(ddof=1)
-            low, high = min(values.min(), low - sd), max(values.max(), high + sd)
-            panel.errorbar(values.mean(), y, xerr=sd, color=INK, capsize=2, linewidth=0.9, zorder=3)
-            panel.scatter(values, y + np.linspace(-0.17, 0.17, len(values)), s=6, facecolors="white", edgecolors=INK,
-                          linewidths=0.6, zorder=5)
-        right = values.mean() >= 0
-        panel.annotate(f"{values.mean():+.1f}".replace("-", "−"), (max(high, 0) if right else min(low, 0), y),
-                       xytext=(5 if right else -5, 0), textcoords="offset points", va="center",
-                       ha="left" if right else "right", fontsize=7)
-        codes = " (codes)" if part["features"].iloc[0] == "binary" else ""
-        labels.append(wrapped(part["title"].iloc[0] + codes, 52))
-        if kind == "all" and y:
-            panel.axhline(y - 0.5, color=GRID, linewidth=1)
-    panel.axvline(0, color=INK, linewidth=0.8)
-    panel.set_yticks(range(len(deviations)), labels)
-    panel.tick_params(axis="y", length=0)
-    panel.invert_yaxis()
-    panel.margins(x=0.16)
-    finish(panel, "", f"Released minus corrected, points of {frame['metric'].iloc[0]}", "", legend=False)
-    panel.grid(axis="y", visible=False)
-    panel.spines["left"].set_visible(False)
-    handles = [Line2D([], [], linestyle="", marker=DEVIATION_LOOKS[kind][2], color=DEVIATION_LOOKS[kind][0], markeredgecolor=INK,
-                      markersize=5, label=text) for kind, text in DEVIATION_NAMES.items() if (frame["kind"] == kind).any()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1)
-    return figure
-
-
 DRAWINGS: dict[str, Drawing] = {function.__name__: function for function in (
     overview, motivation, singular_values, tsne, retrieval, layer_distances, precision_recall, class_precision, dimensions,
     sharing_weight, coupling, ledger_bars, publishers, intervals)}
@@ -390,7 +306,7 @@ DRAWINGS: dict[str, Drawing] = {function.__name__: function for function in (
 
 
 def _envelope(part: pd.DataFrame) -> pd.DataFrame:
-    """A raw curve of at most 2 x RAW_BINS points: the lowest and highest of each bin, in their order."""
+    """A raw curve reduced to at most 2 x RAW_BINS points: the lowest and highest of each bin, in their order."""
     if len(part) <= 2 * RAW_BINS:
         return part
     part = part.reset_index(drop=True)
@@ -399,6 +315,6 @@ def _envelope(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_length(label: str, dim: float | None) -> str:
-    """A label that says how long the feature is, once."""
+    """A label with the length of the feature, unless it ends with that already."""
     length = "" if dim is None or math.isnan(dim) else f", {dim:.0f}-d"
     return label if label.endswith(length) else label + length

@@ -1,4 +1,4 @@
-"""Draws what `feature_frames` prepares: singular values, t-SNE, retrieved photos, distances of the encoders' layers.
+"""Draws the frames of `feature_frames`: singular values, t-SNE, retrieved photos, distances of the encoders' layers.
 
 In: tidy frames. Out: Figures in the one style of `style`.
 """
@@ -41,12 +41,13 @@ CURVES = {("training", "photo"): ("training, photos", "#d55e00", "-", "o"),
           ("unseen", "photo"): ("unseen, photos", "#d55e00", "--", "o"),
           ("unseen", "sketch"): ("unseen, sketches", "#0072b2", "--", "s")}
 LABEL, GAP, STEP, ROW, HEAD, BETWEEN, TOP = 2.35, 0.3, 1.04, 1.12, 0.62, 0.25, 0.45
-"""Geometry of retrieval examples, in sides of a picture: width of the labels, gap after the query, columns, rows, headings."""
+"""Geometry of retrieval examples, in units of a picture's side: width of the labels, gap after the query, columns, rows,
+headings."""
 PLACES = 13
 PIXELS = 150
-"""Side of a picture in a figure."""
+"""Side of a picture in a figure, in inches."""
 SHARES = (1e-5, 1.0)
-"""Shares of the start's norm that a map of distances can show; what is less is drawn as the least."""
+"""Range of shares of the start's norm on a map of distances; smaller values are drawn like the smallest."""
 
 
 @styled
@@ -89,7 +90,7 @@ def singular_values(frame: pd.DataFrame) -> Figure:
 def tsne(frame: pd.DataFrame, examples: pd.DataFrame | None = None) -> Figure:
     """Frame of `feature_frames.tsne` -> one panel per variant; dots photos, crosses sketches, numbers name the classes.
 
-    `examples`, with the columns of `feature_frames.retrieval`, stand below.
+    `examples`, with the columns of `feature_frames.retrieval`, are drawn below.
     """
     variants = list(dict.fromkeys(frame["variant"]))
     width = PAGE if len(variants) > 1 else COLUMN
@@ -198,13 +199,13 @@ def _answer(axes: Axes, row: pd.DataFrame, top: float, first: float) -> None:
                                  linewidth=1.4 if right else 1.0, linestyle="-" if right else (0, (2.2, 1.6))))
         axes.text(left + 0.83, top + 0.83, "✓" if right else "✗", color=colour, fontsize=6.5, fontweight="bold",
                   ha="center", va="center")
-    # one collection of white discs under the marks: a box around each text costs as much as all else on the page
+    # One collection of white discs under the marks, since a box around each text would take as long as all else on the page.
     axes.scatter(first + np.arange(len(row)) * STEP + 0.83, np.full(len(row), top + 0.83), s=80, color="white", linewidths=0,
                  zorder=2)
 
 
 def _pictures(axes: Axes, files: list[str], left: float, top: float) -> None:
-    """Pictures on white in squares side by side from (left, top), as one image: hundreds of them would each be resampled."""
+    """Draw pictures on white squares, side by side from (left, top), as one image, so that not each of hundreds is resampled."""
     step = round(STEP * PIXELS)
     strip = Image.new("RGB", (step * (len(files) - 1) + PIXELS, PIXELS), "white")
     inner = round(0.86 * PIXELS)
@@ -218,7 +219,7 @@ def _pictures(axes: Axes, files: list[str], left: float, top: float) -> None:
     limits = axes.get_xlim(), axes.get_ylim()
     axes.imshow(np.asarray(strip), extent=(left, left + strip.width / PIXELS, top + 1, top), aspect="auto",
                 interpolation="antialiased")
-    axes.set(xlim=limits[0], ylim=limits[1])  # imshow moves them to its own picture
+    axes.set(xlim=limits[0], ylim=limits[1])  # imshow has set the limits to its own picture
 
 
 @styled
@@ -269,14 +270,14 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
     """One map per variant: layers from the stem down, steps on a logarithmic axis, colour the share of the start's norm."""
     panels = row.subplots(1, len(mapped), sharey=True, squeeze=False)[0]
     layers = frame[frame["level"] == "layer"]
-    # the scale starts where the least moved of the maps still shows
+    # The colour scale starts at a value at which the map with the smallest distances is still visible.
     least = layers.loc[layers["between"] > 0, "between"]
     low = max(SHARES[0], 10 ** math.floor(math.log10(least.quantile(0.02)))) if len(least) else SHARES[0]
     for panel, variant in zip(panels, mapped):
         part = layers[layers["variant"] == variant]
         table = part.pivot(index="depth", columns="step", values="between")
         steps = table.columns.to_numpy(dtype=float)
-        # equal cells over the logarithm of the step, each with the last reading before it
+        # Cells of equal width on the logarithm of the step; each shows the last reading before it.
         grid = np.linspace(0, math.log10(max(steps[-1], 10)), 96)
         at = np.clip(np.searchsorted(np.log10(steps), grid + 1e-9, side="right") - 1, 0, len(steps) - 1)
         panel.imshow(np.clip(table.to_numpy()[:, at], low, None), norm=LogNorm(low, SHARES[1]), cmap="cividis", aspect="auto",
@@ -299,7 +300,7 @@ def _layer_maps(row: Figure, frame: pd.DataFrame, mapped: list[str]) -> None:
 
 
 def _positive(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
-    """The variants with a value above 0, which alone have a place on a logarithmic axis."""
+    """The variants with a value above 0; others can't be drawn on a logarithmic axis."""
     above = frame[frame[column] > 0]
     return [(variant, above[above["variant"] == variant]) for variant in dict.fromkeys(above["variant"])]
 

@@ -25,31 +25,32 @@ from tcn.files.atomic import write_bytes
 
 TSNE_CLASSES = 8
 TSNE_SEED = 2021
-"""Draws the classes and starts the embedding; fixed before any result was seen."""
+"""Seed by which classes are drawn and the embedding starts; fixed before any result was seen."""
 TSNE_POINTS = 100
-"""At most so many points of one class and modality are embedded."""
+"""Largest number of points of one class and modality that are embedded."""
 FEW_POINTS = 30
-"""Below this many points a class, all unseen classes are embedded and 8 of them coloured."""
+"""If classes have fewer points than this, all unseen classes are embedded, and 8 of them are coloured."""
 TSNE_EXAMPLES = 2
 RETRIEVED = 13
 RETRIEVAL_ROWS = 18
-"""Rows that fit one printed page."""
+"""Number of rows that fit one printed page."""
 SINGULAR_VALUES = 30
 DISTANCE_STEPS = 64
-"""Readings of a run that are drawn, evenly spread over the logarithm of the step."""
+"""Number of a run's readings that are drawn, evenly spread over the logarithm of the step."""
 MAPPED = 4
-"""Most variants whose layers are drawn one by one."""
+"""Largest number of variants whose layers are drawn one by one."""
 SOFT_WEIGHTS = ("tcn", "tcn-weight-10", "tcn-weight-1000")
 MOVED = ("nws", *SOFT_WEIGHTS, "hws", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared", "frozen-conv", "hws-slow",
          "hard-conv-slow")
-"""Variants whose distances are drawn; SOFT_WEIGHTS are put in the order of their weights."""
+"""Variants whose distances are drawn; those of SOFT_WEIGHTS are drawn in the order of their weights."""
 
 Blocks = dict[tuple[str, str], list[tuple[str, dict[str, Any]]]]
 """(class, digest of the drawing) of a query -> the variants that answered it, each with its example."""
 
 
 def singular_values(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, seed, set, modality, index, value, relative, weight, own: first finished seed of each variant."""
+    """Columns: variant, seed, set, modality, index, value, relative, weight, own. Each variant is shown by its first finished
+    seed."""
     rows, seeds = [], []
     for variant in ("nws", "hws", *_by_weight(suite, task)):
         for run in suite.runs_of(task, variant)[:1]:
@@ -81,7 +82,7 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
     `examples` holds the first queries that TCN and NWS both answered.
     """
     loaded: list[tuple[FinishedRun, dict[str, np.ndarray]]] = []
-    # side by side: without sharing, TCN, without the semantic metric; hard sharing only where that leaves a gap
+    # Side by side: without sharing, TCN, without the semantic metric; hard sharing only if one of these is missing.
     whole = suite.runs_of(task, "tcn-no-semantic")
     for variant in ("nws", "tcn", "tcn-no-semantic") if whole else ("nws", "hws", "tcn"):
         for run in suite.runs_of(task, variant)[:1]:
@@ -140,7 +141,7 @@ def retrieval(suite: Suite, task: Task) -> FigureData | None:
     if not blocks:
         return None
     chosen, used = [], 0
-    # a failure first of all, then the fixed queries that most variants answered, as far as the page goes
+    # One failure first, then the fixed queries that most variants answered, until the page is full.
     failures = [key for key in blocks if kinds[key] == "failure"]
     fixed = sorted((key for key in blocks if kinds[key] != "failure"), key=lambda key: -len(blocks[key]))
     for key in [*failures[:1], *fixed, *failures[1:]]:
@@ -199,7 +200,8 @@ def layer_distances(suite: Suite, task: Task) -> FigureData | None:
 
 
 def _by_weight(suite: Suite, task: Task, variants: tuple[str, ...] = SOFT_WEIGHTS) -> list[str]:
-    """The variants with TCN and its two weights in order of weight, without a row of the grid that has TCN's own weight."""
+    """The variants, with TCN and its two other weights in order of weight, without the row of the grid that has TCN's own
+    weight."""
     own = {setting(run.config, "losses.sharing") for run in suite.runs_of(task, "tcn")}
 
     def weight(variant: str) -> float:
@@ -237,12 +239,12 @@ def _distance_rows(arrays: dict[str, np.ndarray], one_by_one: bool) -> pd.DataFr
                 "depth": depth, "step": steps[at], "between": between[:, layer] / norm[layer],
                 "start": np.sqrt(squares[:, layer]) / norm[layer]}))
     frame = pd.concat(frames, ignore_index=True)
-    # seven digits are what the stored float32 has
+    # The stored float32 has seven digits.
     return frame.astype({"between": np.float32, "start": np.float32})
 
 
 def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks, dict[tuple[str, str], str], list[str]]:
-    """Queries and who answered them, in the order of the files; the kind of each; the runs in words."""
+    """Queries with the variants that answered them, in the order of the files; the kind of each query; the names of the runs."""
     blocks: Blocks = {}
     kinds: dict[tuple[str, str], str] = {}
     seeds = []
@@ -253,7 +255,7 @@ def _blocks(suite: Suite, task: Task, variants: tuple[str, ...]) -> tuple[Blocks
                 continue
             seeds.append(f"{naming.short_label(variant)} seed {run.seed}")
             for example in examples:
-                # the same drawing has the same thumbnail, whatever a run called its file
+                # The same drawing has the same thumbnail, even if runs gave its file different names.
                 key = (str(example["query"]["class"]), _digest(example["query"]["file"].read_bytes()))
                 blocks.setdefault(key, []).append((variant, example))
                 if example["kind"] == "failure" or key not in kinds:
@@ -271,7 +273,7 @@ def _rows_of(blocks: Blocks, kinds: dict[tuple[str, str], str], chosen: list[tup
 
 
 def _first_examples(suite: Suite, task: Task) -> pd.DataFrame | None:
-    """The first fixed queries that TCN and NWS both answered: in the order of the files, so nobody picked them."""
+    """The first fixed queries that both TCN and NWS answered, in the order of the files, so that they are not hand-picked."""
     blocks, kinds, _ = _blocks(suite, task, ("tcn", "nws"))
     chosen = [key for key, answers in blocks.items() if kinds[key] != "failure" and len(answers) == 2][:TSNE_EXAMPLES]
     return _rows_of(blocks, kinds, chosen) if chosen else None
@@ -293,14 +295,14 @@ def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.D
 
 
 def _embed(vectors: np.ndarray, perplexity: float, cache: Path) -> np.ndarray:
-    """t-SNE [n, 2] of vectors [n, D]; read from `cache` where the same vectors were embedded before."""
+    """t-SNE [n, 2] of vectors [n, D], read from `cache` if the same vectors were embedded before."""
     path = cache / f"tsne-{_digest(vectors, perplexity, TSNE_SEED)[:24]}.npy"
     found = _kept(path)
     if found is not None and found.shape == (len(vectors), 2):
         return found
-    from openTSNE import TSNE  # slow to import, and not needed where the cache has it
+    from openTSNE import TSNE  # slow to import, and not needed if the cache has the embedding
 
-    if vectors.shape[1] < 2:  # it starts from two directions
+    if vectors.shape[1] < 2:  # the embedding starts from two principal directions
         vectors = np.pad(vectors, ((0, 0), (0, 1)))
     xy = np.asarray(TSNE(perplexity=perplexity, initialization="pca", neighbors="exact" if len(vectors) < 3000 else "auto",
                          random_state=TSNE_SEED, n_jobs=1).fit(vectors))
@@ -323,7 +325,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _kept(path: Path) -> np.ndarray | None:
-    """A cached embedding. None where there is none or the file is damaged; it is then computed again."""
+    """A cached embedding. None if there is none or the file is damaged; the embedding is then computed."""
     try:
         content = path.read_bytes()
     except OSError:

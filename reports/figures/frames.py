@@ -36,9 +36,9 @@ COUPLING = {
     "hws": "all one, hard: one call (HWS)",
     "tcn-own-embedding": "as TCN, embedding not shared",
 }
-"""Variant -> what it couples, from nothing to everything: the paper's general criterion. The last one stands beside it."""
+"""Variant -> what it couples, from nothing to everything (the paper's general criterion). The last one is outside this order."""
 HARDEST = 12
-"""How many classes are named at most."""
+"""Largest number of classes that are named."""
 
 
 def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
@@ -49,7 +49,7 @@ def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
 
 
 def _made(kind: str, suite: Suite, task: Task, build: Callable[[], FigureData | None]) -> FigureData | None:
-    """The figure; None, with a note in `left_out`, where it can't be made although its numbers passed all checks."""
+    """The figure; None, with a note in `left_out`, if it can't be made although its numbers passed all checks."""
     try:
         return build()
     except (ReportError, StorageError):
@@ -64,10 +64,11 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     """Columns: variant, dim, classes, seed, value, chance, metric: one row per seed."""
     rows = []
     metric = paper.retrieval_metric(task)
-    # lengths other than the paper's two headline ones have a figure of their own
+    # Feature lengths other than the paper's two main ones have a figure of their own.
     main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
     untrained_rows = [v for v in main if paper.is_untrained(v)]
-    for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.METHODS, *paper.other_variants(suite, task), *untrained_rows)):
+    for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.METHODS,
+                                  *paper.other_variants(suite, task), *untrained_rows)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
             chance = measured.chance[0] if measured.chance else math.nan
@@ -124,7 +125,7 @@ def motivation(suite: Suite, task: Task) -> FigureData | None:
 
 
 def publishers(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, view, seed, value, chance, metric: one row per seed; None where queries have one source."""
+    """Columns: variant, view, seed, value, chance, metric: one row per seed; None if all queries have the same source."""
     metric = paper.retrieval_metric(task)
     views = comparison.publisher_views(suite, task)
     if len(views) < 2:
@@ -149,7 +150,8 @@ def publishers(suite: Suite, task: Task) -> FigureData | None:
 
 
 def precision_recall(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: variant, seed, recall, precision, chance: one curve per seed of the trained variants and the best untrained baseline."""
+    """Columns: variant, seed, recall, precision, chance: one curve per seed of the trained variants and of the best untrained
+    baseline."""
     frames = []
     for variant in (*paper.TRAINED, *reference_baseline(suite, task)):
         chance = suite.measure(task, variant, Score("Prec@100")).chance
@@ -182,7 +184,7 @@ def class_precision(suite: Suite, task: Task) -> FigureData | None:
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["variant", "seed", "class", "value"])
-    # a variant with more seeds must not weigh more in what counts as hard
+    # Seeds are averaged first, so that a variant with more seeds has no more weight in the order of hardness.
     by_variant = frame.groupby(["class", "variant"])["value"].mean().groupby("class").mean()
     order = by_variant.sort_values(kind="stable").index
     frame["hardness"] = frame["class"].map({name: place for place, name in enumerate(order)})
@@ -216,7 +218,7 @@ def dimensions(suite: Suite, task: Task) -> FigureData | None:
 def sharing_weight(suite: Suite, task: Task) -> FigureData | None:
     """Columns: weight, classes, seed, value, used, metric, paired: the grid of sharing weights; None below two weights.
 
-    `tcn` stands for the weight that is its own, unless the grid ran that weight too.
+    `tcn` stands for its own weight, unless the grid has runs with that weight too.
     """
     metric = paper.retrieval_metric(task)
     own = {setting(run.config, "losses.sharing") for run in suite.runs_of(task, "tcn")} - {None}
@@ -261,12 +263,14 @@ def coupling(suite: Suite, task: Task) -> FigureData | None:
 
 
 def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
-    """Columns: deviation, title, kind, features, seed, points, metric: one row per deviation and seed; None without the ledger."""
+    """Columns: deviation, title, kind, features, seed, points, metric: one row per deviation and seed; None without the
+    ledger."""
     metric = paper.retrieval_metric(task)
-    # an untrained network in place of a trained one is no setting of the same run, and would dwarf all others
+    # An untrained network instead of a trained one is not a setting of the same run, and its bar would dwarf all others.
     measured = ledger.measured_deviations(suite, task)
     untrained = [item for item in measured if paper.is_untrained(str(item[0].arms.get("released")))]
-    rows = [(deviation.deviation, deviation.title, "all" if deviation.deviation == ledger.ALL else deviation.kind, features, seed, 100 * value, metric)
+    rows = [(deviation.deviation, deviation.title, "all" if deviation.deviation == ledger.ALL else deviation.kind, features, seed,
+             100 * value, metric)
             for deviation, worth, features in measured if deviation not in [t for t, _, _ in untrained]
             for seed, value in worth.gap.values.items()]
     if not rows:
@@ -282,7 +286,8 @@ def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
                          else "No spread is known from one seed.")
                       + "".join(f" Not drawn: “{deviation.title}” ({100 * worth.gap.mean:+.1f})".replace("-", "−") + "."
                                 for deviation, worth, _ in untrained)
-                      + "".join(f" “{deviation.title[:1].upper()}{deviation.title[1:]}”: {deviation.note}" for deviation, _, _ in measured
+                      + "".join(f" “{deviation.title[:1].upper()}{deviation.title[1:]}”: "
+                                f"{deviation.note}" for deviation, _, _ in measured
                                 if deviation.note and deviation.datasets and task.dataset not in deviation.datasets), frame)
 
 

@@ -1,6 +1,6 @@
-"""The one style of all figures: widths, colours that colour-blind readers tell apart, line styles that grey keeps apart.
+"""The common style of all figures: widths, colours that colour-blind readers can distinguish, line styles that differ in grey.
 
-In: variants and bare panels. Out: their looks. What a figure shows is decided elsewhere.
+In: variants and panels. Out: their looks. What a figure shows is decided elsewhere.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMN, PAGE = 3.4, 7.0
 """Widths of a journal's column and page, in inches."""
 INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 RIGHT, WRONG = "#007a55", "#d55e00"
-"""Bluish green and vermilion: told apart by all common forms of colour blindness; line style and glyph differ too."""
+"""Bluish green and vermilion, which readers with any common colour blindness can distinguish; line style and glyph differ too."""
 Dashes = str | tuple[int, tuple[float, ...]]
 LOOKS: dict[str, tuple[str, str, Dashes, str]] = {
     "tcn": ("#0072b2", "o", "-", ""),
@@ -71,7 +71,7 @@ def style() -> AbstractContextManager[Any]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw within the style and lay the figure out once: saving it as PNG and as PDF would each do so again."""
+    """Draw in the style, and lay out the figure once; otherwise saving it as PNG and saving it as PDF would each lay it out."""
     @functools.wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with style():
@@ -93,17 +93,17 @@ def look(variant: str) -> tuple[str, str, Any, str]:
 
 
 def finish(panel: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
-    """Title, axis labels and, where anything is named, a legend."""
+    """Set title and axis labels, and add a legend if anything has a label."""
     panel.set_title(title)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
     if legend and panel.get_legend_handles_labels()[0]:
-        # opaque, so that no grid line or marker line runs through its words
+        # Opaque, so that no line runs through the text.
         panel.legend(frameon=True, framealpha=1, edgecolor="white", borderpad=0.2)
 
 
 def over_seeds(panel: Axes, part: pd.DataFrame, colour: str, line: Any, marker: str, label: str) -> None:
-    """Line of means over the `paired` rows of columns at, value, seed; their band; other seeds as small dots."""
+    """Draw the line of means over the `paired` rows (columns at, value, seed) with their band, and other seeds as small dots."""
     grouped = part[part["paired"]].groupby("at")["value"]
     mean = grouped.mean()
     panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, label=label,
@@ -116,7 +116,7 @@ def over_seeds(panel: Axes, part: pd.DataFrame, colour: str, line: Any, marker: 
 
 
 def powers(axis: Axis, decades: int = 1) -> None:
-    """Name every so many powers of ten on a logarithmic axis, without formulas, which this style doesn't set."""
+    """Label a logarithmic axis at every `decades`-th power of ten, without formulas, which this style can't typeset."""
     axis.set_major_locator(LogLocator(10.0 ** decades, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     axis.set_minor_formatter(NullFormatter())
@@ -135,7 +135,7 @@ def power(value: float) -> str:
 
 
 def plain(name: str) -> str:
-    """A class name as people write it, cut where it is longer than a figure holds.
+    """A class name as people write it, cut if it is too long for a figure.
 
     >>> plain("hot_dog"), len(plain("x" * 1000))
     ('hot dog', 40)

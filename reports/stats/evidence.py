@@ -1,4 +1,4 @@
-"""Findings and distances in sentences: what the controls support, and which gaps of the paper one seed can show.
+"""Findings and distances, put into sentences: what the controls support, and which gaps of the paper one seed can show.
 
 In: a checked suite. Out: sentences and a verdict that follow from the numbers.
 """
@@ -22,13 +22,13 @@ from reports.stats.uncertainty import LEVEL, Comparison
 from reports.wording import counted, listed, signed
 
 GAPS_NAMED = 6
-"""How many gaps of the paper's table are named one by one at most."""
+"""Largest number of gaps of the paper's table that are named one by one."""
 QUESTION = ("near-frozen", "common", "near-frozen-1000")
 """Claims whose evidence is put into sentences."""
 
 
 def of_controls(suite: Suite, task: Task) -> list[str]:
-    """What the controls and distances support on our question, in sentences made from the numbers; none without controls."""
+    """The answer of the controls and distances to our question, in sentences made from the numbers; none without controls."""
     found = findings(suite, task)
     sentences = []
     for claim in (claim for claim in CLAIMS if claim.key in QUESTION):
@@ -38,7 +38,7 @@ def of_controls(suite: Suite, task: Task) -> list[str]:
             continue
         first = measured[0].pair.first
         if claim.key == "near-frozen-1000" and first == "tcn":
-            continue  # TCN ran with the paper's weight: these are the same runs as above
+            continue  # TCN has the paper's weight, so these are the same runs as above
         parts = [f"{signed(f.measured.difference)} {span(f.measured)} against {_lower(naming.label(f.pair.second))} "
                  f"({f.why or f.state})" for f in measured]
         missing = [naming.short_label(f.pair.second) for f in pairs.values() if f.comparison is None]
@@ -57,7 +57,8 @@ def of_controls(suite: Suite, task: Task) -> list[str]:
 
 
 def why(suite: Suite, task: Task) -> verdicts.Verdict | None:
-    """Whether soft sharing is more than near-frozen, or than common, convolutions, in short; None without controls."""
+    """A short verdict on whether soft sharing is more than near-frozen convolutions, or than common ones; None without
+    controls."""
     found = findings(suite, task)
     states, parts = [], []
     for claim, text in (("near-frozen", "More than near-frozen convolutions"), ("common", "More than one set of convolutions")):
@@ -103,7 +104,7 @@ def paper_gaps(suite: Suite, task: Task) -> list[str]:
     sd = math.sqrt(sum((m.n - 1) * m.sd**2 for m in spreads.values()) / degrees)
     quantile = float(t.ppf((1 + LEVEL) / 2, degrees))
     limit = quantile * math.sqrt(2) * sd
-    # the paper's ablation is in mAP@all and Prec@100; a spread of one metric says nothing of another's
+    # The paper's ablation is in mAP@all and Prec@100, and the spread of one metric says nothing about another's.
     facts = [p for p in published.facts() if p.table == "ablation" and p.metric == metric
              and (where is None or Task(p.dataset, p.split) == where)]
     if not facts:
@@ -121,7 +122,7 @@ def paper_gaps(suite: Suite, task: Task) -> list[str]:
         values = {p.method: p.value for p in facts if Task(p.dataset, p.split) == place}
         pairs = [(a, b) for a, b in combinations(paper.ABLATION, 2) if a.group == b.group and {a.method, b.method} <= set(values)]
         gaps = [(round(abs(values[a.method] - values[b.method]), 6), a, b) for a, b in pairs]
-        # readers compare TCN's own row with the others, so those gaps come first
+        # Readers compare TCN's own row with the others, so these gaps come first.
         below = sorted((gap for gap in gaps if gap[0] < limit),
                        key=lambda gap: ("tcn" not in (gap[1].variant, gap[2].variant), gap[0]))
         if not below:

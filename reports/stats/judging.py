@@ -24,9 +24,9 @@ from reports.wording import counted
 HOLDS, DOES_NOT, OPEN, MISSING = "holds", "does not", "cannot be told", NOT_MEASURED
 SIGNIFICANT = 0.05
 LAST_EPOCHS = 3
-"""Epochs at the end of training whose mean stands for where a curve ends."""
+"""Number of epochs at the end of training whose mean is taken as the end of a curve."""
 TOP_VALUES = 30
-"""Singular values that the paper's figure shows."""
+"""Number of singular values that the paper's figure shows."""
 RETRIEVAL, CLASS_LOSS, SEEN_ACCURACY, DIRECTIONS = "retrieval", "class loss", "seen-class accuracy", "relative singular value"
 PAPERS, OURS = "Claims of the paper", "Our question, not the paper's"
 FURTHER = "Further variants against TCN, a family of its own"
@@ -42,7 +42,7 @@ class Pair:
     facts: tuple[str, str] | None = None
     """Their names in published.csv, where the paper gives both numbers."""
     read_off: str = ""
-    """What the paper's figure says where it gives no table."""
+    """Values read from the paper's figure, if it has no table of them."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a task's runs say of one pair."""
+    """The result of comparing one pair on a task's runs."""
 
     pair: Pair
     comparison: Comparison | None = None
-    """None where no seed has both sides."""
+    """None if no seed has both sides."""
     seeds: tuple[int, ...] = ()
     runs: tuple[FinishedRun, ...] = ()
     state: str = MISSING
     why: str = ""
     dropped: int = 0
-    """Classes that not all of these runs have, and that are left out."""
+    """Number of classes that are left out because not all of these runs have them."""
     p_seeds: float = math.nan
     """Holm-corrected over all pairs of the task that could be tested; likewise `p_classes`."""
     p_classes: float = math.nan
@@ -98,7 +98,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """A claim with what each task of the suite says of it."""
+    """A claim with its findings on each task of the suite."""
 
     claim: Claim
     found: dict[Task, tuple[Finding, ...]]
@@ -170,7 +170,7 @@ def combined(states: Iterable[str]) -> str:
 
 
 def claims(suite: Suite) -> list[ClaimRow]:
-    """Every claim with what each task says of it. The extension's claim belongs to no task; `tables.claims` adds it."""
+    """Every claim with its findings on each task. The extension's claim belongs to no task; `tables.claims` adds it."""
     measured = {task: findings(suite, task) for task in suite.tasks()}
     return [ClaimRow(claim, {task: tuple(found[pair] for pair in claim.pairs) for task, found in measured.items()})
             for claim in CLAIMS]
@@ -178,7 +178,7 @@ def claims(suite: Suite) -> list[ClaimRow]:
 
 def findings(suite: Suite, task: Task) -> dict[Pair, Finding]:
     """Every pair behind the claims, compared on the task's runs and judged by RULE."""
-    # a pair that belongs to two claims is tested once
+    # A pair that belongs to two claims is tested once.
     if ("findings", task) in suite.memory:
         return suite.memory["findings", task]
     distinct: dict[tuple[str, str, str], Finding] = {}
@@ -196,7 +196,7 @@ def findings(suite: Suite, task: Task) -> dict[Pair, Finding]:
 
 
 def _family(found: list[Finding]) -> list[Finding]:
-    """The same comparisons, those that could be tested judged with both tests corrected over all of them (Holm)."""
+    """The same comparisons. Those that could be tested are judged, with both tests corrected over all of them (Holm)."""
     tested = [i for i, f in enumerate(found) if f.testable]
     by_classes, by_seeds = (holm([getattr(found[i].measured, name) for i in tested]) for name in ("p_classes", "p_seeds"))
     corrected = {i: judged(replace(found[i], p_classes=p_classes, p_seeds=p_seeds))
@@ -205,8 +205,8 @@ def _family(found: list[Finding]) -> list[Finding]:
 
 
 def further(suite: Suite, task: Task) -> list[Finding]:
-    """Every variant that no claim and no named table knows, a method of the user's own for one, against TCN on the same seeds and
-    classes. A family of its own: how many there are changes no verdict on a claim."""
+    """Each variant that belongs to no claim and no named table, such as a user's own method, against TCN on the same seeds and
+    classes. These comparisons are corrected as a family of their own, so that their number changes no verdict on a claim."""
     if ("further", task) not in suite.memory:
         suite.memory["further", task] = _family([_compared(suite, task, Pair(variant, "tcn"))
                                                  for variant in paper.other_variants(suite, task)])
@@ -229,7 +229,7 @@ def grouped(suite: Suite, task: Task) -> dict[str, list[Finding]]:
 
 
 def _resolved(suite: Suite, task: Task, pair: Pair) -> Pair:
-    """The pair with the variants that stand for the paper's weight where that is TCN's own."""
+    """The pair, with the variants that stand for the paper's weight replaced if that weight is TCN's own."""
     own = paper.own_weight(suite, task) == paper.PAPER_WEIGHT
     names = {"tcn-weight-1000": paper.at_weight(suite, task, paper.PAPER_WEIGHT)}
     if own and not suite.runs_of(task, "l2-sp-weight-1000"):
@@ -244,7 +244,7 @@ def _compared(suite: Suite, task: Task, pair: Pair) -> Finding:
     common = sorted(set(sides[0]) & set(sides[1]))
     if not common:
         return Finding(pair, why="no common seed" if all(sides) else "")
-    # classes that a seed of either side lacks can't be paired
+    # Classes that a seed of either side lacks can't be paired.
     indices = [set(side[seed].index) for side in sides for seed in common]
     classes = sorted(set.intersection(*indices))
     first, second = (np.array([side[seed].reindex(classes) for seed in common], dtype=np.float64) for side in sides)
@@ -272,7 +272,7 @@ def judged(found: Finding) -> Finding:
 
 
 def _values(suite: Suite, task: Task, variant: str, measure: str) -> dict[int, pd.Series]:
-    """Seed -> class -> value; a number without classes, or whose values per class are not at hand, has one class `all`."""
+    """Seed -> class -> value. A number without classes, or without stored values per class, has one class `all`."""
     found: dict[int, pd.Series] = {}
     for run in suite.runs_of(task, variant):
         if measure == RETRIEVAL:

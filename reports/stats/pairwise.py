@@ -1,8 +1,9 @@
-"""Any number of sides, pair by pair: differences by class with intervals and corrected tests; by query they are only described.
+"""Compares any number of sides pair by pair: differences by class with intervals and corrected tests; by query they are only
+described.
 
-In: each side's value for the same queries. Out: plain records. The class is the unit of every test, as in the rest of the report:
-a class's sketches meet the same photos, and a class that is easy is easy for all of them, so that queries of one class are no
-independent witnesses, and a new data set brings new classes.
+In: each side's value for the same queries. Out: plain records. The class is the unit of every test, as in the rest of the report.
+The sketches of a class are ranked against the same photos, and an easy class is easy for all of them, so the queries of one class
+are not independent. A new data set also brings new classes.
 """
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ from scipy.stats import t
 from reports.stats.uncertainty import LEVEL, Comparison, compare, holm
 
 SIGNIFICANT = 0.05
-WHY = ("Significance is by class, not by query: the queries of a class meet the same photos and share what makes the class easy or "
-       "hard, so they are not independent, and a test over them would find almost every difference. What is asked is whether the "
-       "difference would show on other classes.")
+WHY = ("Significance is by class, not by query: the queries of a class meet the same photos and share what makes the class easy "
+       "or hard, so they are not independent, and a test over them would find almost every difference. What is asked is whether "
+       "the difference would show on other classes.")
 EQUAL = 1e-12
-"""Values that differ by no more are equal."""
+"""Values that differ by at most this count as equal."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared under one name."""
+    """One side of the comparison: the values under one name."""
 
     name: str
     classes: np.ndarray
@@ -76,10 +77,10 @@ class MetricGap:
     """`comparison.p_classes`, Holm-corrected over all pairs and metrics of the call."""
     queries: int
     above: int
-    """Queries with a higher value on the first side, means over seeds."""
+    """Number of queries whose mean over seeds is higher on the first side."""
     below: int
     of_queries: float
-    """Mean over queries of the difference; its interval takes queries for independent and serves no verdict."""
+    """Mean over queries of the difference. Its interval assumes that queries are independent, so no verdict uses it."""
     low: float
     high: float
     classes: tuple[OfClass, ...]
@@ -91,7 +92,7 @@ class MetricGap:
 
 
 def pairs(sides: Sequence[Side], metrics: Sequence[str]) -> list[MetricGap]:
-    """Every pair of sides in every metric, by metric. ValueError for sides of other queries or without a common seed.
+    """Every pair of sides in every metric, ordered by metric. ValueError for sides with other queries or without a common seed.
 
     >>> import numpy as np
     >>> kinds = np.array(["ant", "ant", "bee"])

@@ -16,28 +16,28 @@ from scipy.stats import norm
 RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 2021
-"""Start of every random draw, fixed before any result was seen."""
+"""Seed of every random draw, fixed before any result was seen."""
 EXACT = 14
 """Up to this many units a sign-flip test goes through all sign patterns (2^14 = 16,384)."""
 FLIPS = 19_999
 """Random sign patterns above that: the smallest p-value is then 1 / 20,000."""
 ROUNDING = 1e-12
-"""Sums that differ by less than this share of their terms are equal: the order of adding must decide nothing."""
+"""Sums that differ by less than this share of their terms count as equal, so that the order of adding decides nothing."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a mean may lie; `low` and `high` are NaN where there is nothing to resample."""
+    """An interval of a mean; `low` and `high` are NaN if there is nothing to resample."""
 
     low: float
     high: float
     level: float = LEVEL
     method: str = ""
-    """What was resampled, for people."""
+    """What was resampled, in words."""
 
     @property
     def excludes_zero(self) -> bool:
-        """False where it holds 0, touches it or is unknown.
+        """False if the interval contains 0, touches it or is unknown.
 
         >>> Interval(0.1, 0.2).excludes_zero, Interval(0.0, 0.2).excludes_zero, Interval(math.nan, math.nan).excludes_zero
         (True, False, False)
@@ -62,11 +62,11 @@ class Comparison:
     """Two-sided sign-flip test over classes of the seed-mean differences: the question whether these networks, and not
     training again, differ on other classes. NaN with one class, as for a number that has none."""
     best_p_seeds: float
-    """The smallest `p_seeds` that so many seeds can reach."""
+    """The smallest `p_seeds` that this number of seeds can reach."""
     seeds: int
     classes: int
     wins: int
-    """Seeds whose difference is above 0."""
+    """Number of seeds whose difference is above 0."""
 
 
 def interval(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES) -> Interval:
@@ -106,7 +106,7 @@ def interval(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLE
     bias = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     influence = np.concatenate([(values.mean(axis) - mean) / n for axis, n in ((1, seeds), (0, classes)) if n > 1])
     spread = (influence**2).sum()
-    # rows and columns that all have one mean, such as a chessboard's, leave no skewness to correct
+    # If all rows and all columns have the same mean, as on a chessboard, there is no skewness to correct.
     acceleration = (influence**3).sum() / (6 * spread**1.5) if spread > slack**2 else 0.0
     edge = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(means, norm.cdf(bias + edge / (1 - acceleration * edge)))
@@ -138,7 +138,7 @@ def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
 
 
 def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p-value of `differences` [n] under the null that each could as well have the opposite sign.
+    """Two-sided p-value of `differences` [n] under the null hypothesis that each could as well have the opposite sign.
 
     The share of sign patterns whose sum is at least as far from 0 as the observed one: over all 2^n patterns up to EXACT
     differences, above that over FLIPS seeded random ones, (b + 1) / (FLIPS + 1). NaN without differences.
@@ -156,7 +156,7 @@ def sign_flip(differences: np.ndarray) -> float:
 
 
 def best_p(units: int) -> float:
-    """Smallest p-value that a two-sided sign-flip test over so many units can reach: 2 / 2^units.
+    """Smallest p-value that a two-sided sign-flip test over `units` units can reach: 2 / 2^units.
 
     >>> best_p(6), best_p(1), best_p(0)
     (0.03125, 1.0, 1.0)
@@ -202,7 +202,7 @@ def _checked(values: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _counts(units: int, resamples: int, stream: int) -> np.ndarray:
-    """How often each unit was drawn, float64 [resamples, units]; a unit that stands alone is always drawn."""
+    """How often each unit was drawn, float64 [resamples, units]. A single unit is always drawn."""
     drawn = np.random.default_rng([SEED, stream, units]).multinomial(units, np.full(units, 1 / units), size=resamples)
     return drawn.astype(np.float64)
 

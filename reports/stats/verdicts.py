@@ -33,8 +33,9 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
     """Whether a trained variant beats the best untrained baseline of the same feature length on the validation classes."""
     question = "Does training beat the best untrained baseline of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
-    # without the weight grid and the ablations: the best of many rows would favour training
-    rows = dict.fromkeys([*(v for v in paper.main_variants(suite, task) if v not in paper.brought(suite, task)), *paper.UNTRAINED])
+    # The weight grid and the ablations are left out, since taking the best of many trained rows would favour training.
+    rows = dict.fromkeys([*(v for v in paper.main_variants(suite, task) if v not in paper.brought(suite, task)),
+                          *paper.UNTRAINED])
     measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
     untrained_rows = {v: m for v, m in measured.items() if paper.is_untrained(v)}
     trained = {v: m for v, m in measured.items() if v not in untrained_rows}
@@ -63,8 +64,8 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
                        f"seed{'s' * (m.n > 1)} above the untrained baseline).")
     if untrained_rows:
         top = max(untrained_rows, key=lambda v: untrained_rows[v].mean)
-        details.append(f"Best untrained baseline of any dimension: “{naming.short_label(top)}” ({suite.dim(task, top) or '?'}-d), "
-                       f"{_number(untrained_rows[top])}.")
+        details.append(f"Best untrained baseline of any dimension: “{naming.short_label(top)}” "
+                       f"({suite.dim(task, top) or '?'}-d), {_number(untrained_rows[top])}.")
     if not compared:
         return Verdict(question, "open", "It can't be told: no untrained baseline of the same dimension was measured.",
                        tuple(details))
@@ -116,7 +117,7 @@ def sharing_order(suite: Suite, task: Task) -> Verdict:
 
 
 def optimiser_steps(suite: Suite, task: Task) -> str:
-    """`408` or `390 to 408`: optimiser steps of the main trained rows, empty where none is known."""
+    """Optimiser steps of the main trained rows, such as `408` or `390 to 408`; empty if none is known."""
     steps = {steps for v in paper.main_variants(suite, task) for run in suite.runs_of(task, v)
              if run.trained and (steps := run.provenance.optimizer_steps)}
     if not steps:
@@ -125,7 +126,7 @@ def optimiser_steps(suite: Suite, task: Task) -> str:
 
 
 def unequal_training(suite: Suite, task: Task) -> list[str]:
-    """Sentences naming what differs between rows that one would compare: data, budget, encoder, selection."""
+    """Sentences on differences between rows that readers would compare: data, budget, encoder, selection."""
     runs = [run for v in paper.main_variants(suite, task) for run in suite.runs_of(task, v)]
     sentences = []
     for name, key in (("data", "data_digest"), ("split", "split_digest"), ("commit", "commit")):

@@ -8,9 +8,9 @@ runs        where numbers come from, and which are missing
 comparison  measured values beside each other and beside published ones
 ablations   one change at a time
 protocols   one ranking, every protocol
-instances   the very photo that a sketch was drawn from
-ledger      what each deviation of the released code moves
+instances   retrieval of the very photo from which a sketch was drawn
+ledger      the effect of each deviation of the released code
 cross_dataset  drawings of another data set as queries
 extension   domain adaptation on digits
-claims      the paper's claims, with what was measured of them
+claims      the paper's claims and the measurements of them
 """

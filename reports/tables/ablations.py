@@ -1,7 +1,7 @@
-"""Tables beside the main comparison: ablation, what is coupled, sharing weights, dimensions, other methods, time.
+"""Tables beside the main comparison: ablation, coupled parts, sharing weights, dimensions, other methods, time.
 
-What was not measured has a table of its own. In: a checked suite. Out: tables. A row that was not run says "not measured"; each
-mean names its seeds (s0–5: seeds 0 to 5).
+Rows that were not measured have a table of their own. In: a checked suite. Out: tables. A row without runs says "not measured";
+each mean names its seeds (s0–5: seeds 0 to 5).
 """
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ COUPLED: dict[str, dict[str, str]] = {
     "hws": dict.fromkeys(_TCN, "hard") | {"call": "joint"},
     "tcn-own-embedding": {**_TCN, "embedding": "none"},
 }
-"""How the parts of a variant's encoders are meant to be coupled; used where it has no run."""
+"""How the parts of a variant's encoders are meant to be coupled; used for variants without runs."""
 
 
 @dataclass(frozen=True)
 class Extra:
-    """A table beyond the plain report: its name on the command line and for people, and the rows that only it asks for."""
+    """A table beyond the plain report: its name on the command line, its title, and the rows that only it asks for."""
 
     group: str
     title: str
@@ -79,7 +79,7 @@ def asked_for(suite: Suite, task: Task, group: str) -> bool:
 
 
 def ablation(suite: Suite, task: Task) -> Table | None:
-    """The paper's 13 rows in its three groups, beside its numbers on its data sets; None where none was asked for."""
+    """The paper's 13 rows in its three groups, on the paper's data sets beside its numbers; None if no row was asked for."""
     facts = {(p.method, p.metric): p.value for p in published.facts()
              if p.table == "ablation" and Task(p.dataset, p.split) == paper.paper_task(task)}
     if not facts and not asked_for(suite, task, "ablation"):
@@ -119,7 +119,8 @@ def ablation(suite: Suite, task: Task) -> Table | None:
 
 
 def coupling(suite: Suite, task: Task) -> Table | None:
-    """Which parts of the two encoders are one, tied or apart, from nothing to everything; None where not asked for."""
+    """Which parts of the two encoders are one, tied or apart, from nothing coupled to everything; None if no row was asked
+    for."""
     if not asked_for(suite, task, "coupling"):
         return None
     metric = paper.retrieval_metric(task)
@@ -152,7 +153,8 @@ def coupling(suite: Suite, task: Task) -> Table | None:
 
 
 def coupled_parts(suite: Suite, task: Task, variant: str) -> list[str]:
-    """Setting of every coupled part in the order of `paper.COUPLED_PARTS`: as the runs have it, else as the variant is meant."""
+    """The setting of every coupled part in the order of `paper.COUPLED_PARTS`: that of the runs, or, without runs, the intended
+    one."""
     runs = suite.runs_of(task, variant)
     meant = COUPLED.get(variant, {})
     return [str(setting(runs[0].config, f"coupling.{part}", meant.get(part, "?")) if runs else meant.get(part, "?"))
@@ -160,7 +162,7 @@ def coupled_parts(suite: Suite, task: Task, variant: str) -> list[str]:
 
 
 def sharing_weights(suite: Suite, task: Task) -> Table | None:
-    """mAP over the grid of sharing weights, on validation and unseen classes; None where no row of the grid was asked for."""
+    """mAP over the grid of sharing weights, on validation and unseen classes; None if no row of the grid was asked for."""
     if not asked_for(suite, task, "weights"):
         return None
     metric = paper.retrieval_metric(task)
@@ -193,7 +195,7 @@ def sharing_weights(suite: Suite, task: Task) -> Table | None:
 
 
 def dimensions(suite: Suite, task: Task) -> Table | None:
-    """TCN at every length of its features, real-valued and binary, under both rules; None where none was asked for."""
+    """TCN at every length of its features, real-valued and binary, under both protocols; None if no row was asked for."""
     if not asked_for(suite, task, "dimensions"):
         return None
     metrics = paper.headline(task)[:2]
@@ -218,9 +220,8 @@ def dimensions(suite: Suite, task: Task) -> Table | None:
 
 
 def methods(suite: Suite, task: Task) -> Table | None:
-    """Other methods under the same harness beside TCN, HWS and the untrained baselines: what each is, and how it differs from its source.
-
-    None where none was asked for.
+    """Other methods under the same harness, beside TCN, HWS and the untrained baselines: what each is, and how it differs from
+    its source. None if no row was asked for.
     """
     if not asked_for(suite, task, "methods"):
         return None
@@ -253,7 +254,7 @@ def methods(suite: Suite, task: Task) -> Table | None:
 
 
 def further(suite: Suite, task: Task) -> Table | None:
-    """Variants that no other table names; None where there are none."""
+    """Variants that no other table names; None if there are none."""
     variants = paper.other_variants(suite, task)
     if not variants:
         return None
@@ -272,7 +273,7 @@ def further(suite: Suite, task: Task) -> Table | None:
 
 
 def not_measured(suite: Suite, task: Task) -> Table | None:
-    """The tables of which no row of their own was planned or found, and the command that measures them; None where all were."""
+    """The tables without any planned or existing row of their own, and the commands that measure them; None if there are none."""
     missing = [e for e in extras(suite, task) if not asked_for(suite, task, e.group)]
     if not missing:
         return None
@@ -360,7 +361,8 @@ def _chance(suite: Suite, task: Task, scores: Sequence[Score]) -> list[Entry]:
 
 
 def _highest(measured: dict[float, Measured]) -> tuple[float | None, str]:
-    """The row with the highest mean over the seeds that all rows have (all seeds where there is none), and what to say of it."""
+    """The row with the highest mean over the seeds that all rows have (over all seeds if they have none in common), and a
+    remark."""
     if not measured:
         return None, ""
     common = set.intersection(*(set(m.values) for m in measured.values()))

@@ -1,7 +1,7 @@
-"""The paper's claims beside what was measured of them, the comparisons behind them, and the controls that the paper lacks.
+"""The paper's claims beside their measurements, the comparisons behind them, and the controls that the paper lacks.
 
-In: a checked suite. Out: tables. A verdict on the paper comes only from its own data sets; what the laptop says stands in a
-column of its own. Paper: ablation table, Table 5, motivation figure, singular values.
+In: a checked suite. Out: tables. A verdict on the paper comes only from its own data sets; results of the laptop have a column of
+their own. Paper: ablation table, Table 5, motivation figure, singular values.
 """
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def table(suite: Suite) -> Table:
     for task in numbers:
         notes += [_family_note(suite, task), *evidence.of_controls(suite, task)]
     if laptops:
-        notes.append("A verdict of a laptop or a sample is one on its own data and budget. It says nothing on the paper's data sets, "
-                     "and a “does not” there does not contradict the paper.")
+        notes.append("A verdict of a laptop or a sample is one on its own data and budget. It says nothing on the paper's data "
+                     "sets, and a “does not” there does not contradict the paper.")
     if papers and laptops:
         notes.append("The differences and published numbers are those of the paper's data sets; the laptop's measured "
                      "differences stand in its own table of comparisons.")
@@ -140,7 +140,7 @@ def comparisons(suite: Suite, task: Task) -> Table:
 
 
 def controls(suite: Suite, task: Task) -> Table | None:
-    """TCN minus each control, with how far the convolutions went; None where no control was planned or found."""
+    """TCN minus each control, with the distances that the convolutions moved; None if no control was planned or found."""
     if not set(paper.CONTROLS) & set(suite.variants(task)):
         return None
     metric = paper.retrieval_metric(task)
@@ -182,7 +182,7 @@ def controls(suite: Suite, task: Task) -> Table | None:
 
 
 def interval_frame(suite: Suite, task: Task) -> pd.DataFrame:
-    """Columns label, difference, low, high, seeds, group: the retrieval comparisons that were measured, in table order."""
+    """The retrieval comparisons that were measured, in table order. Columns: label, difference, low, high, seeds, group."""
     rows = []
     for heading, pairs in grouped(suite, task).items():
         for f in pairs:
@@ -222,7 +222,8 @@ def _numbers(found: dict[Task, Finding]) -> tuple[Entry, Entry]:
 
 
 def _by_task(states: dict[Task, str]) -> Entry:
-    """One word where all tasks say the same, else each by name; `not measured` where the paper's data sets were not run."""
+    """One word if all tasks have the same state, else the state of each by name; `not measured` without runs on the paper's data
+    sets."""
     if not states or set(states.values()) == {MISSING}:
         return Entry(MISSING)
     decided = all(state.startswith((HOLDS, DOES_NOT)) for state in states.values())
@@ -297,7 +298,7 @@ def _published(pair: Pair, tasks: list[Task], group: str) -> str:
 
 
 def _family_note(suite: Suite, task: Task) -> str:
-    """What the correction allows: how many comparisons were tested, and how many seeds `significant` would take."""
+    """A note on the correction: how many comparisons were tested, and how many seeds `significant` would take."""
     tested = {(f.pair.first, f.pair.second, f.pair.measure): f for f in findings(suite, task).values() if f.testable}
     if not tested:
         return (f"{naming.task_title(task)}: no comparison has {verdicts.SIGN_TEST_SEEDS} common seeds, so none was tested "
@@ -313,7 +314,7 @@ def _family_note(suite: Suite, task: Task) -> str:
 
 
 def _label(pair: Pair) -> str:
-    """`TCN against HWS`, and which number if it is not retrieval."""
+    """The name of a pair, such as `TCN against HWS`, with the number that is compared if it is not retrieval."""
     return against(pair) + ("" if pair.measure == RETRIEVAL else f", {pair.measure}")
 
 

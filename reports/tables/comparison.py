@@ -24,9 +24,9 @@ def comparison(suite: Suite, task: Task, classes: str = "unseen") -> Table:
 
 
 def cutoffs(suite: Suite, task: Task) -> Table:
-    """The metrics that don't head the task; on emoji Prec@100 with its ceiling."""
+    """The metrics besides the task's main ones; on emoji, Prec@100 with its ceiling."""
     there = {score.metric for score in suite.scores(task)}
-    # Without a finished run nothing is known of the metrics; then all of them read "not measured".
+    # Without a finished run the metrics are unknown, and all of them read "not measured".
     metrics = [m for m in paper.secondary(task) if m in there] or list(paper.secondary(task))
     table = _measured_table(suite, task, f"{task.slug}-cutoffs",
                             f"{naming.task_title(task)}: secondary cut-offs on unseen classes (measured)", metrics,
@@ -65,7 +65,7 @@ def per_publisher(suite: Suite, task: Task) -> Table | None:
 
 
 def publisher_views(suite: Suite, task: Task) -> list[tuple[str, str]]:
-    """(query source, gallery) pairs at hand: all drawings, then each publisher, one with a reduced gallery last."""
+    """The (query source, gallery) pairs that were measured: all drawings, each publisher, and last one with a reduced gallery."""
     there = {(s.source, s.gallery) for s in suite.scores(task) if s.classes == "unseen"}
     reduced = {source for source, gallery in there if gallery != "all"}
     return sorted(there, key=lambda v: (v[0] != "all", v[0] in reduced, naming.publisher(v[0]), v[1] != "all", v[1]))
@@ -82,7 +82,7 @@ def view_label(source: str, gallery: str) -> str:
 
 
 def paper_comparison(suite: Suite) -> Table | None:
-    """The paper's Table 2 with measured and published rows apart; None where none of its data sets was planned."""
+    """The paper's Table 2, with measured rows apart from published ones; None if none of its data sets was planned."""
     tasks = {paper.paper_task(task): task for task in suite.tasks() if paper.is_paper(task)}
     tasks.pop(None, None)
     if not tasks:
@@ -100,9 +100,9 @@ def paper_comparison(suite: Suite) -> Table | None:
 
 
 def _measured_rows(suite: Suite, tasks: Mapping[Task | None, Task]) -> Iterator[Row]:
-    """TCN's rows, the paper's lengths and kinds of features first, then others that were run; then features brought along.
+    """TCN's rows: the paper's feature lengths and kinds first, then others that have runs; then features brought along.
 
-    tasks: the paper's name -> ours.
+    tasks: a task as the paper names it -> the same task as the suite names it.
     """
     wanted: list[tuple[int, str]] = list(paper.COMPARISON_ROWS)
     wanted += [row for row in _lengths(suite, tasks, paper.is_tcn) if row not in wanted]
@@ -113,7 +113,7 @@ def _measured_rows(suite: Suite, tasks: Mapping[Task | None, Task]) -> Iterator[
 
 
 def _lengths(suite: Suite, tasks: Mapping[Task | None, Task], belongs: Callable[[str], bool]) -> list[tuple[int, str]]:
-    """(feature length, kind of features) of the variants that belong to a row and have been measured, each once."""
+    """The (feature length, kind of features) pairs of the measured variants that belong to a row, each once."""
     found = []
     for task in tasks.values():
         for variant in filter(belongs, suite.variants(task)):
@@ -228,7 +228,7 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
 
 
 def over_rows(suite: Suite, task: Task, variants: Iterable[str], score: Score) -> Measured:
-    """Chance, ceiling, counts and runs over all rows. Its values only say that something was measured."""
+    """Chance, ceiling, counts and runs over all rows. The `values` only show that something was measured."""
     found = [m for m in (suite.measure(task, v, score) for v in variants) if m.n]
     return Measured({i: m.mean for i, m in enumerate(found)}, (),
                     tuple(sorted({round(c, 9) for m in found for c in m.chance})),

@@ -1,7 +1,7 @@
-"""Drawings of another data set as queries -> a table: in domain, the run's own sketches, against cross-domain, the drawings.
+"""Drawings of another data set as queries -> a table that compares them (cross-domain) with the run's own sketches (in-domain).
 
-In: the folder `cross-dataset` beside a suite's runs, as benchmarks/cross_dataset.py writes it, and the suite. Out: a Table for each
-set of drawings that finished runs of a task were scored with.
+In: the folder `cross-dataset` beside a suite's runs, as benchmarks/cross_dataset.py writes it, and the suite. Out: a Table for
+each set of drawings with which finished runs of a task were scored.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reports.wording import listed
 FOLDER = "cross-dataset"
 DOMAINS = {"in-domain": "in domain", "cross-domain": "across"}
 METRICS = 2
-"""So many of a task's headline metrics are shown."""
+"""Number of a task's headline metrics that are shown."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Scored:
     rows: tuple[DomainRow, ...]
 
     def row(self, domain: str, protocol: str, metric: str) -> DomainRow | None:
-        """One number; None where there is none."""
+        """The row of one number; None if there is none."""
         return next((row for row in self.rows if (row.domain, row.protocol, row.metric) == (domain, protocol, metric)), None)
 
 
 def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
-    """What the suite's finished runs were scored with, by file name; and (file, why) of what is left out."""
+    """The numbers of the suite's finished runs, ordered by file name; and (file, reason) of each file that is left out."""
     runs = {run.name: run for run in suite.runs}
     scored, left_out = [], []
     for path in sorted((suite.root / FOLDER).glob("*.json")):
@@ -59,7 +59,7 @@ def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
 
 
 def tables(suite: Suite, task: Task) -> list[Table]:
-    """A table for each set of drawings, by its digest."""
+    """A table for each set of drawings; sets are distinguished by their digests."""
     own = [one for one in read(suite)[0] if one.run.task == task]
     digests = sorted({one.found.drawings.digest for one in own})
     return [_table(suite, task, [one for one in own if one.found.drawings.digest == digest], number)
@@ -97,7 +97,8 @@ def _table(suite: Suite, task: Task, scored: Sequence[Scored], number: int) -> T
 
 def _notes(scored: Sequence[Scored], settings: dict[str, object]) -> tuple[str, ...]:
     classes = sorted({name for one in scored for name in one.found.classes})
-    counts = {domain: max((row.queries for one in scored for row in one.rows if row.domain == domain), default=0) for domain in DOMAINS}
+    counts = {domain: max((row.queries for one in scored for row in one.rows if row.domain == domain), default=0)
+              for domain in DOMAINS}
     photos = max((row.photos for one in scored for row in one.rows), default=0)
     how = ", ".join(f"{name} {value}" for name, value in settings.items() if name in ("size", "line", "margin"))
     some = "with" if settings.get("unrecognised", True) else "without"
@@ -106,7 +107,8 @@ def _notes(scored: Sequence[Scored], settings: dict[str, object]) -> tuple[str, 
              "classes, the same for both."),
             ("Difference: across minus in domain, paired by seed. Real-valued features. Mean ± standard deviation over seeds. "
              "Nothing was trained on such drawings, and nothing chosen by these numbers."),
-            *([f"Pictures drawn from strokes, in pixels: {how}; {some} drawings that the game did not recognise."] if how else []))
+            *([f"Pictures drawn from strokes, in pixels: {how}; {some} drawings that the game did not "
+               "recognise."] if how else []))
 
 
 def _measured(suite: Suite, task: Task, variant: str, scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Measured:

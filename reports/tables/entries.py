@@ -12,7 +12,7 @@ from reports.wording import signed
 
 def measured_entry(measured: Measured, decimals: int = 3, with_seeds: bool = False, strong: bool = False,
                    name_seeds: bool = False) -> Entry:
-    """Mean ± sd over seeds, with its runs; the number of seeds or their names in brackets where asked for."""
+    """Mean ± sd over seeds, with its runs; on request with the number of seeds, or their names, in brackets."""
     text = measured.text(decimals)
     if measured.n and (with_seeds or name_seeds):
         text += f" ({seed_names(measured) if name_seeds else measured.seeds})"
@@ -35,7 +35,7 @@ def seed_names(measured: Measured) -> str:
 
 
 def signed_entry(gap: Measured, decimals: int = 3, remark: str = "") -> Entry:
-    """A difference with its sign, ± sd over seeds, with the runs of both sides; a dash where no seed has both."""
+    """A difference with its sign, ± sd over seeds, with the runs of both sides; a dash if no seed has both."""
     if not gap.n:
         return Entry("–")
     spread = f" ± {gap.sd:.{decimals}f}" if gap.n > 1 else ""
@@ -43,12 +43,12 @@ def signed_entry(gap: Measured, decimals: int = 3, remark: str = "") -> Entry:
 
 
 def seeds_entry(measured: Measured) -> Entry:
-    """How many of the planned seeds, with a link to each run."""
+    """How many of the planned seeds were measured, with a link to each run."""
     return Entry(measured.seeds, runs=measured.runs)
 
 
 def dim_entry(suite: Suite, task: Task, variant: str, kind: str = "real") -> Entry:
-    """Length of the features, or of the codes: ITQ makes no more bits than the network's D (PCA before it)."""
+    """Length of the features or codes. Codes have at most the network's D bits, since ITQ starts from principal components."""
     dim = suite.dim(task, variant)
     if kind == "binary" and dim is not None:
         dim = min([dim, *(int(setting(c.config, "network.dim", dim)) for c in suite.runs_of(task, variant))])
@@ -56,7 +56,7 @@ def dim_entry(suite: Suite, task: Task, variant: str, kind: str = "real") -> Ent
 
 
 def reference_entry(levels: tuple[float, ...], decimals: int = 3, runs: tuple[FinishedRun, ...] = ()) -> Entry:
-    """One level (chance, ceiling), or its range where `runs` saw different galleries."""
+    """One level (chance, ceiling), or its range if `runs` had different galleries."""
     if not levels:
         return Entry("–")
     texts = list(dict.fromkeys(f"{level:.{decimals}f}" for level in (levels[0], levels[-1])))

@@ -43,7 +43,8 @@ class ExtensionRuns:
 
 
 def read(root: Path) -> ExtensionRuns:
-    """The runs below `root`/extension. Unfinished, broken ones and those of another task than most are left out with a reason."""
+    """The runs below `root`/extension. Runs that are unfinished, broken, or of another task than most are left out with a
+    reason."""
     runs, left_out = [], []
     for folder in sorted((root / FOLDER / "runs").glob("*")):
         name = f"{FOLDER}/runs/{folder.name}"

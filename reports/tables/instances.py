@@ -1,6 +1,6 @@
-"""The very photo that a sketch was drawn from: Acc@K, where a data set's file names tell which photo that is.
+"""Retrieval of the very photo from which a sketch was drawn: Acc@K, for data sets whose file names tell which photo that is.
 
-In: a checked suite. Out: a Table; None where no run recorded such numbers.
+In: a checked suite. Out: a Table; None if no run recorded such numbers.
 """
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from reports.tables.protocols import KINDS
 from reports.tables.table import Column, Entry, Row, Table
 
 SCOPES = {"instance-in-class": "among photos of its class", "instance": "in the whole gallery"}
-"""What metrics.csv names in place of a rule -> which photos are ranked."""
+"""Name that metrics.csv has in place of a protocol -> the photos that are ranked."""
 METRICS = ("Acc@1", "Acc@5", "Acc@10")
 COUNTED = {"as-published": "", "distinct": ", each photo once"}
 
 
 def table(suite: Suite, task: Task) -> Table | None:
-    """Acc@K within the class and over the whole gallery, real-valued and binary, with chance; rows as in the comparison, then all
-    others that have such numbers."""
+    """Acc@K within the class and over the whole gallery, real-valued and binary, with chance. The rows are those of the main
+    comparison, then all others that have such numbers."""
     there = {score for score in suite.scores(task) if score.classes == "unseen" and score.protocol in SCOPES}
     if not there:
         return None

@@ -16,20 +16,21 @@ SIZES = ((r"\footnotesize", 104, False), (r"\scriptsize", 114, False), (r"\scrip
 """(font size, letters that fit a line, whether the page is turned), in the order in which they are tried. The third needs a
 little shrinking, which only a table on a single page allows."""
 GAP = 2.0
-"""Letters that the space between two columns takes."""
+"""Width of the space between two columns, in letters."""
 NARROW, WIDE = 16, 40
-"""Letters below which no column of sentences breaks, and those that a column of long sentences keeps."""
+"""Smallest widths, in letters, of a column of sentences and of a column of long sentences."""
 LONGEST_WORD = 40
-"""Letters without a blank after which a line may break; natural words are shorter."""
+"""Number of letters without a blank after which a line may break; natural words are shorter."""
 LINES = 44
 """A table of more lines than this runs over several pages."""
 PACKAGES = ("booktabs", "graphicx", "array", "longtable")
 SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    # a row that begins with these would be read as an argument of the line break before it
+    # At the start of a row, LaTeX would read these as an argument of the line break before it.
     "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "–": "--", "—": "---", "−": "$-$", "×": r"$\times$", "†": r"$\dagger$",
-    "‡": r"$\ddagger$", "→": r"$\rightarrow$", "↗": r"$\nearrow$", "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$", "·": r"$\cdot$",
+    "‡": r"$\ddagger$", "→": r"$\rightarrow$", "↗": r"$\nearrow$", "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$",
+    "·": r"$\cdot$",
     "…": r"\ldots{}",
     "✓": r"$\surd$", "✗": r"$\times$", "∞": r"$\infty$", "√": r"$\surd$", "°": r"$^\circ$", "µ": r"$\mu$", "θ": r"$\theta$",
     "α": r"$\alpha$", "Δ": r"$\Delta$", "²": "$^2$", "½": "1/2", "“": "``", "”": "''", "‘": "`", "’": "'", "\"": "''",
@@ -38,7 +39,7 @@ SIGNS = {
     # raised letters, as marks of significance
     **{sign: f"$^{{{letter}}}$" for sign, letter in zip("ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", "abcdefghijklmnoprstuvwxyz")}}
 LETTERS = set("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")
-"""Letters beyond ASCII that LaTeX sets with its first fonts; others lose their accents or show their code point."""
+"""Letters beyond ASCII that LaTeX's default fonts have; others lose their accents or are replaced by their code point."""
 
 
 def latex(text: str, breaks: bool = False) -> str:
@@ -50,7 +51,7 @@ def latex(text: str, breaks: bool = False) -> str:
     ('\\texttt{run -{}-all} o {[}U+732B{]}', 'a\\_\\allowbreak{}b/\\allowbreak{}c')
     """
     text = " ".join(visible(text).split())
-    # what stands between backquotes is a command
+    # Text between backquotes is a command.
     parts = text.split("`") if text.count("`") % 2 == 0 else [text]
     return "".join(_latex(part, breaks) if i % 2 == 0 else f"\\texttt{{{_latex(part, breaks)}}}" for i, part in enumerate(parts))
 
@@ -75,7 +76,7 @@ def _latex(text: str, breaks: bool) -> str:
 
 
 class TableColumn(Protocol):
-    """What must be known of a column."""
+    """The properties of a column that the layout needs."""
 
     @property
     def name(self) -> str: ...
@@ -89,15 +90,15 @@ class TableColumn(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table is set in LaTeX."""
+    """The layout of a table in LaTeX."""
 
     columns: str
     breaks: tuple[bool, ...]
     size: str
     long: bool
-    """Runs over several pages."""
+    """Whether the table runs over several pages."""
     turned: bool
-    """Asks for a page in landscape; narrower it only shrinks."""
+    """Whether the table needs a page in landscape; on a narrower page it shrinks."""
 
 
 def layout(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], sections: int = 0) -> Layout:
@@ -116,7 +117,7 @@ def layout(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], sectio
             break
     widths: list[float] = [*natural]
     if fixed + sum(width for width, wrap in zip(natural, wraps) if wrap) > room:
-        # by the root of their lengths: the longest sentence gets most room, but not all of it; none gets less than its least
+        # Room is shared by the square root of the lengths: the longest text gets most room, and none gets less than its minimum.
         shares = [width ** 0.5 if wrap else 0.0 for width, wrap in zip(natural, wraps)]
         widths = [max((room - fixed) * share / sum(shares), low) if share else width
                   for width, share, low in zip(natural, shares, least)]

@@ -1,4 +1,4 @@
-"""The ledger: what each deviation of the released code is worth here, tie orders, and runs that were run again.
+"""The ledger: the measured effect of each deviation of the released code, tie orders, and runs that were reproduced.
 
 In: a checked suite whose suite.json names the deviations. Out: tables; the numbers come from paired runs (training deviations) or
 from one trained network scored twice (scoring deviations).
@@ -20,7 +20,7 @@ from reports.tables.table import Column, Entry, Row, Table
 SECTIONS = {"training": "Changes training", "scoring": "Changes scoring only", "pictures": "Changes how picture files are read",
             "data": "Data", "fixed": "Mended, nothing to switch", "remaining": "Not as released, even with --as-released"}
 ALL = "all"
-"""Deviation id of the entry for all of them at once."""
+"""Id of the entry for all deviations at once."""
 VARIANT = "tcn"
 """The variant on whose trained networks the scoring deviations are measured."""
 TIE_ORDERS = {
@@ -35,7 +35,7 @@ TIE_METRICS = ("mAP@all", "mAP@200", "Prec@100", "Prec@200", "Prec@R")
 
 @dataclass(frozen=True)
 class Worth:
-    """What one deviation was measured to be worth on one task, for one kind of features and one metric."""
+    """The measured effect of one deviation on one task, for one kind of features and one metric."""
 
     corrected: Measured
     released: Measured
@@ -43,10 +43,10 @@ class Worth:
     """released - corrected, seed by seed."""
 
     def reading(self, same_network: bool) -> str:
-        """Whether the difference stands out from the seeds' spread, in words.
+        """Whether the difference exceeds the spread over seeds, in words.
 
-        The yardstick for one network scored twice is the spread of the differences; for paired runs the larger of that and
-        the spread of the corrected runs, since two runs part for many reasons.
+        For one network scored twice, this is the spread of the differences. For paired runs it is the larger of that and the
+        spread of the corrected runs, since two runs differ for many reasons.
         """
         gap = self.gap
         if not gap.n:
@@ -74,26 +74,28 @@ def measure_arm(suite: Suite, task: Task, deviation: str, arm: str, features: st
 
 
 def worth(suite: Suite, task: Task, deviation: Deviation, metric: str) -> tuple[Worth, str]:
-    """What a deviation is worth, and on which features: real, or binary where only codes show it."""
+    """The effect of a deviation, and on which features: real-valued, or binary if only codes show it."""
     if deviation.kind == "training":
         arms = [suite.measure(task, variant, Score(metric)) if (variant := deviation.arms.get(arm)) else Measured({}, ())
                 for arm in ("corrected", "released")]
         return _worth(*arms), "real"
     if deviation.kind == "scoring":
         for features in ("real", "binary"):
-            found = _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric) for arm in ("corrected", "released")))
+            found = _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric)
+                             for arm in ("corrected", "released")))
             if any(found.gap.values.values()):
                 return found, features
-        # without a difference anywhere: the first kind that was measured
+        # If neither kind shows a difference, take the first one that was measured.
         for features in ("real", "binary"):
-            found = _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric) for arm in ("corrected", "released")))
+            found = _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric)
+                             for arm in ("corrected", "released")))
             if found.gap.n:
                 return found, features
     return _worth(Measured({}, ()), Measured({}, ())), ""
 
 
 def table(suite: Suite, task: Task) -> Table | None:
-    """One row per deviation, by kind, all at once last; None where the results know no ledger."""
+    """One row per deviation, grouped by kind; the row for all at once comes last. None if the results have no ledger."""
     if not suite.deviations:
         return None
     first, second = paper.headline(task)[:2]
@@ -103,7 +105,8 @@ def table(suite: Suite, task: Task) -> Table | None:
                Column("Reading", wrap=True), Column("Seeds"))
     rows: list[Row] = []
     for kind, heading in SECTIONS.items():
-        block = [_row(suite, task, deviation, first, second) for deviation in suite.deviations if deviation.kind == kind and deviation.deviation != ALL]
+        block = [_row(suite, task, deviation, first, second) for deviation in suite.deviations
+                 if deviation.kind == kind and deviation.deviation != ALL]
         if block:
             rows += [Row((Entry(heading),), "section"), *block]
     whole = [_row(suite, task, deviation, first, second) for deviation in suite.deviations if deviation.deviation == ALL]
@@ -112,25 +115,28 @@ def table(suite: Suite, task: Task) -> Table | None:
     notes = [(f"Difference: released minus corrected {first} on unseen classes, released rule, paired by seed, mean ± standard "
               "deviation over seeds; “above 0” counts the seeds in which the deviation raises the number."),
              ("Training deviations: two runs with the same seeds and one setting changed. A difference within the seeds' spread "
-              "(the larger of its own and that of the corrected runs) can't be told from chance. Scoring deviations: the same trained "
-              "network scored twice, so that its own spread is the yardstick. Real-valued features; binary codes where said, "
-              "since only they show that deviation.")]
+              "(the larger of its own and that of the corrected runs) can't be told from chance. Scoring deviations: the same "
+              "trained network scored twice, so that its own spread is the yardstick. Real-valued features; binary codes where "
+              "said, since only they show that deviation.")]
     if not paper.is_paper(task):
-        notes.append(f"{naming.numbers_of(task)}: they say what a deviation does to this small task, not what it did to the published numbers.")
+        notes.append(f"{naming.numbers_of(task)}: they say what a deviation does to this small task, not what it did to the "
+                     "published numbers.")
     error = _sampling_error(suite, task)
     if error > 0:
         notes.append(f"Where ties make a number a mean over sampled orders, its standard error is at most {error:.2g}.")
     notes += _starts(suite, task, first)
-    notes += [f"{deviation.title[:1].upper()}{deviation.title[1:]}: {deviation.note}" for deviation in suite.deviations if deviation.note]
-    return Table(f"{task.slug}-ledger", f"{naming.task_title(task)}: what each deviation of the released code is worth (measured)",
+    notes += [f"{deviation.title[:1].upper()}{deviation.title[1:]}: {deviation.note}" for deviation in suite.deviations
+              if deviation.note]
+    return Table(f"{task.slug}-ledger", f"{naming.task_title(task)}: what each deviation of the released code is worth "
+                                        "(measured)",
                  columns, tuple(rows), tuple(notes))
 
 
 def ties(suite: Suite, task: Task) -> Table | None:
-    """Binary codes under every order of equal Hamming distances; None where that was not measured."""
+    """Binary codes under every order of equal Hamming distances; None if that was not measured."""
     grid = {arm: [measure_arm(suite, task, "ties", arm, "binary", metric) for metric in TIE_METRICS] for arm in TIE_ORDERS}
     if not any(m.n for m in grid["expected"]):
-        # the corrected arm is the same computation
+        # The corrected arm is the same computation.
         grid["expected"] = [measure_arm(suite, task, "ties", "corrected", "binary", metric) for metric in TIE_METRICS]
     grid = {arm: line for arm, line in grid.items() if any(m.n for m in line)}
     if not grid:
@@ -153,7 +159,7 @@ def ties(suite: Suite, task: Task) -> Table | None:
 
 
 def reproductions(suite: Suite) -> Table | None:
-    """Runs that were run again with `--reproduce`, and how far the numbers moved; None where there are none."""
+    """Runs that were reproduced with `--reproduce`, and how much their numbers changed; None if there are none."""
     by_name = {run.name: run for run in suite.runs}
     rows = []
     for r in suite.reproductions:
@@ -171,14 +177,15 @@ def reproductions(suite: Suite) -> Table | None:
     columns = (Column("Run"), Column("Seed", numeric=True), Column("Verdict"), Column("Compared", numeric=True),
                Column("Largest difference", numeric=True), Column("Tolerance", numeric=True), Column("Where", wrap=True),
                Column("Environment"), Column("What differs", wrap=True), Column("Date"))
-    return Table("reproductions", "Runs that were run again", columns, tuple(rows),
+    return Table("reproductions", "Reproduced runs", columns, tuple(rows),
                  (("`python benchmarks/run_all.py --reproduce FOLDER`: a run is trained and scored again from its recorded "
                    "settings, and every number is compared with the recorded one. Bit for bit is promised only in the same "
                    "environment, threads included."),)) if rows else None
 
 
 def measured_deviations(suite: Suite, task: Task) -> list[tuple[Deviation, Worth, str]]:
-    """(deviation, worth by the headline mAP, features) of every deviation with a measured difference, all at once last."""
+    """(deviation, its effect on the headline mAP, features) of every deviation with a measured difference; the entry for all at
+    once comes last."""
     metric = paper.retrieval_metric(task)
     order = sorted(suite.deviations, key=lambda t: (t.deviation == ALL, list(SECTIONS).index(t.kind)))
     found = [(deviation, *worth(suite, task, deviation, metric)) for deviation in order]
@@ -210,7 +217,8 @@ def _row(suite: Suite, task: Task, deviation: Deviation, first: str, second: str
 def _on(suite: Suite, task: Task, deviation: Deviation, metric: str, features: str) -> Worth:
     """`worth` of another metric, on features that are already chosen."""
     if deviation.kind == "scoring" and features:
-        return _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric) for arm in ("corrected", "released")))
+        return _worth(*(measure_arm(suite, task, deviation.deviation, arm, features, metric)
+                        for arm in ("corrected", "released")))
     return worth(suite, task, deviation, metric)[0]
 
 
@@ -222,8 +230,8 @@ def _how(suite: Suite, task: Task, deviation: Deviation, found: Worth, features:
         against = str(deviation.arms["corrected"])
         return f"paired runs, {seeds}" + (f", against “{naming.short_label(against)}”" if against != VARIANT else "")
     if deviation.kind == "scoring":
-        reasons = dict.fromkeys(note for run in suite.runs_of(task, VARIANT) for note in _rows(suite, run, deviation.deviation)["note"]
-                                if note)
+        reasons = dict.fromkeys(note for run in suite.runs_of(task, VARIANT)
+                                for note in _rows(suite, run, deviation.deviation)["note"] if note)
         if reasons:
             return f"not on this data set: {'; '.join(reasons)}"
     other = {"data": "nothing to measure", "pictures": "hangs on the files: data check counts them", "fixed": "mended",
@@ -244,7 +252,7 @@ def _worth(corrected: Measured, released: Measured) -> Worth:
 
 
 def _over(measured: Measured, gap: Measured) -> Measured:
-    """The same number over the seeds of the difference alone: then the columns add up."""
+    """The same number over only those seeds that the difference has, so that the columns add up."""
     return Measured({seed: measured.values[seed] for seed in gap.values}, gap.expected,
                     runs=tuple(run for run in measured.runs if run.seed in gap.values))
 
@@ -257,7 +265,7 @@ def _rows(suite: Suite, run: FinishedRun, deviation: str) -> pd.DataFrame:
 
 
 def _starts(suite: Suite, task: Task, metric: str) -> list[str]:
-    """How far the start of ITQ alone moves a number, in a sentence; none where that was not measured."""
+    """A sentence on how much the start of ITQ alone changes a number; none if that was not measured."""
     spreads: list[float] = []
     starts = 0
     for run in suite.runs_of(task, VARIANT):

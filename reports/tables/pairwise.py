@@ -1,4 +1,4 @@
-"""Sides compared pair by pair, as tables: who is above whom with marks, the pairs behind the marks, and class by class.
+"""Sides compared pair by pair, as tables: one with marks of significance, one of the pairs behind the marks, and one by class.
 
 In: sides and their pairs. Out: tables.
 """
@@ -38,14 +38,14 @@ def sides_table(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequ
 
 def _notes(found: Sequence[MetricGap]) -> list[str]:
     classes, tests = min(pair.comparison.classes for pair in found), sum(not math.isnan(pair.p) for pair in found)
-    notes = [(f"A raised letter names a side that this one is significantly above: sign-flip test over classes, Holm-corrected over "
-              f"{counted(tests, 'test')}, p < {SIGNIFICANT}."), WHY]
+    notes = [(f"A raised letter names a side that this one is significantly above: sign-flip test over classes, Holm-corrected "
+              f"over {counted(tests, 'test')}, p < {SIGNIFICANT}."), WHY]
     if tests * best_p(classes) >= SIGNIFICANT:
         notes.append(f"Over {classes} class{'es' * (classes != 1)} no corrected test of {tests} can fall below {SIGNIFICANT}, "
                      "whatever the values.")
     if all(pair.comparison.seeds == 1 for pair in found):
-        notes.append("One seed a side: this tells whether these features differ, not whether the methods behind them do; trained again, "
-                     "each may come out elsewhere. Give several seeds under one name to see that.")
+        notes.append("One seed a side: this tells whether these features differ, not whether the methods behind them do; "
+                     "trained again, each may come out elsewhere. Give several seeds under one name to see that.")
     return notes
 
 
@@ -55,7 +55,8 @@ def pairs_table(found: Sequence[MetricGap]) -> Table:
     columns = (Column("Pair", wrap=True), Column("Difference", "by class", True), Column(f"{level} interval", "by class", True),
                Column("p", "by class", True), Column("p, corrected", "by class", True), Column("Effect", "by class", True),
                Column("Classes above", "by class", True), Column("p over seeds", "by class", True),
-               Column("Difference", "by query, description only", True), Column(f"{level} interval", "by query, description only", True),
+               Column("Difference", "by query, description only", True),
+               Column(f"{level} interval", "by query, description only", True),
                Column("Above / equal / below", "by query, description only", True))
     rows = []
     for metric in dict.fromkeys(pair.metric for pair in found):
@@ -65,14 +66,15 @@ def pairs_table(found: Sequence[MetricGap]) -> Table:
             rows.append(Row((
                 Entry(f"{pair.first} − {pair.second}"), Entry(signed(c.difference, 4) + "*" * pair.significant, c.difference),
                 Entry(span(c.interval.low, c.interval.high)), Entry(_p(c.p_classes), c.p_classes), Entry(_p(pair.p), pair.p),
-                Entry("–" if math.isnan(c.effect) else f"{c.effect:.2f}", c.effect), Entry(f"{c.share:.0%} of {c.classes}", c.share),
+                Entry("–" if math.isnan(c.effect) else f"{c.effect:.2f}", c.effect), Entry(f"{c.share:.0%} of "
+                                                                                           f"{c.classes}", c.share),
                 Entry(_p(c.p_seeds) + f" ({c.seeds})" if c.seeds > 1 else "–"),
                 Entry(signed(pair.of_queries, 4), pair.of_queries), Entry(span(pair.low, pair.high)),
                 Entry(f"{pair.above:,} / {pair.queries - pair.above - pair.below:,} / {pair.below:,}"))))
     method = found[0].comparison.interval.method
     return Table("pairs", "Pair by pair", columns, tuple(rows), (
-        f"* significant by class. Interval by class: {method}. Effect: mean over standard deviation of the differences of classes. "
-        "p over seeds: sign-flip test over the seeds that both have, with their number.",
+        f"* significant by class. Interval by class: {method}. Effect: mean over standard deviation of the differences of "
+        "classes. p over seeds: sign-flip test over the seeds that both have, with their number.",
         "The interval by query takes all queries for independent: it is too narrow, and no mark rests on it."))
 
 

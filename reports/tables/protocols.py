@@ -1,4 +1,4 @@
-"""One ranking, several numbers: the six rules in use under the same names, and photos that a gallery lists twice.
+"""The numbers that six protocols give for the same ranking under the same names, and the effect of photos listed twice.
 
 In: a checked suite. Out: tables; every number of a block comes from the same rankings of the same runs.
 """
@@ -17,7 +17,7 @@ NOT_DEFINED = "not defined"
 
 
 def table(suite: Suite, task: Task) -> Table | None:
-    """Rows: the six rules, for each trained variant, real and binary; None where only the two usual rules were recorded."""
+    """Rows: the six protocols, for each trained variant, real and binary; None if only the two usual protocols were recorded."""
     there = {s.protocol for s in suite.scores(task) if s.classes == "unseen" and s.source == s.gallery == "all"}
     if there & set(paper.PROTOCOLS) <= set(paper.RULES):
         return None
@@ -57,7 +57,8 @@ def table(suite: Suite, task: Task) -> Table | None:
 
 
 def duplicates(suite: Suite, task: Task) -> Table | None:
-    """Numbers with a gallery as published, where photos stand twice, and with each photo once; None without such photos."""
+    """Numbers with the gallery as published, in which photos are listed twice, and with each photo once; None without such
+    photos."""
     if not any(score.duplicates == "distinct" for score in suite.scores(task)):
         return None
     metrics = paper.headline(task)
@@ -98,7 +99,7 @@ def _entry(rule: str, metric: str, measured: Measured) -> Entry:
 
 
 def _spread(line: list[Measured]) -> Measured:
-    """Highest minus lowest of several rules, seed by seed, over the seeds that all measured ones share."""
+    """Highest minus lowest of several protocols, seed by seed, over the seeds that all measured ones share."""
     found = [m for m in line if m.n]
     if len(found) < 2:
         return Measured({}, ())

@@ -1,4 +1,5 @@
-"""Tables of the runs themselves: where their numbers come from, which runs have none, and what was found and not used."""
+"""Tables of the runs themselves: the provenance of their numbers, runs without numbers, and files that were found but not
+used."""
 from __future__ import annotations
 
 from reports import naming
@@ -9,7 +10,7 @@ from reports.wording import listed
 
 
 def provenance(suite: Suite, compact: bool = False) -> Table:
-    """One row per finished run: where its numbers come from; `compact` says what all runs share once, in a note."""
+    """One row per finished run with the provenance of its numbers. `compact`: values that all runs share are moved to a note."""
     rows = []
     for run in suite.runs:
         p = run.provenance
@@ -35,7 +36,7 @@ def provenance(suite: Suite, compact: bool = False) -> Table:
 
 
 def _without_repetition(table: Table) -> Table:
-    """Move what is the same in every row into notes, and commands, which are long, too: each gets a letter."""
+    """Move values that are the same in every row into notes; also commands, which are long: each is replaced by a letter."""
     shared = {i: table.rows[0].entries[i].text for i, column in enumerate(table.columns)
               if not column.numeric and len({row.entries[i].text for row in table.rows}) == 1} if len(table.rows) > 1 else {}
     at = [column.name for column in table.columns].index("Command")
@@ -59,7 +60,7 @@ def _letter(number: int) -> str:
 
 
 def unfinished(suite: Suite) -> Table | None:
-    """Planned runs without numbers, with their reasons; None where there are none."""
+    """Planned runs without numbers, with the reasons; None if there are none."""
     rows = [Row((Entry(f"{naming.task_title(u.task)}: {naming.short_label(u.variant)}"), Entry(str(u.seed), u.seed),
                  Entry(u.state), Entry(u.reason), Entry(u.name))) for u in suite.unfinished]
     columns = (Column("Run"), Column("Seed", numeric=True), Column("State"), Column("Reason", wrap=True),
@@ -68,19 +69,21 @@ def unfinished(suite: Suite) -> Table | None:
 
 
 def cut(suite: Suite) -> Table | None:
-    """Rows and seeds that the budget of the plan left out; None where it left nothing out."""
-    rows = [Row((Entry(f"{naming.task_title(task)}: {naming.short_label(variant)}"), Entry(listed([str(s) for s in sorted(seeds)])),
+    """Rows and seeds that the budget of the plan left out; None if it left nothing out."""
+    rows = [Row((Entry(f"{naming.task_title(task)}: {naming.short_label(variant)}"),
+                 Entry(listed([str(s) for s in sorted(seeds)])),
                  Entry("some" if suite.runs_of(task, variant) else NOT_MEASURED)))
             for (task, variant), seeds in sorted(suite.cut_rows.items())]
     if suite.cut.extension:
         rows.append(Row((Entry("The extension on digits"), Entry("all"), Entry(NOT_MEASURED))))
     columns = (Column("Row", wrap=True), Column("Seeds left out", wrap=True), Column("Its other seeds"))
     return Table("cut", f"Left out by the budget of {suite.cut.budget}", columns, tuple(rows),
-                 ("The plan ends where the time measured on its device ended; a larger budget takes these up.",)) if rows else None
+                 ("The plan ends where the time measured on its device ended; a larger budget takes these "
+                  "up.",)) if rows else None
 
 
 def left_out(suite: Suite) -> Table | None:
-    """Folders and files that were found and not used, with reasons; None where there are none."""
+    """Folders and files that were found but not used, with the reasons; None if there are none."""
     rows = [Row((Entry(name), Entry(reason))) for name, reason in suite.left_out]
     return Table("left-out", "Found and not used", (Column("Folder or file", wrap=True), Column("Why", wrap=True)),
                  tuple(rows)) if rows else None

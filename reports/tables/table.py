@@ -1,6 +1,6 @@
 """A table and its formats: Markdown, CSV and LaTeX (booktabs) from one object; `render.page` shows it as HTML.
 
-In: entries, columns and rows. Out: text. Whatever stands in an entry is escaped only on the way out, once per format.
+In: entries, columns and rows. Out: text. The text of an entry is escaped only when it is written, once for each format.
 """
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Column:
     group: str = ""
     numeric: bool = False
     wrap: bool = False
-    """Holds sentences or long names: may break into lines on the page."""
+    """The column holds sentences or long names, which may break into lines on the page."""
     wide: bool = False
-    """Holds the longest sentences: keeps room for them."""
+    """The column holds the longest sentences and keeps room for them."""
 
     @property
     def full(self) -> str:
@@ -80,14 +80,15 @@ class Table:
 
     def to_text(self, width: int = 120) -> str:
         """Aligned columns for a terminal; headings in two lines where columns have groups; notes wrapped at `width` letters."""
-        lines = [[column.name for column in self.columns], *([e.text for e in row.entries] for row in self.rows if row.kind != "section")]
+        lines = [[column.name for column in self.columns],
+                 *([e.text for e in row.entries] for row in self.rows if row.kind != "section")]
         widths = [max(len(line[at]) for line in lines) for at in range(len(self.columns))]
         out = [self.title]
         if any(column.group for column in self.columns):
             heading, at = "", 0
             for group, span in self.groups():
                 room = sum(widths[at:at + span]) + 2 * (span - 1)
-                if len(group) > room:  # the last column of the group makes room for it
+                if len(group) > room:  # widen the last column of the group
                     widths[at + span - 1] += len(group) - room
                     room = len(group)
                 heading, at = heading + "  " + f"{group:>{room}}", at + span
@@ -181,7 +182,7 @@ class Table:
                           *(f"\\par\\smallskip\\parbox{{\\linewidth}}{note}" for note in notes), "\\end{table*}"]) + "\n"
 
     def layout(self) -> Layout:
-        """How it is set in LaTeX."""
+        """The layout of the table in LaTeX."""
         return layout(self.columns, [[e.text for e in row.entries] for row in self.rows if row.kind != "section"],
                       sum(row.kind == "section" for row in self.rows))
 
