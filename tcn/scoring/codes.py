@@ -38,7 +38,7 @@ class Rotation:
     mean: np.ndarray  #: float64 [D], mean of the features it was fitted on
 
     def encode(self, features: Any, mean: np.ndarray | None = None) -> np.ndarray:
-        """Codes, bool [N, bits], of features [N, D]; centred by `mean` [D], by that of the fit if None."""
+        """Codes, bool [N, bits], of features [N, D], centred by `mean` [D]; None: by the mean of the fit."""
         return self._rotated(features, mean) >= 0
 
     def error(self, features: Any) -> float:
@@ -58,7 +58,7 @@ class Rotation:
 
     @property
     def T(self) -> np.ndarray:
-        """The matrix transposed, which turns back where it is square: [bits, D]."""
+        """The transposed matrix [bits, D]; if it is square, it is the inverse rotation."""
         return self.matrix.T
 
     @property
@@ -68,7 +68,7 @@ class Rotation:
 
     @property
     def dtype(self) -> np.dtype:
-        """float64, as of the matrix."""
+        """The type of the matrix, float64."""
         return self.matrix.dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -198,8 +198,8 @@ def _signs(values: np.ndarray) -> np.ndarray:
 
 
 def _principal_axes(scatter: np.ndarray, bits: int, signed: bool = True) -> np.ndarray:
-    """The `bits` directions of largest variance, [D, bits], each with its largest component positive if `signed`. scatter: of the
-    centred rows, [D, D]."""
+    """The `bits` directions of largest variance, [D, bits], each with its largest component positive if `signed`. scatter [D, D]:
+    that of the centred rows."""
     if not 1 <= bits <= len(scatter):
         raise InputError(f"bits must be from 1 to {len(scatter)}, the features' dimensions, not {bits}")
     axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :bits]
@@ -231,9 +231,10 @@ def _checked_start(rotation: Any, width: int) -> np.ndarray:
 
 
 def checked_rows(name: str, values: Any, keep_large: bool = False) -> np.ndarray:
-    """`values` as float64 [rows, dimensions] on the CPU. InputError, naming `name`, unless they are finite real numbers of that form.
+    """`values` as float64 [rows, dimensions] on the CPU. InputError, naming `name`, unless they are finite real numbers of that
+    shape.
 
-    keep_large: floats of another type stay as they are where a copy of them would be large (`moments.large`).
+    keep_large: floats of another type are not converted if their copy would be large (`moments.large`).
     """
     try:
         array = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)

@@ -23,18 +23,19 @@ from tcn.scoring import moments
 
 
 class Encoding(Protocol):
-    """What features are taken from: an `nn.Module` that encodes images of either modality."""
+    """The interface of a model whose features are extracted: an `nn.Module` that encodes images of either modality."""
 
     training: bool
 
     def encode(self, images: torch.Tensor, modality: Modality, side: Modality | None = None) -> torch.Tensor:
-        """Retrieval features [B, D] of images [B, 3, H, W]. side: whose output of the embedding is read (default: own)."""
+        """Retrieval features [B, D] of images [B, 3, H, W]. side: the modality whose output of the embedding is read (default:
+        the images' own)."""
 
     def encode_backbone(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
         """The encoder's pooled features [B, d]."""
 
     def modules(self) -> Iterator[torch.nn.Module]:
-        """As of `nn.Module`, like the next one."""
+        """As in `nn.Module`; so is the next one."""
 
     def eval(self) -> Any: ...
 
@@ -47,7 +48,8 @@ class _Modules(Protocol):
 
 @contextlib.contextmanager
 def evaluating(model: _Modules) -> Iterator[None]:
-    """Put `model` into evaluation mode, and restore the mode of every module inside afterwards, on an exception too."""
+    """Put `model` into evaluation mode in this block; afterwards, also after an exception, restore the mode of every module in
+    it."""
     found = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -62,8 +64,8 @@ def extract(model: Encoding, pixels: Pixels, modality: Modality, image_size: int
             layer: str = "embedding", batch: int = 64, side: Modality | None = None, resize: str = "float") -> np.ndarray:
     """Features float32 [N, D] in evaluation mode, without augmentation; float32 throughout, whatever training used.
 
-    layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: whose output of the embedding is
-    read, the images' own if None (the released code reads the sketches' for photos). resize: see `tcn.data.augment.resize`. The
+    layer: `embedding` (D) or `backbone` (d, the encoder's pooled output). side: the modality whose output of the embedding is
+    read; None: the images' own (the released code reads the sketches' for photos). resize: see `tcn.data.augment.resize`. The
     model's mode is restored (`evaluating`).
     """
     encode: Callable[[torch.Tensor, Modality], torch.Tensor]
@@ -90,7 +92,7 @@ class Standardiser:
 
     @classmethod
     def fit(cls, features: np.ndarray) -> Standardiser:
-        """Per-dimension statistics of features [N, D]; a constant dimension gets deviation 1 (it carries nothing)."""
+        """Per-dimension statistics of features [N, D]; a constant dimension, which carries no information, gets deviation 1."""
         deviation = features.std(0)
         return cls(features.mean(0), np.where(deviation > 1e-12, deviation, 1).astype(np.float32))
 
@@ -108,14 +110,14 @@ class Components:
 
     @classmethod
     def fit(cls, features: np.ndarray, dim: int) -> Components:
-        """The `dim` directions of largest variance of features [N, d]. InputError where D exceeds min(N, d)."""
+        """The `dim` directions of largest variance of features [N, d]. InputError if `dim` exceeds min(N, d)."""
         if not 0 < dim <= min(features.shape):
             raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
                              f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
         if moments.large(features):
             mean, scatter = moments.mean_and_scatter(features)
             axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :dim].T
-            # Signs as the solver below has them: the largest component of each direction is positive.
+            # The same signs as those of the solver below: the largest component of each direction is positive.
             largest = axes[np.arange(dim), np.abs(axes).argmax(1)]
             return cls(mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None])
         from sklearn.decomposition import PCA  # takes a second to import, and few runs need it

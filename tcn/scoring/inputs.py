@@ -1,8 +1,8 @@
-"""Features and labels as they are given, to tensors and arrays that can be compared.
+"""Turns features and labels as given into tensors and arrays that can be compared.
 
 In: NumPy arrays, tensors or sequences from anywhere. Out: unit vectors in float64, or codes of -1 and +1 in float32, on one
-device; labels as integers or strings with one spelling for each class. Whatever is wrong is an `InputError` that names the
-argument and says what to do.
+device; labels as integers or strings with one spelling for each class. Every error is an `InputError` that names the argument
+and says what to do.
 """
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
 def comparable(
     query: Any, gallery: Any, metric: str, device: str | torch.device | None
 ) -> tuple[Tensor, Tensor]:
-    """Queries and photos, checked, ready for products and on one device."""
+    """Queries and photos, checked, on one device, and in a form whose matrix products give distances."""
     check_choice("metric", metric, METRICS)
     place = _device(device, query)
     queries = _features("query", query, metric, place)
@@ -71,7 +71,7 @@ def _device(device: str | torch.device | None, query: Any) -> torch.device:
 
 
 def _features(name: str, values: Any, metric: str, device: torch.device) -> Tensor:
-    """Checked and ready for products: unit vectors in float64, or codes as float32 of -1 and +1."""
+    """Checked features whose matrix products give distances: unit vectors in float64, or codes of -1 and +1 in float32."""
     if isinstance(values, Tensor):
         tensor = values.detach()
         given = str(tensor.dtype).removeprefix("torch.")
@@ -99,7 +99,7 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
     finite = torch.isfinite(tensor).all(1)
     if not bool(finite.all()):
         raise InputError(f"{name} holds NaN or infinity, first in row {int((~finite).nonzero()[0])}")
-    # by the largest component first, so that no square over- or underflows
+    # Divided by the largest component first, so that no square overflows or underflows.
     largest = tensor.abs().amax(1, keepdim=True)
     if not bool((largest > 0).all()):
         row = int((largest[:, 0] == 0).nonzero()[0])
@@ -110,7 +110,7 @@ def _features(name: str, values: Any, metric: str, device: torch.device) -> Tens
 
 
 def _no_codes(name: str, tensor: Tensor, kind: str) -> str:
-    """What an array of type `kind` holds instead of codes, and what to do about it."""
+    """The end of the error message for an array of type `kind` that does not hold codes: what it holds, and what to do."""
     for low, high in ((-1, 1), (0, 1), (0, 255)):
         if bool(((tensor == low) | (tensor == high)).all()):
             return f"is {kind} and holds {low} and {high}; metric='hamming' needs codes, bool or uint8 0-1: give {name} > 0"
@@ -129,7 +129,7 @@ def _array(name: str, values: Any) -> np.ndarray:
 
 
 def checked_labels(name: str, values: Any, rows: int, of: str) -> np.ndarray:
-    """Checked: int64 or unicode [rows]."""
+    """Checked labels, int64 or unicode [rows]."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else _array(name, values)
     if array.dtype.kind not in "iuUST":
         raise InputError(f"{name} is an array of {array.dtype}; labels are integers or strings "
@@ -177,7 +177,8 @@ def merged(labels: np.ndarray, several: Mapping[str, Sequence[str]]) -> np.ndarr
 
 
 def one_spelling(query: np.ndarray, gallery: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays of labels with one spelling a class, by the `rule` of `score`. InputError as that says."""
+    """Both arrays of labels with one spelling for each class, by the `rule` (`spellings` of `score`). InputError as described
+    there."""
     check_choice("spellings", rule, SPELLINGS)
     if (query.dtype.kind == "U") != (gallery.dtype.kind == "U"):
         names = {"query_labels": query, "gallery_labels": gallery}

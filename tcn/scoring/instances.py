@@ -1,7 +1,7 @@
-"""Is the very photo among the nearest, from which a sketch was drawn? Accuracy at instance level, Acc@K.
+"""Accuracy at instance level, Acc@K: is the very photo from which a sketch was drawn among the nearest ones?
 
-In: features, labels, and which photo each sketch was drawn from. Out: `InstanceScores`: the share of sketches with their photo
-among the K nearest, of their class's photos and of the whole gallery, as papers on fine-grained retrieval report it (such as
+In: features, labels, and the photo from which each sketch was drawn. Out: `InstanceScores`: the share of sketches whose photo is
+among the K nearest, both of their class's photos and of the whole gallery, as papers on fine-grained retrieval report it (such as
 that of the Sketchy database, Sangkloy et al. 2016). Works on any device.
 """
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tcn.scoring.rankings import Gallery, block_size
 from tcn.scoring.scores import DUPLICATES, first_of_each
 
 SCOPES = {"instance-in-class": "photos of the sketch's class", "instance": "whole gallery"}
-"""Name of a ranking, which stands where rows name a protocol -> the photos that are ranked."""
+"""Name of a ranking (in rows it takes the place of the protocol's name) -> the photos that are ranked."""
 INSTANCE_KS = (1, 5, 10)
 
 
@@ -37,12 +37,12 @@ class InstanceScores:
 
     @property
     def queries(self) -> int:
-        """Number of queries that count."""
+        """Number of queries that are counted."""
         return int(self.counted.sum())
 
     @property
     def left_out(self) -> int:
-        """Number of queries whose photo is not in the gallery, or that name none: they are in no mean."""
+        """Number of queries whose photo is not in the gallery, or that name no photo; no mean includes them."""
         return len(self.counted) - self.queries
 
     def per_query(self, scope: str, k: int) -> np.ndarray:
@@ -52,7 +52,7 @@ class InstanceScores:
         return values
 
     def value(self, scope: str, k: int) -> float:
-        """Acc@k, the mean over the queries that count."""
+        """Acc@k, the mean over the counted queries."""
         return float(self._values[scope][:, self.ks.index(k)].mean())
 
     def chance(self, scope: str, k: int) -> float:
@@ -64,7 +64,7 @@ class InstanceScores:
         return {scope: {f"Acc@{k}": self.value(scope, k) for k in self.ks} for scope in SCOPES}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Tidy rows as those of `tcn.scoring.scores.Scores.rows`, with the scope where they name a protocol."""
+        """Tidy rows like those of `tcn.scoring.scores.Scores.rows`, with the scope in place of the protocol."""
         return [{"protocol": scope, "metric": f"Acc@{k}", "value": self.value(scope, k), "standard_error": 0.0,
                  "chance": self.chance(scope, k), "ceiling": 1.0, "queries": self.queries, "photos": self.photos}
                 for scope in SCOPES for k in self.ks]
@@ -156,10 +156,10 @@ def instance_accuracy(
 
 
 def _counts(distances: Tensor, copies: Tensor, there: Tensor, low: int, high: int) -> tuple[np.ndarray, ...]:
-    """Of the photos in columns low to high: how many lie nearer than the nearest copy of a query's photo, how many as far as it,
-    how many of these are copies, and how many copies there are; int64 [B] each.
+    """Counts, int64 [B] each, over the photos in columns low to high: photos nearer than the nearest copy of a query's photo,
+    photos as far as it, copies among these, and all copies.
 
-    distances: [B, N]. copies: int64 [B, M], their columns; there: bool [B, M], which of them are any.
+    distances: [B, N]. copies: int64 [B, M], columns of the copies; there: bool [B, M], which of these entries are copies.
     """
     here = there & (low <= copies) & (copies < high)
     far = distances.gather(1, copies).masked_fill(~here, torch.inf)

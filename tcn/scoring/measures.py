@@ -1,8 +1,8 @@
 """Ranks to values: AP and Prec of each query, by each rule, in every way in which equal distances may be ordered.
 
 In: the ranks of the relevant photos, or the runs of equal distance in which they stand (`tcn.scoring.rankings`). Out: one
-number per query and measure (paper, section 4). Torch throughout, so any device; `tcn.scoring.cpu` computes the same faster on a
-CPU. B queries, R relevant photos each (the most that a query of the block has), N photos.
+number per query and measure (paper, section 4). Everything is computed with torch, on any device; `tcn.scoring.cpu` computes the
+same faster on a CPU. Shapes: B queries, R relevant photos each (the largest number in the block), N photos.
 """
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tcn.scoring.protocols import AP, Measure, Prec, Precision
 from tcn.scoring.rankings import Gallery, TieGroups, random_ranks, sort_rows
 
 SAMPLED_ELEMENTS = 2**20
-"""Elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting."""
+"""Number of elements of one table of sampled ranks: 8 MB, large enough that threads are worth starting."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of each query, and how equal distances are treated."""
+    """The measures asked for, and how equal distances are treated."""
 
     measures: tuple[Measure, ...]
     ties: str
-    """As in `tcn.scoring.scores.score`, like `tie_draws` and `seed`."""
+    """As in `tcn.scoring.scores.score`; so are `tie_draws` and `seed`."""
     tie_draws: int
     seed: int
 
 
 def cut_off(measure: Measure, relevant: Tensor) -> Tensor:
-    """The cut-off K of each query as float64 [B, 1]; infinite where there is none. relevant: [B], R of each query."""
+    """The cut-off K of each query as float64 [B, 1]; infinite for a measure without one. relevant: [B], R of each query."""
     if measure.k == "R":
         return relevant[:, None].clamp(min=1).double()
     value = math.inf if measure.k is None else float(measure.k)
@@ -40,9 +40,9 @@ def cut_off(measure: Measure, relevant: Tensor) -> Tensor:
 
 
 def divisor(measure: Measure, relevant: Tensor, hits: Tensor | None) -> Tensor:
-    """What the sum over the hits is divided by, float64 [B]; at least 1, so that no hit gives 0.
+    """The divisor of the sum over the hits, float64 [B]. It is at least 1, so that the value is 0 without hits.
 
-    hits: [B], relevant photos among the first K, which AP over the hits needs.
+    hits: [B], the number of relevant photos among the first K, which is needed for AP divided by the hits.
     """
     if isinstance(measure, AP) and measure.per_hits:
         assert hits is not None
@@ -143,7 +143,7 @@ def _bound_per_hits(cut: Tensor, groups: TieGroups, harmonic: Tensor, order: str
     outside = (end - cut).masked_fill(~across, 0.0).amax(1, keepdim=True)
     fewest, most = torch.clamp(hits - outside, min=0), torch.minimum(hits, cut - start)
     x = torch.arange(int(most.max()) + 1, device=ranks.device).expand(len(ranks), -1)
-    # x hits in a row after `lead` photos, `before` of them hits, have precisions (before + i) / (lead + i)
+    # x hits in a row after `lead` photos, `before` of them hits, have precisions (before + i) / (lead + i).
     photos = len(harmonic) - 1
     lead = start.expand_as(x) if order == "best" else (cut.clamp(max=photos).long() - x).clamp(min=0)
     last = torch.clamp(lead + x, max=photos)
@@ -193,9 +193,9 @@ def score_block(
 
 
 def _given_order(gallery: Gallery, distances: Tensor, present: Tensor, at: Tensor, ties: str) -> Tensor | None:
-    """Ranks of the relevant photos, float64 [B, R], where `ties` names one order; None where it stands for all orders.
+    """Ranks of the relevant photos, float64 [B, R], if `ties` names one order; None if it stands for all orders.
 
-    at: int64 [B, R], columns of the relevant photos in `distances`; present: bool [B, R], which of them there are.
+    at: int64 [B, R], columns of the relevant photos in `distances`; present: bool [B, R], which of these entries are photos.
     """
     if ties in ("unstable-sort", "as-released"):
         return sort_rows(gallery.unstable_ranks(distances).gather(1, at).masked_fill_(~present, math.inf))

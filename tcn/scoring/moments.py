@@ -1,7 +1,7 @@
-"""Mean, scatter, products and singular values of so many wide rows that float64 copies of them would fill the memory.
+"""Mean, scatter, products and singular values of rows that are too many and too wide for float64 copies in memory.
 
-In: rows [N, D] of any float type. Out: float64, from blocks of rows. Smaller inputs are computed whole, as before there were blocks, so
-that their results stay bit for bit; `large` says which is which.
+In: rows [N, D] of any float type. Out: float64, computed from blocks of rows. Callers use this for rows that are `large`, and
+compute smaller ones whole, so that those have bit for bit the results of versions without blocks.
 """
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 LARGE = 2**27
-"""Numbers above which rows are taken in blocks: 1 GB as float64. 65,536 rows of 2,048 dimensions, the features of a ResNet-50."""
+"""Number of elements above which rows are taken in blocks: 1 GB as float64, or 65,536 rows of a ResNet-50's 2,048 features."""
 BLOCK_ROWS = 2**13
-"""Rows of a block: 134 MB as float64 where they have 2,048 dimensions."""
+"""Number of rows in a block: 134 MB as float64 if they have 2,048 dimensions."""
 
 
 def large(rows: np.ndarray) -> bool:
-    """Whether rows are to be taken in blocks."""
+    """Whether rows are so many that they have to be taken in blocks."""
     return rows.size > LARGE
 
 
@@ -29,14 +29,15 @@ def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def mean(rows: np.ndarray) -> np.ndarray:
-    """float64 [D]."""
+    """The mean, float64 [D]."""
     sums = [block.sum(0, dtype=np.float64) for block in blocks(rows)]
     found: np.ndarray = np.sum(sums, axis=0) / len(rows)
     return found
 
 
 def mean_and_scatter(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean [D] and the sum of outer products of the centred rows [D, D]. Two passes: what is small is not left of what is large."""
+    """The mean [D] and the sum of outer products of the centred rows [D, D]. Centring first takes two passes, but avoids the
+    difference of two large sums, which would lose digits."""
     centre = mean(rows)
     scatter = np.zeros((rows.shape[1], rows.shape[1]))
     for block in blocks(rows):
@@ -54,8 +55,8 @@ def product(rows: np.ndarray, centre: np.ndarray, matrix: np.ndarray) -> np.ndar
 
 
 def triangle(parts: Iterator[np.ndarray]) -> np.ndarray:
-    """R [min(N, D), D] of the QR decomposition of rows that come in parts: it has their singular values, the smallest as exactly as the
-    rows themselves, while those of the scatter lose half of the digits.
+    """R [min(N, D), D] of the QR decomposition of rows that come in parts. Its singular values are those of the rows, with the
+    small ones just as accurate; computed from the scatter, they would lose half of their digits.
 
     Source: Demmel, Grigori, Hoemmen and Langou, "Communication-optimal parallel and sequential QR and LU factorizations", 2012.
     """

@@ -1,4 +1,4 @@
-"""The rules by which published code computes "mAP" and "Prec": every one of them, and nothing else.
+"""The protocols: all rules by which published code computes "mAP" and "Prec".
 
 In: nothing. Out: `PROTOCOLS`, and for each protocol its metrics as `Measure`s: AP or Prec of one query, by one rule, at one
 cut-off. A new protocol is one entry of `PROTOCOLS`. `tcn.scoring.measures` (any device) and `tcn.scoring.cpu` compute the
@@ -18,7 +18,7 @@ import numpy as np
 
 
 class Divisor(enum.Enum):
-    """What the sum of the precisions at the hits is divided by in AP, or the number of hits in Prec."""
+    """The divisor: in AP of the sum of the precisions at the hits, in Prec of the number of hits."""
 
     K = "K"
     MIN_K_R = "min(K, R)"
@@ -26,7 +26,8 @@ class Divisor(enum.Enum):
     """The number of relevant photos among the first K."""
 
     def of(self, k: Any, relevant: Any, minimum: Callable[[Any, Any], Any] = min) -> Any:
-        """The divisor for numbers, or with their own `minimum` for arrays or tensors, K and R. `HITS` depends on the ranking."""
+        """The divisor for K and R, which are numbers, or arrays or tensors with their own `minimum`. `HITS` depends on the
+        ranking and is not computed here."""
         return k if self is Divisor.K else minimum(k, relevant)
 
 
@@ -40,7 +41,7 @@ class Precision(enum.Enum):
 
     @property
     def divisor(self) -> Divisor:
-        """What the number of hits is divided by; `NEXT_ITEM` divides nothing."""
+        """The divisor of the number of hits; `NEXT_ITEM` has none."""
         return Divisor.MIN_K_R if self is Precision.HITS_PER_MIN_K_R else Divisor.K
 
 
@@ -62,12 +63,12 @@ class Average(enum.Enum):
 
 
 class ApTies(enum.Enum):
-    """How a protocol's own code treats equal distances in AP. In Prec, all of them go by `ORDER`."""
+    """How a protocol's own code treats equal distances in AP. In Prec, all protocols follow `ORDER`."""
 
     ORDER = "order"
-    """As NumPy's default sort, which is not stable, happens to leave them."""
+    """In the order of NumPy's default sort, which is not stable."""
     SHARED = "shared"
-    """Cut in that order, then all photos at one distance share the precision at the last of them."""
+    """The top K is cut in that order; then all photos at one distance share the precision at the last of them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class AP:
     interpolated: bool
     """False: mean of the precisions at the hits. True: of the largest precision at a hit's rank or later, as in PASCAL VOC."""
     divisor: Divisor
-    """Of the whole ranking, R whatever this says."""
+    """The divisor for AP@K. AP over the whole ranking is always divided by R."""
     shared: bool = False
     """Whether a hit's precision is read at the last photo of equal distance, as scikit-learn reads it."""
 
@@ -162,14 +163,14 @@ class Protocol:
     interpolated: bool
     """Whether AP takes the largest precision at a hit's rank or later (`AP.interpolated`)."""
     divisor: Divisor
-    """Of AP among the first K photos."""
+    """The divisor of AP among the first K photos."""
     average: Average
     precision: Precision
     at_all: bool
     """Whether the protocol defines mAP over the whole ranking."""
     ap_ties: ApTies
     source: str
-    """Who computes it so."""
+    """Which published code computes it in this way."""
     small_classes: bool = False
     """Whether Prec@5 and Prec@R are added, for galleries whose classes are smaller than the usual cut-offs."""
 

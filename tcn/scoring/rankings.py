@@ -1,7 +1,7 @@
-"""Distances to rankings: how far each photo lies, which of them tie, where the relevant ones come (paper, section 4).
+"""Distances to rankings: the distance of each photo, ties, and the ranks of relevant photos (paper, section 4).
 
 In: query and gallery features. Out: distances as whole numbers, so that ties are known exactly; the runs of equal distances
-in which relevant photos stand; and ranks drawn over random tie orders. Torch throughout, so any device.
+in which relevant photos stand; and ranks drawn over random tie orders. Everything is computed with torch, on any device.
 """
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ RESOLUTION = 2.0**40
 """Half squared distances are rounded to 2**-40 times the features' spread (at most 1): far above the rounding of float64 sums,
 far below the differences that rank photos. Copies of a photo thus tie, whatever the block size, device or threads."""
 LEAST_SPREAD = 2.0**-24
-"""Spread, about the resolution of float32, below which that unit does not shrink further, so that copies still tie."""
+"""Smallest spread that determines the unit, about the resolution of float32. The unit shrinks no further, so that copies still
+tie."""
 _BLOCK_ELEMENTS = 2**23
-"""Elements of one block of distances (queries x photos); a block needs about 40 bytes an element."""
+"""Number of elements of one block of distances (queries x photos); a block needs about 40 bytes per element."""
 
 
 def block_size(block: int | None, photos: int) -> int:
-    """Queries handled at once: `block`, or as many as bound the memory. Raises InputError where `block` is below 1."""
+    """The number of queries handled at once: `block`, or one that bounds the memory. Raises InputError if `block` is below 1."""
     if block is None:
         return max(1, _BLOCK_ELEMENTS // photos)
     if block < 1:
@@ -47,8 +48,8 @@ class Gallery:
     def of(cls, photos: Tensor, order: Tensor, queries: Tensor, metric: str) -> Gallery:
         """photos: [N, D], and all queries that will be compared with them, as `inputs.comparable` gives them.
 
-        Directions that all lie close together, as those of a collapsed network, differ only in the last digits of their
-        products. Centred, the products are as small as the differences, and no digit is lost.
+        If all vectors lie close together, as for a collapsed network, their products differ only in the last digits. After
+        centring, the products are as small as the differences, and no digit is lost.
         """
         if metric == "hamming":
             return cls(photos, order, metric, photos.new_zeros(photos.shape[1]), 1.0)
@@ -59,7 +60,7 @@ class Gallery:
         return cls(centred, order, metric, centre, RESOLUTION / spread)
 
     def distances(self, queries: Tensor) -> Tensor:
-        """Whole numbers, float64 [B, N], that grow with distance: Hamming, or half the squared distance in units.
+        """Whole numbers, float64 [B, N], that grow with distance: the Hamming distance, or half the squared distance in units.
 
         For unit vectors, half the squared distance is the cosine distance, and it orders photos as the distance does.
         """
@@ -90,7 +91,7 @@ class Gallery:
 # ------------------------------------------------------------------------------------------------------- ties
 @dataclass(frozen=True)
 class TieGroups:
-    """For each relevant photo, nearest first, the run of equal distances it stands in. All int64 [B, R]."""
+    """For each relevant photo, nearest first, the run of equal distances in which it stands. All int64 [B, R]."""
 
     start: Tensor  #: photos that lie nearer
     size: Tensor  #: photos equally far, itself included; 0 where a query has fewer than R relevant photos
@@ -99,7 +100,8 @@ class TieGroups:
 
     @classmethod
     def of(cls, everything: Tensor, relevant: Tensor) -> TieGroups:
-        """everything: sorted distances [B, N]. relevant: the same [B, R], infinite where there is none."""
+        """everything: sorted distances of all photos [B, N]. relevant: those of the relevant ones [B, R], filled up with
+        infinity."""
         start = torch.searchsorted(everything, relevant)
         size = torch.searchsorted(everything, relevant, right=True) - start
         before = torch.searchsorted(relevant, relevant)
@@ -190,9 +192,9 @@ def random_ranks(groups: TieGroups, identity: Tensor, seed: int) -> Tensor:
 
 
 def sort_rows(table: Tensor) -> Tensor:
-    """Each row in ascending order. The table given may be overwritten.
+    """Each row in ascending order. The given table may be overwritten.
 
-    NumPy's vectorised sort is several times faster on a CPU than torch's, which keeps the indices too.
+    On a CPU, NumPy's vectorised sort is several times faster than torch's, which also returns the indices.
     """
     if table.device.type == "cpu":
         values = table.contiguous().numpy()

@@ -55,7 +55,7 @@ def precision_recall(query: Any, gallery: Any, query_labels: Any, gallery_labels
     """Interpolated precision at `RECALLS`, float64 [101]: the mean over queries whose class has photos.
 
     At a level of recall it is the highest precision at that recall or a higher one, as in the PASCAL VOC challenge. Ties
-    stand in gallery order. Features, labels and errors as in `score`; InputError where no query's class has a photo.
+    stay in gallery order. Features, labels and errors as in `score`; InputError if no query's class has a photo.
 
     >>> import numpy as np
     >>> curve = precision_recall(np.eye(2)[:1], np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), ["a"], ["a", "b", "a"])
@@ -72,7 +72,7 @@ def precision_recall(query: Any, gallery: Any, query_labels: Any, gallery_labels
     total, counted = np.zeros(len(RECALLS)), 0
     for begin in range(0, len(queries), size):
         curves = _curves(table.keys(table.distances(queries[begin:begin + size])), wanted[begin:begin + size], photos_of)
-        # One after the other, so that the sum does not depend on the size of a block.
+        # Added one after the other, so that the sum does not depend on the size of a block.
         total = np.cumsum(np.concatenate([total[None], curves]), axis=0)[-1]
         counted += len(curves)
     if not counted:
@@ -81,9 +81,11 @@ def precision_recall(query: Any, gallery: Any, query_labels: Any, gallery_labels
 
 
 def _curves(keys: torch.Tensor, wanted: np.ndarray, photos_of: Mapping[Any, torch.Tensor]) -> np.ndarray:
-    """Interpolated precision of each query whose class has photos, float64 [Q, 101]. keys: of all photos [B, N]; overwritten.
+    """Interpolated precision of each query whose class has photos, float64 [Q, 101]. keys [B, N]: those of all photos;
+    overwritten.
 
-    The k-th relevant photo, at rank n, has precision k / n. Between two of them precision only falls, so these hold the maximum.
+    The k-th relevant photo, at rank n, has precision k / n. Between two of them the precision only falls, so the maximum is
+    reached at a relevant photo.
     """
     asked = [(np.flatnonzero(wanted == label), label) for label in np.unique(wanted) if label in photos_of]
     places = [torch.from_numpy(rows).to(keys.device) for rows, _ in asked]
@@ -95,7 +97,7 @@ def _curves(keys: torch.Tensor, wanted: np.ndarray, photos_of: Mapping[Any, torc
         ranks = torch.searchsorted(ordered[rows], own).add_(1)
         precision = torch.arange(1, number + 1, device=keys.device) / ranks.double()
         best = precision.flip(1).cummax(dim=1).values.flip(1)
-        # the first rank that reaches a recall of r has ceil(r * R) hits; rounding guards products such as 0.07 * 100
+        # The first rank that reaches a recall of r has ceil(r * R) hits; rounding guards against products such as 0.07 * 100.
         needed = np.maximum(1, np.ceil(np.round(RECALLS * number, 9))).astype(np.int64)
         curves[rows] = best[:, torch.from_numpy(needed - 1).to(keys.device)]
     with_photos = np.sort(np.concatenate([rows for rows, _ in asked])) if asked else np.zeros(0, np.int64)

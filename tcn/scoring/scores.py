@@ -36,11 +36,11 @@ from tcn.scoring.protocols import ALL, PROTOCOLS, R_PRECISION, Measure
 from tcn.scoring.rankings import Gallery, TieGroups, block_size, random_ranks
 
 TIES = ("expected", "best", "worst", "gallery-order", "scikit-learn", "unstable-sort", "as-released")
-"""How equal distances are ordered; see `score`."""
+"""The ways to order equal distances; see `score`."""
 MISSING_CLASSES = ("error", "zero", "as-released")
 DUPLICATES = ("as-published", "distinct")
 CHANCE_DRAWS = 1000
-"""Random rankings behind the chance levels that have no closed form."""
+"""Number of random rankings for chance levels that have no closed form."""
 
 
 @lru_cache(maxsize=1024)
@@ -68,7 +68,7 @@ def _chance(measures: frozenset[Measure], relevant: int, photos: int) -> dict[Me
 # ----------------------------------------------------------------------------------------------------- result
 @dataclass(frozen=True)
 class Scores:
-    """What one set of rankings is worth under every protocol asked for, per query and averaged."""
+    """The values of one set of rankings under every protocol asked for, per query and averaged."""
 
     protocols: tuple[str, ...]
     metric: str
@@ -155,7 +155,7 @@ class Scores:
         return PROTOCOLS[protocol].average.of(values[counted], self.query_class[counted], len(self.classes))
 
     def per_class(self, protocol: str, metric: str) -> dict[Any, float]:
-        """Mean of the metric over the queries of each class. A class that `as-released` leaves out of mAP has none."""
+        """Mean of the metric over the queries of each class. A class that `as-released` leaves out of mAP has no entry."""
         values = self.per_query(protocol, metric)
         total = np.bincount(self.query_class, weights=values, minlength=len(self.classes))
         number = np.bincount(self.query_class, minlength=len(self.classes))
@@ -237,22 +237,22 @@ def score(
     block: int | None = None,
     device: str | torch.device | None = None,
 ) -> Scores:
-    """As `evaluate`, with everything behind the numbers.
+    """Like `evaluate`, but returns everything behind the numbers.
 
-    missing_classes: what a class with queries but no photos means. "error" raises; "zero" scores its queries
-        0; "as-released" leaves it out of mAP and counts it as 0 in Prec, as the released code does. Where no class
-        has a photo nothing is defined: an error in any case.
+    missing_classes: how a class with queries but no photos is treated. "error" raises; "zero" scores its queries
+        0; "as-released" leaves it out of mAP and counts it as 0 in Prec, as the released code does. If no class
+        has a photo, nothing is defined, which is always an error.
     ties: how photos at equal distance are ordered. "expected": the mean over random orders, in closed form
         for Prec and for raw AP with a fixed divisor, elsewhere the mean of `tie_draws` orders drawn with
         `seed` (its standard error: `Scores.error`). "best", "worst": the largest and the smallest value that
         any order gives. "gallery-order": as they stand in the gallery. "scikit-learn": in AP, all photos at
         one distance share the precision at the last of them (the top K being cut in gallery order); Prec is
-        then in gallery order. "unstable-sort": the released code's way, whatever NumPy's default sort makes
-        of the distances (always on the CPU); it depends on the processor and NumPy's version, so that no
-        number of it can be expected elsewhere. "as-released": each protocol as its own code has it
+        then in gallery order. "unstable-sort": as in the released code, the order of NumPy's default sort
+        of the distances (always on the CPU); it depends on the processor and NumPy's version, so its
+        numbers can't be reproduced elsewhere. "as-released": each protocol as its own code has it
         (`Protocol.ap_ties`): the unstable sort, and for cvpr19 and sem-pcyc, which call scikit-learn, shared
-        precisions in AP (the top K being cut by the unstable sort). Real-valued features tie where their cosines differ by less
-        than about 1e-12 times the features' spread, so copies of a photo do, whatever the rounding.
+        precisions in AP (the top K being cut by the unstable sort). Real-valued features tie if their cosines differ by less
+        than about 1e-12 times the features' spread, so copies of a photo always tie, whatever the rounding.
     gallery_group [Ng]: integers or strings; equal values mark one photo that is listed several times.
     duplicates: "as-published" keeps all entries, "distinct" the first of each group, or of each class in it
         where its entries have several classes: a photo listed under two classes is relevant to both.
@@ -261,12 +261,12 @@ def score(
     block: queries handled at once, chosen to bound memory if None; results differ by the order of sums only.
     device: that of `query` if None, or the CPU; a device without float64 (MPS) is replaced by the CPU.
 
-    What is reported of tied distances is "expected" with its standard error (column `standard_error` of
+    For tied distances, report the values of "expected" with their standard errors (column `standard_error` of
     `Scores.rows`), and as bounds the values of two more calls, with "best" and with "worst".
 
     Raises `InputError` for features that are not 2-D numbers, that hold NaN or infinities, or that are empty;
     for zero vectors (they have no direction); for lengths or dimensions that do not fit; for labels that are
-    neither integers (of 64 bits with sign) nor strings (bytes: UTF-8); for a device that is not there; and
+    neither integers (of 64 bits with sign) nor strings (bytes: UTF-8); for a device that does not exist; and
     for unknown options.
 
     >>> import numpy as np
@@ -341,7 +341,7 @@ class _Task:
                    starts[query_class], counts[query_class])
 
     def check_missing(self, missing_classes: str, photo_names: np.ndarray) -> None:
-        """InputError where no class has a photo, or where one has none and `missing_classes` makes that an error."""
+        """Raise InputError if no class has a photo, or if one class has none and `missing_classes` is "error"."""
         if not self.photo_count.any():
             raise InputError(f"gallery_labels has no photo of any query class ({_some(self.classes)}; the gallery holds "
                              f"{_some(np.unique(photo_names))}): nothing can be scored; check both arrays of labels")
@@ -352,7 +352,8 @@ class _Task:
 
 
 def _values(task: _Task, asked: Asked, block: int | None) -> tuple[dict[Measure, np.ndarray], dict[Measure, np.ndarray]]:
-    """Each measure, float64 [Nq], and of those that are sampled the values under each tie order drawn, float64 [Nq, draws]."""
+    """The values of each measure, float64 [Nq]; and for sampled measures the values under each drawn tie order, float64 [Nq,
+    draws]."""
     queries, photos, place = len(task.queries), len(task.gallery.features), task.queries.device
     size = block_size(block, photos)
     values = {measure: np.zeros(queries) for measure in asked.measures}
@@ -364,7 +365,7 @@ def _values(task: _Task, asked: Asked, block: int | None) -> tuple[dict[Measure,
                 draws[measure] = np.full((queries, asked.tie_draws), np.nan)
             draws[measure][rows] = value
 
-    # queries with similarly many relevant photos share a block, so that little of its table is padding
+    # Queries with similar numbers of relevant photos share a block, so that little of its table is padding.
     schedule = np.lexsort((task.query_class, task.relevant))
     schedule = schedule[task.relevant[schedule] > 0]
     if place.type == "cpu" and len(schedule):
@@ -386,6 +387,6 @@ def _values(task: _Task, asked: Asked, block: int | None) -> tuple[dict[Measure,
         for measure, (mixed, drawn_values) in sampled.items():
             keep_draws(chosen[mixed.cpu().numpy()], {measure: drawn_values.cpu().numpy()})
     for measure, table in draws.items():
-        # queries without such ties have the same value in every draw
+        # Queries without such ties have the same value in every draw.
         table[:] = np.where(np.isnan(table), values[measure][:, None], table)
     return values, draws

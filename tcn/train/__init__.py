@@ -2,7 +2,7 @@
 
 losses       classification, distillation, soft sharing, semantic metric
 distances    how far the encoders move from their start and from each other
-method       what training needs to know of a way to learn; TCN's own
+method       the interface between training and a method; TCN's own method
 checkpoints  a run's state at the end of an epoch: whole, checked, the last two kept
 loop         fit(method, model, ...) -> History
 """

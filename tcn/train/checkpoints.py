@@ -31,22 +31,22 @@ class Damaged(InputError):
 
 @dataclass(frozen=True)
 class Resumed:
-    """What to resume: a run's last whole state, or None; and a sentence for each checkpoint that had to be skipped."""
+    """The state from which a run is resumed: its last whole state, or None; and a sentence for each skipped checkpoint."""
 
     state: dict[str, Any] | None
     notes: tuple[str, ...] = ()
 
 
 def save(value: Any, path: Path) -> None:
-    """Write `value` (tensors in plain containers), whole or not at all. Equal values give equal bytes, on whatever device they
-    are: the file says nothing of a GPU, so that it can be read where there is none.
+    """Write `value` (tensors in plain containers), whole or not at all. Equal values give equal bytes on every device: the file
+    does not mention a GPU, so that it can be read on a machine without one.
 
-    Raises StorageError where there is no room.
+    Raises StorageError if the disk has no room.
     """
     value = _on_host(value, {})
     with writing(path) as out:
         try:
-            # To an open file, since given a path, torch writes the path's name into the file.
+            # Written to an open file, since torch would write the name of a path into the file.
             torch.save(value, out)
         except RuntimeError as error:
             # torch wraps the system's error of a failed write into one of its own.
@@ -59,14 +59,14 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """A checkpoint's contents on the CPU. Every byte is checked, and no code is run.
+    """A checkpoint's contents, with tensors on the CPU. Every byte is checked, and no code in the file is executed.
 
-    Raises InputError where there is none; Damaged where the file is truncated, altered or not a checkpoint.
+    Raises InputError if there is no such file; Damaged if it is truncated, altered or not a checkpoint.
     """
     if not path.exists():
         raise InputError(f"no checkpoint at {path}; the run has to be trained first")
     try:
-        # torch writes a CRC-32 of each record and does not look at it when it reads.
+        # torch writes a CRC-32 of each record, but does not check it when it reads.
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
         if wrong is not None:
@@ -81,7 +81,7 @@ def load(path: Path) -> Any:
 def keep(state: dict[str, Any], folder: Path) -> None:
     """Save `state` as the checkpoint of its `epoch`. The one before is kept, older ones are removed.
 
-    Where there is no room for a third file, the older of two is removed first. Raises StorageError where that does not help.
+    If there is no room for a third file, the older of two is removed first. Raises StorageError if that does not help.
     """
     path = folder / f"epoch-{state['epoch']:04d}.pt"
     try:
@@ -99,7 +99,7 @@ def keep(state: dict[str, Any], folder: Path) -> None:
 
 
 def last(folder: Path) -> Resumed:
-    """The newest undamaged checkpoint of a folder. Damaged ones are named, and stay until a newer one is whole."""
+    """The newest undamaged checkpoint of a folder. Damaged ones are named in the notes, and kept until a newer one is written."""
     notes: list[str] = []
     for path in _found(folder):
         try:
@@ -115,7 +115,7 @@ def last(folder: Path) -> Resumed:
 
 
 def epochs(folder: Path) -> int:
-    """The last epoch of a folder's checkpoints, by their names; 0 where there is none."""
+    """The last epoch of a folder's checkpoints, by their names; 0 if there is none."""
     return max(map(_epoch, _found(folder)), default=0)
 
 
@@ -138,7 +138,8 @@ def _copied(tensor: Tensor, copies: dict[tuple[Any, ...], Tensor]) -> Tensor:
 
 
 def _on_host(value: Any, copies: dict[tuple[Any, ...], Tensor]) -> Any:
-    """`value` with tensors in the host's memory. What lies there is handed on as it is, containers of nothing else too."""
+    """`value` with all tensors in the host's memory. Tensors that are there already, and containers of only such tensors, are not
+    copied."""
     if isinstance(value, Tensor):
         return value if value.device.type == "cpu" else _copied(value, copies)
     if isinstance(value, dict):

@@ -16,14 +16,14 @@ from tcn.config import InputError
 from tcn.model.coupling import CoupledEncoders
 
 READINGS = 600
-"""Number of steps of a run that are read, spread about evenly after the first ones."""
+"""Number of steps of a run at which distances are read, spread about evenly after the first ones."""
 FIRST_STEPS = 16
 """Number of first steps that are all read: with Adam, most of a short distance is covered there."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A parameter tensor that both encoders have."""
+    """A parameter tensor that both encoders have: that of the sketch encoder and that of the photo encoder."""
 
     name: str
     part: str
@@ -34,7 +34,7 @@ class Layer:
 
 
 class Distances:
-    """Frobenius distances of every layer at the steps that were read.
+    """Frobenius distances of every layer at chosen steps.
 
     Made from encoders at their start, which is copied. `read(step)` adds a row; `arrays()` gives steps int64 [T], names of
     layers, parts and kinds [L], start_norm [L] = ||theta_0||, and float32 [T, L]: between = ||theta_sketch - theta_photo||,
@@ -52,12 +52,13 @@ class Distances:
         self.read(0)
 
     def due(self, step: int) -> bool:
-        """Whether a step, counted from 1, is to be read: the first ones, every `total_steps // READINGS`-th, and the last."""
+        """Whether distances are read at a step, counted from 1: at the first ones, every `total_steps // READINGS`-th, and the
+        last."""
         return step <= FIRST_STEPS or step % self._every == 0 or step == self._total
 
     @torch.no_grad()
     def read(self, step: int) -> None:
-        """Add a row: the state after `step` updates."""
+        """Add a row with the distances after `step` updates."""
         values = []
         for layer, start in zip(self._layers, self._start):
             one = layer.sketch is layer.photo
@@ -68,7 +69,7 @@ class Distances:
         self._rows.append(torch.stack(values).view(-1, 3))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything read so far."""
+        """All rows so far, as arrays by name."""
         rows = torch.stack([row.cpu() for row in self._rows]).numpy().astype(np.float32)
         return {"steps": np.array(self._steps), "layers": np.array([layer.name for layer in self._layers]),
                 "parts": np.array([layer.part for layer in self._layers]),
@@ -76,12 +77,12 @@ class Distances:
                 "between": rows[:, :, 0], "sketch": rows[:, :, 1], "photo": rows[:, :, 2]}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to resume: steps, names of layers, and float64 rows [T, L, 3]."""
+        """The state for a checkpoint: steps, names of layers, and float64 rows [T, L, 3]."""
         return {"steps": list(self._steps), "layers": [layer.name for layer in self._layers],
                 "rows": torch.stack([row.cpu() for row in self._rows])}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned. Raises InputError where its layers are others."""
+        """Continue from a state that `state` returned. Raises InputError if its layers differ."""
         if state["layers"] != [layer.name for layer in self._layers]:
             raise InputError("the checkpoint holds distances of another network's layers; delete it to train again")
         self._steps, self._rows = list(state["steps"]), list(state["rows"])

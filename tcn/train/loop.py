@@ -48,8 +48,8 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class ValidationData:
-    """The images by which the kept epoch may be chosen: held-out sketches of seen classes; sketches and photos of validation
-    classes (None where a data set has none). Unseen classes are never among them."""
+    """The images by which the kept epoch may be chosen: held-out sketches of seen classes, and sketches and photos of validation
+    classes (None if a data set has none). Unseen classes are never among them."""
 
     heldout: Pixels | None
     sketches: Pixels | None
@@ -67,7 +67,7 @@ class History:
 
 
 def learning_rate(epoch: int, epochs: int, base: float) -> float:
-    """base * 0.001 ** (epoch / (2 * epochs)); epoch counts from 0 (released schedule). InputError where epochs < 1.
+    """base * 0.001 ** (epoch / (2 * epochs)); epoch counts from 0 (released schedule). InputError if epochs < 1.
 
     >>> learning_rate(0, 10, 1e-4), round(learning_rate(10, 10, 1e-4), 9)
     (0.0001, 3.162e-06)
@@ -88,7 +88,7 @@ def _features(model: Model, images: Pixels, modality: Modality, image_size: int,
 
 
 def class_accuracy(model: Model, sketches: Pixels, image_size: int, device: torch.device, resize: str = "float") -> float:
-    """Mean over seen classes of the share of held-out sketches classified right (released validation)."""
+    """Mean over seen classes of the share of held-out sketches that are classified correctly (released validation)."""
     features = torch.from_numpy(_features(model, sketches, Modality.SKETCH, image_size, device, resize)).to(device)
     with evaluating(model), torch.no_grad():
         right = (model.classify(features, Modality.SKETCH).argmax(1).cpu().numpy() == sketches.labels)
@@ -97,7 +97,7 @@ def class_accuracy(model: Model, sketches: Pixels, image_size: int, device: torc
 
 def validate(model: Model, data: ValidationData, image_size: int, device: torch.device, resize: str = "float"
              ) -> dict[str, float]:
-    """`seen_accuracy` and `validation_map` (mAP@all, `released` rules, validation classes), NaN where there is no data."""
+    """`seen_accuracy` and `validation_map` (mAP@all under the protocol `released`, validation classes), NaN without data."""
     result = {"seen_accuracy": math.nan, "validation_map": math.nan}
     if data.heldout is not None and len(data.heldout):
         result["seen_accuracy"] = class_accuracy(model, data.heldout, image_size, device, resize)
@@ -128,12 +128,12 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
         on_epoch: Callable[[History], None] | None = None, distances: Distances | None = None) -> History:
     """Train `model` in place and leave it at its chosen epoch.
 
-    Resumes from the newest whole checkpoint in `folder`, and leaves one at the end of every epoch: model, optimizer, history,
-    distances, and the model of the epoch that would be kept. A resumed run gives the same bits as an uninterrupted one.
-    `on_epoch` is called after each epoch, and once before the first where the run is resumed. `distances`, made from the
-    model at its start, are read at the steps that they ask for.
-    Raises Diverged where a loss is not finite or explodes, its `history` reaching to the step before;
-    StorageError where the disk has no room for checkpoints.
+    Resumes from the newest whole checkpoint in `folder`, and saves one at the end of every epoch: model, optimizer, history,
+    distances, and the model of the best epoch so far. A resumed run gives the same bits as an uninterrupted one. `on_epoch` is
+    called after each epoch, and once before the first epoch of a resumed run. `distances`, made from the model at its start, are
+    read at the steps for which `Distances.due` is true.
+    Raises Diverged if a loss is not finite or explodes, with the `history` up to the step before;
+    StorageError if the disk has no room for checkpoints.
     """
     settings = config.training
     optimizer = adam(model, config)
@@ -152,12 +152,12 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
         if on_epoch:  # the process may have died between its checkpoint and this
             on_epoch(history)
     else:
-        # Checked now rather than after hours of the first epoch.
+        # Checked now, since the first epoch may take hours.
         sizes = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
         room(folder, checkpoints.room_needed(sum(sizes.values())), "this run's checkpoints")
         history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device, config.data.resize)})
     if config.execution.graphs != "none":
-        # Before anything reads ahead: no other thread may use the device during a recording.
+        # Recorded before any batch is prefetched, since no other thread may use the device during a recording.
         side = config.data.image_size
         model.train()
         with training_mode(config.execution, device):
@@ -206,7 +206,8 @@ def train_step(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim
 
 
 class _Readings:
-    """The loss values of one epoch's steps. They stay on the device, and are added to the history after every `every` steps."""
+    """The loss values of one epoch's steps. They stay on the device, and are fetched and added to the history every `every`
+    steps."""
 
     def __init__(self, history: History, epoch: int, steps: int, every: int) -> None:
         self.sums: dict[str, float] = {}
@@ -221,7 +222,7 @@ class _Readings:
             self.fetch()
 
     def fetch(self) -> None:
-        """Fetch all waiting values in one copy. Raises Diverged, which names the step, where one is not finite or exploded."""
+        """Fetch all waiting values in one copy. Raises Diverged, which names the step, if one is not finite or exploded."""
         if not self._waiting:
             return
         rows = torch.stack([torch.stack(list(values.values())) for values, _ in self._waiting]).detach().tolist()

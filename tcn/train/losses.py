@@ -1,9 +1,9 @@
-"""The losses of the paper: tensors in, one value per sample out (a scalar for the sharing loss).
+"""The losses of the paper. In: tensors. Out: one value per sample (a scalar for the sharing loss).
 
-Weights of the terms are applied once, in training. Sources: paper, sections on weight sharing, knowledge transfer and
-the semantic metric; edge cases as in the released code where the paper is silent. Metric and distillation are computed
-in float64 and rounded at the end to the inputs' type (half precision: to float32), because differences of distances and
-confident heads cancel digits that float32 lacks, and the tensors are small. The sharing loss, whose tensors are large, has a
+The weights of the terms are applied once, in training. Sources: paper, sections on weight sharing, knowledge transfer and
+the semantic metric; edge cases on which the paper is silent are as in the released code. Metric and distillation are computed
+in float64 and rounded at the end to the inputs' type (half precision: to float32): differences of distances, and the logits of
+confident heads, cancel more digits than float32 has, and the tensors are small. The sharing loss, whose tensors are large, has a
 plain form and a fast one.
 """
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 _CHUNK = 2**18
-"""Elements handled at once on the CPU, so that their 3 MB in float32 stay in its caches."""
+"""Number of elements handled at once on the CPU, so that their 3 MB in float32 stay in its caches."""
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -131,19 +131,19 @@ def sharing_norms(pairs: Sequence[tuple[Tensor, Tensor]], form: str = "fused") -
 
 
 def _norm(difference: Tensor) -> Tensor:
-    # torch's norm has gradient 0 at 0, as asked for
+    # torch's norm has gradient 0 at 0, as the docstring of `sharing_norms` promises.
     norm: Tensor = torch.linalg.vector_norm(difference, dtype=_widest(difference.device))
     return norm.to(difference.dtype)
 
 
 def soft_sharing(sketch_encoder: nn.Module, photo_encoder: nn.Module) -> Tensor:
-    """L_SWS: the sum over parameter tensors of ||theta_sketch - theta_photo||_F, batch norms left out.
+    """L_SWS: the sum over parameter tensors of ||theta_sketch - theta_photo||_F, without those of batch norms.
 
-    Any two modules of the same architecture; batch-norm parameters are recognised by their module's type, torch's
-    1-d, 2-d, 3-d, synchronised and lazy batch norms and what derives from them. Group, layer and instance norms
-    count as any other parameter. A tensor that several modules of an encoder use counts once; buffers do not count.
-    Returns a scalar, 0 where nothing but batch norms has parameters. At equal tensors the value and its gradient are 0
-    (the norm itself has none there). Raises InputError where the architectures differ, or where a lazy parameter has
+    The encoders are any two modules of the same architecture. Batch-norm parameters are recognised by their module's type:
+    torch's 1-d, 2-d, 3-d, synchronised and lazy batch norms, and classes derived from them. Group, layer and instance norms
+    count like any other parameter. A tensor that several modules of an encoder use counts once; buffers do not count.
+    Returns a scalar, which is 0 if only batch norms have parameters. At equal tensors the value and its gradient are 0
+    (the norm itself has no gradient there). Raises InputError if the architectures differ, or if a lazy parameter has
     no shape yet. Source: paper, soft weight sharing.
 
     >>> a, b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
@@ -172,8 +172,8 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
 def distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Soft cross-entropy of student logits [B, K] with the softmax of teacher logits [B, K]: [B]; no temperature.
 
-    A class that the teacher rules out (its share rounds to 0) adds nothing, whatever the student says of it.
-    Raises InputError where the shapes differ. Source: paper, knowledge preservation (photos only).
+    A class that the teacher rules out (its share rounds to 0) adds nothing, whatever the student's logit is.
+    Raises InputError if the shapes differ. Source: paper, knowledge preservation (photos only).
 
     >>> round(distillation(torch.zeros(1, 4), torch.tensor([[9., 0., 0., 0.]])).item(), 4)  # log 4
     1.3863
@@ -189,13 +189,13 @@ def distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 def anchor_distances(anchors: Tensor, features: Tensor) -> Tensor:
     """sqrt(sum over dimensions of ((a - x)^2 + 1e-16)): float64 [N, M] from [N, D] and [M, D].
 
-    Taken from the differences, not from products: at small distances the product form loses its digits.
+    Computed from the differences; the form with products loses its digits at small distances.
     """
     return ((_wide(anchors)[:, None] - _wide(features)[None]).square() + 1e-16).sum(2).sqrt()
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits [N, C]) in nats: float64 [N]; a class without any share (logit -inf) adds 0."""
+    """Entropy of softmax(logits [N, C]) in nats: float64 [N]. A class with probability 0 (logit -inf) adds 0."""
     logs = _wide(logits).log_softmax(1)
     shares = logs.exp()
     return -(shares * logs.masked_fill(shares == 0, 0)).sum(1)
@@ -207,7 +207,7 @@ def _hardest(distances: Tensor, labels: Tensor, margin: float | str) -> Tensor:
     furthest = distances.masked_fill(~positive, 0).max(1).values
     nearest = distances.masked_fill(same, torch.inf).min(1).values
     lonely = same.all(1)
-    # Rows without a negative: replace before the loss, so that no infinity meets the gradient.
+    # In rows without a negative, the infinity is replaced before the loss, so that it does not enter the gradient.
     gap = furthest - nearest.masked_fill(lonely, 0)
     loss = F.softplus(gap) if margin == "soft" else F.relu(gap + float(margin))
     return loss.masked_fill(lonely, 0)
@@ -230,12 +230,13 @@ def _check(features: Tensor, labels: Tensor, margin: float | str) -> None:
 
 def semantic_metric(features: Tensor, word_anchors: Tensor, labels: Tensor, alpha: Tensor, classify: Classify,
                     margin: float | str = "soft") -> Tensor:
-    """L_sem per row: batch-hard from anchors mixed of words and features, weighted by certainty.
+    """L_sem per row: the batch-hard loss of anchors mixed from words and features, weighted by certainty.
 
     features [N, D] (sketches and photos stacked), word_anchors [N, D] (already projected), labels [N],
-    alpha [N] in [0, 1], classify: [N, D] -> logits [N, C]. a = alpha * word + (1 - alpha) * feature; the row's
-    loss softplus(p - n) (or hinge with a number) times 1 + exp(-entropy of classify(a)), gradient through both.
-    Rows without a positive have p = 0; without a negative, loss 0. Returns [N]; the mean is L_sem.
+    alpha [N] in [0, 1], classify: [N, D] -> logits [N, C]. The anchor is a = alpha * word + (1 - alpha) * feature. The loss
+    of a row is softplus(p - n) (with a number as margin, the hinge) times 1 + exp(-entropy of classify(a)), where p is the
+    distance of its furthest positive and n that of its nearest negative; the gradient flows through both factors.
+    Rows without a positive have p = 0; rows without a negative have loss 0. Returns [N]; the mean is L_sem.
     Source: paper, semantic metric; released code for the weight and the 1e-16.
     """
     _check(features, labels, margin)
@@ -248,11 +249,11 @@ def semantic_metric(features: Tensor, word_anchors: Tensor, labels: Tensor, alph
 
 
 def batch_hard(features: Tensor, labels: Tensor, classify: Classify, margin: float | str = "soft") -> Tensor:
-    """The ablated form's triplet part per row: mined on the features themselves, same certainty weight: [N]."""
+    """The triplet part of the ablated form, per row [N]: mined on the features themselves, with the same certainty weight."""
     _check(features, labels, margin)
     return _certain(features, features, labels, classify, margin)
 
 
 def semantic_regression(predicted_words: Tensor, words: Tensor) -> Tensor:
-    """Mean squared error of Q(x) [N, W] to the word vectors [N, W], per row: [N] (ablated form)."""
+    """The regression part of the ablated form, per row [N]: mean squared error of Q(x) [N, W] to the word vectors [N, W]."""
     return (predicted_words - words).square().mean(1)

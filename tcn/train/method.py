@@ -1,7 +1,7 @@
-"""A `Method`: what training needs to know of a way to learn, and TCN's own.
+"""`Method`, the interface between training and a method, and TCN's own method.
 
-In: config, backbones, word vectors. Out: a model that encodes, and the loss terms of a batch. Other methods
-live outside this package; nothing here looks them up. docs/own-method.md is the guide to one of your own.
+In: config, backbones, word vectors. Out: a model that encodes images, and the loss terms of a batch. Other methods are defined
+outside this package, and nothing here looks them up. docs/own-method.md is the guide to a method of your own.
 """
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a model is built from: encoder and its classifier, the teacher and its classifier, words [C, W].
+    """The parts from which a model is built: encoder, teacher, ImageNet's classifier, word vectors [C, W] of the seen classes.
 
-    imagenet_words: vectors [1000, W] of ImageNet's class names, from the same source; None for methods that read none.
+    classes: the number C of seen classes. imagenet_words: word vectors [1000, W] of ImageNet's class names, from the same
+    source; None for methods without them.
     """
 
     encoder: Backbone
@@ -63,17 +64,18 @@ class Ingredients:
 
 
 class Model(Encoding, Protocol):
-    """What training and scoring need of a model: an `nn.Module` with these methods. `TcnModel` is one, `OwnModel` a base for others.
-    Where it has `encoders`, a `CoupledEncoders`, a run also keeps how far these move (tcn/train/distances.py)."""
+    """The interface of a model for training and scoring: an `nn.Module` with these methods. `TcnModel` has it, and `OwnModel`
+    is a base class for others. If a model has an attribute `encoders` (a `CoupledEncoders`), a run also records how far these
+    move (tcn/train/distances.py)."""
 
     def classify(self, features: Tensor, modality: Modality) -> Tensor:
         """Logits of the seen classes [B, C] from retrieval features [B, D]."""
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by learning rate: "encoder", "head"."""
+        """The lists of parameters for each learning rate: "encoder" and "head"."""
 
     def record(self, sample: Tensor) -> None:
-        """Prepare for training batches of the shape of `sample` where `execution.graphs` asks for it."""
+        """Record CUDA graphs for training batches of the shape of `sample`, if `execution.graphs` asks for it."""
 
     def train(self, mode: bool = True) -> Any:
         """As of `nn.Module`, like the next two."""
@@ -87,43 +89,43 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def no_losses(model: Model, batch: PairBatch, config: Config, generator: torch.Generator) -> LossTerms:
-    """What a method without training has in the place of losses: InputError where it is to be trained all the same."""
+    """The losses of a method without training: raises InputError if the method is trained after all."""
     raise InputError(f"method '{config.method}' has no losses; set training.optimizer=none, or give its Method some")
 
 
 @dataclass(frozen=True)
 class Method(Generic[AnyModel]):
-    """A way to learn: how its model is built, and which loss terms it has."""
+    """A method: a function that builds its model, and one that computes its loss terms."""
 
     name: str
     """Part of the run's identity."""
     build: Callable[[Config, Ingredients], AnyModel]
     losses: Callable[[AnyModel, PairBatch, Config, torch.Generator], LossTerms] = no_losses
-    """From the model, a batch and the generator of the step's random numbers: the terms, before their weights."""
+    """Computes the unweighted loss terms from the model, a batch, the config and the generator of the step's random numbers."""
     frozen: bool = False
-    """The model is `ingredients.encoder` as it came. No teacher is read (the encoder and zeros stand in the ingredients), and rows of
-    one encoder that follow each other share its features."""
+    """Whether the model is `ingredients.encoder`, unchanged. Then no teacher is loaded (the ingredients hold the encoder and
+    zeros instead), and consecutive runs of one encoder share its features."""
     compares_words: bool = False
-    """Whether word vectors of seen classes and of ImageNet's classes are read whatever the weights of the losses are."""
+    """Whether word vectors of seen classes and of ImageNet's classes are read regardless of the weights of the losses."""
 
 
 class OwnModel(nn.Module):
-    """Base of a network of one's own: a subclass gives `encode` and, where it is trained, `classify`.
+    """Base class of a user's own network. A subclass defines `encode` and, if it is trained, `classify`.
 
-    All parameters learn at the rate of the heads (`training.head_rate`), unless a subclass has another `groups`.
+    All parameters learn at the rate of the heads (`training.head_rate`), unless a subclass overrides `groups`.
     """
 
     def encode(self, images: Tensor, modality: Modality, side: Modality | None = None) -> Tensor:
-        """Retrieval features [B, D] of images [B, 3, H, W], ImageNet-normalised. `side`, of use for coupled encoders alone, says
-        whose output of the embedding is read; a network with one output leaves it aside."""
+        """Retrieval features [B, D] of images [B, 3, H, W], ImageNet-normalised. `side` is for coupled encoders: it says from
+        which modality's output of the embedding the features are taken. A network with one output ignores it."""
         raise NotImplementedError(f"{type(self).__name__} has no encode(images, modality, side=None)")
 
     def encode_backbone(self, images: Tensor, modality: Modality) -> Tensor:
-        """What `evaluation.features=backbone` reads: the same features here."""
+        """The features for `evaluation.features=backbone`; here the same as those of `encode`."""
         return self.encode(images, modality)
 
     def classify(self, features: Tensor, modality: Modality) -> Tensor:
-        """Logits of the seen classes [B, C]: held-out drawings of seen classes are classified after every epoch."""
+        """Logits of the seen classes [B, C], with which held-out sketches of seen classes are classified after every epoch."""
         raise NotImplementedError(f"{type(self).__name__} has no classify(features, modality)")
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -131,7 +133,7 @@ class OwnModel(nn.Module):
         return {"encoder": [], "head": list(self.parameters())}
 
     def record(self, sample: Tensor) -> None:
-        """InputError: nothing of such a network can be recorded."""
+        """Raise InputError, since CUDA graphs of such a network can't be recorded."""
         raise InputError("execution.graphs=encoders needs TCN's encoders; leave it at none for a network of another kind")
 
 
@@ -157,7 +159,7 @@ class TcnModel(nn.Module):
 
     @property
     def encoders(self) -> CoupledEncoders:
-        """The two encoders, coupled as asked."""
+        """The two encoders, coupled as the config says."""
         return self.network.encoders
 
     @property
@@ -166,7 +168,8 @@ class TcnModel(nn.Module):
         return self._teacher[0]
 
     def record(self, sample: Tensor) -> None:
-        """Record the passes of encoders and teacher for batches of the shape of `sample` [B, 3, H, W], as `execution.graphs` asks."""
+        """Record CUDA graphs of encoders and teacher for batches of the shape of `sample` [B, 3, H, W], as `execution.graphs`
+        asks."""
         self.network.record(sample)
         self.teacher.record(sample)
 
@@ -189,7 +192,7 @@ class TcnModel(nn.Module):
         return logits
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by learning rate: the encoders', and all others."""
+        """The lists of parameters for each learning rate: those of the encoders, and all others."""
         encoders = list(self.network.encoders.parameters())
         known = {id(p) for p in encoders}
         return {"encoder": encoders, "head": [p for p in self.parameters() if id(p) not in known]}
@@ -197,7 +200,7 @@ class TcnModel(nn.Module):
 
 AnyTcn = TypeVar("AnyTcn", bound=TcnModel)
 Tying = Callable[[AnyTcn, Config], Tensor | None]
-"""A penalty on the encoders' weights, a scalar; None where nothing is tied."""
+"""A penalty on the encoders' weights, a scalar; None if nothing is tied."""
 
 
 def soft_tying(model: TcnModel, config: Config) -> Tensor | None:
@@ -210,7 +213,7 @@ def tcn_losses(model: AnyTcn, batch: PairBatch, config: Config, generator: torch
                tying: Tying[AnyTcn] = soft_tying) -> LossTerms:
     """All terms of the paper's total loss on one batch; terms of weight 0 that cost a forward pass are left out.
 
-    tying: what stands for L_SWS, under its weight and name (the paper's unless a control replaces it).
+    tying: computes L_SWS, or the loss with which a control replaces it under the same weight and name.
     """
     out = model.network(batch.sketches, batch.photos)
     weights = config.losses
@@ -245,7 +248,7 @@ def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, 
         regression = semantic_regression(model.word_regression(features), torch.cat([words, words]))
         return batch_hard(features, labels, classify, margin) + config.losses.regression * regression
     anchors = model.word_projection(words)
-    # Drawn on the CPU, the same on every device; a copy that is waited for would hold up the host once a step.
+    # Drawn on the CPU, so that it is the same on every device, and copied asynchronously, so that the host does not wait.
     alpha = torch.rand(len(labels), generator=generator).to(features.dtype).to(features.device, non_blocking=True)
     return semantic_metric(features, torch.cat([anchors, anchors]), labels, alpha, classify, margin)
 

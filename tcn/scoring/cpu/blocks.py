@@ -1,7 +1,7 @@
 """Blocks of queries, the arrays of a thread, and the threads that work on them.
 
-In: which queries have how many relevant photos. Out: `Block`s of queries with the same number, worked on in threads, and
-the `Result` of all. No loop over queries or ranks in Python.
+In: the number of relevant photos of each query. Out: `Block`s of queries with the same number, which threads score, and the
+`BlockScores` of all. No Python loop goes over queries or ranks.
 """
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from threadpoolctl import ThreadpoolController
 from tcn.scoring.protocols import Measure
 
 TILE = 2**16
-"""Elements of one tile of distances (queries x some photos): 512 KB, which a core's second-level cache holds."""
+"""Number of elements of one tile of distances (queries x some photos): 512 KB, which a core's second-level cache holds."""
 SORTED = 2**17
-"""Elements sorted in one go."""
+"""Number of elements that are sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Block:
 
 @dataclass
 class BlockScores:
-    """What a block, or a whole gallery, found."""
+    """The values of the queries of a block, or of all queries."""
 
     values: list[tuple[np.ndarray, dict[Measure, np.ndarray]]] = field(default_factory=list)  #: rows [B], values [B]
     draws: list[tuple[np.ndarray, dict[Measure, np.ndarray]]] = field(default_factory=list)  #: rows, [B, draws]
@@ -49,13 +49,13 @@ class BlockScores:
 
 
 class Scratch:
-    """Arrays of one thread, kept from block to block: fresh memory costs as much as a pass over it."""
+    """Arrays of one thread, kept from block to block, since allocating memory costs as much as a pass over it."""
 
     def __init__(self) -> None:
         self._held: dict[str, np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Uninitialised; overwritten by the next request under this name."""
+        """An uninitialised array; the next request for this name reuses its memory."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if name not in self._held or self._held[name].size < size:
             self._held[name] = np.empty(size, np.uint8)
@@ -109,10 +109,10 @@ def in_threads(blocks: list[Block], work: Callable[[Block, Scratch], BlockScores
 def sorted_hits(
     keys: np.ndarray, ranks: np.ndarray, scratch: Scratch, near: tuple[np.ndarray, np.ndarray] | None = None
 ) -> None:
-    """Sort each row of `keys` [B, N] and write where its R keys with the lowest bit set then stand, from 1, to `ranks`.
+    """Sort each row of `keys` [B, N], and write the positions (from 1) of its R keys with the lowest bit set to `ranks`.
 
-    ranks: float64 [B, R]. near: two more tables [B, R], of the keys' type, for these keys and for what stands before
-    each in sorted order; before the first of a row that may be the last key of another row.
+    ranks: float64 [B, R]. near: two more tables [B, R], of the keys' type, for these keys and for the key before each in sorted
+    order; before the first key of a row, that may be the last key of another row.
     """
     (rows, photos), number = keys.shape, ranks.shape[1]
     step = max(1, SORTED // photos)  # a few rows at a time: they stay in the cache from the sort to the last look

@@ -1,6 +1,6 @@
 """Binary codes on a CPU: packed bits, and counts of photos at each distance.
 
-In: the gallery, the queries and what is asked of them. Out: values per query under each way to order equal distances.
+In: the gallery, the queries and the measures asked for. Out: values per query under each way to order equal distances.
 
 A distance is the number of bits set after an exclusive or. For each query, sorted rows give two tables over the distances 0..D:
 of all photos, and of the relevant ones. Expectations over tie orders are computed from these tables, not from photos.
@@ -20,12 +20,12 @@ from tcn.scoring.protocols import Measure
 from tcn.scoring.rankings import Gallery
 
 DRAWN = 2**17
-"""Drawn ranks handled at once: some arrays of 1 MB."""
+"""Number of drawn ranks handled at once: some arrays of 1 MB."""
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes packed to words of 64 bits, and what is asked of them."""
+    """Codes packed to words of 64 bits, and the measures asked for."""
 
     queries: np.ndarray  #: uint64 [W, Nq]
     photos: np.ndarray  #: uint64 [W, N]
@@ -78,8 +78,8 @@ class Codes:
     def _counts(self, distances: np.ndarray, scratch: Scratch) -> np.ndarray:
         """How many photos lie at each distance, int64 [B, D + 1].
 
-        Numbered from row to row, distances sorted within rows are sorted in all, and one search finds all ends. A
-        vectorised sort of few different values takes half the time of counting them one by one.
+        Each row's distances get an offset that grows from row to row. Rows that are sorted are then sorted as a whole, and one
+        search finds the ends of all runs. A vectorised sort of few different values takes half the time of counting them.
         """
         rows, bins = len(distances), self.bits + 1
         keys = scratch.array("keys", distances.shape, np.int32)
@@ -97,7 +97,7 @@ class Codes:
         return found
 
     def _in_gallery_order(self, distances: np.ndarray, block: Block, scratch: Scratch) -> np.ndarray:
-        """Ranks of the relevant photos if equal distances stay as they stand in the gallery, float64 [B, R]."""
+        """Ranks of the relevant photos if equal distances stay in gallery order, float64 [B, R]."""
         photos = len(self.order)
         kind = np.int32 if (self.bits + 1) * photos < 2**30 else np.int64
         keys = scratch.array("keys", distances.shape, kind)
@@ -119,7 +119,7 @@ class Codes:
 
     def _bounds(self, block: Block, runs: Runs) -> dict[Measure, np.ndarray]:
         groups = runs.of_photos()
-        # where relevant photos come first, or last, of those equally far, the ranks say it all
+        # If relevant photos come first (or last) within each tie, the values follow from the ranks alone.
         plain = [m for m in self.asked.measures if m.extreme_by_hits_first]
         found = table_values(plain, groups.ranks(self.asked.ties).numpy())
         number, harmonic = torch.full((len(block.rows),), block.relevant), torch.from_numpy(self.harmonic)

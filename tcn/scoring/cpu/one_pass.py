@@ -1,6 +1,6 @@
 """One pass over all queries on a CPU (paper, section 4).
 
-In: the gallery, the queries and what is asked of them. Out: values per query, drawn values, and the queries left to
+In: the gallery, the queries and the measures asked for. Out: values per query, drawn values, and the queries left to
 `tcn.scoring.measures.score_block`. Each thread takes whole blocks of queries.
 """
 from __future__ import annotations
@@ -15,9 +15,10 @@ from tcn.scoring.measures import Asked
 from tcn.scoring.rankings import Gallery
 
 KEYS = 2**22
-"""Elements of one block of keys (queries x photos), for one thread: 16 MB of 32-bit keys. More make products faster."""
+"""Number of elements of one block of keys (queries x photos) for one thread: 16 MB of 32-bit keys. Larger blocks make matrix
+products faster."""
 ROWS = 1024
-"""Most queries of a block, however small the gallery."""
+"""Largest number of queries in a block, however small the gallery is."""
 
 
 def rank_all(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, starts: np.ndarray, relevant: np.ndarray,
@@ -26,7 +27,8 @@ def rank_all(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, star
 
     gallery, queries: on the CPU, photos of one class side by side. schedule: int64 [S], queries with relevant photos,
     ordered by their number. starts, relevant: int64 [Nq], where each query's relevant photos begin, and how many there are.
-    rows: most queries of a block (None: what the caches hold). Blocks and threads change values only by the order of sums.
+    rows: largest number of queries in a block (None: as many as the caches hold). Blocks and threads change values only by the
+    order of sums.
     """
     photos, width = gallery.features.shape
     most = min(ROWS, max(16, KEYS // max(photos, 8 * width)))  # long codes have tables as long
@@ -40,7 +42,7 @@ def rank_all(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, star
     found = in_threads(parts, real.coarse)
     if not found.left:
         return found
-    # the same schedule without the rows that are done, so that blocks stay dense; 64 bits take twice the room
+    # The same schedule without the rows that are done, so that blocks stay dense. Keys of 64 bits take twice the room.
     again = schedule[np.isin(schedule, np.concatenate(found.left))]
     found.left = []
     found.add(in_threads(list(blocks(again, starts, relevant, max(1, most // 2))), real.exact))

@@ -23,7 +23,7 @@ from tcn.scoring.rankings import Gallery
 
 @dataclass(frozen=True)
 class Real:
-    """Features whose matrix product is the distance in units, less an offset that centres it around 0."""
+    """Features whose matrix product is the distance in units, minus an offset that centres it around 0."""
 
     queries: np.ndarray  #: float64 [Nq, D + 2]
     photos: np.ndarray  #: float64 [D + 2, N]
@@ -52,14 +52,16 @@ class Real:
         return self._scored(block, scratch, np.int64)
 
     def _scored(self, block: Block, scratch: Scratch, kind: type) -> BlockScores:
-        """Values of the rows without such ties, the others left; 64-bit keys are the units themselves."""
+        """Values of the rows without ties that matter; the other rows are listed in `left`. Keys of 64 bits are the units
+        themselves."""
         keys = self._keys(self.queries[block.rows], scratch, kind)
         mark(keys, block)
         shape = len(keys), block.relevant
         ranks = scratch.array("ranks", shape, np.float64)
         here, previous = (scratch.array(name, shape, kind) for name in ("here", "previous"))
         sorted_hits(keys, ranks, scratch, (here, previous))
-        # a marked key stands behind the same one without mark; from row to row the look may only err towards "tied"
+        # A marked key comes after the same key without the mark. At the start of a row the comparison may be with another row's
+        # key, which can only report a tie that is none.
         differ = np.bitwise_xor(here, previous, out=previous)
         tied = ((differ == 1) | (differ == 0) if self.shared else differ == 1).any(1)
         if not tied.any():
@@ -70,7 +72,7 @@ class Real:
         return found
 
     def _keys(self, queries: np.ndarray, scratch: Scratch, kind: type) -> np.ndarray:
-        """Twice a whole number that grows with distance, [B, N]: equal units, equal numbers."""
+        """Twice a whole number that grows with distance, [B, N]; equal units give equal numbers."""
         keys = scratch.array("keys", (len(queries), self.photos.shape[1]), kind)
         width = max(256, TILE // len(queries))
         for begin in range(0, keys.shape[1], width):

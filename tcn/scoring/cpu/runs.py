@@ -37,7 +37,7 @@ class Runs:
         return found
 
     def of_photos(self) -> TieGroups:
-        """For each relevant photo, nearest first, the run it stands in: int64 [B, R] (all rows have R)."""
+        """For each relevant photo, nearest first, the run in which it stands: int64 [B, R] (all rows have R)."""
         run = np.repeat(np.arange(self.hits.size), self.hits.reshape(-1)).reshape(len(self.hits), -1)
         return TieGroups(*(torch.from_numpy(table.reshape(-1)[run])
                            for table in (self.start, self.size, self.before, self.hits)))
@@ -57,13 +57,13 @@ def _mix(state: np.ndarray) -> np.ndarray:
 
 
 def _draws(seed: int, streams: Iterable[np.ndarray | int], counter: np.ndarray, size: np.ndarray | np.float64) -> np.ndarray:
-    """Float64 from 0 to below `size`: `tcn.scoring.rankings.uniform` times `size`."""
+    """Random float64 numbers in [0, size): `tcn.scoring.rankings.uniform` times `size`."""
     state = np.zeros(1, np.uint64)
     for part in (seed, *streams):
         state = _mix((state + np.asarray(part, np.int64).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
     bits = _mix((counter.astype(np.uint64) + np.uint64(1)) * _GOLDEN + state)
     np.right_shift(bits, np.uint64(11), out=bits)
-    # whole numbers below 2**53 times a size are exact up to one rounding, as the uniform number times it is
+    # A whole number below 2**53 times a size is rounded once, like the uniform number times the size.
     return np.multiply(bits.view(np.int64), size * 2.0**-53, out=bits.view(np.float64), casting="unsafe")
 
 
@@ -104,7 +104,7 @@ def drawn_ranks(runs: Runs, identity: np.ndarray, draws: int, seed: int) -> np.n
 
 
 def _shuffle_dense(ranks: np.ndarray, groups: tuple[np.ndarray, ...], stream: np.ndarray, draws: int, seed: int) -> None:
-    """Runs more than half full: shuffle all their places, in place."""
+    """Shuffle, in place, the positions of runs of which more than half are relevant."""
     start, size, before, hits = groups
     first_of_run = (hits < size) & (2 * hits > size) & (np.arange(start.shape[1]) == before)
     query, first = np.nonzero(first_of_run)
@@ -115,7 +115,7 @@ def _shuffle_dense(ranks: np.ndarray, groups: tuple[np.ndarray, ...], stream: np
     length, wanted = size[query, first], hits[query, first]
     run = np.repeat(np.arange(len(row)), length)
     position = np.arange(len(run)) - (length.cumsum() - length)[run]
-    # the same uniform numbers as torch's path: 53 bits, added to the run's number
+    # The same uniform numbers as on torch's path: 53 bits, added to the run's number.
     key = run + _draws(seed, (stream[row][run], -1 - first[run]), position, np.float64(2.0**53)) * 2.0**-53
     shuffled = np.argsort(key, kind="stable")
     taken = position[shuffled] < wanted[run]

@@ -17,7 +17,7 @@ from tcn.scoring.protocols import AP, Divisor, Measure, Prec, Precision
 def table_values(measures: Iterable[Measure], ranks: np.ndarray) -> dict[Measure, np.ndarray]:
     """Each measure, float64 [B], of queries that all have R relevant photos, at these ranks (float64 [B, R], ascending).
 
-    As `tcn.scoring.measures.from_ranks`; what several measures divide by something else is summed once.
+    The values are those of `tcn.scoring.measures.from_ranks`; sums that measures share are computed once.
     """
     table = _Ranked(ranks)
     return {measure: table.value(measure) for measure in measures}
@@ -62,7 +62,7 @@ class _Ranked:
                 inside = self.ranks[:, :cut] <= cut
                 values = values[:, :cut] * inside
             if interpolated:
-                # hits after the cut-off have precision 0 here, and no later one lifts them
+                # Hits after the cut-off have precision 0 here, so they raise no earlier one.
                 values = _largest_from_here_on(values)
             self._sums[interpolated, cut] = values.sum(1)
         return self._sums[interpolated, cut]
@@ -71,7 +71,7 @@ class _Ranked:
 def _largest_from_here_on(values: np.ndarray) -> np.ndarray:
     """The largest of each value and those after it in its row; float64 [B, R], none negative, in reversed order.
 
-    As whole numbers, which order such values as they are: their maximum takes less time.
+    The values are compared as whole numbers, which have the same order for floats of 0 and above and take less time.
     """
     backwards = np.ascontiguousarray(values).view(np.int64)[:, ::-1]
     largest: np.ndarray = np.maximum.accumulate(backwards, axis=1)
@@ -79,7 +79,7 @@ def _largest_from_here_on(values: np.ndarray) -> np.ndarray:
 
 
 def expectations(measures: Iterable[Measure], runs: Runs, number: int, harmonic: np.ndarray) -> dict[Measure, np.ndarray]:
-    """Means over all tie orders, float64 [B], as `tcn.scoring.measures.expected` has them, each run taken once."""
+    """Means over all tie orders, float64 [B], as in `tcn.scoring.measures.expected`; each run is computed once."""
     share = runs.hits / np.maximum(runs.size, 1)
     slope = np.maximum(runs.hits - 1, 0) / np.maximum(runs.size - 1, 1)
     level = runs.before + 1 - slope * (runs.start + 1)
