@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -87,7 +88,7 @@ def verify(sent: SentRun) -> Findings:
     files = sorted(path.name for path in sent.folder.glob("*"))
     listed = SUMS in files
     for name in files:
-        _tried(found, name, lambda name=name: check_digest(sent.folder, name))
+        _tried(found, name, partial(check_digest, sent.folder, name))
     if not sent.problems:
         found.recomputed.append(f"checksums of {len(files)} files" + (", also as the run itself wrote them" if listed else ""))
     if listed:  # compared by now; what differs is to be named by its numbers, too
@@ -154,10 +155,10 @@ def _per_query(run: FinishedRun, found: Findings) -> None:
         found.covered.add(check.score)
         if not check.equal:
             found.problems.append(f"metrics.csv, {check.name}: {check.stated!r}, the mean of {means.file} is {check.recomputed!r}")
-    whole = [score for score in found.covered if score.source == "all"]
-    for number in sorted({int(stated[score]["queries"]) for score in whole}) if queries else ():
-        if number != len(queries.names):
-            found.problems.append(f"metrics.csv: {number} queries, {means.file} holds {len(queries.names)}")
+    if queries is not None:
+        numbers = {int(stated[score]["queries"]) for score in found.covered if score.source == "all"}
+        found.problems += [f"metrics.csv: {number} queries, {means.file} holds {len(queries.names)}"
+                           for number in sorted(numbers - {len(queries.names)})]
     found.recomputed.append(f"{len(means.checks)} numbers of metrics.csv, from {means.file}")
 
 
