@@ -151,14 +151,14 @@ def _per_query(run: FinishedRun, found: Findings) -> None:
     if means.problem:
         raise ReportError(means.problem)
     stated = rows_of(run)
+    if queries is not None:
+        numbers = {int(stated[check.score]["queries"]) for check in means.checks if check.score.source == "all"}
+        found.problems += [f"metrics.csv: {number} queries, {means.file} holds {len(queries.names)}"
+                           for number in sorted(numbers - {len(queries.names)})]
     for check in means.checks:
         found.covered.add(check.score)
         if not check.equal:
             found.problems.append(f"metrics.csv, {check.name}: {check.stated!r}, the mean of {means.file} is {check.recomputed!r}")
-    if queries is not None:
-        numbers = {int(stated[score]["queries"]) for score in found.covered if score.source == "all"}
-        found.problems += [f"metrics.csv: {number} queries, {means.file} holds {len(queries.names)}"
-                           for number in sorted(numbers - {len(queries.names)})]
     found.recomputed.append(f"{len(means.checks)} numbers of metrics.csv, from {means.file}")
 
 

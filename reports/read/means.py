@@ -83,7 +83,8 @@ class PerQuery:
 def recompute(run: FinishedRun, sources: np.ndarray | None = None) -> Recomputed:
     """Work out every mean over all queries and the whole gallery again from per-query values, as each rule averages.
 
-    sources: the publisher of each query of per_query.npz; the means over each publisher's queries are checked, too.
+    sources: the publisher of each query of per_query.npz; the means over each publisher's queries are checked, too, but where they
+    were sampled over orders of photos at equal distance: those orders were drawn anew.
     """
     try:
         kept = per_query(run.folder)
@@ -99,7 +100,7 @@ def recompute(run: FinishedRun, sources: np.ndarray | None = None) -> Recomputed
         features, rule, metric = name.split("/", 2)
         for source, among in _among(sources, len(values)):
             score = Score(metric, rule, features, source=source)
-            if score in stated:
+            if score in stated and (source == "all" or stated[score]["standard_error"] == 0):
                 counted = among & ~np.isin(kept.classes[name], skipped) if metric.startswith("mAP") else among
                 checks.append(Check(score, int(counted.sum()), _mean(values[counted], kept.classes[name][counted], rule),
                                     float(stated[score]["value"])))
