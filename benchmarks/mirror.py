@@ -25,7 +25,7 @@ from benchmarks.result_folder import LOCK
 from benchmarks.store import RunFolder, SuiteFolder
 from tcn.config import InputError, flatten, to_dict
 from tcn.files import earlier
-from tcn.files.atomic import PARTIAL, sweep
+from tcn.files.atomic import PARTIAL, remove_partial
 from tcn.files.locks import Held, holder
 
 # MLflow reads these when it is imported. No usage data leaves the machine. A server that no longer answers must not delay
@@ -106,7 +106,7 @@ class Mirror:
         store = self.suite.output / STORE
         if store.exists():
             return
-        sweep(self.suite.output)
+        remove_partial(self.suite.output)
         partial = store.with_name(f"{STORE}.{os.getpid()}{PARTIAL}")
         make_tables(partial)
         os.replace(partial, store)

@@ -124,7 +124,7 @@ def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, o
     where a method compares them; and the image cache and the space it needs. For runs that are not finished, the weights of
     encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing.
     """
-    folders, ahead, known = [], [], set()
+    folders, to_do, known = [], [], set()
     for run in runs:
         if not fetch and not material.is_built(run.dataset):
             continue
@@ -136,10 +136,10 @@ def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, o
             folders.append(RunFolder(output, run, identity))
             known.add(run.name)
         if identity is None or folders[-1].state != "finished" or lacks_ledger(folders[-1]):
-            ahead.append(run)
+            to_do.append(run)
     _words([run for run in runs if run.name in known], material)
-    _images(checks, ahead, material)
-    sizes = _models(checks, ahead, known, material, device, fetch)
+    _images(checks, to_do, material)
+    sizes = _models(checks, to_do, known, material, device, fetch)
     if sizes:
         _memory(max(sizes.values()), workers, device)
         _results(sum(sizes.values()), output)

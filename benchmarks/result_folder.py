@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from benchmarks.records import read_json, write_json
 from tcn.config import InputError
-from tcn.files.atomic import sweep, warn, write_bytes
+from tcn.files.atomic import remove_partial, warn, write_bytes
 from tcn.files.checksums import SUMS, file_digest, read_sums, write_line
 from tcn.files.locks import Held, holder, lock
 from tcn.train import checkpoints
@@ -74,7 +74,7 @@ class ResultFolder:
         second: somebody may only have looked; None: as long as it takes)."""
         with lock(self.path / LOCK, about, seconds):
             for folder in (self.path, self.path / "examples"):
-                sweep(folder)  # what is half-written now is a dead process's
+                remove_partial(folder)  # what is half-written now is a dead process's
             yield
 
     def holder(self) -> str | None:

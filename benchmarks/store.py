@@ -18,7 +18,7 @@ from benchmarks.records import read_json, write_json
 from benchmarks.result_folder import LOCK, ResultFolder, State, differing
 from tcn.config import BUILT_IN, InputError, from_dict, to_dict
 from tcn.files import earlier
-from tcn.files.atomic import sweep, warn, writable, write_bytes
+from tcn.files.atomic import remove_partial, warn, writable, write_bytes
 from tcn.files.locks import lock
 
 STEP_TERMS = ("step", "epoch", "class_sketch", "class_photo", "distillation", "sharing", "semantic", "total")
@@ -174,7 +174,7 @@ class SuiteFolder:
         """Record this call's runs beside those of earlier calls, and of folders that no list names. `cut`: what a budget left out
         of the plan (benchmarks/everything.py), empty for nothing; None leaves the record as it is."""
         with self.lock("writing suite.json"):
-            sweep(self.output)
+            remove_partial(self.output)
             path = self.output / "suite.json"
             old: dict[str, Any] = self.head() if path.exists() else {"runs": [], "created": created}
             entries = {entry["folder"]: entry for entry in old["runs"]}

@@ -16,6 +16,6 @@ class Frozen(OwnModel):
 
 SETTINGS = {"training.optimizer": "none"}
 LITE2 = Method("frozen-lite2", Frozen)
-VARIANTS = (Variant("floor-lite2", "Frozen EfficientNet-Lite2", "no training: its pooled features", SETTINGS, method=LITE2),
-            Variant("floor-lite2-permodality", "Frozen EfficientNet-Lite2, per-modality statistics", "the same, standardised",
+VARIANTS = (Variant("untrained-lite2", "Frozen EfficientNet-Lite2", "no training: its pooled features", SETTINGS, method=LITE2),
+            Variant("untrained-lite2-permodality", "Frozen EfficientNet-Lite2, per-modality statistics", "the same, standardised",
                     {**SETTINGS, "evaluation.statistics": "per_modality"}, method=LITE2))

@@ -1,6 +1,6 @@
 """What a figure is before it is drawn: its kind, its data and its caption, and sentences that several captions share.
 
-In: runs of a Suite. Out: FigureData for `figures.draw`. The kinds stand here in the order of the page.
+In: runs of a Suite. Out: FigureData for `figures.draw`.
 """
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from reports.read.schema import Task
 from reports.read.suite import Suite
 from reports.wording import listed
 
-KINDS = ("overview", "motivation", "singular_values", "tsne", "retrieval", "layer_distances", "precision_recall",
-         "class_precision", "dimensions", "sharing_weight", "coupling", "ledger_bars", "publishers", "intervals")
 PATHS = ("file", "query_file")
 """Columns that hold paths of pictures."""
 
@@ -81,7 +79,7 @@ def reference_baseline(suite: Suite, task: Task) -> list[str]:
     Never chosen by unseen classes. Empty where no untrained baseline was measured.
     """
     metric = paper.retrieval_metric(task)
-    untrained_rows = [v for v in paper.main_variants(suite, task) if v.startswith("untrained-") and suite.runs_of(task, v)]
+    untrained_rows = [v for v in paper.main_variants(suite, task) if paper.is_untrained(v) and suite.runs_of(task, v)]
     measured = {v: suite.measure(task, v, Score(metric, classes="validation")) for v in untrained_rows}
     means = {v: m.mean for v, m in measured.items() if m.n}
     return [max(means, key=means.__getitem__)] if means else untrained_rows[:1]

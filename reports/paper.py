@@ -195,9 +195,14 @@ def dimensions(suite: Suite, task: Task) -> list[tuple[int, str]]:
     return [(d, at_dimension(suite, task, d)) for d in sorted(wanted)]
 
 
+def is_untrained(variant: str) -> bool:
+    """Whether a row is an untrained baseline: one of this project, or by the first word of its name. `floor` is the earlier word."""
+    return variant in UNTRAINED or variant.startswith(("untrained-", "floor-"))
+
+
 def group_of(suite: Suite, variant: str) -> str:
     """Group of a variant, `` for one that no table names."""
-    if variant.startswith("untrained-"):
+    if is_untrained(variant) and variant not in METHODS:
         return "untrained"
     if variant.startswith(MARKED):
         return "brought"
@@ -230,7 +235,7 @@ def main_variants(suite: Suite, task: Task) -> list[str]:
     if not wide and any(group_of(suite, v) not in ("main", "untrained", "ledger", "brought", "") for v in there):
         wide = [f"tcn-dim-{WIDE_DIMENSION}"]
     return ["tcn", *wide, "hws", "nws", *(v for v in UNTRAINED_BASELINES if v in there),
-            *(v for v in there if v.startswith("untrained-") and v not in UNTRAINED_BASELINES), *brought(suite, task)]
+            *(v for v in there if is_untrained(v) and v not in UNTRAINED), *brought(suite, task)]
 
 
 def brought(suite: Suite, task: Task) -> list[str]:

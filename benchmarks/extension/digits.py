@@ -33,7 +33,7 @@ from benchmarks.result_folder import LOCK, ResultFolder, State
 from benchmarks.store import EXTENSION
 from benchmarks.threads import check_threads
 from tcn.config import InputError
-from tcn.files.atomic import StorageError, sweep, warn, write_bytes
+from tcn.files.atomic import StorageError, remove_partial, warn, write_bytes
 from tcn.files.checksums import SUMS
 from tcn.files.locks import Held, lock
 from tcn.scoring.features import evaluating
@@ -339,7 +339,7 @@ def compute(options: argparse.Namespace) -> None:
           f"{options.output}", flush=True)
     _refuse_other_task(task, options.output)
     with lock(options.output / LOCK, "writing examples.png", None):
-        sweep(options.output)
+        remove_partial(options.output)
         write_examples(task, options.output / "examples.png")
     _run_grid(grid, task, options.output, device)
     _say_means(summarise(options.output))

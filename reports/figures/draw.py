@@ -39,9 +39,9 @@ from reports.wording import signed
 
 __all__ = ["DRAWINGS", "RIGHT", "WRONG", "draw", "look", "style"]
 
-TRAP_LOOKS = {"training": ("#0072b2", "", "o"), "scoring": ("#e69f00", "////", "s"), "all": ("#595959", "xx", "D")}
+DEVIATION_LOOKS = {"training": ("#0072b2", "", "o"), "scoring": ("#e69f00", "////", "s"), "all": ("#595959", "xx", "D")}
 """Kind of deviation -> colour, hatch, marker."""
-TRAP_NAMES = {"training": "changes training (paired runs)", "scoring": "changes scoring (one network)",
+DEVIATION_NAMES = {"training": "changes training (paired runs)", "scoring": "changes scoring (one network)",
               "all": "all at once (paired runs)"}
 MOTIVATION = {
     "class loss, sketches": ("Class loss: sketches", "Iteration", "Cross-entropy"),
@@ -78,7 +78,7 @@ def overview(frame: pd.DataFrame) -> Figure:
             if values.empty:
                 continue
             colour, marker, _, _ = look(variant)
-            untrained = variant in paper.UNTRAINED or variant.startswith("untrained-")
+            untrained = paper.is_untrained(variant)
             panel.plot([0, values.mean()], [y, y], color=GRID, linewidth=1.2, zorder=1)
             if len(values) > 1:
                 panel.scatter(values, [y] * len(values), s=14, marker="|", color=colour, linewidths=1, zorder=2)
@@ -351,7 +351,7 @@ def ledger_bars(frame: pd.DataFrame) -> Figure:
     for y, deviation in enumerate(deviations):
         part = frame[frame["deviation"] == deviation]
         values, kind = part["points"], part["kind"].iloc[0]
-        colour, hatch, marker = TRAP_LOOKS[kind]
+        colour, hatch, marker = DEVIATION_LOOKS[kind]
         panel.barh(y, values.mean(), 0.62, color=colour, alpha=0.85, hatch=hatch, edgecolor="white", linewidth=0)
         panel.scatter(values.mean(), y, s=22, marker=marker, color=colour, edgecolors=INK, linewidths=0.7, zorder=4)
         low = high = values.mean()
@@ -377,8 +377,8 @@ def ledger_bars(frame: pd.DataFrame) -> Figure:
     finish(panel, "", f"Released minus corrected, points of {frame['metric'].iloc[0]}", "", legend=False)
     panel.grid(axis="y", visible=False)
     panel.spines["left"].set_visible(False)
-    handles = [Line2D([], [], linestyle="", marker=TRAP_LOOKS[kind][2], color=TRAP_LOOKS[kind][0], markeredgecolor=INK,
-                      markersize=5, label=text) for kind, text in TRAP_NAMES.items() if (frame["kind"] == kind).any()]
+    handles = [Line2D([], [], linestyle="", marker=DEVIATION_LOOKS[kind][2], color=DEVIATION_LOOKS[kind][0], markeredgecolor=INK,
+                      markersize=5, label=text) for kind, text in DEVIATION_NAMES.items() if (frame["kind"] == kind).any()]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1)
     return figure
 

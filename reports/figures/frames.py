@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports import naming, paper
-from reports.figure_kinds import KINDS, FigureData, reference_baseline, seed_count, with_common_seeds
+from reports.figure_kinds import FigureData, reference_baseline, seed_count, with_common_seeds
 from reports.figures.feature_frames import layer_distances, retrieval, singular_values, tsne
 from reports.read.files import ReportError, shown
 from reports.read.runs import FinishedRun, Score, setting
@@ -42,12 +42,10 @@ HARDEST = 12
 
 
 def every(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
-    """All figures of a task that have something to show, in the order of KINDS; `cache` is for t-SNE."""
-    made = {"tsne": _made("tsne", suite, task, lambda: tsne(suite, task, cache))}
-    for builder in (overview, motivation, singular_values, retrieval, layer_distances, precision_recall, class_precision,
-                    dimensions, sharing_weight, coupling, ledger_bars, publishers, intervals):
-        made[builder.__name__] = _made(builder.__name__, suite, task, partial(builder, suite, task))
-    return [figure for kind in KINDS if (figure := made[kind]) is not None]
+    """All figures of a task that have something to show, in the order of BUILDERS; `cache` is for t-SNE."""
+    made = (_made(build.__name__, suite, task, partial(build, suite, task, *((cache,) if build is tsne else ())))
+            for build in BUILDERS)
+    return [figure for figure in made if figure is not None]
 
 
 def _made(kind: str, suite: Suite, task: Task, build: Callable[[], FigureData | None]) -> FigureData | None:
@@ -68,7 +66,7 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     metric = paper.retrieval_metric(task)
     # lengths other than the paper's two headline ones have a figure of their own
     main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
-    untrained_rows = [v for v in main if v.startswith("untrained-")]
+    untrained_rows = [v for v in main if paper.is_untrained(v)]
     for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.METHODS, *paper.other_variants(suite, task), *untrained_rows)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
@@ -267,7 +265,7 @@ def ledger_bars(suite: Suite, task: Task) -> FigureData | None:
     metric = paper.retrieval_metric(task)
     # an untrained network in place of a trained one is no setting of the same run, and would dwarf all others
     measured = ledger.measured_deviations(suite, task)
-    untrained = [item for item in measured if str(item[0].arms.get("released")).startswith("untrained-")]
+    untrained = [item for item in measured if paper.is_untrained(str(item[0].arms.get("released")))]
     rows = [(deviation.deviation, deviation.title, "all" if deviation.deviation == ledger.ALL else deviation.kind, features, seed, 100 * value, metric)
             for deviation, worth, features in measured if deviation not in [t for t, _, _ in untrained]
             for seed, value in worth.gap.values.items()]
@@ -307,3 +305,9 @@ def _long(run: FinishedRun, quantity: str, at: pd.Series, value: pd.Series, wind
     frame = frame.dropna(subset="value")
     frame["smoothed"] = frame["value"].rolling(window, center=True, min_periods=max(1, window // 4)).mean()
     return frame
+
+
+BUILDERS: tuple[Callable[..., FigureData | None], ...] = (
+    overview, motivation, singular_values, tsne, retrieval, layer_distances, precision_recall, class_precision, dimensions,
+    sharing_weight, coupling, ledger_bars, publishers, intervals)
+"""The functions that make the figures, in the order of the page; `FigureData.kind` is the function's name."""

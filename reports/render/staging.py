@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports.read.files import ReportError
-from tcn.files.atomic import StorageError, storage_error, sweep, write_bytes
+from tcn.files.atomic import StorageError, remove_partial, storage_error, write_bytes
 from tcn.files.locks import Held, holder, lock
 
 STAGED = ".unfinished-"
@@ -64,7 +64,7 @@ def staged(out: Path) -> Iterator[Staged]:
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 with _locked(out):
-                    _sweep(out)
+                    _remove_partial(out)
                     folder = Path(tempfile.mkdtemp(prefix=STAGED, dir=out))
                     stack.callback(shutil.rmtree, folder, ignore_errors=True)
                     stack.enter_context(lock(folder / LOCK, "writing a report"))  # says that this call is alive
@@ -77,11 +77,11 @@ def staged(out: Path) -> Iterator[Staged]:
             raise ReportError(f"{error.fault}; {cure}") from error
 
 
-def _sweep(out: Path) -> None:
+def _remove_partial(out: Path) -> None:
     """Remove what killed calls left behind: the system has released their locks."""
     if os.name != "posix":
         return  # without locks, a call that is alive can't be told from a killed one
-    sweep(out)
+    remove_partial(out)
     for folder in out.glob(f"{STAGED}*"):
         if folder.is_dir() and not folder.is_symlink() and holder(folder / LOCK) is None:
             shutil.rmtree(folder, ignore_errors=True)

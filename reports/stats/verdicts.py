@@ -36,7 +36,7 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
     # without the weight grid and the ablations: the best of many rows would favour training
     rows = dict.fromkeys([*(v for v in paper.main_variants(suite, task) if v not in paper.brought(suite, task)), *paper.UNTRAINED])
     measured = {v: m for v in rows if (m := suite.measure(task, v, score)).n}
-    untrained_rows = {v: m for v, m in measured.items() if v in paper.UNTRAINED or v.startswith("untrained-")}
+    untrained_rows = {v: m for v, m in measured.items() if paper.is_untrained(v)}
     trained = {v: m for v, m in measured.items() if v not in untrained_rows}
     if not any(score.classes == "validation" for score in suite.scores(task)) and suite.scores(task):
         return Verdict(question, "open", "It can't be told: these results hold no validation classes. On unseen classes the "

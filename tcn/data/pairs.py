@@ -16,7 +16,7 @@ from torch import Tensor
 from tcn.config import Data, InputError
 from tcn.data.augment import Geometry, augment_at, draw_geometry, places_of, to_network
 from tcn.data.pixels import Pixels
-from tcn.data.prefetch import ahead, ahead_for, to_float
+from tcn.data.prefetch import prefetch, prefetch_depth, to_float
 from tcn.seeding import numpy_stream
 
 
@@ -61,12 +61,12 @@ class PairSource:
     def epoch(self, seed: int, epoch: int, device: torch.device, depth: int | None = None) -> Iterator[PairBatch]:
         """The batches of one epoch, counted from 1. The same seed and epoch give the same batches.
 
-        depth: number of batches read from the store before they are asked for, in a thread; None: `ahead_for` the device. It
+        depth: number of batches read from the store before they are asked for, in a thread; None: `prefetch_depth` the device. It
         does not change the batches.
         """
         device = torch.device(device)
-        depth = ahead_for(device) if depth is None else depth
-        with contextlib.closing(ahead(self._plan(seed, epoch), lambda chosen: self._gather(chosen, device), depth)) as ready:
+        depth = prefetch_depth(device) if depth is None else depth
+        with contextlib.closing(prefetch(self._plan(seed, epoch), lambda chosen: self._gather(chosen, device), depth)) as ready:
             for chosen, sketches, photos in ready:
                 yield self._finish(chosen, sketches, photos, device)
 

@@ -23,7 +23,7 @@ def to_float(block: Tensor, device: torch.device | str) -> Tensor:
     return moved.to(torch.float32, memory_format=torch.contiguous_format)
 
 
-def ahead_for(device: torch.device) -> int:
+def prefetch_depth(device: torch.device) -> int:
     """Number of batches to read ahead: none on the CPU, whose cores compute; a few elsewhere.
 
     In each of them, a pair at 256 pixels takes 0.26 to 0.39 MB of host memory.
@@ -31,7 +31,7 @@ def ahead_for(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 4
 
 
-def ahead(items: Iterator[Item], make: Callable[[Item], Made], depth: int, workers: int = 1
+def prefetch(items: Iterator[Item], make: Callable[[Item], Made], depth: int, workers: int = 1
           ) -> Generator[Made, None, None]:
     """make(item) for each item, in order. Up to `depth` results are made in threads before they are asked for (0: none).
 
@@ -41,7 +41,7 @@ def ahead(items: Iterator[Item], make: Callable[[Item], Made], depth: int, worke
         yield from map(make, items)
         return
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="prefetch") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(make, item))

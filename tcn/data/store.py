@@ -27,7 +27,7 @@ from tqdm import tqdm
 from tcn.config import InputError
 from tcn.data.decode import READINGS, Reading, decode
 from tcn.data.pixels import Packed, Pixels
-from tcn.data.prefetch import ahead
+from tcn.data.prefetch import prefetch
 from tcn.data.splits import Files
 from tcn.files import atomic, locks
 from tcn.files.text import shown
@@ -169,7 +169,7 @@ class Store:
             bar = stack.enter_context(tqdm(total=len(paths), desc=f"decode {name}", unit="img", disable=not progress,
                                            leave=False))
             # Decoding does not hold Python's lock, so threads serve. Four waiting results for each bound the memory.
-            made = stack.enter_context(contextlib.closing(ahead(iter(paths), one, 4 * workers, workers)))
+            made = stack.enter_context(contextlib.closing(prefetch(iter(paths), one, 4 * workers, workers)))
             for path, result in made:
                 if isinstance(result, str):
                     broken.append(result)

@@ -83,7 +83,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         out.write(content)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial(folder: Path) -> None:
     """Remove half-written files that a killed process left directly in `folder`. No other process may be writing there."""
     for partial in folder.glob(f"*{PARTIAL}"):
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ import torch
 from tcn.config import InputError, Modality
 from tcn.data.augment import to_network
 from tcn.data.pixels import Pixels
-from tcn.data.prefetch import ahead, ahead_for, to_float
+from tcn.data.prefetch import prefetch, prefetch_depth, to_float
 from tcn.model.execution import scoring_mode
 from tcn.scoring import moments
 
@@ -73,7 +73,7 @@ def extract(model: Encoding, pixels: Pixels, modality: Modality, image_size: int
         encode = model.encode if side is None else functools.partial(model.encode, side=side)
     device = torch.device(device)
     parts = (np.arange(start, min(start + batch, len(pixels))) for start in range(0, len(pixels), batch))
-    reading = ahead(parts, lambda own: pixels.gather(own, device), ahead_for(device))
+    reading = prefetch(parts, lambda own: pixels.gather(own, device), prefetch_depth(device))
     with evaluating(model), scoring_mode(), contextlib.closing(reading) as blocks:
         # Fetched once, at the end: a copy after every batch would make the device wait for the images of the next one.
         rows = [encode(to_network(to_float(block, device), image_size, resize), modality).float() for block in blocks]

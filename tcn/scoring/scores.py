@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tcn.config import InputError
-from tcn.scoring.cpu.sweep import sweep
+from tcn.scoring.cpu.one_pass import rank_all
 from tcn.scoring.inputs import (
     check_choice,
     check_cutoffs,
@@ -368,13 +368,13 @@ def _values(task: _Task, asked: Asked, block: int | None) -> tuple[dict[Measure,
     schedule = np.lexsort((task.query_class, task.relevant))
     schedule = schedule[task.relevant[schedule] > 0]
     if place.type == "cpu" and len(schedule):
-        swept = sweep(task.gallery, task.queries, schedule, task.starts, task.relevant, asked, block)
-        for rows, exact in swept.values:
+        ranked = rank_all(task.gallery, task.queries, schedule, task.starts, task.relevant, asked, block)
+        for rows, exact in ranked.values:
             for measure, value in exact.items():
                 values[measure][rows] = value
-        for rows, drawn in swept.draws:
+        for rows, drawn in ranked.draws:
             keep_draws(rows, drawn)
-        schedule = schedule[np.isin(schedule, np.concatenate([np.empty(0, np.int64), *swept.left]))]
+        schedule = schedule[np.isin(schedule, np.concatenate([np.empty(0, np.int64), *ranked.left]))]
     harmonic = harmonic_numbers(photos, place)
     for begin in range(0, len(schedule), size):
         chosen = schedule[begin:begin + size]

@@ -21,7 +21,7 @@ from tcn.data import store
 from tcn.data.augment import augment, draw_geometry, to_network
 from tcn.data.decode import Reading, decode, orientation
 from tcn.data.pixels import Pixels
-from tcn.data.prefetch import ahead, to_float
+from tcn.data.prefetch import prefetch, to_float
 from tcn.data.store import pack
 
 
@@ -310,7 +310,7 @@ def test_ahead_makes_so_many_early_raises_in_its_place_and_leaves_no_thread():
             raise InputError("seven")
         return item * item
 
-    results = ahead(iter(range(10)), make, depth=2)
+    results = prefetch(iter(range(10)), make, depth=2)
     assert next(results) == 0
     deadline = time.time() + 5
     while len(made) < 3 and time.time() < deadline:
@@ -319,10 +319,10 @@ def test_ahead_makes_so_many_early_raises_in_its_place_and_leaves_no_thread():
     assert [next(results) for _ in range(6)] == [1, 4, 9, 16, 25, 36]
     with pytest.raises(InputError, match="seven"):
         next(results)
-    stopped = ahead(iter(range(10**9)), make, depth=3)
+    stopped = prefetch(iter(range(10**9)), make, depth=3)
     next(stopped)
     stopped.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_leaving_an_epoch_early_leaves_no_thread(tmp_path):
@@ -331,7 +331,7 @@ def test_leaving_an_epoch_early_leaves_no_thread(tmp_path):
     import gc
 
     gc.collect()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_an_array_serves_as_a_store(tmp_path):

@@ -172,7 +172,7 @@ def test_what_reproduction_lacks_is_said_and_nothing_is_run(finished, place, com
 def test_a_folder_of_an_own_method_is_read_without_running_it(finished, command):
     output, names, _, _ = finished
     baselines._TABLES.clear()
-    baselines._TABLES[BUILT_IN] = baselines.Table(BUILT_IN, "this project", baselines.VARIANTS)
+    baselines._TABLES[BUILT_IN] = baselines.VariantTable(BUILT_IN, "this project", baselines.VARIANTS)
     status, out, err = command("--sync", "--output", str(output))
     assert status == 0 and f"{len(names) + 1} runs" in out and "left out" not in err and set(baselines._TABLES) == {BUILT_IN}
 

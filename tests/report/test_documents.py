@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from support.result_folders import LEDGER_VARIANTS, made_up, write_cell, write_suite
+from support.result_folders import LEDGER_VARIANTS, made_up, write_run, write_suite
 
 from reports import naming, paper
 from reports.figures import draw
@@ -32,11 +32,11 @@ def report(tmp_path_factory) -> Path:
     write_suite(root, ("tcn", "hws", "nws", "untrained-svd"), seeds=(0, 1), ledger=True)
     write_suite(root, ("tcn-no-teacher", "tcn-weight-100", "tcn-dim-32", "couple-stem", "triplet", "frozen-conv",
                        *LEDGER_VARIANTS[1:]), ledger=True)
-    folder = write_cell(root, "siamese", 0, class_names=NAMES)
+    folder = write_run(root, "siamese", 0, class_names=NAMES)
     path = folder / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "device": "GPU_0 & 50% [odd] 猫 ± “quoted” – ≥ 2 µs"}))
     write_suite(root, ("tcn",), dataset="sketchy", split="1")
-    broken = write_cell(root, "sake", 0)
+    broken = write_run(root, "sake", 0)
     (broken / "metrics.csv").write_text("no_table & %\n")
     with pytest.MonkeyPatch.context() as patch:
         # Captions are what they are; the pictures are blank, for it takes half a second to draw each.

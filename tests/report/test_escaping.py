@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzzing import fuzz
-from support.result_folders import write_cell, write_suite
+from support.result_folders import write_run, write_suite
 
 from reports.figures import draw
 from reports.read import escaping
@@ -165,7 +165,7 @@ def hostile_call(tmp_path_factory) -> tuple[Path, int, str, str]:
     for folder in kept.values():
         shutil.rmtree(folder)
     for number, variant in enumerate(("tcn", "nws", "untrained-svd", *HOSTILE[:6], HOSTILE[23])):
-        folder = write_cell(root, "hws", number, class_names=names)
+        folder = write_run(root, "hws", number, class_names=names)
         found = json.loads((folder / "config.json").read_text())
         found |= {"variant": variant, "seed": number if number > 2 else 0}
         (folder / "config.json").write_text(json.dumps(found))
@@ -177,13 +177,13 @@ def hostile_call(tmp_path_factory) -> tuple[Path, int, str, str]:
         (folder / "diff.patch").write_text("\n".join(names[:20]).replace("\x00", ""))
         folder.rename(folder.parent / f"run {number} of <b>&\"'$%\\_#{{}}~^ \n\u202e \udce4")
     for number, reason in enumerate(HOSTILE):
-        folder = write_cell(root, "sake", number)
+        folder = write_run(root, "sake", number)
         (folder / "status.json").write_text(json.dumps({"state": "failed" if number % 2 else reason.strip() or "new",
                                                         "reason": reason, "epochs": 3}))
     head = json.loads((root / "suite.json").read_text())
     head |= {"command": HOSTILE[0] + HOSTILE[5], "created": HOSTILE[1], "profile": HOSTILE[2],
              "missing_datasets": {name: name for name in HOSTILE}}
-    head["cells"] = [{"dataset": HOSTILE[0], "split": HOSTILE[5], "variant": name, "seed": 0, "folder": "cells/none"}
+    head["runs"] = [{"dataset": HOSTILE[0], "split": HOSTILE[5], "variant": name, "seed": 0, "folder": "runs/none"}
                      for name in HOSTILE if name.strip()]
     for entry, name in zip(head["ledger"], HOSTILE):
         entry |= dict.fromkeys(("title", "consequence", "setting", "released", "corrected", "note"), name)
@@ -204,7 +204,7 @@ def test_the_page_has_no_tag_attribute_or_address_from_results(hostile):
     page = parsed(text)
     assert not {"script", "iframe", "object", "link", "base", "form", "svg", "b"} & page.tags
     assert not {name for name in page.attributes if name.startswith("on")} and "autofocus" not in page.attributes
-    assert all(link.startswith(("#", "data:image/png;base64,", "figures/", "tables/", "latex/", "report.md", "../cells/"))
+    assert all(link.startswith(("#", "data:image/png;base64,", "figures/", "tables/", "latex/", "report.md", "../runs/"))
                for link in page.links), page.links
     shown = "".join(page.text)
     assert "can't be drawn" not in shown and "can't be worked out" not in shown
@@ -216,7 +216,7 @@ def test_the_page_has_no_tag_attribute_or_address_from_results(hostile):
 def test_links_to_odd_folders_lead_to_them(hostile):
     import urllib.parse
     text = (hostile / "report" / "index.html").read_text(encoding="utf-8")
-    links = [link for link in parsed(text).links if link.startswith("../cells/") and link.endswith("config.json")]
+    links = [link for link in parsed(text).links if link.startswith("../runs/") and link.endswith("config.json")]
     assert len(links) == 10
     for link in links:
         assert (hostile / "report" / urllib.parse.unquote(link, errors="surrogateescape")).is_file()

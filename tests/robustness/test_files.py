@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import interrupts
 from tcn.files import locks
-from tcn.files.atomic import StorageError, sweep, write_bytes, writing
+from tcn.files.atomic import StorageError, remove_partial, write_bytes, writing
 from tcn.files.locks import Held, holder, lock
 
 HOLD = """
@@ -78,7 +78,7 @@ def test_a_reader_meets_the_old_or_the_new_file_never_half(tmp_path):
         process.kill()
         process.wait()
         assert len(set(content := (tmp_path / "f").read_bytes())) == 1 and len(content) == 300_000
-    sweep(tmp_path)
+    remove_partial(tmp_path)
     assert os.listdir(tmp_path) == ["f"]
 
 

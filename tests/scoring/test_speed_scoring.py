@@ -9,9 +9,9 @@ from benchmarks.speed import reference_scoring
 from tcn.scoring import scores
 from tcn.scoring.cpu.blocks import Block, BlockScores, Scratch, in_threads
 from tcn.scoring.cpu.codes import Codes
+from tcn.scoring.cpu.one_pass import rank_all
 from tcn.scoring.cpu.real import Real
 from tcn.scoring.cpu.runs import Runs, drawn_ranks
-from tcn.scoring.cpu.sweep import sweep
 from tcn.scoring.cpu.values import table_values
 from tcn.scoring.measures import Asked, from_ranks
 from tcn.scoring.protocols import ALL, AP, R_PRECISION, Divisor, Prec, Precision
@@ -23,10 +23,10 @@ KS = (1, 5, 40)
 
 @pytest.fixture
 def general(monkeypatch):
-    """Scores by torch's path alone, as on a GPU: the sweep leaves every query."""
+    """Scores by torch's path alone, as on a GPU: the single pass leaves every query."""
     def call(*data, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(scores, "sweep", lambda gallery, queries, schedule, *rest: BlockScores(left=[schedule]))
+            patch.setattr(scores, "rank_all", lambda gallery, queries, schedule, *rest: BlockScores(left=[schedule]))
             return score(*data, **options)
     return call
 
@@ -103,33 +103,33 @@ def close_pairs(gap: float):
     return np.array([[1.0, 0.0]]), gallery, np.array([1]), np.tile([1, 0], 60), angles
 
 
-def sweep_of(query, gallery, gallery_labels, measures):
-    """The sweep alone, on a gallery whose first photos are the relevant ones; and what its coarse numbers leave."""
+def one_pass_of(query, gallery, gallery_labels, measures):
+    """The single pass alone, on a gallery whose first photos are the relevant ones; and what its coarse numbers leave."""
     order = np.argsort(gallery_labels != 1, kind="stable")
     photos = torch.from_numpy(gallery[order])
     table = Gallery.of(photos, torch.from_numpy(order), torch.from_numpy(query), "euclidean")
     number = np.array([int((gallery_labels == 1).sum())])
     coarse = Real.of(table, torch.from_numpy(query), measures).coarse(
         Block(np.array([0]), int(number[0]), ((0, 1, 0),)), Scratch())
-    return sweep(table, torch.from_numpy(query), np.array([0]), np.array([0]), number,
+    return rank_all(table, torch.from_numpy(query), np.array([0]), np.array([0]), number,
                  Asked(measures, "expected", 1, 0)), coarse
 
 
 def test_photos_closer_than_the_coarse_numbers_are_still_ranked():
     measure = AP(None, False, Divisor.MIN_K_R)
     query, gallery, _, gallery_labels, angles = close_pairs(2e-11)
-    found, coarse = sweep_of(query, gallery, gallery_labels, (measure,))
+    found, coarse = one_pass_of(query, gallery, gallery_labels, (measure,))
     assert len(coarse.left) == 1 and not found.left  # 32 bits do not tell them apart, 64 do
     relevance = (gallery_labels[np.argsort(angles)] == 1).tolist()
     precisions = [sum(relevance[:i + 1]) / (i + 1) for i in range(len(relevance)) if relevance[i]]
     assert found.values[0][1][measure] == pytest.approx(sum(precisions) / len(precisions), rel=1e-12)
-    copies, _ = sweep_of(*(close_pairs(0.0)[i] for i in (0, 1, 3)), (measure,))
+    copies, _ = one_pass_of(*(close_pairs(0.0)[i] for i in (0, 1, 3)), (measure,))
     assert len(copies.left) == 1 and not copies.values  # true ties are the general path's
 
 
 def test_wide_gaps_need_no_second_look():
     query, gallery, _, gallery_labels, _ = close_pairs(1e-4)
-    found, coarse = sweep_of(query, gallery, gallery_labels, (AP(None, True, Divisor.MIN_K_R),))
+    found, coarse = one_pass_of(query, gallery, gallery_labels, (AP(None, True, Divisor.MIN_K_R),))
     assert not coarse.left and not found.left
 
 

@@ -5,5 +5,5 @@ runs        runs of equal Hamming distance, ranks drawn within them
 values      ranks or runs of a block -> values of measures
 real        real-valued features -> whole-number keys -> ranks
 codes       binary codes -> packed bits -> runs
-sweep       all queries in one pass; what ties is left to the general path
+one_pass    all queries in one pass; what ties is left to the general path
 """

@@ -36,11 +36,11 @@ class Block:
 
 @dataclass
 class BlockScores:
-    """What a block, or a whole sweep, found."""
+    """What a block, or a whole gallery, found."""
 
     values: list[tuple[np.ndarray, dict[Measure, np.ndarray]]] = field(default_factory=list)  #: rows [B], values [B]
     draws: list[tuple[np.ndarray, dict[Measure, np.ndarray]]] = field(default_factory=list)  #: rows, [B, draws]
-    left: list[np.ndarray] = field(default_factory=list)  #: rows whose ties the sweep does not resolve
+    left: list[np.ndarray] = field(default_factory=list)  #: rows whose ties the single pass does not resolve
 
     def add(self, other: BlockScores) -> None:
         self.values += other.values

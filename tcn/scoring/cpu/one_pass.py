@@ -20,7 +20,7 @@ ROWS = 1024
 """Most queries of a block, however small the gallery."""
 
 
-def sweep(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, starts: np.ndarray, relevant: np.ndarray,
+def rank_all(gallery: Gallery, queries: torch.Tensor, schedule: np.ndarray, starts: np.ndarray, relevant: np.ndarray,
           asked: Asked, rows: int | None = None) -> BlockScores:
     """Score the queries of `schedule` on `torch.get_num_threads()` threads.
 
