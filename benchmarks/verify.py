@@ -273,8 +273,8 @@ def _form(run: FinishedRun, found: Findings, features: bool) -> None:
                  "of some queries or photos" if (score.source, score.gallery) != ("all", "all") else "of all queries"] += 1
     if left:
         found.form.append(f"{sum(left.values())} numbers of metrics.csv (" + ", ".join(f"{n} {what}" for what, n in left.items()) + ")")
-    if not features:
-        found.form.append("per-query values, chance levels and ceilings (a bundle with --features determines those of real-valued features)")
+    found.form.append("per-query values, chance levels and ceilings" + (" of binary codes" if features else
+                      " (a bundle with --features determines those of real-valued features)"))
     found.form.append("commit, versions, device, command and times; whether data, split and words are those of the digests")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.browser import Browser, installed
 from support.fuzzing import damage, fuzz
 from support.result_folders import write_suite
 from support.scored_runs import CLASSES, edit, write_scored_run
@@ -452,6 +453,25 @@ def test_the_leaderboard_mixes_nothing_and_fetches_nothing(sent, tmp_path, capsy
     means = [line.values[0].mean for line in first[0].lines]
     assert means == sorted(means, reverse=True)
     assert "mAP@all" not in next(board for board in boards if board.protocol == "cvpr19").metrics
+
+
+def test_a_click_on_a_heading_sorts_its_table(tmp_path):
+    if not (program := installed()):
+        pytest.skip("no Chromium here: apt-get install chromium")
+    write_suite(tmp_path / "local", ("tcn", "hws", "nws"), dataset="sketchy", split="1", pictures=False)
+    assert command.main(["--results", str(tmp_path / "local"), "--leaderboard", str(tmp_path / "board.html")]) == 0
+    with Browser(program, tmp_path / "profile") as browser:
+        browser.open((tmp_path / "board.html").as_uri())
+        browser.until("document.querySelectorAll('th button').length > 10")
+
+        def after_click(heading: int, cell: int) -> list[str]:
+            browser.run(f"document.querySelectorAll('th button')[{heading}].click()")
+            return browser.run(f"[...document.querySelector('tbody').rows].map(row => row.cells[{cell}].textContent)")
+        down, up = after_click(4, 4), after_click(4, 4)
+        assert len(set(down)) > 3 and down == sorted(down, key=lambda text: -float(text.split()[0])) and up == down[::-1]
+        methods = after_click(0, 0)
+        assert methods == sorted(methods) and len(set(methods)) == 3
+        assert not browser.messages
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------
