@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines import controls, metric_learning, own, sake
+from baselines import controls, foundation, metric_learning, own, sake
 from baselines.variant import Variant, VariantTable, checked, sourced
 from tcn.config import BUILT_IN, PARTS, Config, InputError
 from tcn.files import earlier
@@ -125,6 +125,7 @@ _ALL = (
             {"training.encoder_rate": 0.1}),
     Variant("hard-conv-slow", "Hard-shared convolutions, encoder rate a tenth", "control: one set of convolutions that moves "
             "less, batch norms by modality", _HARD_CONVOLUTIONS, {"training.encoder_rate": 0.1}),
+    *foundation.variants(_UNTRAINED),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
@@ -142,9 +143,11 @@ CONTROLS = ("frozen-conv", "hard-conv", "l2-sp", "l2-sp-weight-1000", "squared",
 LEDGER = ("untrained-svd", "tcn", "ledger-augmentation", "ledger-loader", "ledger-batch-norm-split", "ledger-words",
           "ledger-resize",
           "tcn-no-semantic", "tcn-no-semantic-as-released", "tcn-as-released")
+FOUNDATION = tuple(variant.name for variant in _ALL if variant.method is foundation.FROZEN)
 GROUPS = {"main": MAIN, "untrained": UNTRAINED_BASELINES, "leave-one-out": LEAVE_ONE_OUT, "ablation": ABLATION,
           "dimensions": tuple(f"tcn-dim-{dim}" for dim in DIMENSIONS), "weights": WEIGHTS, "coupling": COUPLING,
-          "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER}
+          "methods": METHODS, "controls": CONTROLS, "ledger": LEDGER,
+          "foundation": FOUNDATION}
 _TABLES = {BUILT_IN: VariantTable(BUILT_IN, "this project", sourced(checked(_ALL, "baselines"), BUILT_IN, ""))}
 """Source -> the variants that it declares, for all that this process has read."""
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from torch import Tensor
 
 from tcn.config import Config
-from tcn.model.coupling import BATCH_NORMS
 from tcn.train.losses import sharing_norms
 from tcn.train.method import Ingredients, Method, TcnModel, tcn_losses
 
@@ -22,7 +21,7 @@ def frozen_convolutions(config: Config, ingredients: Ingredients) -> TcnModel:
     """TCN's model in which all encoder tensors except those of batch norms stay at their ImageNet start."""
     model = TcnModel(config, ingredients)
     for _, module, sketch, photo in model.encoders.tensors():
-        if not isinstance(module, BATCH_NORMS):
+        if not model.encoders.is_norm(module):
             sketch.requires_grad_(False)
             photo.requires_grad_(False)
     return model
@@ -33,7 +32,8 @@ class AnchoredModel(TcnModel):
 
     def __init__(self, config: Config, ingredients: Ingredients) -> None:
         super().__init__(config, ingredients)
-        tied = [(sketch, photo) for _, module, sketch, photo in self.encoders.tensors() if not isinstance(module, BATCH_NORMS)]
+        tied = [(sketch, photo) for _, module, sketch, photo in self.encoders.tensors()
+                if not self.encoders.is_norm(module)]
         # A tensor that both encoders share is one object, and counts once.
         self._moving: list[Tensor] = list({id(p): p for pair in tied for p in pair}.values())
         self._start: list[Tensor] = [p.detach().clone() for p in self._moving]

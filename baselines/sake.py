@@ -54,11 +54,11 @@ class Gate(nn.Module):
 class Gates(nn.Module):
     """A gate at the end of every part of an encoder. Inside a `told` block, the gates know the modality of the images."""
 
-    def __init__(self, encoder: Backbone) -> None:
+    def __init__(self, encoder: Backbone, size: int) -> None:
         super().__init__()
         self._tag: Tensor | None = None
         ends = {part: modules[-1] for part, modules in encoder.parts().items()}
-        self.gates = nn.ModuleDict({part: Gate(channels) for part, channels in _channels(encoder, ends).items()})
+        self.gates = nn.ModuleDict({part: Gate(channels) for part, channels in _channels(encoder, ends, size).items()})
         for part, module in ends.items():
             module.register_forward_hook(lambda module, inputs, maps, part=part: self.gates[part](maps, self._tag))
 
@@ -73,18 +73,20 @@ class Gates(nn.Module):
 
 
 @torch.no_grad()
-def _channels(encoder: Backbone, ends: dict[str, nn.Module]) -> dict[str, int]:
+def _channels(encoder: Backbone, ends: dict[str, nn.Module], size: int) -> dict[str, int]:
     """Part of the encoder -> number of its output channels, found by encoding a blank image."""
-    found: dict[str, int] = {}
-    handles = [module.register_forward_hook(lambda module, inputs, maps, part=part: found.__setitem__(part, maps.shape[1]))
+    found: dict[str, Tensor] = {}
+    handles = [module.register_forward_hook(lambda module, inputs, maps, part=part: found.__setitem__(part, maps))
                for part, module in ends.items()]
     try:
         with evaluating(encoder):
-            encoder(torch.zeros(1, 3, 64, 64))
+            encoder(torch.zeros(1, 3, size, size))
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    if not all(maps.dim() == 4 and maps.shape[2] == maps.shape[3] for maps in found.values()):
+        raise InputError("method 'sake' gates maps [B, C, H, W], which this encoder does not give; choose a convolutional one")
+    return {part: maps.shape[1] for part, maps in found.items()}
 
 
 class SakeModel(TcnModel):
@@ -99,7 +101,7 @@ class SakeModel(TcnModel):
             raise InputError("method 'sake' tags a whole batch; set network.batch_norm_split=1")
         super().__init__(config, ingredients)
         with borrowed(stream_seed(config.seed, "gates")):
-            self.gates = Gates(self.encoders.sketch)
+            self.gates = Gates(self.encoders.sketch, config.data.image_size)
         similarity = F.normalize(ingredients.words.double()) @ F.normalize(ingredients.imagenet_words.double()).T
         self.similarity: Tensor
         self.register_buffer("similarity", similarity.float(), persistent=False)

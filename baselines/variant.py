@@ -17,7 +17,7 @@ METHOD_NAME = "[a-z0-9][a-z0-9-]{0,59}"
 """As `tcn.config.Config.method` takes it."""
 RESERVED = r"tcn-(weight|dim)-.*|tcn-\d+d?|ledger-.*|.*-as-released|.*\.py"
 """Names that the report reads a weight, a length or a deviation from."""
-HELD = ("seed", "method", "method_source", "data.dataset", "data.split", "network.weights", "network.teacher_weights")
+HELD = ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights", "network.teacher_weights")
 """Settings that belong to the call, not to a variant."""
 GUIDE = "docs/own-method.md shows a whole file"
 
@@ -40,6 +40,8 @@ class Variant:
     ledger: bool = False
     """Scoring deviations of the ledger are measured on this variant's trained network. No part of a run's identity: a finished
     run without those scores gets them from its checkpoint (benchmarks/runner.py: `lacks_ledger`)."""
+    optional: bool = False
+    """Where its encoder's weights can't be had, the row is left out with a line, and the other rows of the call run."""
     source: str = BUILT_IN
     """As `Config.method_source`; filled in where the variant is read from a file."""
     place: str = ""

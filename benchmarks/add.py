@@ -29,8 +29,8 @@ from benchmarks.store import RunFolder, SuiteFolder
 from tcn.cli.evaluate import labels_of
 from tcn.cli.feature_files import check_groups, distance, read_arrays, unit_length
 from tcn.config import Config, InputError, Modality, change, identity
-from tcn.data import known_splits
-from tcn.data.specs import SPECS, Plan, read_plan
+from tcn.data import declared, known_splits
+from tcn.data.specs import SPECS, Plan, read_plan, spec
 from tcn.data.splits import Files
 from tcn.files.checksums import file_digest
 
@@ -108,8 +108,9 @@ def _names(path: Path, rows: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
 
 def settings_of(plan: Plan, seed: int, codes: bool) -> Config:
     """The settings of a row that is only scored: those of the split, all others at their defaults and without effect."""
-    return change(Config(), {"data.dataset": plan.dataset, "data.split": plan.split, "training.optimizer": "none",
-                             "training.epochs": 0, "evaluation.features": "backbone", "evaluation.binary": codes, "seed": seed})
+    return change(Config(), {"data.dataset": plan.dataset, "data.declared": spec(plan.dataset)[0].declared, "data.split": plan.split,
+                             "training.optimizer": "none", "training.epochs": 0, "evaluation.features": "backbone",
+                             "evaluation.binary": codes, "seed": seed})
 
 
 def suite_for(output: Path, plan: Plan) -> SuiteFolder:
@@ -167,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("features", type=Path, metavar="FEATURES.npz", help="features and class names; see below")
     p.add_argument("--name", required=True, type=_name, help="what the row is called; tables add `(brought along)`")
-    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(SPECS)}, or a part such as sketchy-first25")
+    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(SPECS)}, or a part such as sketchy-first25, or a YAML file of your own")
     p.add_argument("--split", metavar="NAME", help="its split (default: the first)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="which of several trainings this is (default: 0)")
     p.add_argument("--output", required=True, type=Path, metavar="DIR", help="the results folder")
@@ -188,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seed < 0:
             raise InputError(f"--seed {options.seed}: give a whole number from 0")
         command = provenance.command()
-        folder, suite, new = add(options.features.expanduser(), options.name, read_plan(options.dataset, options.split), options.seed,
+        folder, suite, new = add(options.features.expanduser(), options.name, read_plan(declared.named(options.dataset), options.split), options.seed,
                                  options.output.expanduser(), command)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -118,7 +118,7 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
 
 def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
     arrays, _ = read_feature_file(path)
-    ks = [int(k) for k in dict.fromkeys(metric.partition("@")[2] for metric in options.metrics) if k.isdigit()]
+    ks = [int(k) for k in dict.fromkeys(metric.partition("@")[2] for metric in options.metrics) if k.isdecimal()]
     try:
         if "gallery_group" in arrays:
             check_groups(arrays)

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import baselines
 from baselines import ledger
 from tcn.config import Config, InputError, change, flatten, to_dict
-from tcn.data.specs import sample_name
+from tcn.data.specs import DatasetSpec, sample_name
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ class Profile:
     """What `--quick` replaces, to run the whole chain fast; such results are marked as a smoke run."""
     sample: int | None = None
     """Files of each class taken where `--sample` does not say; None: all."""
+    own: dict[str, Any] = field(default_factory=dict)
+    """Base config of a data set of the user's own: the profile's of a data set whose settings others may share."""
+
+    def with_own(self, own: Sequence[DatasetSpec]) -> Profile:
+        """This profile with data sets that files of the user's own declare (`tcn.data.declared`)."""
+        return replace(self, base=self.base | {(found.name, split): {
+            "data.dataset": found.name, "data.declared": found.declared, "data.split": split, **self.own}
+            for found in own for split in found.splits})
 
 
 # Rates and sharing weight: docs/settings.md, chosen on validation classes by benchmarks/search_settings.py.
@@ -90,7 +98,7 @@ PROFILES: dict[str, Profile] = {
     "laptop": Profile(
         "laptop", "emoji drawings, EfficientNet-Lite0 at 64 pixels; settings chosen on validation classes",
         {("emoji", "fixed"): _LAPTOP}, (*baselines.UNTRAINED_BASELINES, *baselines.MAIN), (0,),
-        {"training.epochs": 1}),
+        {"training.epochs": 1}, own=_SAMPLE),
     "paper": Profile(
         "paper", "Sketchy (both splits), TU-Berlin, QuickDraw; ResNet-50 at 224 pixels; the paper's settings",
         {("sketchy", "1"): _SKETCHY, ("sketchy", "2"): {**_SKETCHY, "data.split": "2"},
@@ -104,7 +112,7 @@ PROFILES: dict[str, Profile] = {
         {key: {"data.dataset": key[0], "data.split": key[1], **_SAMPLE}
          for key in (("sketchy", "1"), ("sketchy", "2"), ("tuberlin", "1"), ("quickdraw", "1"))},
         (*baselines.UNTRAINED_BASELINES, *baselines.MAIN), (0,),
-        {"training.epochs": 1}, sample=25),
+        {"training.epochs": 1}, sample=25, own=_SAMPLE),
 }
 
 CLAIM_SEEDS = 6
@@ -154,6 +162,7 @@ FEEDS = {
     **dict.fromkeys(baselines.LEAVE_ONE_OUT, "ablation table"),
     **{name: "ledger table" for name in baselines.LEDGER if name not in (*baselines.MAIN, *baselines.UNTRAINED_BASELINES,
                                                                          *baselines.LEAVE_ONE_OUT)},
+    **dict.fromkeys(baselines.FOUNDATION, "table of further variants"),
     **dict.fromkeys(baselines.WEIGHTS, "sharing-weight table and curve, singular values"),
 }
 

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from baselines import method_of
 from benchmarks.material import Material
 from tcn.config import Config, Modality
 from tcn.data.pixels import Pixels
@@ -54,11 +55,15 @@ class RunFeatures:
 def run_features(model: torch.nn.Module, config: Config, material: Material, device: torch.device, both_sides: bool
                  ) -> RunFeatures:
     """Extract all features of a run. `both_sides`: also extract `other_side`."""
+    frozen = method_of(config).frozen
     split, side = material.split_of(config), Modality(config.evaluation.photo_side)
 
     def raw(role: str, modality: Modality, output: Modality | None = None) -> np.ndarray:
-        return extract(cast(Encoding, model), material.pixels(config, role), modality, config.data.image_size, device,
-                       config.evaluation.features, side=output, resize=config.data.resize)
+        def take() -> np.ndarray:
+            return extract(cast(Encoding, model), material.pixels(config, role), modality, config.data.image_size, device,
+                           config.evaluation.features, side=output, resize=config.data.resize)
+
+        return material.frozen_features(config, role, take) if frozen else take()
 
     training = {m: raw(role, m) for m, role in ((Modality.SKETCH, "train_sketches"), (Modality.PHOTO, "train_photos"))}
     treated = _treatments(config, training)

@@ -4,8 +4,8 @@ In: `Places` (paths on this machine) and a run's settings. Out: what the run is 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from baselines import method_of, own, table
-from tcn.config import BUILT_IN, Config, InputError, identity, whole_of
-from tcn.data import scan, specs, splits
+from tcn.config import BUILT_IN, GENERALISED, Config, InputError, identity, whole_of
+from tcn.data import declared, scan, specs, splits
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
 from tcn.data.specs import SPLITS_FOLDER
@@ -45,6 +45,18 @@ class Places:
     lists: Path | str | None = "auto"
     """Where list files are: `auto` beside the data, a folder, or None to derive the split from the folders alone."""
     progress: bool = True
+    declared: tuple[Path, ...] = ()
+    """Files that declare data sets of the user's own."""
+    named_weights: Mapping[str, Path] = field(default_factory=dict)
+    """Files of weights by the encoder that they are of; `weights` is any other's."""
+
+    def encoder_file(self, backbone: str) -> Path | None:
+        """The file of an encoder's weights; None where the published ones are meant."""
+        return self.named_weights.get(backbone, self.weights)
+
+    def teacher_file(self, backbone: str) -> Path | None:
+        """The same of its teacher."""
+        return self.named_weights.get(backbone, self.teacher_weights)
 
 
 class Material:
@@ -52,8 +64,11 @@ class Material:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        for path in places.declared:
+            specs.add(declared.read(path))
         self._kept: dict[Hashable, Any] = {}
         self._pixels: dict[tuple[str, str, str, str, int, Reading], Pixels] = {}
+        self._frozen: tuple[str, dict[str, np.ndarray]] = "", {}
         self._listings: dict[str, scan.Listings] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -82,7 +97,12 @@ class Material:
         return builder is None or builder.find_built(self.places.cache) is not None
 
     def split_of(self, config: Config) -> Split:
-        """The split that a run's settings name."""
+        """The split that a run's settings name. InputError where the data set is the user's own and another file, or none, was read."""
+        data = config.data
+        here = {found.declared for found in specs.own([data.dataset])} or {BUILT_IN}
+        if data.declared not in here:
+            raise InputError(f"the file that declares this run's data set '{data.dataset}' is not at hand, or was changed since (digest "
+                             f"{data.declared.removeprefix('file:')[:8]}); name it with --datasets FILE")
         return self.split(config.data.dataset, config.data.split, config.data.validation)
 
     def pixels(self, config: Config, role: str) -> Pixels:
@@ -93,8 +113,18 @@ class Material:
         if key not in self._pixels:
             split = self.split_of(config)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
-                                     f"{data.dataset} {data.split} {role}", self.places.progress, reading)
+                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading)
         return self._pixels[key]
+
+    def frozen_features(self, config: Config, role: str, take: Callable[[], np.ndarray]) -> np.ndarray:
+        """Features of one of the split's lists by an encoder that is not trained: taken once for all runs of that encoder that follow
+        each other, whatever they make of them. Those of one encoder are kept at a time."""
+        key = repr((config.data, config.network.backbone, config.network.weights, config.execution, config.evaluation.features))
+        if self._frozen[0] != key:
+            self._frozen = key, {}
+        if role not in self._frozen[1]:
+            self._frozen[1][role] = take()
+        return self._frozen[1][role]
 
     def validation(self, config: Config) -> ValidationData:
         """Held-out sketches of seen classes and images of validation classes: settings and epochs may be chosen by these."""
@@ -111,7 +141,8 @@ class Material:
         source = self.places.words or specs.spec(data.dataset)[0].words
         if source is None:
             raise InputError(f"data set '{data.dataset}' needs word vectors: pass --words FILE (word2vec binary, "
-                             f"GloVe text, or a table made with benchmarks/make_words.py)")
+                             f"GloVe text, or a table made with benchmarks/make_words.py)"
+                             + ("" if data.declared == BUILT_IN else ", or give words: in the file that declares it"))
         return self._once(("words", data.dataset, data.split, data.validation, data.unit_words), lambda: load_words(
             source, self.split_of(config).seen, unit=data.unit_words))
 
@@ -137,8 +168,11 @@ class Material:
     def ingredients(self, config: Config) -> Ingredients:
         """Encoder, teacher and words: what a model is built from."""
         net = config.network
-        encoder = backbones.encoder(net.backbone, net.weights, self.places.weights)
-        teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_weights)
+        encoder = backbones.encoder(net.backbone, net.weights, self.places.encoder_file(net.backbone))
+        if reads_teacher(config):
+            teacher, classifier = backbones.build(net.backbone, net.teacher_weights, self.places.teacher_file(net.backbone))
+        else:
+            teacher, classifier = backbones.without_teacher(encoder)
         words, further = self.word_tensors(config)
         return Ingredients(encoder, teacher, classifier, words, len(self.split_of(config).seen), further)
 
@@ -158,6 +192,13 @@ def uses_words(config: Config) -> bool:
     used = (config.losses.semantic > 0 or config.losses.semantic_off == "as-released"
             or method_of(config).compares_words)
     return config.training.optimizer != "none" and used
+
+
+def reads_teacher(config: Config) -> bool:
+    """Whether a run needs a teacher, or its classifier for the SVD start."""
+    method = method_of(config)
+    unused = config.losses.distillation == 0 and config.network.start == "random" and config.method_source == BUILT_IN
+    return not method.frozen and not (unused and not backbones.source(config.network.backbone).teaches)
 
 
 def build_model(method: Method[Any], config: Config, ingredients: Ingredients, device: torch.device) -> torch.nn.Module:

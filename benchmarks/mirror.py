@@ -37,7 +37,7 @@ for _name, _value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "tr
 
 MIRRORED = ("config.json", "provenance.json", "status.json", "history.csv", "steps.csv", "metrics.csv", "per_query.csv",
             "per_query.npz", "ledger.csv", "singular_values.csv", "precision_recall.csv", "distances.npz", "examples.json",
-            "diverged.json", "diff.patch", "method.py", "method.zip")
+            "diverged.json", "diff.patch", "method.py", "method.zip", "dataset.yaml")
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
 """State of a folder that no process works on -> status of its MLflow run. A folder that still says `running` lost its process."""
 BATCH = 1000

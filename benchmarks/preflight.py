@@ -20,10 +20,10 @@ import psutil
 import torch
 
 from benchmarks.experiments import PlannedRun
-from benchmarks.material import Material, made_model, uses_words
+from benchmarks.material import Material, Places, made_model, reads_teacher, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import RunFolder
-from tcn.config import Config, InputError, change
+from tcn.config import GENERALISED, Config, InputError, change
 from tcn.data.decode import Reading
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
@@ -162,7 +162,7 @@ def _images(checks: Checks, runs: Sequence[PlannedRun], material: Material) -> N
     for dataset, name, size, *reading in {(run.dataset, run.split, run.config.data.stored_size, run.config.data.transparent,
                                            run.config.data.exif): None for run in runs}:
         split = material.split(dataset, name)
-        store = store_of(split.data_digest, size, cache, dataset)
+        store = store_of(split.data_digest, size, cache, dataset.removesuffix(GENERALISED))
         wanted = stores.setdefault(store.folder, (store, set()))[1]
         mark = Reading(*reading).mark
         for files in split.lists().values():
@@ -191,31 +191,58 @@ def _images(checks: Checks, runs: Sequence[PlannedRun], material: Material) -> N
         warn(f"warning: the image cache in {cache} may need up to {amount(most)}, {amount(free)} are free")
 
 
+class _Networks:
+    """Encoders and teachers of the runs, each file of weights read once."""
+
+    def __init__(self, checks: Checks, runs: Sequence[PlannedRun], places: Places, fetch: bool) -> None:
+        self.checks, self.runs, self.places, self.fetch = checks, runs, places, fetch
+        self._read: dict[tuple[Any, ...], Any] = {}
+
+    def of(self, run: PlannedRun) -> tuple[backbones.Backbone, tuple[backbones.Backbone, backbones.Classifier]] | None:
+        """The encoder of a run, and its teacher; None where there is a reason against it, or where it would have to be fetched."""
+        net, teaches, size = run.config.network, reads_teacher(run.config), run.config.data.image_size
+        if self._once(_takes_size, lambda one: one.config.data.image_size == size, net.backbone, size) is None:
+            return None
+        needed = (net.weights, net.teacher_weights) if teaches else (net.weights,)
+        if not self.fetch and "imagenet" in needed and (address := backbones.to_fetch(net.backbone)):
+            if not self.checks.reasons:
+                warn(f"note: {address} is not here yet; a run fetches it first")
+            return None
+        own, theirs = self.places.encoder_file(net.backbone), self.places.teacher_file(net.backbone)
+        if not teaches:
+            encoder = self._once(backbones.encoder, lambda one: True, net.backbone, net.weights, own)
+            return (encoder, backbones.without_teacher(encoder)) if encoder else None
+        teacher = self._once(backbones.build, lambda one: reads_teacher(one.config), net.backbone, net.teacher_weights, theirs)
+        if (net.weights, own) == (net.teacher_weights, theirs):
+            encoder = teacher and teacher[0]
+        else:
+            encoder = self._once(backbones.encoder, lambda one: True, net.backbone, net.weights, own)
+        return (encoder, teacher) if encoder and teacher else None
+
+    def _once(self, reader: Callable[..., Found], concerns: Callable[[PlannedRun], bool], backbone: str, *key: Any) -> Found | None:
+        """What a reader gives, asked once; a reason against it stops the runs of that backbone that it concerns."""
+        if (reader, backbone, *key) not in self._read:
+            stopped = [one for one in self.runs if one.config.network.backbone == backbone and concerns(one)]
+            self._read[reader, backbone, *key] = self.checks.ask(lambda: reader(backbone, *key), stopped)
+        found: Found | None = self._read[reader, backbone, *key]
+        return found
+
+
+def _takes_size(backbone: str, size: int) -> bool:
+    backbones.check_size(backbone, size)
+    return True
+
+
 def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], material: Material, device: torch.device | None, fetch: bool
             ) -> dict[str, int]:
     """Read every file of weights once, and build each different model from it. Only runs that are in `known` have the words that
     their model needs. Returns the bytes of each run's parameters by the run's name."""
-    places, read, built, sizes = material.places, {}, {}, {}
-
-    def network(reader: Callable[..., Found], stopped: Sequence[PlannedRun], *key: Any) -> Found | None:
-        if (reader, *key) not in read:
-            read[reader, *key] = checks.ask(lambda: reader(*key), stopped)
-        return read[reader, *key]
-
+    networks, built, sizes = _Networks(checks, runs, material.places, fetch), {}, {}
     for run in runs:
-        net = run.config.network
-        if not fetch and backbones.to_fetch(net.backbone) and "imagenet" in (net.weights, net.teacher_weights):
-            if not checks.reasons:
-                warn(f"note: {backbones.to_fetch(net.backbone)} is not here yet; a run fetches it first")
+        found = networks.of(run)
+        if found is None or run.name not in known:
             continue
-        alike = [one for one in runs if one.config.network.backbone == net.backbone]
-        teacher = network(backbones.build, alike, net.backbone, net.teacher_weights, places.teacher_weights)
-        if (net.weights, places.weights) == (net.teacher_weights, places.teacher_weights):
-            encoder = teacher and teacher[0]
-        else:
-            encoder = network(backbones.encoder, alike, net.backbone, net.weights, places.weights)
-        if encoder is None or teacher is None or run.name not in known:
-            continue
+        encoder, teacher = found
         # What the data are and the seed don't change how a model is built, but for the number of classes.
         seen = material.split_of(run.config).seen
         config = change(run.config, {"seed": 0})

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
 from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.threads import limit_threads
-from tcn.config import InputError
-from tcn.data import locate, specs
+from tcn.config import BACKBONE, GENERALISED, LIBRARIES, InputError, change
+from tcn.data import declared, locate, specs
 from tcn.model import backbones
 
 ELSEWHERE = ("ray", "slurm")
@@ -56,24 +57,16 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         leave_out("--everything runs all variants with the seeds that their claims need", options, "variants", "seeds")
     elif options.budget:
         raise InputError("--budget belongs to --everything, whose order says what is cut first")
-    name = options.profile or default_profile(root, options.device)
+    datasets, own = _datasets(options)
+    name = options.profile or default_profile(root, options.device, len(own) == len(datasets or "all"))
     if options.threads:
         limit_threads(options.threads)
     overrides, checks = overrides_of(options.overrides), preflight.Checks()
     # Workers elsewhere may have a GPU where this process has none.
     device = checks.ask(lambda: device_named("cpu" if options.launcher in ELSEWHERE and not options.dry_run else options.device,
                                              here=options.launcher == "local" or options.dry_run))
-    for key, file in (("weights", options.weights), ("teacher_weights", options.teacher_weights or options.weights)):
-        overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
-    profile = experiments.PROFILES[name]
-    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
-    blocks = experiments.plan_everything(profile, options.datasets, overrides, options.quick, options.as_released, parts
-                                         ) if options.everything else []
-    runs = [run for block in blocks for run in block] or experiments.plan(
-        profile, options.datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
-    for key, names in experiments.held_by_variants(runs, overrides).items():
-        print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     material = Material(places_of(options, root, checks))
+    runs, blocks = _plan(options, name, root, datasets, own, overrides, material.places, checks)
     present, missing = _present(sorted({run.dataset for run in runs}), options.data_root, checks)
     if options.datasets and missing and not options.dry_run:
         checks.add("; ".join(f"missing: {dataset}: {reason}" for dataset, reason in missing.items())
@@ -92,8 +85,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     # Where something is wrong already, nothing is downloaded to find out more.
     folders = preflight.check_runs(checks, here, material, output, device, options.workers or 1,
                                     fetch=not options.dry_run and not checks.reasons)
-    if options.everything:
-        out = _rows_left_out(checks, here)
+    if out := _rows_left_out(checks, here, options.everything):
         runs, here = ([run for run in some if run.name not in out] for some in (runs, here))
         folders = [folder for folder in folders if folder.run.name not in out]
         blocks = [kept for block in blocks if (kept := [run for run in block if run.name not in out])]
@@ -104,17 +96,61 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     return Prepared(name, runs, missing, folders, material, device, output, options.quick, blocks), checks
 
 
-def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun]) -> set[str]:
-    """Names of the runs that reasons of their rows alone stop, such as word vectors that only one method needs: the rest of
-    everything runs without them. Their reasons are said here, and stop nothing any more."""
-    out: set[str] = set()
-    for reason, stopped in list(checks.reasons.items()):
+def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: Sequence[str] | None, own: Sequence[specs.DatasetSpec],
+          overrides: dict[str, Any], places: Places, checks: preflight.Checks
+          ) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
+    """The runs that a call asks for, and the blocks of `--everything`, each run with the weights that were given for its encoder."""
+    for key, file in (("weights", places.weights), ("teacher_weights", places.teacher_weights)):
+        overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
+    profile = experiments.PROFILES[name]
+    parts = _parts(options, root, profile, own)
+    profile = profile.with_own(own)
+    blocks = experiments.plan_everything(profile, datasets, overrides, options.quick, options.as_released, parts
+                                         ) if options.everything else []
+    runs = [run for block in blocks for run in block] or experiments.plan(
+        profile, datasets, options.variants, options.seeds, overrides, options.quick, options.as_released, parts)
+    for key, names in experiments.held_by_variants(runs, overrides).items():
+        print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
+    used = {run.config.network.backbone for run in runs}
+    given = {backbone: checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
+             for backbone, file in places.named_weights.items() if backbone in used}
+    return [_with_weights(run, given) for run in runs], [[_with_weights(run, given) for run in block] for block in blocks]
+
+
+def _with_weights(run: PlannedRun, given: Mapping[str, str]) -> PlannedRun:
+    """The same run with the weights that were given for its encoder by name; a teacher is of the same file."""
+    setting = given.get(run.config.network.backbone)
+    return replace(run, config=change(run.config, dict.fromkeys(("network.weights", "network.teacher_weights"), setting))
+                   ) if setting else run
+
+
+def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun], everything: bool) -> set[str]:
+    """Names of the runs that reasons of their rows alone stop, while the rest of the call runs without them: of `everything` any,
+    such as one for which word vectors are missing; else those of optional variants. Their reasons are said here, and stop nothing
+    any more."""
+    left: dict[str, Sequence[PlannedRun]] = {}
+    for reason, stopped in checks.reasons.items():
         rows = {run.variant for run in stopped or ()}
-        if stopped and all(any(run.task == one.task and run.variant not in rows for run in runs) for one in stopped):
-            print(f"left out, and not measured: {', '.join(sorted(rows))}: {reason}")
-            out |= {run.name for run in stopped}
-            del checks.reasons[reason]
+        alone = all(any(run.task == one.task and run.variant not in rows for run in runs) for one in stopped or ())
+        if stopped and alone and (everything or all(run.definition.optional for run in stopped)):
+            left[reason] = stopped
+    out = {run.name for stopped in left.values() for run in stopped}
+    if out >= {run.name for run in runs}:
+        return set()
+    for reason, its in left.items():
+        print(f"left out, and not measured: {', '.join(sorted({run.variant for run in its}))}: {reason}")
+        del checks.reasons[reason]
     return out
+
+
+def _datasets(options: argparse.Namespace) -> tuple[list[str] | None, list[specs.DatasetSpec]]:
+    """The names of the data sets asked for (None: all of the profile), and those that are the user's own, whose files are read here."""
+    datasets = declared.all_named(options.datasets) if options.datasets else None
+    own = specs.own(datasets or ())
+    if own and options.sample:
+        raise InputError(f"--sample takes parts of built-in data sets; write sample: {options.sample} into the file that declares "
+                         f"'{own[0].name}', or leave it out")
+    return datasets, own
 
 
 def suite_name(profile: str, options: argparse.Namespace) -> str:
@@ -123,12 +159,17 @@ def suite_name(profile: str, options: argparse.Namespace) -> str:
             + ("-smoke" if options.quick else ""))
 
 
-def default_profile(root: Path | None, device: str) -> str:
-    """The profile that runs where none was named, said in one line: `paper` needs a GPU, `sample` a data root that holds Sketchy."""
+def default_profile(root: Path | None, device: str, own: bool = False) -> str:
+    """The profile that runs where none was named, said in one line: `paper` needs a GPU, `sample` a data root that holds Sketchy.
+    own: whether all data sets asked for are the user's own."""
+    on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
+    if own and not on_gpu:
+        print("a data set of your own and no GPU: running it with the settings of the sample profile (--profile paper takes Sketchy's)")
+    if own:
+        return "paper" if on_gpu else "sample"
     if root is None:
         print("no data root (--data-root or $TCN_DATA): running the laptop profile on the emoji drawings")
         return "laptop"
-    on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
     if on_gpu or not _is_there("sketchy-original", root):
         return "paper"
     print("a data root with Sketchy and no GPU: running the sample profile, on the first 25 sketches and photos of each class "
@@ -141,6 +182,16 @@ def _is_there(dataset: str, root: Path | None) -> bool:
         return root is not None and bool(locate.available(root, [dataset])[0])
     except InputError:  # said where the data are read
         return False
+
+
+def _parts(options: argparse.Namespace, root: Path | None, profile: experiments.Profile, own: Sequence[specs.DatasetSpec]
+           ) -> dict[str, str]:
+    """Data set -> the part or form of it that is used in its place."""
+    parts = experiments.part_names(profile, options.sample) or _without_extension(root, profile)
+    if options.generalised:
+        names = [*(dataset for dataset, _ in profile.base), *(found.name for found in own)]
+        parts = {name: parts.get(name, name) + GENERALISED for name in names}
+    return parts
 
 
 def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[str, str]:
@@ -226,7 +277,7 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
-        if key in ("seed", "method", "method_source", "data.dataset", "data.split", "network.weights", "network.teacher_weights"):
+        if key in ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights", "network.teacher_weights"):
             raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
         # YAML reads 1e-4 as text; a float is what was meant.
         try:
@@ -253,5 +304,47 @@ def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.
     if lists not in (None, "auto") and not Path(lists).expanduser().is_dir():
         checks.add(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
         lists = "auto"  # else each split would say it again
-    return Places(cache.expanduser().resolve(), root, options.words, options.weights, options.teacher_weights or options.weights,
-                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists))
+    default, named = checks.ask(lambda: weights_given(options.weights)) or (None, {})
+    return Places(cache.expanduser().resolve(), root, options.words, default, options.teacher_weights or default,
+                  options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists),
+                  declared=tuple(Path(name).expanduser().resolve() for name in options.datasets or () if declared.is_file(name)),
+                  named_weights=named)
+
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+"""Of files of weights in a folder."""
+
+
+def weights_given(values: Sequence[str] | None) -> tuple[Path | None, dict[str, Path]]:
+    """The file for all encoders, and files by the encoder's name, from what --weights takes: FILE, NAME=FILE ..., or folders whose
+    files are called as the encoders are (`:` is no part of such a name: `vit_base_patch16_clip_224.openai.safetensors` serves
+    `timm:vit_base_patch16_clip_224.openai`). InputError for a name that is no encoder's, two files of one encoder, or a file without a
+    name beside others."""
+    default: Path | None = None
+    named: dict[str, Path] = {}
+    for value in values or ():
+        name, found, text = value.partition("=")
+        if found and re.fullmatch(BACKBONE, name):
+            pairs = {name: Path(text).expanduser()}
+        elif (path := Path(value).expanduser()).is_dir():
+            pairs = _in_folder(path)
+        elif default is not None or (found or len(values or ()) > 1) and not path.is_file():
+            raise InputError(f"--weights {value} is neither a file nor NAME=FILE with the name of an encoder, such as "
+                             "timm:vit_small_patch16_224=FILE; of several files, each needs the name of its encoder")
+        else:
+            default, pairs = path, {}
+        for key, file in pairs.items():
+            if named.setdefault(key, file) != file:
+                raise InputError(f"--weights gives two files for {key}: {named[key]} and {file}; give one")
+    return default, named
+
+
+def _in_folder(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+        for name in (file.stem, *(f"{library}:{file.stem}" for library in LIBRARIES)):
+            if re.fullmatch(BACKBONE, name) and found.setdefault(name, file) != file:
+                raise InputError(f"--weights {folder} holds two files of {name}: {found[name].name} and {file.name}; keep one")
+    if not found:
+        raise InputError(f"--weights {folder} holds no file called as an encoder is, with one of the endings {', '.join(SUFFIXES)}")
+    return found

@@ -32,6 +32,7 @@ examples
   python benchmarks/run_all.py --seeds 0 1 2                    the same with three seeds (finished runs are kept)
   python benchmarks/run_all.py --variants main leave-one-out    other variants, or groups of them
   python benchmarks/run_all.py --variants tcn my_method.py      a method of your own beside TCN (docs/own-method.md)
+  python benchmarks/run_all.py --datasets my_set.yaml           a data set of your own (docs/own-dataset.md)
   python benchmarks/run_all.py --check my_method.py             what that file lacks, in seconds; nothing is run
   python benchmarks/run_all.py --quick                          the whole chain in under 3 minutes, marked a smoke run
   python benchmarks/run_all.py --variants ledger                what each deviation of the released code is worth
@@ -75,7 +76,10 @@ def parser() -> argparse.ArgumentParser:
                    help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: data sets of "
                         "their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
     p.add_argument("--datasets", nargs="+", metavar="NAME",
-                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all)")
+                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or YAML files that "
+                        "declare data sets of your own (docs/own-dataset.md)")
+    p.add_argument("--generalised", action="store_true",
+                   help="photos of seen classes in the gallery too: data sets of their own, such as sketchy-generalised")
     p.add_argument("--variants", nargs="+", metavar="NAME",
                    help=f"variants, groups, or Python files that declare variants (default: untrained main). "
                         f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
@@ -98,8 +102,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--emoji-tarballs", type=Path, metavar="DIR", help="folder of the npm packages' .tgz files, for "
                                                                       "machines without npm or network")
     p.add_argument("--words", type=Path, metavar="FILE", help="word vectors: word2vec binary, GloVe text, or CSV table")
-    p.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of the encoders (PyTorch state dict)")
-    p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher (default: --weights)")
+    p.add_argument("--weights", nargs="+", metavar="FILE|NAME=FILE|DIR",
+                   help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for each encoder "
+                        "by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
+    p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher, one file (default: --weights)")
     p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                    help="replace settings of every run but those that make its variant, e.g. --set training.epochs=4 "
                         "losses.sharing=100 (which leaves nws without a sharing loss)")
@@ -139,13 +145,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a seed; give whole numbers from 0")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)
 
@@ -280,7 +286,7 @@ def _check(options: argparse.Namespace) -> int:
     """Try variants of the user's own; needs neither data nor weights."""
     from benchmarks import checking, experiments, prepared
 
-    prepared.leave_out("--check runs nothing", options, "datasets", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
+    prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
                        "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers", "threads", "words", "weights")
     faults = 0
     for variant in experiments.expand_variants(options.check):
@@ -297,7 +303,7 @@ def _sync(options: argparse.Namespace) -> int:
     from benchmarks.store import SuiteFolder
     from tcn.config import InputError
 
-    prepared.leave_out("--sync trains nothing", options, "datasets", "variants", "seeds", "everything", "budget", "overrides",
+    prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget", "overrides",
               "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu", "cpus_per_run", "ray_address",
                        "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
@@ -327,11 +333,15 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from benchmarks.launch.board import duration
     from benchmarks.material import Material
     from benchmarks.threads import limit_threads
+    from tcn.config import InputError
+    from tcn.data import declared
     from tcn.files.atomic import writable
 
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "datasets", "variants", "seeds",
+    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "generalised", "variants", "seeds",
                        "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
                        "runs_per_gpu", "cpus_per_run", "ray_address", "slurm", "launcher")
+    if not all(map(declared.is_file, options.datasets or ())):
+        raise InputError("--reproduce repeats a run as it was; leave out --datasets, but for the file that declares its data set")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
     original = reproduce.read(folder)
     # Sums depend on the number of threads: without word from the user, take the original's.

@@ -30,7 +30,7 @@ from benchmarks.run_artifacts import write_arrays, write_ledger, write_run
 from benchmarks.scoring import score_ledger, score_run
 from benchmarks.store import EPOCH_TERMS, STEP_TERMS, RunFolder
 from tcn.config import BUILT_IN, Config, InputError
-from tcn.data import doctor
+from tcn.data import declared, doctor, specs
 from tcn.data.pairs import PairSource
 from tcn.data.splits import Split
 from tcn.files import earlier
@@ -181,9 +181,11 @@ class _Attempt:
         """From the last kept epoch to the sealed folder; None, or why it failed."""
         folder, started = self.folder, time.perf_counter()
         folder.write_config()
-        declared = baselines.table(self.config.method_source)
-        if declared.kept_name:
-            write_bytes(folder.path / declared.kept_name, declared.kept)
+        table = baselines.table(self.config.method_source)
+        if table.kept_name:
+            write_bytes(folder.path / table.kept_name, table.kept)
+        for found in specs.own([self.config.data.dataset]):
+            write_bytes(folder.path / declared.KEPT, found.kept)
         before, done = _earlier(folder), folder.epochs_done
         record = self._record(command, done)
         write_json(folder.path / "provenance.json", record)
@@ -358,4 +360,4 @@ def describe(split: Split) -> list[tuple[str, str, str]]:
 
 def _weights_note(config: Config) -> str:
     setting = config.network.weights
-    return backbones.SOURCES[config.network.backbone].origin if setting == "imagenet" else setting
+    return backbones.source(config.network.backbone).origin if setting == "imagenet" else setting

@@ -86,8 +86,9 @@ class RunFolder(ResultFolder):
     def write_config(self) -> None:
         """Write config.json: the settings that were hashed, and the variant's name."""
         settings = to_dict(self.run.config)
-        if settings["method_source"] == BUILT_IN:  # as in the folders from before there was any other
-            del settings["method_source"]
+        for group, name in ((settings, "method_source"), (settings["data"], "declared")):
+            if group[name] == BUILT_IN:  # as in the folders from before there was any other
+                del group[name]
         write_json(self.path / "config.json", {**settings, "variant": self.run.variant, "identity": self.identity})
 
     def set_aside(self) -> Path | None:

@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from types import MappingProxyType
 
 from reports.read.bundles import SENT
@@ -55,11 +56,16 @@ LABELS = {
     "tcn-no-semantic-as-released": "TCN, “without” semantic metric as released",
     "tcn-as-released": "TCN, all deviations as released",
 }
+FROZEN = {"dinov2": "DINOv2 S/14", "clip": "CLIP B/16", "siglip": "SigLIP B/16", "resnet50": "ResNet-50", "convnext": "ConvNeXt-T",
+          "lite0": "EfficientNet-Lite0", "lite2": "EfficientNet-Lite2"}
+"""Encoders of the rows `frozen-NAME`, which others trained."""
+LABELS |= {f"frozen-{name}{suffix}": f"Frozen {title}{treated}" for name, title in FROZEN.items()
+           for suffix, treated in (("", ""), ("-permodality", ", per-modality statistics"), ("-pca", ", PCA"))}
 SHORT_LABELS = {
     **LABELS,
-    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "untrained-imagenet": "ImageNet, untrained",
-    "untrained-imagenet-permodality": "ImageNet, untrained, per modality", "untrained-svd": "SVD start, untrained",
-    "untrained-svd-permodality": "SVD start, untrained, per modality", "tcn-no-teacher": "TCN, no teacher",
+    "tcn": "TCN", "hws": "HWS", "nws": "NWS", "untrained-imagenet": "ImageNet features",
+    "untrained-imagenet-permodality": "ImageNet, per modality", "untrained-svd": "SVD start",
+    "untrained-svd-permodality": "SVD start, per modality", "tcn-no-teacher": "TCN, no teacher",
     "tcn-no-semantic": "TCN, no semantic", "tcn-shared-bn": "TCN, shared BN", "tcn-own-embedding": "TCN, two embeddings",
     "hws-0.1-1": "HWS 0.1:1", "hws-10-1": "HWS 10:1", "tcn-bht": "TCN, BHT", "couple-norms": "Soft: all, BN scale",
     "couple-stage1": "Soft: to stage 1", "couple-stage2": "Soft: to stage 2", "couple-stage3": "Soft: to stage 3",
@@ -71,6 +77,8 @@ SHORT_LABELS = {
 }
 TITLES = {"emoji": "Emoji", "sketchy": "Sketchy Extended", "tuberlin": "TU-Berlin Extended",
           "quickdraw": "QuickDraw Extended"}
+GENERALISED = "-generalised"
+"""What ends the name of a data set whose gallery holds photos of seen classes too, as `tcn.config.GENERALISED` says."""
 BACKBONES = {"efficientnet_lite0": "EfficientNet-Lite0", "efficientnet_lite2": "EfficientNet-Lite2", "resnet50": "ResNet-50", "resnet18": "ResNet-18"}
 PUBLISHERS = {"all": "all drawings", "openmoji": "OpenMoji black", "emojione-monotone": "EmojiOne monotone",
               "emojione": "EmojiOne monotone", "fluent-emoji-high-contrast": "Fluent high contrast",
@@ -103,21 +111,36 @@ def task_title(task: Task) -> str:
     ('Sketchy Extended, split 1', 'Emoji')
     >>> task_title(Task("sketchy-first25", "2")), task_title(Task("tuberlin-first10", "1"))
     ('Sketchy sample (first 25), split 2', 'TU-Berlin sample (first 10)')
+    >>> task_title(Task("sketchy-generalised", "1"))
+    'Sketchy Extended, split 1, generalised'
     """
+    if task.dataset.endswith(GENERALISED):
+        return f"{task_title(replace(task, dataset=task.dataset.removesuffix(GENERALISED)))}, generalised"
     whole, part = part_of(task.dataset)
     name = TITLES.get(whole, whole).removesuffix(" Extended" if part else "") + part
     if whole == "sketchy":
         number = re.search(r"\d+", task.split)
         return f"{name}, split {number[0]}" if number and number[0] in "12" else f"{name}, {task.split}"
-    return name if whole in TITLES else f"{name}, {task.split}"
+    return name if whole in TITLES or task.split == "fixed" else f"{name}, {task.split}"
+
+
+def numbers_of(task: Task) -> str:
+    """What numbers are called that meet no published ones: those of the laptop data set, of a part, or of a data set of one's own.
+
+    >>> numbers_of(Task("emoji", "fixed")), numbers_of(Task("little_zoo", "fixed"))
+    ('Laptop numbers', 'Numbers of little_zoo')
+    """
+    return "Laptop numbers" if task.dataset in TITLES else f"Numbers of {task_title(task)}"
 
 
 def part_of(dataset: str) -> tuple[str, str]:
-    """The data set that a part was cut from, and which part it is in words; any other name and nothing.
+    """The data set that a part was cut from, and which part it is in words; any other name and nothing. A generalised gallery makes
+    no part.
 
     >>> part_of("sketchy-first25"), part_of("sketchy-original"), part_of("emoji")
     (('sketchy', ' sample (first 25)'), ('sketchy', ' without its extension'), ('emoji', ''))
     """
+    dataset = dataset.removesuffix(GENERALISED)
     found = re.fullmatch(r"(.+)-first(\d{1,4})|(.+)-original", dataset)
     if found is None:
         return dataset, ""

@@ -23,8 +23,19 @@ SPLITS = {"emoji": ("fixed",), "sketchy": ("1", "2"), "tuberlin": ("1",), "quick
 PART_NAME = "(sketchy|tuberlin|quickdraw)-first([1-9][0-9]{0,3})|(sketchy)-original"
 """Names of parts of a data set, each a data set of its own: its first N sketches and photos of each class by name, or Sketchy's
 12,500 original photos without the extension."""
+GENERALISED = "-generalised"
+"""What ends the name of a data set, or of a part, whose gallery holds photos of seen classes too (docs/own-dataset.md)."""
+OWN_NAME = "[a-z](_?[a-z0-9]){0,39}"
+"""Names of data sets that a file of the user's own declares (docs/own-dataset.md). Without a hyphen, none is taken for a part."""
+OWN_SPLIT = "fixed"
+"""The one split of such a data set."""
 BUILT_IN = "built-in"
-"""Source of the variants that this project declares itself."""
+"""Source of the variants and data sets that this project declares itself."""
+BACKBONES = ("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet")
+"""Encoders with a name of their own; all others of timm and torchvision go by `timm:NAME` and `torchvision:NAME`."""
+LIBRARIES = ("timm", "torchvision")
+BACKBONE = rf"{'|'.join(BACKBONES)}|({'|'.join(LIBRARIES)}):[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?"
+"""What `network.backbone` takes."""
 LARGEST = 1e30
 """Of a float setting without a bound of its own: losses and steps are float32, which ends at 3.4e38."""
 
@@ -65,11 +76,12 @@ class Form:
 
 
 def whole_of(dataset: str) -> str:
-    """The data set that a part was cut from; any other name as it is.
+    """The data set that a part was cut from, or whose gallery is generalised; any other name as it is.
 
-    >>> whole_of("sketchy-first25"), whole_of("sketchy-original"), whole_of("emoji")
+    >>> whole_of("sketchy-first25"), whole_of("sketchy-original"), whole_of("emoji-generalised")
     ('sketchy', 'sketchy', 'emoji')
     """
+    dataset = dataset.removesuffix(GENERALISED)
     found = re.fullmatch(PART_NAME, dataset)
     return (found[1] or found[3]) if found else dataset
 
@@ -78,6 +90,7 @@ def _plain(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
+_DATASETS = f"one of {', '.join(SPLITS)}, or a part of one such as sketchy-first25"
 # What a field may hold is declared in its annotation; `change` and `check` compare every value with that.
 Tie = Literal["hard", "soft", "none"]
 Side = Annotated[int, Range(1, 4096)]
@@ -100,8 +113,12 @@ class Modality(enum.Enum):
 class Data:
     """What is shown to the network."""
 
-    dataset: Annotated[str, Form(f"{'|'.join(SPLITS)}|{PART_NAME}", f"one of {', '.join(SPLITS)}, or a part of one such as "
-                                 "sketchy-first25")] = "emoji"
+    dataset: Annotated[str, Form(f"({'|'.join(SPLITS)}|{PART_NAME}|{OWN_NAME})({GENERALISED})?", f"{_DATASETS}, or the name of one that a file of your "
+                                 "own declares")] = "emoji"
+    declared: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}", f"'{BUILT_IN}', or 'file:' and a SHA-256 (--datasets makes it)"
+                                  )] = BUILT_IN
+    """Where the data set is declared: here, or in a file of the user's own, by a digest of what it says of classes, roles and
+    held-out files (`tcn.data.declared`)."""
     split: Literal["fixed", "1", "2"] = "fixed"
     """One of the data set's own (`SPLITS`)."""
     validation: Literal["own", "carved"] = "own"
@@ -162,9 +179,11 @@ class Coupling:
 class Network:
     """Architecture and where it starts."""
 
-    backbone: Literal["resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet"] = "resnet50"
+    backbone: Annotated[str, Form(BACKBONE,
+                                  f"one of {', '.join(BACKBONES)}, or timm:NAME or torchvision:NAME, any model of these libraries "
+                                  "(docs/encoders.md)")] = "resnet50"
     weights: Weights = "imagenet"
-    """`imagenet`, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
+    """`imagenet`, the published weights of the encoder's name, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
     teacher_weights: Weights = "imagenet"
     """The same for the frozen teacher, whose classifier gives the SVD start."""
     dim: Annotated[int, Range(1, 65_536)] = 64
@@ -311,7 +330,7 @@ class Config:
 
 _LATER = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
           "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own", "execution.graphs": "none",
-          "method_source": BUILT_IN}
+          "method_source": BUILT_IN, "data.declared": BUILT_IN}
 """Settings added after the first runs were kept -> the value that those runs had. At that value a setting does not enter the
 identity, so that kept runs stay valid."""
 
@@ -446,7 +465,11 @@ def check_fields(settings: Any, prefix: str = "") -> None:
 def check(config: Config) -> None:
     """Raise InputError where a field holds what it may not, or settings contradict each other."""
     check_fields(config)
-    known = SPLITS[whole_of(config.data.dataset)]
+    whole, own = whole_of(config.data.dataset), config.data.declared != BUILT_IN
+    if own == (whole in SPLITS):
+        raise InputError(f"setting 'data.declared' is '{config.data.declared}', but '{whole}' is built in; give the data set another name"
+                         if own else f"setting 'data.dataset' is {config.data.dataset!r}; it takes {_DATASETS}")
+    known = SPLITS.get(whole, (OWN_SPLIT,))
     if config.data.split not in known:
         raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has {', '.join(known)}")
     if config.data.validation == "carved" and config.data.dataset == "emoji":

@@ -57,7 +57,7 @@ class Searched:
 class Answer:
     """What one run finds."""
 
-    searcher: int
+    run: int
     milliseconds: float
     """From the finished picture to the ranking; for a query of the run, whose features are stored, the ranking alone."""
     photos: Sequence[Mapping[str, Any]]

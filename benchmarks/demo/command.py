@@ -43,10 +43,11 @@ def add_places(p: argparse.ArgumentParser) -> None:
     p.add_argument("--most", type=int, default=MOST, metavar="N", help=f"open so many runs at most (default: {MOST})")
     for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
                        ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
-                       ("words", "word vectors, as for the runs"), ("weights", "ImageNet weights, as for the runs"),
-                       ("teacher-weights", "the same for the teacher")):
+                       ("words", "word vectors, as for the runs"), ("teacher-weights", "ImageNet weights of the teacher")):
         p.add_argument(f"--{name}", type=Path, help=text)
+    p.add_argument("--weights", action="append", metavar="FILE|NAME=FILE|DIR", help="weights of the encoders, as for the runs; once for each")
     p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
+    p.add_argument("--datasets", nargs="+", metavar="FILE", help="YAML files that declare data sets of your own, as for the runs")
     p.set_defaults(emoji_tarballs=None)
 
 

@@ -26,7 +26,7 @@ from benchmarks.records import read_json, write_json
 from benchmarks.scoring import HEADLINE, METRICS
 from benchmarks.store import CROSS_DATASET, RunFolder
 from benchmarks.threads import check_threads, limit_threads
-from tcn.config import Config, InputError, Modality
+from tcn.config import GENERALISED, Config, InputError, Modality
 from tcn.data import strokes
 from tcn.data.decode import Reading
 from tcn.data.pixels import Pixels
@@ -128,6 +128,8 @@ def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray
 def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
     """Score the drawings by one finished run and write its file; returns its path. InputError says what does not fit."""
     run, config = folder.run, folder.run.config
+    if config.data.dataset.endswith(GENERALISED):
+        raise InputError(f"{folder.path.name} has a generalised gallery, and this comparison is of unseen photos alone; name other runs")
     reproduce.check_material(reproduce.read(folder.path), material)
     split = material.split_of(config)
     files = queries_for(split, drawings)
@@ -192,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
                        ("teacher-weights", "the same for the teacher")):
         p.add_argument(f"--{name}", type=Path, help=text)
     p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
+    p.add_argument("--datasets", nargs="+", metavar="FILE", help="YAML files that declare data sets of your own, as for the runs")
     p.set_defaults(emoji_tarballs=None)
     return p
 

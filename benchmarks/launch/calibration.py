@@ -147,7 +147,7 @@ def extraction_shape(config: Config) -> ExtractionShape:
 def scoring_shape(config: Config, gallery: int) -> ScoringShape:
     """The shape of a run's scoring of the unseen classes."""
     backbone = config.evaluation.features == "backbone"
-    return ScoringShape(gallery, backbones.SOURCES[config.network.backbone].features if backbone else config.network.dim,
+    return ScoringShape(gallery, backbones.source(config.network.backbone).features if backbone else config.network.dim,
                         config.network.dim)
 
 

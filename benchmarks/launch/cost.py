@@ -81,9 +81,10 @@ def published_sizes(dataset: str, split: str) -> Sizes | None:
     if not {"query", "gallery"} <= known.keys() or not plan.totals:
         return None
     heldout = known.get("heldout_sketches", plan.held_out_per_class * len(plan.of("seen")))
+    seen = known.get("train_photos", plan.totals["photos"] - known["gallery"])
     return Sizes(known.get("train_sketches", plan.totals["sketches"] - known["query"] - heldout),
-                 known.get("train_photos", plan.totals["photos"] - known["gallery"]), heldout,
-                 known.get("validation_sketches", 0), known.get("validation_photos", 0), known["query"], known["gallery"])
+                 seen, heldout, known.get("validation_sketches", 0), known.get("validation_photos", 0), known["query"],
+                 known["gallery"] + (seen if specs.spec(dataset)[0].generalised else 0))
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=story.TITLE, subject=f"TCN on {story.profile_name(suite)}", opening=story.opening(suite), sections=shown,
         groups=provenance.groups(suite, folder, checked), figures=figures,
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")))
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")))
 
 
 def _printed(value: object) -> object:

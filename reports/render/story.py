@@ -72,7 +72,8 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
     `beyond`: the extension's figure."""
     tasks = [_task(suite, task, pictures[task]) for task in suite.tasks()]
     published = [table for table in (comparison.paper_comparison(suite),) if table is not None]
-    found = [Section("answers", "The question, and the answers", tuple(_answers(suite)), short="Answers"),
+    found = [Section("found", "What each variant finds", tuple(_found(suite, pictures)), short="What is found"),
+             Section("answers", "The question, and the answers", tuple(_answers(suite)), short="Answers"),
              Section("claims", "The paper's claims, one by one", tuple(_some(
                  "Each claim of the paper beside what was measured. A verdict on the paper comes only from its own data sets; "
                  "what a laptop or a sample says stands in a column of its own, which names its optimiser steps.",
@@ -143,6 +144,16 @@ def opening(suite: Suite) -> list[Block]:
     return blocks
 
 
+def _found(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]]) -> list[Block]:
+    """The retrieved photos and the main table of each task."""
+    blocks: list[Block | None] = []
+    for task in suite.tasks():
+        heading = f"{naming.task_title(task)}:" if len(suite.tasks()) > 1 else None
+        retrieved = [figure for figure in pictures[task] if figure.kind == "retrieval"]
+        blocks += [heading, *retrieved, RULES, comparison.comparison(suite, task)]
+    return _some(*blocks)
+
+
 def _answers(suite: Suite) -> list[Block]:
     blocks: list[Block] = []
     for task in suite.tasks():
@@ -153,8 +164,8 @@ def _answers(suite: Suite) -> list[Block]:
 
 
 def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
-    """All that is shown of a task, the comparison first; a part without anything to show is left out."""
-    left = {figure.kind: [f for f in pictures if f.kind == figure.kind] for figure in pictures}
+    """What is shown of a task beside what `_found` shows; a part without anything to show is left out."""
+    left = {figure.kind: [f for f in pictures if f.kind == figure.kind] for figure in pictures if figure.kind != "retrieval"}
 
     def drawn(*kinds: str) -> list[FigureData]:
         return [figure for kind in kinds for figure in left.pop(kind, [])]
@@ -163,7 +174,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
     overview = drawn("overview")
     parts: list[tuple[str, str, str, Sequence[Block | None]]] = [
         ("comparison", "The comparison: who finds the right photos", "Comparison",
-         [RULES, comparison.comparison(suite, task), protocols.duplicates(suite, task), *overview, *_verdicts(suite, task),
+         [*overview, protocols.duplicates(suite, task), *_verdicts(suite, task),
           *drawn("precision_recall")]),
         ("parts", "What each part of the method is worth", "Ablation",
          [ablations.ablation(suite, task), ablations.further(suite, task)]),
@@ -177,8 +188,7 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
          _under("A tie can do other things than couple: hold both encoders at their ImageNet start, or leave all the learning to "
                 "the batch norms. These runs and distances tell such readings apart.",
                 [claims.controls(suite, task), *drawn("layer_distances", "motivation")])),
-        ("look", "A look at the features and the retrieved photos", "Features, photos",
-         drawn("retrieval", "tsne", "singular_values")),
+        ("look", "A look at the features", "Features", drawn("tsne", "singular_values")),
         ("sure", "How sure it is", "How sure",
          _under("Queries of one class are not independent, so intervals resample classes and seeds; comparisons pair the same "
                 "seeds and classes.", [*drawn("intervals"), _measured_rows(claims.comparisons(suite, task)),
@@ -282,13 +292,18 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
                 "second keeps clear of ImageNet's 1,000 classes.")]
     steps = verdicts.optimiser_steps(suite, task)
     part = naming.part_of(task.dataset)[1]
-    what = f"Numbers of {naming.task_title(task)}" if part else "Laptop numbers"
-    caveats = [f"{what} are not comparable to published ones: {'a smaller gallery' if part else 'other data'}, another network"
+    what = naming.numbers_of(task)
+    other = "a smaller gallery" if part else "another gallery" if task.dataset.endswith(naming.GENERALISED) else "other data"
+    networks = {setting(run.config, "network.backbone") for variant in suite.variants(task) for run in suite.runs_of(task, variant)}
+    caveats = [f"{what} are not comparable to published ones: {other}" + (", another network" if networks != {"resnet50"} else "")
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
     if part:
         caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut the same one. "
                        "A class has few photos: chance and the ceiling of a perfect ranking stand beside every number.")
+    if task.dataset.endswith(naming.GENERALISED):
+        caveats.append("Generalised: the gallery holds photos of seen classes too, so that no number here is comparable with one of the "
+                       "gallery of unseen classes alone. Each run's notes say whether training used those photos.")
     if task.dataset == "emoji":
         caveats += [
             "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
@@ -300,8 +315,10 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
 
 
 def profile_name(suite: Suite) -> str:
-    """Name of a profile for people."""
-    return PROFILES.get(suite.profile, suite.profile)
+    """What was run, for people: the data of the profile, and data sets of the user's own by name."""
+    wholes = {naming.part_of(task.dataset)[0] for task in suite.tasks()}
+    own = sorted(wholes - naming.TITLES.keys())
+    return " and ".join([*([PROFILES.get(suite.profile, suite.profile)] if wholes & naming.TITLES.keys() or not own else []), *own])
 
 
 def figures_of(shown: Iterable[Section]) -> list[FigureData]:

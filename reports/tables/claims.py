@@ -45,6 +45,7 @@ from reports.tables.table import Column, Entry, Row, Table
 from reports.wording import counted, signed
 
 EXTENSION = (("dann-coupled", "dann"), ("dann", "source-only"))
+EXTENSION_CLAIM = "Coupling helps domain-adversarial training, MNIST to MNIST-M (Table 5)"
 EXTENSION_NAMES = {"dann-coupled": "DANN + coupled", "dann": "DANN", "source-only": "source only"}
 INTERVAL = (f"Intervals: {LEVEL:.0%} BCa bootstrap of the mean difference over classes and seeds, crossed, {RESAMPLES:,} "
             "resamples; with one seed over classes only, which leaves out what training again would change. Six seeds are "
@@ -62,10 +63,11 @@ def table(suite: Suite) -> Table:
                 *(Column(_laptop_heading(suite, task), wrap=True) for task in laptops)]
     columns += [Column(f"Measured difference [{LEVEL:.0%} interval]", wrap=True), Column("Seeds", wrap=True)]
     rows: list[Row] = []
-    measured = claims(suite)
+    told = claims(suite)
+    missing = [row for row in told if all(row.state(task) == MISSING for task in (*papers, *laptops))]
     for group in (PAPERS, OURS):
         rows.append(Row((Entry(group),), "section"))
-        for row in (row for row in measured if row.claim.group == group):
+        for row in (row for row in told if row.claim.group == group and row not in missing):
             where = f" ({row.claim.where})" if row.claim.where else ""
             lead = Entry(row.claim.statement + where)
             several = len(row.claim.pairs) > 1
@@ -80,8 +82,10 @@ def table(suite: Suite) -> Table:
                 published = [Entry(_published(pair, papers, group))] if papers else []
                 rows.append(Row((Entry("") if several else lead, Entry(_label(pair)), *published, *states,
                                  *_numbers({task: found[task] for task in numbers}))))
-        if group == PAPERS:
+        if group == PAPERS and extension.read(suite.root).runs:
             rows += _extension(suite, papers, laptops)
+    rows = [row for i, row in enumerate(rows) if row.kind != "section" or i + 1 < len(rows) and rows[i + 1].kind != "section"]
+    unmeasured = [row.claim.statement for row in missing] + [EXTENSION_CLAIM] * (not extension.read(suite.root).runs)
     notes = [RULE, INTERVAL]
     for task in numbers:
         notes += [_family_note(suite, task), *evidence.of_controls(suite, task)]
@@ -91,7 +95,7 @@ def table(suite: Suite) -> Table:
     if papers and laptops:
         notes.append("The differences and published numbers are those of the paper's data sets; the laptop's measured "
                      "differences stand in its own table of comparisons.")
-    notes += [DIRECTIONS_NOTE, CURVES_NOTE]
+    notes += [DIRECTIONS_NOTE, CURVES_NOTE, *([f"Not measured: {'; '.join(unmeasured)}."] if unmeasured else [])]
     return Table("claims", "The paper's claims and what was measured of them", tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -251,7 +255,7 @@ def _extension(suite: Suite, papers: list[Task], laptops: list[Task]) -> list[Ro
 
     facts = {p.method: p.value for p in published.facts() if p.table == "extension"}
     whole = combined(f.state for f in found)
-    rows = [Row((Entry("Coupling helps domain-adversarial training, MNIST to MNIST-M (Table 5)"), Entry("all of these"),
+    rows = [Row((Entry(EXTENSION_CLAIM), Entry("all of these"),
                  *[Entry("")] * bool(papers), *states(whole, whole), Entry(""), Entry("")))]
     for (first, second), f in zip(EXTENSION, found):
         numbers_there = " against ".join(f"{facts[extension.PUBLISHED_NAMES[name]]:.3f}" for name in (first, second))
@@ -272,7 +276,7 @@ def _on_laptop(text: str, state: str) -> Entry:
 
 def _laptop_heading(suite: Suite, task: Task) -> str:
     steps = verdicts.optimiser_steps(suite, task) or "unknown number of"
-    where = naming.task_title(task) if naming.part_of(task.dataset)[1] else f"Laptop, {naming.task_title(task).lower()}"
+    where = f"Laptop, {naming.task_title(task).lower()}" if task.dataset in naming.TITLES else naming.task_title(task)
     return f"{where} ({steps} optimiser steps; the paper's: {paper.PAPER_STEPS:,})"
 
 

@@ -116,7 +116,7 @@ def table(suite: Suite, task: Task) -> Table | None:
               "network scored twice, so that its own spread is the yardstick. Real-valued features; binary codes where said, "
               "since only they show that deviation.")]
     if not paper.is_paper(task):
-        notes.append("Laptop numbers: they say what a deviation does to this small task, not what it did to the published numbers.")
+        notes.append(f"{naming.numbers_of(task)}: they say what a deviation does to this small task, not what it did to the published numbers.")
     error = _sampling_error(suite, task)
     if error > 0:
         notes.append(f"Where ties make a number a mean over sampled orders, its standard error is at most {error:.2g}.")

@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from tcn.data import doctor, locate, specs
+from tcn.config import InputError
+from tcn.data import declared, doctor, locate, specs
 from tcn.data.report import as_json, render
 
 CHECK = """\
@@ -31,6 +32,7 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "check", help="compare them with what was published", description=CHECK, epilog=CHECK_EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     p.set_defaults(run=check_data)
+    p.add_argument("files", nargs="*", metavar="FILE", help="YAML files that declare data sets of your own; others are then not checked")
     p.add_argument("--data-root", type=Path, metavar="DIR",
                    help=f"folder that holds the data sets (default: ${locate.DATA_ROOT_VARIABLE})")
     p.add_argument("--datasets", nargs="+", metavar="NAME",
@@ -52,7 +54,10 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def check_data(args: argparse.Namespace) -> int:
     """Check what the options name, print it, and return the exit status."""
     cache = args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")
-    reports, status = doctor.check_all(args.datasets, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
+    asked = [*args.files, *(args.datasets or ())]
+    if odd := [name for name in args.files if not declared.is_file(name)]:
+        raise InputError(f"{odd[0]} is no YAML file that declares a data set; name data sets with --datasets")
+    reports, status = doctor.check_all(declared.all_named(asked) if asked else None, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
                                        words=args.words and args.words.expanduser(), fast=args.fast, sample=args.sample)
     print(as_json(reports, status) if args.json else "\n".join(render(reports)))
     sys.stdout.flush()

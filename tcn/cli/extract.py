@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tcn.config import InputError, Modality
-from tcn.data import locate, specs, splits
+from tcn.data import declared, locate, specs, splits
 from tcn.data.pixels import Pixels
 from tcn.data.splits import Split
 from tcn.data.store import pack
@@ -67,10 +67,10 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p = commands.add_parser("extract", help="features of a split by a frozen ImageNet network", description=EXTRACT,
                             epilog=EXTRACT_EPILOG, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.set_defaults(run=extract)
-    p.add_argument("--backbone", required=True, choices=tuple(backbones.SOURCES), metavar="NAME",
-                   help=f"one of {', '.join(backbones.SOURCES)}")
+    p.add_argument("--backbone", required=True, metavar="NAME",
+                   help=f"one of {', '.join(backbones.SOURCES)}, or timm:NAME or torchvision:NAME (docs/encoders.md)")
     p.add_argument("--weights", type=Path, metavar="FILE", help="its weights (default: the published ImageNet weights)")
-    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(specs.SPECS)}, or a part such as sketchy-first25")
+    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(specs.SPECS)}, or a part such as sketchy-first25, or a YAML file of your own")
     p.add_argument("--split", metavar="NAME", help="its split (default: the first)")
     p.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="the file to write")
     p.add_argument("--train", action="store_true",
@@ -100,10 +100,11 @@ def extract(args: argparse.Namespace) -> int:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {args.device} can't be used here: {str(error).splitlines()[0]}") from None
+    backbones.check_size(args.backbone, args.image_size)
     weights = backbones.weights_setting(args.weights)
     model = _Frozen(backbones.encoder(args.backbone, weights, args.weights)).to(device)
     cache = (args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")).expanduser()
-    split = splits.load(args.dataset, args.split, data_root=args.data_root, cache=cache, progress=sys.stderr.isatty(),
+    split = splits.load(declared.named(args.dataset), args.split, data_root=args.data_root, cache=cache, progress=sys.stderr.isatty(),
                         lists=args.lists)
     settings = {"backbone": args.backbone, "weights": weights, "dataset": split.dataset, "split": split.name,
                 "data_digest": split.data_digest, "split_digest": split.split_digest, "image_size": args.image_size,

@@ -7,10 +7,11 @@ emoji_packages  npm packages of drawings -> concepts and their SVG
 emoji       builds the laptop data set's folders from published emoji drawings
 lists       published list files: where they lie, what they name
 specs       what each data set is: layout, classes, counts, and all that is special to it
-known_splits  which split a set of classes and counts is of
 strokes     drawings kept as strokes -> class folders of pictures
 locate      the folders of a data set, and its list directories
 scan        folders of class folders -> classes, image files, problems
+declared    a YAML file of the user's own -> the spec of a data set
+known_splits  which split a set of classes and counts is of
 matching    lines of lists -> files on disk
 splits      folders and lists -> Split of Files, with digests
 decode      one image file -> pixels

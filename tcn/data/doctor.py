@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tcn.config import InputError
+from tcn.config import GENERALISED, InputError
 from tcn.data import locate, specs, splits
 from tcn.data.contents import TRAITS, Content, content_digest, read_contents
 from tcn.data.report import Report
@@ -55,7 +55,7 @@ def check(dataset: str, split: str | None = None, *, data_root: Path | None, cac
         found = surveyed(None)  # damaged lists must not hide the rest
         report.problems.append(str(error))
     report.where = str(found.root)
-    report.layout = dict(found.layout)
+    report.layout = {there if spec.root else name: there for name, there in found.layout.items()}
     if found.listing is not None:
         report.lists = {"path": str(found.listing.path), "used": sorted(found.listing.used.values()),
                         "absent": sorted(found.listing.absent.values())}
@@ -287,7 +287,7 @@ def _part_there(name: str, data_root: Path | None) -> str | None:
 
 def _wanted(names: Sequence[str] | None, data_root: Path | None, sample: int | None) -> list[str]:
     """The data sets to check, parts among them, each once."""
-    asked = list(dict.fromkeys(SPECS if names is None else names))
+    asked = list(dict.fromkeys(SPECS if names is None else [name.removesuffix(GENERALISED) for name in names]))
     if sample is not None:
         return [specs.sample_name(name, sample) for name in asked if names is not None or SPECS[name].builder is None]
     return [_part_there(name, data_root) or name for name in asked] if names is None else asked
@@ -314,8 +314,9 @@ def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Pat
         if builder.find_built(cache) is None:
             missing[name] = f"{name} is not built in {cache}"
     rootless = data_root is None and not os.environ.get(locate.DATA_ROOT_VARIABLE)
-    if rootless and set(wanted) - built_here.keys() and (names is not None or built_here.keys() & missing.keys()):
-        raise InputError(next(reason for name, reason in missing.items() if name not in built_here))
+    rooted = [name for name in wanted if name not in built_here and specs.spec(name)[0].root is None]
+    if rootless and rooted and (names is not None or built_here.keys() & missing.keys()):
+        raise InputError(missing[rooted[0]])
     reports: list[Report] = []
     listed = any(specs.spec(name)[0].list_folders for name in wanted)
     for name in wanted:

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from tcn.config import InputError
+from tcn.data import declared
 from tcn.data.specs import SPECS, SPLITS_FOLDER, Plan, read_plan, spec
 from tcn.data.words import normal_form
 from tcn.files.text import some
@@ -56,12 +57,13 @@ class SplitCheck:
 
 
 def parse_name(text: str) -> tuple[str, str]:
-    """(data set, split) of `sketchy/1`; a data set alone means its first split. Raises InputError for unknown names.
+    """(data set, split) of `sketchy/1`, or of the file that declares a data set; a data set alone means its first split. Raises
+    InputError for unknown names, and a file that can't be used.
 
     >>> parse_name("sketchy/2"), parse_name("tuberlin"), parse_name("sketchy-first25/1")
     (('sketchy', '2'), ('tuberlin', '1'), ('sketchy-first25', '1'))
     """
-    dataset, _, split = text.partition("/")
+    dataset, _, split = (declared.named(text), "", "") if declared.is_file(text) else text.partition("/")
     return dataset, spec(dataset, split or None)[1]
 
 

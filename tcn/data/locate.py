@@ -79,6 +79,9 @@ class Place:
 def find_place(found: DatasetSpec, root: Path | None) -> Place | str:
     """The data set's own folder and layout, or the reason why there is none. Raises InputError where there are several."""
     wanted = ", ".join(found.folders)
+    if found.root is not None:
+        lacking = [where for where in found.layout.values() if not (found.root / where).is_dir()]
+        return f"{found.root} holds no folder {', '.join(lacking)}" if lacking else Place(found.root, found.layout)
     if root is None:
         return f"no data root: pass --data-root or set {DATA_ROOT_VARIABLE} to the folder that holds {wanted}"
     try:

@@ -90,14 +90,19 @@ def scan(place: Place, folder: str, plan: Plan, findings: Findings, listings: Li
     return Tree(folder, where, on_disk, files, stray, hollow)
 
 
+def may_be_class(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder of class folders may be the folder of a class."""
+    hidden = entry.name.startswith(".") or entry.name.casefold() in _NOT_CLASSES
+    return not hidden and entry_is(entry.is_dir)
+
+
 def _class_folders(path: Path, where: str, plan: Plan, findings: Findings) -> tuple[dict[str, str], list[str]]:
     """Class -> the name of its folder in `path`, and the names of entries that are no folders of classes at all."""
     on_disk: dict[str, str] = {}
     extra: list[str] = []
     stray: list[str] = []
     for entry in sorted(os.scandir(path), key=lambda one: one.name):
-        hidden = entry.name.startswith(".") or entry.name.casefold() in _NOT_CLASSES
-        if hidden or not entry_is(entry.is_dir):
+        if not may_be_class(entry):
             stray.append(entry.name)
             continue
         name = plan.class_of(entry.name)
@@ -112,10 +117,9 @@ def _class_folders(path: Path, where: str, plan: Plan, findings: Findings) -> tu
     if aliased:
         findings.notes.append(f"{where}: {len(aliased)} class folder{'s' if len(aliased) > 1 else ''} with a known misspelling "
                               f"taken for the class: {', '.join(aliased)}")
-    classes = (*plan.roles, *plan.left_out)
-    lacking = [name for name in classes if name not in on_disk]
+    lacking = [name for name in plan.roles if name not in on_disk]  # a class that is left out may be missing
     if lacking:
-        findings.problems.append(f"{where}: {len(lacking)} of {len(classes)} classes missing: "
+        findings.problems.append(f"{where}: {len(lacking)} of {len(plan.roles) + len(plan.left_out)} classes missing: "
                                  f"{_expected(lacking, plan)}{_did_you_mean(lacking, extra)}")
     if extra:
         findings.problems.append(f"{where}: {len(extra)} unexpected class folder{'s' if len(extra) > 1 else ''}: "

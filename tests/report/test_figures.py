@@ -260,7 +260,7 @@ def test_precision_recall_draws_the_mean_over_seeds(suite):
     panel, = draw.precision_recall(frames.precision_recall(suite, EMOJI).frame).axes
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("Recall", "Precision")
     lines = lines_by_label(panel)
-    assert list(lines) == ["TCN", "HWS", "NWS", "ImageNet, untrained, per modality", "chance"]
+    assert list(lines) == ["TCN", "HWS", "NWS", "ImageNet, per modality", "chance"]
     at = list(lines["HWS"].get_xdata()).index(0.25)
     expected = np.mean([made_up_precision("hws", seed, 0.25) for seed in (0, 1)])
     assert lines["HWS"].get_ydata()[at] == pytest.approx(expected)

@@ -245,7 +245,7 @@ def test_files_of_every_figure_and_table_are_there(rendered):
 def test_page_is_whole_and_fetches_nothing(rendered, suite):
     page = (rendered / "report" / "index.html").read_text()
     assert page.count("<img") == page.count("data:image/png;base64,") >= 6
-    assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and "<script" not in page
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and page.count("<script") == 1
     for run in suite.runs:
         assert f'id="{run.anchor}"' in page and run.provenance.identity in page
     anchors = set(re.findall(r'href="#([^"]+)"', page))
@@ -267,7 +267,7 @@ def test_names_from_results_are_escaped(tmp_path, text_only):
     provenance = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps({**provenance, "device": "<b>evil</b> & co"}))
     page = command.render(tmp_path, tmp_path / "report").read_text()
-    assert "<script>" not in page and "<b>evil" not in page and "&lt;b&gt;evil" in page
+    assert "<script>alert" not in page and "<b>evil" not in page and "&lt;b&gt;evil" in page
 
 
 def test_broken_folders_are_named_and_the_rest_renders(tmp_path, text_only):
@@ -685,7 +685,7 @@ def test_uncommitted_changes_are_shown_where_short_and_linked_where_long(tmp_pat
         if variant != "nws":
             (folder / "diff.patch").write_text("+<script>x</script>\n" * (3 if variant == "tcn" else 500))
     page = command.render(tmp_path, tmp_path / "report").read_text()
-    assert page.count("+&lt;script&gt;x") == 3 and "<script>" not in page
+    assert page.count("+&lt;script&gt;x") == 3 and "<script>x" not in page
     assert f'../runs/{folders["hws", 0].name}/diff.patch' in page and "(500 lines)" in page and "yes, not kept" in page
 
 
@@ -730,7 +730,7 @@ def test_ledger_variants_stay_out_of_the_ablation(suite):
 def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):
     page = (rendered / "report" / "index.html").read_text()
     order = [page.index(f'id="{name}"') for name in (
-        "answers", "claims", "table-emoji-fixed-comparison", "figure-emoji-fixed-motivation", "figure-emoji-fixed-retrieval",
+        "found", "figure-emoji-fixed-retrieval", "table-emoji-fixed-comparison", "answers", "claims", "figure-emoji-fixed-motivation",
         "table-emoji-fixed-ledger", "figure-emoji-fixed-ledger", "table-emoji-fixed-ties", "table-emoji-fixed-protocols",
         "table-emoji-fixed-cutoffs", "table-emoji-fixed-not-measured", "table-time", "runs", "table-reproductions",
         "table-provenance")]

@@ -29,7 +29,7 @@ from support.emoji_packages import packages, tarball
 from tcn.cli import feature_files
 from tcn.config import InputError
 from tcn.data import emoji, emoji_packages, words
-from tcn.model import backbones
+from tcn.model import backbones, published
 from tcn.train import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_weights_in_the_download_cache_are_held_to_the_published_digest_and_run_
     with pytest.raises(InputError, match="resnet18-f37072fd.pth is not the published file .*delete it"):
         backbones.build("resnet18", "imagenet")
     with pytest.raises(InputError, match="can't be read as a PyTorch state dict"):
-        backbones._published(path, "")  # even with a digest that fits
+        published.checked(path, "")  # even with a digest that fits
     assert not (tmp_path / "ran").exists()
 
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from benchmarks import experiments
 from tcn import metrics
-from tcn.config import SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict, whole_of
+from tcn.config import BACKBONES, SPLITS, Config, InputError, change, check, flatten, from_dict, identity, to_dict, whole_of
 from tcn.data import decode, specs
 from tcn.model import backbones
 from tcn.scoring import codes
@@ -66,9 +66,11 @@ def choice(*names):
 
 TAKES = {
     "data.dataset": (("emoji", "sketchy", "tuberlin", "quickdraw", "sketchy-first25", "tuberlin-first1", "quickdraw-first9999",
-                      "sketchy-original"),
-                     ("", "Sketchy", "emoji-first5", "sketchy-first0", "sketchy-first025", "sketchy-first10000", "sketchy-first",
+                      "sketchy-original", "emoji-generalised", "sketchy-first25-generalised"),
+                     ("", "my_set", "emoji-generalised-generalised", "sketchy-generalised-first25", "Sketchy", "emoji-first5", "sketchy-first0", "sketchy-first025", "sketchy-first10000", "sketchy-first",
                       "sketchy-first25\n", "tuberlin-original", "sketchy, tuberlin"), ("sketchy-first25",)),
+    "data.declared": (("built-in", f"file:{DIGEST}"), ("", "file:", f"file:{DIGEST[1:]}", f"file:{DIGEST}\n", "my_set.yaml"),
+                      ("built-in", "file:", "SHA-256")),
     "data.validation": choice("own", "carved"),
     "data.split": (("fixed", "1", "2"), ("", "0", "3", "random"), ("fixed, 1, 2",)),
     "data.image_size": SIDE, "data.stored_size": SIDE, "data.batch_pairs": ((1, 32, 65536), (0, -2, 65537), ("1 to 65,536",)),
@@ -79,7 +81,10 @@ TAKES = {
     **{f"coupling.{part}": TIE for part in ("stem", "stage1", "stage2", "stage3", "stage4", "batch_norm_affine", "embedding")},
     "coupling.batch_norm_statistics": (("hard", "none"), ("soft",), ("hard, none",)),
     "coupling.call": choice("joint", "separate"),
-    "network.backbone": choice("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet"),
+    "network.backbone": (("resnet50", "resnet18", "efficientnet_lite0", "efficientnet_lite2", "test_resnet", "timm:vit_tiny.some_tag",
+                          "torchvision:regnet_y_400mf"),
+                         ("", "ResNet50", "resnet50 ", "timm:", "timm:a/b", "timm:a:b", "timm:a.b.c", "hub:vit", "timm:vit\n"),
+                         ("resnet50, resnet18", "timm:NAME or torchvision:NAME")),
     "network.weights": WEIGHTS, "network.teacher_weights": WEIGHTS,
     "network.dim": ((1, 64, 65536), (0, -64, 65537), ("1 to 65,536",)),
     "network.embedding_norm": choice("shared", "per_modality"),
@@ -110,7 +115,8 @@ FIELDS = flatten(to_dict(Config()))
 # Settings that let any value of another stand beside them.
 ROOM = {"data.split": {"1": {"data.dataset": "tuberlin"}, "2": {"data.dataset": "sketchy"}},
         "data.dataset": {name: {"data.split": "1"} for name in ("sketchy", "tuberlin", "quickdraw", "sketchy-first25", "tuberlin-first1",
-                                                                "quickdraw-first9999", "sketchy-original")},
+                                                                "quickdraw-first9999", "sketchy-original", "sketchy-first25-generalised")},
+        "data.declared": {f"file:{DIGEST}": {"data.dataset": "my_set"}},
         "data.validation": {"carved": {"data.dataset": "sketchy", "data.split": "1"}},
         "data.batch_pairs": {}, "network.batch_norm_split": {4096: {"data.batch_pairs": 4096}},
         "training.epochs": {0: {"training.optimizer": "none"}},
@@ -148,7 +154,7 @@ def test_every_field_refuses_what_it_does_not_take(key):
 
 
 def test_choices_are_those_of_the_parts_that_read_them():
-    assert set(TAKES["network.backbone"][0]) == set(backbones.SOURCES)
+    assert set(BACKBONES) == set(backbones.SOURCES)
     assert {name: spec.splits for name, spec in specs.SPECS.items()} == SPLITS
     assert {whole_of(name) for name in TAKES["data.dataset"][0]} == set(SPLITS)
     assert set(TAKES["data.split"][0]) == {name for splits in SPLITS.values() for name in splits}
