@@ -18,9 +18,9 @@ from markupsafe import Markup, escape
 
 from reports.figure_kinds import FigureData
 from reports.read.escaping import visible
+from reports.read.means import Recomputed
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance, story
-from reports.render.provenance import Recomputed
 from reports.render.story import Points, Section
 from reports.stats.verdicts import Verdict
 from reports.tables.entries import duration

@@ -206,3 +206,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol fo
              small_classes=True),
 )})
 ALL: tuple[str, ...] = tuple(PROTOCOLS)
+PROTOCOL_VERSION = 1
+"""Stands beside every number that is printed or logged; numbers of two versions never share a table. Raise it with any change after
+which the same features and labels can give another number under a name that exists: a rule, its ties, an average, chance or a
+ceiling. A new protocol or a faster way to the same number leaves it. Results that name no version are of version 1."""
