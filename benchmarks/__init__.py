@@ -24,11 +24,13 @@ launch         where runs are computed: worker processes, Ray, their cost
 extension      domain adaptation on digits; drawings of another data set as queries
 compare        runs and files of features, pair by pair, by the report's statistics
 add            features made elsewhere -> a run's folder
+bundle         finished runs in one file that can be sent
+verify         the numbers of such a file, worked out again
 everything     the whole grid in one call, within a budget
 demo           a page on which one draws and sees what finished runs find
 run_all        the command
-console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn evaluate`, `tcn data check`, `tcn extract`, `tcn quickdraw`,
-               `tcn demo`
+console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn bundle`, `tcn verify`, `tcn evaluate`, `tcn data check`,
+               `tcn extract`, `tcn quickdraw`, `tcn demo`
 tools          makers of committed data, searches, fault injection
 speed          every hot path beside a plain reference
 """

@@ -33,7 +33,7 @@ from tcn.data.words import normal_form
 from tcn.files.atomic import warn
 from tcn.files.text import some
 from tcn.scoring import inputs
-from tcn.scoring.protocols import ALL
+from tcn.scoring.protocols import ALL, PROTOCOL_VERSION
 from tcn.scoring.scores import DUPLICATES, MISSING_CLASSES, score
 
 METRIC = re.compile(r"(mAP|Prec)@(all|R|[1-9][0-9]{0,8})")
@@ -90,6 +90,9 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
         run = read_run(folder)
         if isinstance(run, Unfinished):
             raise ReportError(f"not finished ({run.reason})")
+        if (version := run.provenance.protocol_version) != PROTOCOL_VERSION:
+            raise ReportError(f"scored under protocol version {version}, this is {PROTOCOL_VERSION}: numbers of two versions can't "
+                              "be compared. Its features.npz can be, which is scored anew")
         keys = {metric: f"{options.features}/{options.protocol}/{metric}" for metric in options.metrics}
         every = f"{options.features}/{options.protocol}/mAP@all"
         check_digest(folder, "per_query.npz")
@@ -214,7 +217,7 @@ def as_json(sides: Sequence[Side], found: Sequence[MetricGap], metrics: Sequence
 
     listed = [{**asdict(pair), "significant": pair.significant} for pair in found]
     return json.dumps(plain({
-        "protocol": protocol, "unit": "class", "why": WHY, "level": SIGNIFICANT,
+        "protocol": protocol, "protocol_version": PROTOCOL_VERSION, "unit": "class", "why": WHY, "level": SIGNIFICANT,
         "sides": [{"name": side.name, "seeds": side.seeds(metrics[0]),
                    "values": {metric: {"by_class": side.by_class(metric), "by_query": side.by_query(metric)}
                               for metric in metrics}}
@@ -266,7 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         warn("interrupted")
         return 130
-    tables = [sides_table(sides, found, options.metrics, options.protocol), pairs_table(found)]
+    tables = [sides_table(sides, found, options.metrics, f"{options.protocol}, protocol version {PROTOCOL_VERSION}"),
+              pairs_table(found)]
     tables += [classes_table(found)] * options.per_class
     text = (as_json(sides, found, options.metrics, options.protocol) + "\n" if options.json else
             "\n".join(table.to_latex() if options.latex else table.to_text() for table in tables))

@@ -19,6 +19,8 @@ commands
   report                  tables, figures and the page from result folders alone (python reports/render.py)
   compare A B ...         runs or features pair by pair, with tests by class (python benchmarks/compare.py)
   add FEATURES.npz        features made anywhere as a row of a results folder (python benchmarks/add.py)
+  bundle RUN ...          finished runs in one file that can be sent (python benchmarks/bundle.py)
+  verify BUNDLE ...       works out again the numbers of such a file (python benchmarks/verify.py)
   evaluate FEATURES.npz   score features or binary codes made anywhere (python -m tcn evaluate)
   data check              compare the data sets on disk with what was published (python -m tcn data check)
   extract --backbone ..   features of a split by a frozen network (python -m tcn extract)
@@ -62,6 +64,18 @@ def _add(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _bundle(arguments: Sequence[str]) -> int:
+    from benchmarks.bundle import main
+
+    return main(arguments)
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    from benchmarks.verify import main
+
+    return main(arguments)
+
+
 def _demo(arguments: Sequence[str]) -> int:
     from benchmarks.demo.command import main
 
@@ -69,7 +83,7 @@ def _demo(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "run": _run, "report": _report, "compare": _compare, "add": _add, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
+    "run": _run, "report": _report, "compare": _compare, "add": _add, "bundle": _bundle, "verify": _verify, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
     "extract": _tcn("extract"), "quickdraw": _tcn("quickdraw"), "demo": _demo}
 
 

@@ -4,8 +4,8 @@ In: `Places` (paths on this machine) and a run's settings. Out: what the run is 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,16 +47,16 @@ class Places:
     progress: bool = True
     declared: tuple[Path, ...] = ()
     """Files that declare data sets of the user's own."""
-    named_weights: Mapping[str, Path] = field(default_factory=dict)
+    named_weights: tuple[tuple[str, Path], ...] = ()
     """Files of weights by the encoder that they are of; `weights` is any other's."""
 
     def encoder_file(self, backbone: str) -> Path | None:
         """The file of an encoder's weights; None where the published ones are meant."""
-        return self.named_weights.get(backbone, self.weights)
+        return dict(self.named_weights).get(backbone, self.weights)
 
     def teacher_file(self, backbone: str) -> Path | None:
         """The same of its teacher."""
-        return self.named_weights.get(backbone, self.teacher_weights)
+        return dict(self.named_weights).get(backbone, self.teacher_weights)
 
 
 class Material:

@@ -332,6 +332,7 @@ class RunMirror:
                     "variant": run.variant, "seed": str(run.seed), "identity": folder.identity,
                     "trained": str(run.trained), "smoke": str(mirror.suite.smoke), "folder": folder.path.name,
                     "commit": str(provenance.get("commit")), "device": str(provenance.get("device")),
+                    "protocol_version": str(provenance.get("protocol_version", 1)),
                     **{key: str(provenance[key]) for key in ("title", "declared_in") if key in provenance},
                     **({"brought": "along"} if brought else {}), **mirror.tags}
             marks = (["smoke"] * mirror.suite.smoke + ["brought along"] * bool(brought)

@@ -113,7 +113,7 @@ def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: S
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     used = {run.config.network.backbone for run in runs}
     given = {backbone: checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
-             for backbone, file in places.named_weights.items() if backbone in used}
+             for backbone, file in places.named_weights if backbone in used}
     return [_with_weights(run, given) for run in runs], [[_with_weights(run, given) for run in block] for block in blocks]
 
 
@@ -308,7 +308,7 @@ def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.
     return Places(cache.expanduser().resolve(), root, options.words, default, options.teacher_weights or default,
                   options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists),
                   declared=tuple(Path(name).expanduser().resolve() for name in options.datasets or () if declared.is_file(name)),
-                  named_weights=named)
+                  named_weights=tuple(named.items()))
 
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")

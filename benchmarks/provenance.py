@@ -1,4 +1,4 @@
-"""Where a result comes from: commit and diff, versions, device, command."""
+"""Where a result comes from: commit and diff, versions, device, command, version of the scoring rules."""
 from __future__ import annotations
 
 import functools
@@ -17,6 +17,7 @@ import torch
 
 from tcn.config import InputError
 from tcn.files.atomic import write_bytes
+from tcn.scoring.protocols import PROTOCOL_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mlflow", "pillow", "resvg-py",
@@ -101,4 +102,4 @@ def collect(device: torch.device) -> dict[str, Any]:
     """All of it, for a run that starts now."""
     return {**commit(), "versions": versions(), "python": platform.python_version(), "device": device_name(device),
             "threads": torch.get_num_threads(), "platform": platform.platform(), "command": command(),
-            "started": now()}
+            "protocol_version": PROTOCOL_VERSION, "started": now()}

@@ -35,7 +35,7 @@ ELSEWHERE = 0.04
 code differ: training amplifies rounding. Measured on emoji: three pairs of runs that part by rounding alone (`ledger-words`)
 differed by up to 0.024 in such a metric (docs/ledger.md)."""
 TIMES = ("seconds", "pairs_per_second")
-ENVIRONMENT = ("commit", "diff_sha256", "device", "threads", "python", "platform")
+ENVIRONMENT = ("commit", "diff_sha256", "device", "threads", "python", "platform", "protocol_version")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def read(folder: Path) -> Original:
 
 def environment_differences(original: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, one sentence each: code, device, threads, versions."""
+    original, now = ({"protocol_version": 1, **record} for record in (original, now))
     found = [f"{key}: {_short(original.get(key))} then, {_short(now.get(key))} now" for key in ENVIRONMENT
              if original.get(key) != now.get(key)]
     then, here = original.get("versions") or {}, now["versions"]

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from types import MappingProxyType
 
+from reports.read.bundles import SENT
 from reports.read.escaping import shortened
 from reports.read.schema import Task
 
@@ -150,6 +151,8 @@ def part_of(dataset: str) -> tuple[str, str]:
 
 BROUGHT = "brought-"
 """Prefix of the names of variants whose features were made elsewhere (benchmarks/add.py)."""
+MARKED = (BROUGHT, SENT)
+"""Prefixes of the variants that this results folder did not compute: every table marks them, and no verdict counts them."""
 
 
 _recorded: ContextVar[Mapping[str, str]] = ContextVar("titles that runs recorded", default=MappingProxyType({}))
@@ -175,7 +178,13 @@ def label(variant: str) -> str:
 
     >>> label("tcn-weight-10"), label("tcn-dim-512"), label("something"), label("brought-mine")
     ('TCN, sharing weight 10', 'TCN, 512 dimensions', 'something', 'mine (brought along)')
+    >>> label("sent:theirs:tcn")
+    'TCN (soft sharing) (sent: theirs)'
     """
+    if variant.startswith(SENT):
+        bundle, _, own = variant.removeprefix(SENT).partition(":")
+        name = label(own)
+        return f"{name if name != own else _recorded.get().get(variant, own)} (sent: {shortened(bundle)})"
     if variant.startswith(BROUGHT):
         return f"{variant.removeprefix(BROUGHT)} (brought along)"
     return _numbered(variant, "TCN, sharing weight {:g}", "TCN, {} dimensions") or LABELS.get(variant) or \
@@ -188,7 +197,7 @@ def short_label(variant: str) -> str:
     >>> short_label("tcn-weight-0.1"), short_label("tcn-dim-32"), short_label("triplet")
     ('TCN, weight 0.1', 'TCN, 32-d', 'Triplet')
     """
-    if variant.startswith(BROUGHT):
+    if variant.startswith(MARKED):
         return shortened(label(variant))
     return _numbered(variant, "TCN, weight {:g}", "TCN, {}-d") or SHORT_LABELS.get(variant) or \
         shortened(_recorded.get().get(variant, variant))

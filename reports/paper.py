@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from reports.naming import BROUGHT, dimension_in_name, weight_in_name
+from reports.naming import MARKED, dimension_in_name, weight_in_name
 from reports.read.runs import setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
@@ -204,7 +204,7 @@ def group_of(suite: Suite, variant: str) -> str:
     """Group of a variant, `` for one that no table names."""
     if is_untrained(variant) and variant not in METHODS:
         return "untrained"
-    if variant.startswith(BROUGHT):
+    if variant.startswith(MARKED):
         return "brought"
     if weight_in_name(variant) is not None:
         return "weights"
@@ -229,7 +229,7 @@ def is_tcn(variant: str) -> bool:
 
 def main_variants(suite: Suite, task: Task) -> list[str]:
     """Rows of the comparison table: TCN, HWS, NWS (always), TCN at 512 dimensions where more than a plain call was asked for, untrained baselines
-    at hand, and features brought along."""
+    at hand, features brought along and runs that were sent."""
     there = suite.variants(task)
     wide = [v for v in there if dimension_of(suite, task, v) == WIDE_DIMENSION]
     if not wide and any(group_of(suite, v) not in ("main", "untrained", "ledger", "brought", "") for v in there):
@@ -239,8 +239,8 @@ def main_variants(suite: Suite, task: Task) -> list[str]:
 
 
 def brought(suite: Suite, task: Task) -> list[str]:
-    """Features made elsewhere, by name."""
-    return [v for v in suite.variants(task) if v.startswith(BROUGHT)]
+    """Features made elsewhere and runs that were sent, by name."""
+    return [v for v in suite.variants(task) if v.startswith(MARKED)]
 
 
 def other_variants(suite: Suite, task: Task) -> list[str]:

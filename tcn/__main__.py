@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -32,16 +33,18 @@ commands
   extract --backbone ..   takes features of a split by a frozen network: python -m tcn extract --help
   quickdraw NDJSON ...    draws QuickDraw's strokes as pictures, for use as queries: python -m tcn quickdraw --help
 
-with the harness (tcn COMMAND, or python benchmarks/COMMAND.py)
+with the harness (also tcn COMMAND, or python benchmarks/COMMAND.py)
   compare A B ...         runs or features pair by pair, with tests by class
   add FEATURES.npz        features made anywhere as a row of a results folder
+  bundle RUN ...          finished runs in one file that can be sent
+  verify BUNDLE ...       works out again the numbers of such a file
 
 exit status
   0 done; 1 scored, but something could not be written, or memory ran out, or a data set has problems;
   2 bad input or usage; 130 interrupted.
 """
-OF_THE_HARNESS = ("add", "compare")
-"""Commands that work on results folders, which this package knows nothing of."""
+OF_THE_HARNESS = ("add", "bundle", "compare", "verify")
+"""Commands that work on results folders, which this package knows nothing of: handed to benchmarks/console.py where that is there."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,9 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     top = parser()
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in OF_THE_HARNESS:
-        warn(f"error: `{given[0]}` works on results folders and comes with the harness: tcn {given[0]} ..., or "
-             f"python benchmarks/{given[0]}.py ...")
-        return 2
+        try:
+            console = importlib.import_module("benchmarks.console")
+        except ModuleNotFoundError:
+            warn(f"error: `{given[0]}` works on results folders and comes with the harness: tcn {given[0]} ..., or "
+                 f"python benchmarks/{given[0]}.py ...")
+            return 2
+        return int(console.main(given))
     args = top.parse_args(given)
     if args.command is None:
         top.print_help(sys.stderr)

@@ -365,6 +365,11 @@ def from_dict(values: dict[str, Any]) -> Config:
     return change(Config(), flatten(values))
 
 
+def recorded(values: dict[str, Any]) -> Config:
+    """As `from_dict`, of settings that a run recorded: those that came after it take the value that such runs had."""
+    return change(Config(), {**_LATER, **flatten(values)})
+
+
 def change(config: Config, delta: dict[str, Any]) -> Config:
     """A copy of `config` with dotted keys replaced, checked.
 

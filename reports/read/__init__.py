@@ -4,5 +4,8 @@ escaping  text fit to show, in HTML, Markdown and CSV
 files     JSON, tables, arrays and pictures, read with bounds
 schema    what must stand in each file
 runs     one folder -> a checked run
+means     their means again, from per-query values
+comparable  which runs may share a table
 suite     all folders -> a suite and its measured values
+bundles     runs that somebody else sent in one file
 """

@@ -77,6 +77,8 @@ class FinishedRun:
     metrics: pd.DataFrame
     dim: int | None
     """Length of its feature vectors; None where neither its features nor its settings say it."""
+    sent: Path | None = None
+    """The bundle that it came in, sent by somebody else; None for a run of this results folder."""
 
     @property
     def name(self) -> str:
@@ -135,6 +137,12 @@ def setting(config: dict[str, Any], dotted: str, default: Any = None) -> Any:
             return default
         node = node[key]
     return node
+
+
+def rows_of(run: FinishedRun) -> dict[Score, dict[str, Any]]:
+    """The rows of a run's metrics.csv."""
+    return {Score(row["metric"], row["protocol"], row["features"], row["classes"], row["query_source"], row["gallery"],
+                  row["duplicates"]): row for row in run.metrics.to_dict("records")}
 
 
 def read_run(folder: Path) -> FinishedRun | Unfinished:

@@ -182,6 +182,8 @@ class Provenance(Record):
     device: Text = ""
     threads: Any = ""
     platform: Text = ""
+    protocol_version: Count = 1
+    """Of the scoring rules (tcn/scoring/protocols.py); runs from before it was recorded are of version 1."""
     data_digest: Text = ""
     split_digest: Text = ""
     manifest: Group | None = None

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from reports.read import runs as read
+from reports.read.comparable import one_protocol_version, one_setting_per_row
 from reports.read.files import ReportError, read_json, shown
 from reports.read.runs import FOLDER_NAME, FinishedRun, Score, Unfinished
 from reports.read.schema import Cut, Deviation, Head, Planned, Reproduction, Task, parse
@@ -233,14 +234,14 @@ class Suite:
 
     def _rows(self, run: FinishedRun) -> dict[Score, dict[str, Any]]:
         if run.name not in self._scores:
-            self._scores[run.name] = {
-                Score(row["metric"], row["protocol"], row["features"], row["classes"], row["query_source"],
-                      row["gallery"], row["duplicates"]): row for row in run.metrics.to_dict("records")}
+            self._scores[run.name] = read.rows_of(run)
         return self._scores[run.name]
 
     def _try(self, run: FinishedRun, file: str, contents: Callable[[], T]) -> T | None:
         """What a reader returns; None, with a note in `left_out`, where the file is missing, broken or not as it was written."""
         try:
+            if run.sent is not None and not (run.folder / file).exists():  # a bundle holds no pictures, for example
+                return None
             read.check_digest(run.folder, file)
             return contents()
         except ReportError as error:
@@ -285,7 +286,7 @@ def read_suite(root: Path) -> Suite:
             runs.append(run)
         else:
             unfinished.append(run)
-    runs = _one_setting_per_row(runs, in_plan, left_out)
+    runs = one_setting_per_row(one_protocol_version(runs, left_out), in_plan, left_out)
     done = {(run.task, run.variant, run.seed) for run in runs}
     unfinished = [u for u in unfinished if (u.task, u.variant, u.seed) not in done]
     known_runs: tuple[FinishedRun | Unfinished, ...] = (*runs, *unfinished)
@@ -391,25 +392,3 @@ def _read_reproductions(root: Path, left_out: list[tuple[str, str]]) -> list[Rep
         except ReportError as error:
             left_out.append((f"reproductions/{path.name}", str(error)))
     return sorted(found, key=lambda r: (r.date, r.run))
-
-
-def _one_setting_per_row(runs: list[FinishedRun], in_plan: dict[tuple[Task, str, int], str],
-                         left_out: list[tuple[str, str]]) -> list[FinishedRun]:
-    """Keep one group of equal settings per (task, variant): the planned one, else the one finished last."""
-    groups: dict[tuple[Task, str], dict[str, list[FinishedRun]]] = {}
-    for run in runs:
-        groups.setdefault((run.task, run.variant), {}).setdefault(run.settings(), []).append(run)
-    kept: list[FinishedRun] = []
-    for by_settings in groups.values():
-        def rank(group: list[FinishedRun]) -> tuple[int, str]:
-            planned = sum(in_plan.get((c.task, c.variant, c.seed)) == c.name for c in group)
-            return planned, max(c.provenance.finished for c in group)
-        best = max(by_settings.values(), key=rank)
-        # Of a run that an earlier version wrote under another name and this one made again, the later one.
-        kept += {c.seed: c for c in sorted(best, key=lambda c: c.provenance.finished)}.values()
-        for group in by_settings.values():
-            if group is not best:
-                left_out += [(c.name, (f"other settings, data or split than {best[0].name}, which is the "
-                              f"{'planned' if rank(best)[0] else 'latest'} one of this row")) for c in group]
-    return sorted(kept, key=lambda c: (c.task, c.variant, c.seed))
-

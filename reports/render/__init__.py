@@ -3,6 +3,7 @@
 provenance  runs, recomputed and described
 story       what is told, in which order
 page        the HTML page, from the templates and the style in templates/
+leaderboard  sortable tables on a page of their own
 documents   Markdown and LaTeX
 staging     files are written aside, and put in place together
 command     `python reports/render.py`

@@ -1,6 +1,6 @@
 """`python reports/render.py`: every table, figure and the report, from result folders alone.
 
-In: an output folder of run_all.py. Out: index.html, report.md, latex/report.tex, tables/*.md .tex .csv .runs.csv and
+In: an output folder of run_all.py, bundles that others sent, or both. Out: index.html, report.md, latex/report.tex, tables/*.md .tex .csv .runs.csv and
 figures/*.png .pdf .csv; a figure's CSV holds the data it shows.
 """
 from __future__ import annotations
@@ -9,17 +9,19 @@ import argparse
 import contextlib
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from reports import lint, naming, published
 from reports.figure_kinds import FigureData
 from reports.figures import digits, draw, frames
+from reports.read.bundles import with_bundles
 from reports.read.escaping import csv_frame, visible
 from reports.read.files import ReportError, shown
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
-from reports.render import documents, page, provenance, staging, story
+from reports.render import documents, leaderboard, page, provenance, staging, story
 from reports.tables import ablations, comparison, runs
 from tcn.files.atomic import StorageError, writing
 
@@ -45,7 +47,7 @@ def headline_text(results: Path) -> str:
     with naming.recorded(suite.titles):
         shown = [table for task in suite.tasks() for table in (comparison.comparison(suite, task), ablations.further(suite, task))
                  if table is not None]
-        return "\n".join(table.to_markdown() for table in shown)
+        return "\n".join(table.versioned().to_markdown() for table in shown)
 
 
 def _render(suite: Suite, results: Path, out: Path) -> Path:
@@ -134,17 +136,43 @@ def latest(root: Path) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else root
 
 
+def _suite(options: argparse.Namespace, unpacked: Path) -> Suite:
+    """The runs that the options name."""
+    if options.bundles and options.results is None:
+        return with_bundles(None, options.bundles, unpacked)
+    suite = read_suite(options.results or latest(Path(__file__).resolve().parents[2] / "results"))
+    return with_bundles(suite, options.bundles, unpacked) if options.bundles else suite
+
+
+def _written(suite: Suite, options: argparse.Namespace) -> Path:
+    """The page that was asked for, once it is written."""
+    if options.leaderboard:
+        with naming.recorded(suite.titles):
+            try:
+                staging.write_text(options.leaderboard, leaderboard.page(suite, options.leaderboard.parent))
+            except OSError as error:
+                raise ReportError(f"{options.leaderboard} can't be written ({error.strerror or error}); name another file") from error
+        return Path(options.leaderboard)
+    if options.out is None and options.bundles and options.results is None:
+        raise ReportError("bundles alone have no folder for the report; name one with --out, or a page with --leaderboard FILE.html")
+    return _render(suite, suite.root, options.out or suite.root / "report")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 2 where there is nothing to report on or nowhere to write it, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python reports/render.py", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="an output folder of run_all.py (default: the one written last below results/)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: report/ in that folder")
+    parser.add_argument("--bundles", type=Path, nargs="+", metavar="FILE", help="runs that others sent (tcn bundle), or folders of "
+                        "such files: rows of their own, marked; without --results the report holds them alone")
+    parser.add_argument("--leaderboard", type=Path, metavar="FILE.html", help="write one page of sortable tables there, in place of "
+                        "the report")
     options = parser.parse_args(arguments)
-    results = options.results or latest(Path(__file__).resolve().parents[2] / "results")
     try:
-        suite = read_suite(results)
-        print(_line(_render(suite, results, options.out or results / "report")))
+        with tempfile.TemporaryDirectory(prefix="bundles-") as unpacked:
+            suite = _suite(options, Path(unpacked))
+            print(_line(_written(suite, options)))
         for name, reason in suite.left_out:
             print(_line(f"left out: {name}: {reason}"), file=sys.stderr)
         for run in suite.unfinished:

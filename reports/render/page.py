@@ -18,9 +18,9 @@ from markupsafe import Markup, escape
 
 from reports.figure_kinds import FigureData
 from reports.read.escaping import visible
+from reports.read.means import Recomputed
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance, story
-from reports.render.provenance import Recomputed
 from reports.render.story import Points, Section
 from reports.stats.verdicts import Verdict
 from reports.tables.entries import duration
@@ -41,9 +41,7 @@ def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[
     """
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=story.TITLE, subject=f"TCN on {story.profile_name(suite)}", opening=story.opening(suite), sections=shown,
-        groups=provenance.groups(suite, folder, checked), figures=figures,
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")))
+        groups=provenance.groups(suite, folder, checked), figures=figures)
 
 
 def _printed(value: object) -> object:
@@ -136,6 +134,7 @@ def _environment() -> Environment:
     kinds: dict[str, type[Any]] = {"table": Table, "figure": FigureData, "verdict": Verdict, "points": Points}
     made.tests |= {name: lambda value, kind=kind: isinstance(value, kind) for name, kind in kinds.items()}
     made.tests["dense"] = dense
+    made.globals |= {name: Markup((TEMPLATES / file).read_text(encoding="utf-8")) for name, file in (("style", "page.css"), ("script", "page.js"))}
     return made
 
 

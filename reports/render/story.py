@@ -11,11 +11,11 @@ from typing import Literal
 from reports import naming, paper
 from reports.figure_kinds import FigureData
 from reports.lint import BrokenRule
+from reports.read.means import Recomputed
 from reports.read.runs import setting
 from reports.read.schema import Task
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance
-from reports.render.provenance import Recomputed
 from reports.stats import evidence, verdicts
 from reports.stats.verdicts import Verdict
 from reports.tables import ablations, claims, comparison, cross_dataset, extension, instances, ledger, protocols, runs
@@ -23,7 +23,8 @@ from reports.tables.entries import duration
 from reports.tables.table import Table
 
 TITLE = "Does the published number hold?"
-PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets", "sample": "samples of the paper's data sets"}
+PROFILES = {"laptop": "the laptop profile", "paper": "the paper's data sets", "sample": "samples of the paper's data sets",
+            "bundles": "runs that others sent"}
 CHAIN = ("Every measured number links to the runs it was measured in, s0, s1, ... to single seeds. A run's entry holds its "
          "folder, all settings, code, data and environment, the values per query that its means are made of, and the command "
          "that runs it again and compares every number. The tables' .runs.csv files hold the same links as text.")
@@ -97,7 +98,14 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
                    runs.provenance(suite, compact=True),
                    Text(f"The list of published numbers was checked too: {proofs} contradictions by proof, "
                         f"{len(findings) - proofs} hints; {where}", "soft"))
-    return [*found, Section("runs", "Where every number comes from", tuple(blocks), short="Provenance")]
+    found.append(Section("runs", "Where every number comes from", tuple(blocks), short="Provenance"))
+    return [_versioned(section) for section in found]
+
+
+def _versioned(section: Section) -> Section:
+    """The same, every table with its protocol version."""
+    return replace(section, blocks=tuple(block.versioned() if isinstance(block, Table) else block for block in section.blocks),
+                   parts=tuple(map(_versioned, section.parts)))
 
 
 def opening(suite: Suite) -> list[Block]:

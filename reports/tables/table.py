@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reports.read.escaping import csv_text, markdown, visible
@@ -63,6 +63,12 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+
+    def versioned(self) -> Table:
+        """The same; where it holds measured numbers, a note says under which version of the rules."""
+        versions = {run.provenance.protocol_version for row in self.rows for entry in row.entries for run in entry.runs}
+        note = f"Measured under protocol version {', '.join(map(str, sorted(versions)))}."
+        return replace(self, notes=(*self.notes, note)) if versions else self
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown with title and notes."""

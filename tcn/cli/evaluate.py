@@ -20,6 +20,7 @@ from tcn.data import known_splits
 from tcn.files.atomic import warn
 from tcn.scoring import codes, inputs
 from tcn.scoring.instances import instance_accuracy
+from tcn.scoring.protocols import PROTOCOL_VERSION
 from tcn.scoring.scores import DUPLICATES, score
 
 
@@ -46,7 +47,8 @@ def evaluate(args: EvaluateOptions) -> int:
         warn(f"note: {args.features}: {identical(copies)}")
     if args.json:
         instances = result.instances[0].summary() if result.instances else {}
-        print(json.dumps({**result.scores[0].summary(), **instances}, indent=2, allow_nan=False))
+        print(json.dumps({"protocol_version": PROTOCOL_VERSION, **result.scores[0].summary(), **instances}, indent=2,
+                         allow_nan=False))
     else:
         print("\n".join(report(args, arrays, result, names, several, copies)))
     if checked is not None and (args.json or checked.problems):

@@ -11,6 +11,7 @@ import numpy as np
 
 from tcn.cli.evaluate_options import EvaluateOptions
 from tcn.scoring.instances import SCOPES, InstanceScores
+from tcn.scoring.protocols import PROTOCOL_VERSION
 from tcn.scoring.scores import Scores
 
 TIES = {
@@ -52,6 +53,7 @@ def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: File
     first, entries = result.scores[0], len(arrays["gallery"])
     yield (f"{args.features}: {first.queries} queries of {len(first.classes)} classes, {entries} gallery "
            f"entries, {arrays['query'].shape[1]} dimensions")
+    yield f"protocols   version {PROTOCOL_VERSION} of the rules"
     yield f"distance    {DISTANCES[result.metric]}" + (f"; {result.made}" if result.made else "")
     yield f"ties        {args.ties}: {TIES[args.ties]}"
     error = max(row["standard_error"] for rows in result.rows for row in rows)
@@ -148,7 +150,7 @@ def _by_class(
 def write_csv(file: Path, args: EvaluateOptions, result: FileScores, names: Mapping[str, Sequence[str]]) -> None:
     """One row for each number; `class` and `class_photos` are filled in the rows of single classes only."""
     same = {"file": str(args.features), "distance": result.metric, "codes": result.made, "ties": args.ties,
-            "missing_classes": args.missing_classes}
+            "protocol_version": PROTOCOL_VERSION, "missing_classes": args.missing_classes}
     rows: list[dict[str, Any]] = []
     for place, (scores, own) in enumerate(zip(result.scores, result.rows)):
         if result.instances:

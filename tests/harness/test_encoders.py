@@ -109,7 +109,7 @@ def test_weights_of_several_encoders_are_given_by_name_or_by_folder(tmp_path, we
 
 
 @pytest.fixture
-def unreachable(monkeypatch):
+def unreachable(monkeypatch, tmp_path):
     """No hub answers, and no run may be started."""
     def never(*arguments, **options):
         raise AssertionError("a run was started")

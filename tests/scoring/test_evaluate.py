@@ -109,7 +109,14 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
 def as_json(capsys, *arguments: object) -> dict[str, dict[str, float]]:
     status, out, err = run(capsys, *arguments, "--json")
     assert status == 0, err
-    return json.loads(out)
+    return numbers(out)
+
+
+def numbers(out: str) -> dict[str, dict[str, float]]:
+    """What `--json` printed, without the version of the rules, which has to be there."""
+    found = json.loads(out)
+    assert found.pop("protocol_version") == protocols.PROTOCOL_VERSION
+    return found
 
 
 def table(text: str, title: str, after: str = "") -> dict[str, list[str]]:
@@ -326,7 +333,7 @@ def test_itq_is_fitted_on_train(store, capsys):
         expected = scores.evaluate(*made, data["query_labels"], data["gallery_labels"], metric="hamming")
         status, out, err = run(capsys, path, "--json", "--itq", *([bits] if bits else []))
         assert (status, err) == (0, "")
-        assert json.loads(out) == expected
+        assert numbers(out) == expected
     made_of = "4 bits by ITQ, textbook rule, fitted on the 50 rows of train"
     assert made_of in run(capsys, path, "--itq", "4")[1]
     rules = [as_json(capsys, path, "--itq", "--itq-rule", rule, "--seed", 3) for rule in codes.RULES]
@@ -340,7 +347,7 @@ def test_itq_on_the_queries_is_loud(store, capsys):
     assert status == 0 and err.startswith("warning: ") and "TRANSDUCTIVE" in err
     made = codes.binary_codes(None, unit(data["query"]), unit(data["gallery"]), fit="as-released")
     labels = data["query_labels"], data["gallery_labels"]
-    assert json.loads(out) == scores.evaluate(*made, *labels, metric="hamming")
+    assert numbers(out) == scores.evaluate(*made, *labels, metric="hamming")
     assert "TRANSDUCTIVE" in run(capsys, store(), "--itq", "--itq-fit", "as-released")[1]
 
 
@@ -578,7 +585,7 @@ def test_python_dash_m(store, tmp_path):
     command = [sys.executable, "-m", "tcn", "evaluate", store(extra=np.zeros(1)), "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == scores.evaluate(*example().values())
+    assert numbers(done.stdout) == scores.evaluate(*example().values())
     assert "not used: extra" in done.stderr and "Traceback" not in done.stderr
 
 

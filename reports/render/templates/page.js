@@ -1,4 +1,4 @@
-// Tables that sort and filter, and rows that are marked wherever they stand. The page is whole without this script.
+// Tables that sort and filter, and rows that are marked wherever they stand: in the report and the leaderboard, which are whole without it.
 "use strict";
 
 const MANY_ROWS = 8; // from here on a table has a filter
@@ -13,9 +13,9 @@ function blocksOf(table) {
   return blocks;
 }
 
-/** What a cell is sorted by: its number where it has one ("−0.030 ± 0.004" is -0.03), else its text. */
+/** What a cell is sorted by: the number that it keeps, else the one that it begins with ("−0.030 ± 0.004" is -0.03), else its text. */
 function keyOf(cell) {
-  const text = cell ? cell.textContent.trim() : "";
+  const text = cell ? cell.dataset.value ?? cell.textContent.trim() : "";
   const number = text.replace("−", "-").match(/^[+-]?[\d,]*\.?\d+/);
   return number ? parseFloat(number[0].replace(/,/g, "")) : text;
 }
@@ -28,10 +28,10 @@ function compare(a, b, sign) {
   return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
 }
 
-/** Sort a table's blocks by a column: largest first, then smallest first, then as the report has them. */
+/** Sort a table's blocks by a column, numbers from the largest and words by the alphabet; then the other way; then as they were. */
 function sortBy(table, blocks, header, column) {
-  const next = { none: "descending", descending: "ascending", ascending: "none" };
-  const way = next[header.getAttribute("aria-sort") || "none"];
+  const ways = header.classList.contains("number") ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
+  const way = ways[(ways.indexOf(header.getAttribute("aria-sort")) + 1) % ways.length];
   for (const other of table.tHead.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
   header.setAttribute("aria-sort", way);
   for (const block of blocks) {
