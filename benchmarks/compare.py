@@ -91,8 +91,8 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
         if isinstance(run, Unfinished):
             raise ReportError(f"not finished ({run.reason})")
         if (version := run.provenance.protocol_version) != PROTOCOL_VERSION:
-            raise ReportError(f"scored under protocol version {version}, this is {PROTOCOL_VERSION}: numbers of two versions can't "
-                              "be compared. Its features.npz can be, which is scored anew")
+            raise ReportError(f"scored under protocol version {version}, this is {PROTOCOL_VERSION}: numbers of two versions "
+                              "can't be compared. Its features.npz can be, which is scored anew")
         keys = {metric: f"{options.features}/{options.protocol}/{metric}" for metric in options.metrics}
         every = f"{options.features}/{options.protocol}/mAP@all"
         check_digest(folder, "per_query.npz")

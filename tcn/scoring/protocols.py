@@ -208,6 +208,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol fo
 )})
 ALL: tuple[str, ...] = tuple(PROTOCOLS)
 PROTOCOL_VERSION = 1
-"""The version beside every number that is printed or logged; numbers of two versions never share a table. Raise it with any change
-after which the same features and labels can give another number under an existing name: a rule, its ties, an average, chance or
-a ceiling. A new protocol, or a faster way to the same number, does not change it. Results without a version are of version 1."""
+"""The version beside every number that is printed or logged; numbers of two versions never share a table. Raise it with any
+change after which the same features and labels can give another number under an existing name: a rule, its ties, an average,
+chance or a ceiling. A new protocol, or a faster way to the same number, does not change it. Results without a version are of
+version 1."""
