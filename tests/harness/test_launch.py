@@ -201,7 +201,7 @@ def test_lost_runs_are_retried_three_times_and_final_failures_never(folders):
     states = {f.run.variant: (f.state, json.loads((f.path / "status.json").read_text())["reason"]) for f in folders[0]}
     assert states["hws"] == ("failed", "loss is not finite") and states["nws"] == ("failed", failures["quickdraw-1__nws__seed3"])
     assert states["tcn"][0] == states["untrained-svd"][0] == "finished"
-    assert sorted(mirror.settled) == [("untrained-svd", "finished"), ("hws", "failed"), ("nws", "failed"), ("tcn", "finished")]
+    assert sorted(mirror.settled) == [("hws", "failed"), ("nws", "failed"), ("tcn", "finished"), ("untrained-svd", "finished")]
     assert "again (3 of 3): nws" in out and "again (4" not in out
 
 
@@ -398,7 +398,7 @@ def test_what_a_failed_run_held_is_let_go_before_memory_is_given_back(folders, m
 
 def test_a_device_without_a_name_hides_no_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", _raise)
-    assert runner._reason(torch.OutOfMemoryError("no room"), GPU, Config()).startswith("out of memory on this machine; run fewer")
+    assert runner._reason(torch.OutOfMemoryError("no room"), GPU, Config()).startswith("out of memory on this machine; do fewer")
 
 
 def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch, capsys):
