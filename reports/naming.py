@@ -59,8 +59,9 @@ LABELS = {
 FROZEN = {"dinov2": "DINOv2 S/14", "clip": "CLIP B/16", "siglip": "SigLIP B/16", "resnet50": "ResNet-50",
           "convnext": "ConvNeXt-T", "lite0": "EfficientNet-Lite0", "lite2": "EfficientNet-Lite2"}
 """Encoders of the rows `frozen-NAME`, which others trained."""
-LABELS |= {f"frozen-{name}{suffix}": f"Frozen {title}{treated}" for name, title in FROZEN.items()
-           for suffix, treated in (("", ""), ("-permodality", ", per-modality statistics"), ("-pca", ", PCA"))}
+FROZEN_ROWS = {f"frozen-{name}{suffix}": f"Frozen {title}{treated}" for name, title in FROZEN.items()
+               for suffix, treated in (("", ""), ("-permodality", ", per-modality statistics"), ("-pca", ", PCA"))}
+LABELS |= FROZEN_ROWS
 SHORT_LABELS = {
     **LABELS,
     "tcn": "TCN", "hws": "HWS", "nws": "NWS", "untrained-imagenet": "ImageNet features",

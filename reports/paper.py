@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from reports.naming import MARKED, dimension_in_name, weight_in_name
+from reports.naming import FROZEN_ROWS, MARKED, dimension_in_name, weight_in_name
 from reports.read.runs import setting
 from reports.read.schema import Task
 from reports.read.suite import Suite
@@ -197,7 +197,7 @@ def dimensions(suite: Suite, task: Task) -> list[tuple[int, str]]:
 
 def is_untrained(variant: str) -> bool:
     """Whether a row is an untrained baseline: one of this project, or by the first word of its name. `floor` is the earlier word."""
-    return variant in UNTRAINED or variant.startswith(("untrained-", "floor-"))
+    return variant in UNTRAINED or variant in FROZEN_ROWS or variant.startswith(("untrained-", "floor-"))
 
 
 def group_of(suite: Suite, variant: str) -> str:

@@ -5,9 +5,12 @@ In: an output folder. Out: the numbers of files and values that were checked; `L
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import json
+import shutil
 import sqlite3
+import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +89,12 @@ def _whole(path: Path) -> None:
         if not path.read_bytes().endswith(b"IEND\xaeB`\x82"):
             raise ValueError("cut short")
     elif path.name == "mlflow.db":
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as store:
-            answer = store.execute("PRAGMA integrity_check").fetchone()[0]
+        with tempfile.TemporaryDirectory() as place:
+            # As the next process will find it: SQLite first undoes what a dead one has half written, which a read-only store forbids.
+            for file in path.parent.glob(f"{path.name}*"):
+                shutil.copy(file, place)
+            with contextlib.closing(sqlite3.connect(Path(place) / path.name)) as store:
+                answer = store.execute("PRAGMA integrity_check").fetchone()[0]
         if answer != "ok":
             raise ValueError(answer)
 

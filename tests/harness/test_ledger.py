@@ -106,7 +106,7 @@ def test_runs_kept_before_the_new_settings_keep_their_identity():
     """The payload of such a run held no such key: the digest is taken here by hand."""
     settings = to_dict(Config())
     for group, name in (("data", "resize"), ("data", "transparent"), ("data", "exif"), ("evaluation", "itq_start"),
-                        ("execution", "algorithms"), ("data", "validation"), ("execution", "graphs")):
+                        ("execution", "algorithms"), ("data", "validation"), ("execution", "graphs"), ("data", "declared")):
         del settings[group][name]
     del settings["method_source"]
     text = json.dumps({"config": settings, "data": "d", "split": "s", "words": ""}, sort_keys=True)

@@ -24,6 +24,7 @@ from tcn.config import Config, InputError, change, flatten, from_dict, to_dict
 from tcn.data.doctor import manifest_for
 from tcn.data.lists import read_list, read_names
 from tcn.data.words import load_words
+from tcn.scoring.protocols import PROTOCOL_VERSION
 
 NAMES = ("cat", "teddy bear", "axe")
 WORD = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=8)
@@ -182,7 +183,9 @@ def test_features_of_any_kind_are_scored_or_named(data, capsys):
     out, err = capsys.readouterr()
     assert "Traceback" not in err
     if status == 0:
-        numbers = [value for rule in json.loads(out).values() for value in rule.values()]
+        found = json.loads(out)
+        assert found.pop("protocol_version") == PROTOCOL_VERSION
+        numbers = [value for rule in found.values() for value in rule.values()]
         assert numbers and all(math.isfinite(value) and 0 <= value <= 1 for value in numbers)
     else:
         assert any(name in err for name in ("query", "gallery", "label", "train", "features.npz")), err

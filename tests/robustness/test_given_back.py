@@ -100,7 +100,7 @@ def test_looking_at_an_encoder_s_channels_leaves_no_hook_and_no_mode_behind():
     model = Breaking("encode")
     model.forward = lambda images: model.moving(images[:, :2])  # two channels, where three are expected
     with pytest.raises(RuntimeError):
-        sake._channels(model, {"stem": model.moving})
+        sake._channels(model, {"stem": model.moving}, 8)
     assert [module.training for module in model.modules()] == MODES and not model.moving._forward_hooks
 
 
@@ -160,6 +160,7 @@ def test_signals_go_back_where_the_second_can_t_be_caught(monkeypatch):
 def test_modes_and_torch_s_global_stream_are_changed_in_the_named_places_only():
     allowed = {"tcn/scoring/features.py": {"model.eval()"},  # evaluating
                "tcn/model/execution.py": {"fused = fuse_conv_bn_eval(last.eval(), child.eval())"},  # in place, by its contract
+               "tcn/model/backbones.py": {"plain, other = backbone.eval()(noise), folded.eval()(noise)"},  # a teacher, which stays so
                "benchmarks/checking.py": {"torch.manual_seed(noise)", "np.random.seed(noise)", "random.seed(noise)",  # inside _streams_kept
                                           'torch.manual_seed(stream_seed(self.config.seed, "dropout", step))'},
                "tcn/train/loop.py": {'torch.manual_seed(stream_seed(config.seed, "dropout", epoch))'}}  # inside fork_rng
