@@ -71,7 +71,7 @@ def parts(work: Path, output: Path, small: bool) -> list[Part]:
     profile = output / "profile.txt"
     whole = ["untrained"] if small else ["main", "untrained", "leave-one-out", "ablation", "coupling", "weights", "dimensions",
                                       "methods", "controls", "ledger"]
-    return [measured("checks", 60), measured("lost device", 60), measured("training", 120), tests("tests", "not compile"),
+    return [measured("checks", 60), measured("lost device", 60), tests("tests", "not compile"), measured("training", 120),
             measured("two runs", 90),
             cost("cost of untrained baselines and main", 120, "untrained", *(["hws"] if small else ["main"])),
             speed("sharing", 60), speed("data", 60), speed("scoring", 90), measured("larger batches", 75),
