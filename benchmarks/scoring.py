@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.extraction import RunFeatures, SetFeatures
-from tcn.config import Config, Modality, change
+from tcn.config import BUILT_IN, Config, Modality, change
 from tcn.data import specs
 from tcn.data.splits import Files
 from tcn.scoring import codes, instances, protocols, retrieve, scores
@@ -108,7 +108,8 @@ def score_run(features: RunFeatures, config: Config, device: torch.device | None
     """Every metric of unseen and validation classes, from features and from their ITQ codes; curve; singular values."""
     rows: list[MetricRow] = []
     per_query: dict[str, np.ndarray] = {}
-    same_hand = specs.spec(config.data.dataset)[0].same_hand
+    # A data set of one's own has none, and its file need not be at hand.
+    same_hand = specs.spec(config.data.dataset)[0].same_hand if config.data.declared == BUILT_IN else {}
     for classes, own in features.sets().items():
         kinds: dict[Kind, tuple[np.ndarray, np.ndarray]] = {"real": (own.query, own.gallery)}
         if config.evaluation.binary:

@@ -182,6 +182,7 @@ class SuiteFolder:
             for folder in (*self._unlisted(set(entries)), *folders):
                 run = folder.run
                 name = str(folder.path.relative_to(self.output))
+                entries.pop(name, None)  # of several settings of a row, the report shows the one planned last
                 entries[name] = {"dataset": run.dataset, "split": run.split, "variant": run.variant, "seed": run.seed,
                                  "folder": name, "identity": folder.identity}
             write_json(path, {"id": old.get("id") or uuid.uuid4().hex, "profile": self.profile, "smoke": self.smoke,

@@ -72,13 +72,13 @@ def unpack(path: Path, into: Path) -> list[SentRun]:
     except ReportError as error:
         raise ReportError(f"{path}: no bundle that can be used: {error}") from None
     except Exception as error:  # zipfile and zlib raise many kinds for a damaged file
-        raise ReportError(f"{path}: no bundle that can be read ({type(error).__name__}: {shown(str(error), 200)}); have it sent "
+        raise ReportError(f"{path}: no bundle that can be read, which is a zip file that tcn bundle wrote ({type(error).__name__}: {shown(str(error), 200)}); have it sent "
                           "again") from None
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> list[str]:
     """The names of all members, within bounds. size: of the whole file, in bytes."""
-    entries = archive.infolist()
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     total, most = sum(entry.file_size for entry in entries), max(FREE_BYTES, MOST_RATIO * size)
     if len(entries) > MOST_MEMBERS or total > most:
         raise ReportError(f"{len(entries):,} files of {total:,} bytes in all; at most {MOST_MEMBERS:,} files and {most:,} bytes are unpacked")

@@ -5,6 +5,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,9 @@ def outside(tmp_path_factory, tables):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mirror, "make_tables", lambda store: shutil.copyfile(tables, store))
         yield root
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(root, *more, file="my_set.yaml"):
@@ -196,6 +201,15 @@ def test_features_of_it_are_extracted_evaluated_and_added(outside, finished, tmp
     assert add.main([out, "--name", "mine", "--dataset", file, "--output", str(output), "--no-report"]) == 0
     assert json.loads((run_folders(output)["little_zoo-fixed__brought-mine__seed0"] / "config.json").read_text())["data"]["declared"].startswith(
         "file:")
+
+
+def test_a_bundle_of_it_is_verified_without_its_file(finished, tmp_path, capsys):
+    """Somebody else has neither the pictures nor the YAML file; a name that this process never read is declared nowhere."""
+    script = ("import sys, tcn.__main__ as main\n"
+              "assert main.main(['bundle', sys.argv[1], '--features', '--output', sys.argv[2]]) == 0\n"
+              "sys.exit(main.main(['verify', sys.argv[2]]))")
+    done = subprocess.run([sys.executable, "-c", script, str(finished), str(tmp_path / "sent.zip")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "all agree" in done.stdout and "from features.npz" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_guide_s_file_is_a_whole_one(tmp_path):

@@ -9,7 +9,8 @@ from support.result_folders import EMOJI_VARIANTS, write_suite
 from support.small_suite import ONE, common
 
 import baselines
-from benchmarks.store import SuiteFolder
+from benchmarks.experiments import PROFILES, plan
+from benchmarks.store import RunFolder, SuiteFolder
 from reports.read.runs import Score
 from reports.read.suite import read_suite
 from reports.tables import ledger
@@ -75,3 +76,13 @@ def test_earlier_names_and_options_are_understood_with_a_line(place, command, tm
                              "--cells-per-gpu=2", "--cpus-per-cell", "1")
     assert status == 2 and "note: '--cells-per-gpu' is called '--runs-per-gpu' now" in err
     assert "note: '--cpus-per-cell' is called '--cpus-per-run' now" in err
+
+
+def test_of_two_settings_of_a_row_the_one_planned_last_is_shown(tmp_path):
+    """Also where it was there before: a call that trains nothing still says what it asks about."""
+    suite = SuiteFolder(tmp_path / "out", "laptop", False)
+    first, second = (RunFolder(suite.output, plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0], identity * 64) for identity in "ab")
+    for planned in (first, second, first):
+        suite.write([planned], {}, "2026-01-01", "a command")
+        assert [entry["folder"] for entry in suite.head()["runs"]][-1] == f"runs/{planned.path.name}"
+    assert len(suite.head()["runs"]) == 2
