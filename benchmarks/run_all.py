@@ -1,7 +1,8 @@
 """The command: plan, run, report.
 
 `python benchmarks/run_all.py` trains and scores what the profile lists, skips what is finished, resumes what was
-interrupted, mirrors everything into MLflow and renders the report. No science lives here.
+interrupted, mirrors everything into MLflow and renders the report. No science lives here. The file is long because the help of all
+options stands in it, which is their reference.
 """
 from __future__ import annotations
 
