@@ -108,7 +108,7 @@ def test_unknown_parts_are_refused_and_the_order_is_told(tmp_path, capsys):
     assert "no part is called nothing" in capsys.readouterr().err
     assert gpu.main([*SMALL, "--output", str(tmp_path), "--list"]) == 0
     names = capsys.readouterr().out.split("\n")[:-1]
-    assert names[:3] == ["checks", "lost device", "training"] and names[-2:] == ["compiled", "compiled tests"], "what compiles comes last"
+    assert names[:4] == ["checks", "lost device", "tests", "training"] and names[-2:] == ["compiled", "compiled tests"], "what compiles comes last"
 
 
 @pytest.mark.slow
