@@ -185,7 +185,7 @@ def is_loaded(source: str) -> bool:
 def named(name: str) -> tuple[Variant, ...]:
     """The variants that a name on the command line stands for: a built-in variant or a group of them, a Python file that declares
     some, or the entry point of a package that declares some. InputError if it is none of these."""
-    name = earlier.name(name)
+    name = earlier.typed(name)
     if name in VARIANTS or name in GROUPS:
         return tuple(VARIANTS[member] for member in GROUPS.get(name, (name,)))
     if own.is_file(name) or name in own.announced():
@@ -196,7 +196,7 @@ def named(name: str) -> tuple[Variant, ...]:
 def find(name: str, source: str = BUILT_IN) -> Variant:
     """The variant of that name; InputError naming the known ones otherwise."""
     variants = table(source).variants
-    name = earlier.NAMES.get(name, name)  # a result folder may hold the earlier name
+    name = earlier.name(name)  # a result folder may hold the earlier name
     if name not in variants:
         further = f"; by installed packages: {', '.join(own.announced())}" if own.announced() else ""
         raise InputError(f"unknown variant '{name}'; choose among {', '.join(variants)}" + (

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from reports.read.files import ReportError, read_arrays
-from reports.read.runs import Unfinished, check_digest, read_run, setting
+from reports.read.runs import check_digest, read_finished, setting
 from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side, pairs
 from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
 from tcn.cli.evaluate import as_options
@@ -87,9 +87,7 @@ def read(text: str, options: argparse.Namespace) -> Values:
 
 def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
     try:
-        run = read_run(folder)
-        if isinstance(run, Unfinished):
-            raise ReportError(f"not finished ({run.reason})")
+        run = read_finished(folder)
         if (version := run.provenance.protocol_version) != PROTOCOL_VERSION:
             raise ReportError(f"scored under protocol version {version}, this is {PROTOCOL_VERSION}: numbers of two versions "
                               "can't be compared. Its features.npz can be, which is scored anew")

@@ -291,6 +291,21 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def add_places(p: argparse.ArgumentParser) -> None:
+    """Options of the commands that reopen runs: the device, and where data, words and weights are (`places_of` reads them)."""
+    p.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the first GPU or the CPU)")
+    p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
+                       ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
+                       ("words", "word vectors, as for the runs"), ("teacher-weights", "ImageNet weights of the teacher")):
+        p.add_argument(f"--{name}", type=Path, help=text)
+    p.add_argument("--weights", action="append", metavar="FILE|NAME=FILE|DIR", help="weights of the encoders, as for the runs; "
+                                                                                    "once for each")
+    p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
+    p.add_argument("--datasets", nargs="+", metavar="FILE", help="YAML files that declare data sets of your own, as for the runs")
+    p.set_defaults(emoji_tarballs=None)
+
+
 def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.Checks) -> Places:
     """Where things are, by the options; what is not there is added to `checks`."""
     cache = options.cache or Path(os.environ.get("TCN_CACHE") or provenance.ROOT / ".cache")

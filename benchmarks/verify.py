@@ -24,8 +24,8 @@ from benchmarks.scoring import MetricRow, score_run
 from reports.read.bundles import SentRun, bundles_in, unpack
 from reports.read.escaping import visible
 from reports.read.files import ReportError, read_arrays, read_frame
-from reports.read.means import EQUAL, recompute
-from reports.read.runs import FinishedRun, Score, Unfinished, check_digest, read_features, read_run, rows_of
+from reports.read.means import CSV_COLUMNS, EQUAL, recompute
+from reports.read.runs import FinishedRun, Score, check_digest, read_features, read_finished, rows_of
 from tcn.config import InputError, change, identity, recorded
 from tcn.data.splits import Files
 from tcn.data.words import normal_form
@@ -37,8 +37,6 @@ from tcn.scoring.protocols import PROTOCOL_VERSION
 
 MOST_SAID = 20
 """Differences of one run that are printed."""
-COLUMNS = {"AP_released": "released/mAP@all", "AP_standard": "standard/mAP@all", "Prec@R": "released/Prec@R"}
-"""Column of per_query.csv -> the array of per_query.npz with the same values, without the kind of features."""
 MACHINE = ("unstable-sort", "as-released")
 """Rules for equal distances that depend on the machine (tcn/scoring/scores.py)."""
 EPILOG = """\
@@ -94,9 +92,7 @@ def verify(sent: SentRun) -> Findings:
     if listed:  # compared by now; what differs is to be named by its numbers, too
         (sent.folder / SUMS).unlink()
     try:
-        run = read_run(sent.folder)
-        if isinstance(run, Unfinished):
-            raise ReportError(f"not finished ({run.reason})")
+        run = read_finished(sent.folder)
     except ReportError as error:
         found.problems.append(str(error))
         return found
@@ -198,13 +194,13 @@ def _agree(first: Queries, second: Queries, found: Findings) -> bool:
 
 def _csv(run: FinishedRun, queries: Queries, arrays: dict[str, np.ndarray], found: Findings) -> np.ndarray | None:
     """Compare per_query.csv with per_query.npz; the publisher of each query, None where the two don't name the same queries."""
-    frame = read_frame(run.folder / "per_query.csv", ("query", "class", "source", "features"), tuple(COLUMNS))
+    frame = read_frame(run.folder / "per_query.csv", ("query", "class", "source", "features"), tuple(CSV_COLUMNS))
     sources: np.ndarray | None = None
     for kind, rows in frame.groupby("features", sort=False):
         if not _agree(queries, Queries("per_query.csv", rows["query"].tolist(), rows["class"].tolist()), found):
             return None
         sources = rows["source"].to_numpy(dtype=str)
-        for column, name in COLUMNS.items():
+        for column, (name, *_) in CSV_COLUMNS.items():
             _equal(f"per_query.csv, {kind} {column}", queries.names, rows[column].to_numpy(), "per_query.npz", arrays[f"{kind}/{name}"],
                    found)
     return sources

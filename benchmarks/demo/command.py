@@ -34,22 +34,12 @@ def chosen(found: Sequence[RunFolder], most: int) -> list[RunFolder]:
     return ranked[:most]
 
 
-def add_places(p: argparse.ArgumentParser) -> None:
-    """Options that say where data, words and weights are, as in the other commands that reopen runs."""
+def add_runs(p: argparse.ArgumentParser) -> None:
+    """Options that say which runs are opened, and where their data, words and weights are."""
     p.add_argument("runs", nargs="*", type=Path, metavar="RUN",
                    help="folders of finished runs, or output folders (default: results/laptop)")
-    p.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the first GPU or the CPU)")
-    p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     p.add_argument("--most", type=int, default=MOST, metavar="N", help=f"open at most N runs (default: {MOST})")
-    for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
-                       ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
-                       ("words", "word vectors, as for the runs"), ("teacher-weights", "ImageNet weights of the teacher")):
-        p.add_argument(f"--{name}", type=Path, help=text)
-    p.add_argument("--weights", action="append", metavar="FILE|NAME=FILE|DIR", help="weights of the encoders, as for the runs; "
-                                                                                    "once for each")
-    p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
-    p.add_argument("--datasets", nargs="+", metavar="FILE", help="YAML files that declare data sets of your own, as for the runs")
-    p.set_defaults(emoji_tarballs=None)
+    prepared.add_places(p)
 
 
 def opened(options: argparse.Namespace, gallery: Path | None = None, seen: bool = False) -> Demo:
@@ -81,7 +71,7 @@ def opened(options: argparse.Namespace, gallery: Path | None = None, seen: bool 
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python benchmarks/demo.py", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_places(p)
+    add_runs(p)
     p.add_argument("--gallery", type=Path, metavar="DIR",
                    help="a folder of your own photos to search too; encoded once by each run and kept in the cache")
     p.add_argument("--seen", action="store_true",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.demo.answers import UNSEEN, Demo, nearest, rank_of_first
-from benchmarks.demo.command import add_places, opened
+from benchmarks.demo.command import add_runs, opened
 from benchmarks.threads import limit_threads
 from tcn.config import InputError
 from tcn.data.strokes import Drawing, files_of, folder_names, read_drawings
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if all was measured, 2 for bad usage."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.demo.found", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_places(p)
+    add_runs(p)
     p.add_argument("--drawings", type=Path, nargs="+", metavar="NDJSON", help="QuickDraw's files, or folders of them")
     p.add_argument("--number", type=int, default=100, metavar="N", help="number of drawings (default: 100)")
     p.add_argument("--time", type=int, metavar="N", help="only measure how long the ranking of N photos takes; no run is needed")

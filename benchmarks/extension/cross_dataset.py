@@ -195,19 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs, or output folders")
     p.add_argument("--drawings", type=Path, required=True, metavar="DIR",
                    help="class folders of drawings: python -m tcn quickdraw")
-    p.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the first GPU or the CPU)")
-    p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     p.add_argument("--no-report", action="store_true", help="leave the report as it is")
-    for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
-                       ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
-                       ("words", "word vectors, as for the runs"),
-                       ("teacher-weights", "ImageNet weights of the teacher")):
-        p.add_argument(f"--{name}", type=Path, help=text)
-    p.add_argument("--weights", action="append", metavar="FILE|NAME=FILE|DIR", help="weights of the encoders, as for the runs; "
-                                                                                    "once for each")
-    p.add_argument("--lists", default="auto", metavar="DIR|none", help="list files, as for the runs")
-    p.add_argument("--datasets", nargs="+", metavar="FILE", help="YAML files that declare data sets of your own, as for the runs")
-    p.set_defaults(emoji_tarballs=None)
+    prepared.add_places(p)
     return p
 
 

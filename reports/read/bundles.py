@@ -17,7 +17,7 @@ from typing import Any
 
 from reports.read.comparable import one_protocol_version, one_setting_per_row
 from reports.read.files import FREE_BYTES, MOST_RATIO, ReportError, read_json, shown
-from reports.read.runs import FOLDER_NAME, FinishedRun, Unfinished, read_run
+from reports.read.runs import FOLDER_NAME, FinishedRun, read_finished
 from reports.read.schema import Count, List, Name, Record, parse
 from reports.read.suite import NoResults, Suite
 from tcn.files.checksums import SUMS
@@ -72,8 +72,8 @@ def unpack(path: Path, into: Path) -> list[SentRun]:
     except ReportError as error:
         raise ReportError(f"{path}: no bundle that can be used: {error}") from None
     except Exception as error:  # zipfile and zlib raise many kinds for a damaged file
-        raise ReportError(f"{path}: no bundle that can be read, which is a zip file that tcn bundle wrote ({type(error).__name__}: {shown(str(error), 200)}); have it sent "
-                          "again") from None
+        raise ReportError(f"{path}: no bundle that can be read, which is a zip file that tcn bundle wrote ({type(error).__name__}: "
+                          f"{shown(str(error), 200)}); have it sent again") from None
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> list[str]:
@@ -185,10 +185,7 @@ def with_bundles(suite: Suite | None, given: Sequence[Path], into: Path) -> Suit
 def _read(sent: SentRun) -> FinishedRun:
     if sent.problems:
         raise ReportError("; ".join(sent.problems))
-    run = read_run(sent.folder)
-    if isinstance(run, Unfinished):
-        raise ReportError(f"not finished ({run.reason})")
-    return run
+    return read_finished(sent.folder)
 
 
 def _keys(run: FinishedRun) -> list[str]:

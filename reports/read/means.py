@@ -19,6 +19,9 @@ EQUAL = 1e-9
 """Two means of the same values, added up in another order, differ by less than this."""
 MACRO = {"released"}
 """Rules that average over classes first; the others average over queries."""
+CSV_COLUMNS = {"AP_released": ("released/mAP@all",), "AP_standard": ("standard/mAP@all",),
+               "Prec@R": ("released/Prec@R", "standard/Prec@R")}
+"""Column of per_query.csv -> the arrays of per_query.npz with the same values, without the kind of features."""
 UNREADABLE = "per-query values can't be read"
 
 
@@ -136,8 +139,7 @@ def per_query(folder: Path) -> PerQuery:
     of: dict[str, list[str]] = {}
     with (folder / "per_query.csv").open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            for column, names in (("AP_released", ("released/mAP@all",)), ("AP_standard", ("standard/mAP@all",)),
-                                  ("Prec@R", ("released/Prec@R", "standard/Prec@R"))):
+            for column, names in CSV_COLUMNS.items():
                 for name in (f"{row['features']}/{rest}" for rest in names):
                     found.setdefault(name, []).append(float(row[column]))
                     of.setdefault(name, []).append(row["class"])

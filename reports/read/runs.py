@@ -154,7 +154,7 @@ def read_run(folder: Path) -> FinishedRun | Unfinished:
     if match and not folder.name.startswith(f"{task.dataset}-{task.split}__{variant}__seed{seed}__"):
         raise ReportError(f"config.json is of {task.dataset}-{task.split}, {variant}, seed {seed}, the folder's name of another "
                           "run: one was copied or edited")
-    variant = earlier.NAMES.get(variant, variant)
+    variant = earlier.name(variant)
     if status.state != "finished":
         epochs = "unknown" if status.epochs is None else status.epochs
         reason = status.reason or f"stopped after {status.epochs_done} of {epochs} epochs"
@@ -171,6 +171,14 @@ def read_run(folder: Path) -> FinishedRun | Unfinished:
         check_digest(folder, name)
     return FinishedRun(folder, task, variant, seed, config, status, provenance, _read_metrics(folder / "metrics.csv"),
                 _feature_length(folder / "features.npz", settings))
+
+
+def read_finished(folder: Path) -> FinishedRun:
+    """As `read_run`, of a run that must be finished: ReportError with the reason where it is not."""
+    run = read_run(folder)
+    if isinstance(run, Unfinished):
+        raise ReportError(f"not finished ({run.reason})")
+    return run
 
 
 def check_digest(folder: Path, name: str) -> None:

@@ -280,7 +280,7 @@ def read_suite(root: Path) -> Suite:
             left_out.append((folder.name, str(error)))
             if match := FOLDER_NAME.match(folder.name):
                 task = Task(match["dataset"], match["split"])
-                planned.setdefault((task, earlier.NAMES.get(match["variant"], match["variant"])), set()).add(int(match["seed"]))
+                planned.setdefault((task, earlier.name(match["variant"])), set()).add(int(match["seed"]))
             continue
         if isinstance(run, FinishedRun):
             runs.append(run)

@@ -5,7 +5,7 @@ different data sets, splits, galleries, protocols or protocol versions never sha
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,12 +101,15 @@ def _lines(suite: Suite, task: Task, rule: str, variant: str, folder: Path) -> I
             label = naming.label(variant) + " (smoke run)" * any(run.smoke for run in runs)
             length = dim_entry(suite, task, variant, kind).text
             yield (runs[0].provenance.protocol_version, most.queries, most.photos,
-                   Line(label, f"{length} {name}", f"{most.n} ({seed_names(most)})", values, _each(runs, "commit"),
-                        _each(runs, "device"), kept(runs[0].sent or suite.root, folder, folder=runs[0].sent is None)))
+                   Line(label, f"{length} {name}", f"{most.n} ({seed_names(most)})", values, _each(map(_commit, runs)),
+                        _each(run.provenance.device for run in runs), kept(runs[0].sent or suite.root, folder, folder=runs[0].sent is None)))
 
 
-def _each(runs: tuple[FinishedRun, ...], what: str) -> str:
-    """What the runs recorded, each once; commits cut to 8 digits, with a mark where files differed from them."""
-    texts = {run.provenance.commit[:8] + " + changes" * run.provenance.dirty if what == "commit" else run.provenance.device
-             for run in runs}
-    return ", ".join(sorted(filter(None, texts))) or "unknown"
+def _commit(run: FinishedRun) -> str:
+    """The first 8 digits, with a mark where files differed from the commit."""
+    return run.provenance.commit[:8] + " + changes" * run.provenance.dirty
+
+
+def _each(texts: Iterable[str]) -> str:
+    """What the runs recorded, each once."""
+    return ", ".join(sorted(filter(None, set(texts)))) or "unknown"

@@ -134,7 +134,8 @@ def _environment() -> Environment:
     kinds: dict[str, type[Any]] = {"table": Table, "figure": FigureData, "verdict": Verdict, "points": Points}
     made.tests |= {name: lambda value, kind=kind: isinstance(value, kind) for name, kind in kinds.items()}
     made.tests["dense"] = dense
-    made.globals |= {name: Markup((TEMPLATES / file).read_text(encoding="utf-8")) for name, file in (("style", "page.css"), ("script", "page.js"))}
+    made.globals |= {name: Markup((TEMPLATES / file).read_text(encoding="utf-8"))
+                     for name, file in (("style", "page.css"), ("script", "page.js"))}
     return made
 
 

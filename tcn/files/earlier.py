@@ -10,7 +10,7 @@ from typing import Any
 
 from tcn.files.atomic import warn
 
-NAMES = {"floors": "untrained", **{f"floor-{kind}": f"untrained-{kind}" for kind in (
+_NAMES = {"floors": "untrained", **{f"floor-{kind}": f"untrained-{kind}" for kind in (
     "imagenet", "imagenet-permodality", "svd", "svd-permodality")}}
 """Variant or group of variants as it was called -> as it is called."""
 _OPTIONS = {"--cells-per-gpu": "--runs-per-gpu", "--cpus-per-cell": "--cpus-per-run"}
@@ -20,8 +20,13 @@ _FOLDER = "cells"
 
 
 def name(given: str) -> str:
-    """A variant or group as it is called today; a line says so where that is another name."""
-    return _today(given, given, NAMES)
+    """A variant or group as it is called today."""
+    return _NAMES.get(given, given)
+
+
+def typed(given: str) -> str:
+    """The same, of a name that somebody typed: a line says so where it is another one."""
+    return _today(given, given, _NAMES)
 
 
 def options(arguments: Sequence[str]) -> list[str]:
@@ -55,7 +60,7 @@ def _with_runs(found: dict[str, Any]) -> dict[str, Any]:
     """`cells` becomes `runs`, and each variant's name today's."""
     renamed = {"runs" if key == _FOLDER and "runs" not in found else key: value for key, value in found.items()}
     if isinstance(renamed.get("runs"), list):
-        renamed["runs"] = [{**entry, "variant": NAMES.get(entry["variant"], entry["variant"])}
+        renamed["runs"] = [{**entry, "variant": name(entry["variant"])}
                            if isinstance(entry, dict) and isinstance(entry.get("variant"), str) else entry for entry in renamed["runs"]]
     return renamed
 
@@ -64,5 +69,5 @@ def _deviation(entry: dict[str, Any]) -> dict[str, Any]:
     """`trap` becomes `deviation`, and the variants of its arms today's."""
     renamed = {"deviation" if key == LEDGER_COLUMN else key: value for key, value in entry.items()}
     if isinstance(renamed.get("arms"), dict):
-        renamed["arms"] = {arm: NAMES.get(name, name) if isinstance(name, str) else name for arm, name in renamed["arms"].items()}
+        renamed["arms"] = {arm: name(its) if isinstance(its, str) else its for arm, its in renamed["arms"].items()}
     return renamed
