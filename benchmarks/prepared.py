@@ -112,6 +112,10 @@ def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: S
     for key, names in experiments.held_by_variants(runs, overrides).items():
         print(f"note: {key}={overrides[key]} leaves {', '.join(names)} as {'it is' if len(names) == 1 else 'they are'}")
     used = {run.config.network.backbone for run in runs}
+    for backbone in (value.partition("=")[0] for value in options.weights or () if "=" in value):
+        if backbone in dict(places.named_weights) and backbone not in used:
+            checks.add(f"--weights {backbone}=FILE is of an encoder that no run uses; the runs use {', '.join(sorted(used))} "
+                       "(setting network.backbone)")
     given = {backbone: checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
              for backbone, file in places.named_weights if backbone in used}
     return [_with_weights(run, given) for run in runs], [[_with_weights(run, given) for run in block] for block in blocks]

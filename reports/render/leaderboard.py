@@ -1,16 +1,17 @@
 """The leaderboard: every row of a suite on one page of tables that sort at a click.
 
 In: a checked suite. Out: the text of one HTML file that fetches nothing, and shows plain tables where scripts are off. Numbers of
-different data sets, splits, galleries, protocols or protocol versions never share a table.
+different data sets, splits, galleries, kinds of features, protocols or protocol versions never share a table.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from reports import naming
-from reports.read.runs import FinishedRun, Score
+from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
 from reports.render.page import ENVIRONMENT
@@ -23,10 +24,13 @@ KINDS = {"real": "real-valued", "binary": "binary codes"}
 
 @dataclass(frozen=True)
 class Line:
-    """One row: a method with one kind of features, over its seeds."""
+    """One row: a method over its seeds."""
 
     method: str
-    features: str
+    encoder: str
+    """Its network and the side of its images in pixels; "unknown" for features without settings."""
+    length: str
+    """D, the length of its features or codes."""
     seeds: str
     values: tuple[Measured, ...]
     """In the order of METRICS."""
@@ -41,6 +45,8 @@ class Board:
     """One table."""
 
     task: Task
+    kind: str
+    """`real` or `binary`."""
     protocol: str
     version: int
     queries: int
@@ -53,8 +59,8 @@ class Board:
     @property
     def title(self) -> str:
         """What all its numbers have in common."""
-        return (f"{naming.task_title(self.task)}: {self.protocol}, protocol version {self.version}; {self.queries:,} queries, "
-                f"{self.photos:,} photos")
+        return (f"{naming.task_title(self.task)}, {KINDS[self.kind]}: protocol {self.protocol}, version {self.version}; "
+                f"{self.queries:,} queries, {self.photos:,} photos")
 
     def shown(self, line: Line) -> list[Measured]:
         """The line's values in the order of `metrics`."""
@@ -73,36 +79,42 @@ def page(suite: Suite, folder: Path) -> str:
 
 
 def boards(suite: Suite, folder: Path) -> list[Board]:
-    """Every table: by data set and split, then protocol, then version and sizes of the gallery."""
-    found: dict[tuple[Task, str, int, int, int], list[Line]] = {}
+    """Every table: by data set and split, then protocol, then kind of features, then version and sizes of the gallery."""
+    found: dict[tuple[Task, str, str, int, int, int], list[Line]] = {}
     for task in suite.tasks():
         rules = dict.fromkeys(score.protocol for score in sorted(suite.scores(task), key=lambda s: (s.protocol != "released", s.protocol))
                               if score.metric in METRICS)
-        for rule in rules:
-            for variant in suite.variants(task):
-                for version, queries, photos, line in _lines(suite, task, rule, variant, folder):
-                    found.setdefault((task, rule, version, queries, photos), []).append(line)
+        for rule, kind, variant in itertools.product(rules, KINDS, suite.variants(task)):
+            if (row := _line(suite, task, rule, kind, variant, folder)) is not None:
+                version, queries, photos, line = row
+                found.setdefault((task, rule, kind, version, queries, photos), []).append(line)
     made = []
-    for (task, rule, version, queries, photos), lines in found.items():
+    for (task, rule, kind, version, queries, photos), lines in found.items():
         metrics = tuple(metric for at, metric in enumerate(METRICS) if any(line.values[at].n for line in lines))
         first = METRICS.index(metrics[0])
         lines.sort(key=lambda line: (-line.values[first].mean if line.values[first].n else 1.0, line.method))
-        made.append(Board(task, rule, version, queries, photos, metrics, tuple(lines)))
+        made.append(Board(task, kind, rule, version, queries, photos, metrics, tuple(lines)))
     return made
 
 
-def _lines(suite: Suite, task: Task, rule: str, variant: str, folder: Path) -> Iterator[tuple[int, int, int, Line]]:
-    """The lines of a variant, each with its protocol version and its numbers of queries and photos."""
-    for kind, name in KINDS.items():
-        values = tuple(suite.measure(task, variant, Score(metric, rule, kind)) for metric in METRICS)
-        most = max(values, key=lambda measured: measured.n)
-        if most.n:
-            runs = most.runs
-            label = naming.label(variant) + " (smoke run)" * any(run.smoke for run in runs)
-            length = dim_entry(suite, task, variant, kind).text
-            yield (runs[0].provenance.protocol_version, most.queries, most.photos,
-                   Line(label, f"{length} {name}", f"{most.n} ({seed_names(most)})", values, _each(map(_commit, runs)),
-                        _each(run.provenance.device for run in runs), kept(runs[0].sent or suite.root, folder, folder=runs[0].sent is None)))
+def _line(suite: Suite, task: Task, rule: str, kind: str, variant: str, folder: Path) -> tuple[int, int, int, Line] | None:
+    """The line of a variant, with its protocol version and its numbers of queries and photos; None where nothing was measured."""
+    values = tuple(suite.measure(task, variant, Score(metric, rule, kind)) for metric in METRICS)
+    most = max(values, key=lambda measured: measured.n)
+    if not most.n:
+        return None
+    runs = most.runs
+    label = naming.label(variant) + " (smoke run)" * any(run.smoke for run in runs)
+    return (runs[0].provenance.protocol_version, most.queries, most.photos,
+            Line(label, _each(map(_encoder, runs)), dim_entry(suite, task, variant, kind).text, f"{most.n} ({seed_names(most)})", values,
+                 _each(map(_commit, runs)), _each(run.provenance.device for run in runs),
+                 kept(runs[0].sent or suite.root, folder, folder=runs[0].sent is None)))
+
+
+def _encoder(run: FinishedRun) -> str:
+    """Its network and the side of its images; empty for features brought without settings."""
+    network = setting(run.config, "network.backbone")
+    return f"{naming.BACKBONES.get(network, network)}, {setting(run.config, 'data.image_size', '?')} px" if network else ""
 
 
 def _commit(run: FinishedRun) -> str:

@@ -199,7 +199,8 @@ def _measured_table(suite: Suite, task: Task, name: str, title: str, metrics: It
     for kind, heading in (("real", "Real-valued features"), ("binary", "Binary codes (ITQ), Hamming distance")):
         scores = [Score(metric, rule, kind, classes) for metric in metrics for rule in paper.RULES]
         grid = [[suite.measure(task, variant, score) for score in scores] for variant in variants]
-        best = [max((m.mean for m in column if m.n), default=math.nan) for column in zip(*grid)]
+        # The highest of one row says nothing.
+        best = [max(means) if len(means := [m.mean for m in column if m.n]) > 1 else math.nan for column in zip(*grid)]
         rows.append(Row((Entry(heading),), "section"))
         for variant, line in zip(variants, grid):
             alike = len({m.seeds for m in line}) == 1

@@ -231,8 +231,11 @@ class _Readings:
             if bad := {k: v for k, v in named.items() if not math.isfinite(v) or (k != "total" and abs(v) > EXPLODED)}:
                 what = "exploded" if all(map(math.isfinite, bad.values())) else "is not finite"
                 shown = ", ".join(f"{k}={v:g}" for k, v in bad.items())
-                raise Diverged(f"loss {what} at epoch {self._epoch}, step {self._done} ({shown}); lower training.encoder_rate "
-                               f"or training.head_rate", self._epoch, self._first + self._done + 1, named)
+                # Before the first update no rate can be the cause.
+                advice = "lower training.encoder_rate or training.head_rate" if self._first + self._done else (
+                    "no step was taken before it, so look at the weights, the word vectors and the method's losses")
+                raise Diverged(f"loss {what} at epoch {self._epoch}, step {self._done} ({shown}); {advice}", self._epoch,
+                               self._first + self._done + 1, named)
             self._done += 1
             self._history.steps.append({"step": self._first + self._done, "epoch": self._epoch, **named})
             for name, value in named.items():

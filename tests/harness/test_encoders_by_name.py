@@ -108,6 +108,14 @@ def test_weights_of_several_encoders_are_given_by_name_or_by_folder(tmp_path, we
             prepared.weights_given(values)
 
 
+def test_weights_named_for_an_encoder_that_no_run_uses_are_an_error_and_those_of_a_folder_are_not(place, weights, command, tmp_path):
+    call = (*places(place), *ONE, "--no-report", "--dry-run", "--variants", "untrained-svd", "--output", str(tmp_path / "out"))
+    status, _, err = command(*call, "--weights", f"{VIT}={weights / 'test_vit.pth'}", "--set", *TINY, "network.backbone=test_resnet")
+    assert status == 2 and f"--weights {VIT}=FILE is of an encoder that no run uses; the runs use test_resnet" in err
+    status, _, err = command(*call, "--weights", str(weights), "--set", *TINY, f"network.backbone={VIT}")
+    assert "no run uses" not in err
+
+
 @pytest.fixture
 def unreachable(monkeypatch, tmp_path):
     """No hub answers, and no run may be started."""

@@ -148,7 +148,7 @@ def priced(monkeypatch):
     return factor
 
 
-def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_runs_again(place, command, priced, tmp_path):
+def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_runs_again(place, command, priced, overview_alone, tmp_path):
     """1.25 h and 2 h fit into 4 h, and one of the two rows of 0.5 h that stand alone; the extension takes 10 minutes more."""
     call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"))
     status, out, err = command(*call, "--budget", "4h")

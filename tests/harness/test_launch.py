@@ -64,7 +64,7 @@ def assert_same_bits(first: Path, second: Path, count: int) -> None:
 def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
     """A thread that sends SIGKILL to the worker of the trained run once that run has finished an epoch."""
     def watch() -> None:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while time.monotonic() < until:
             for status in output.glob("runs/*__tcn__*/status.json"):
                 if json.loads(status.read_text())["epochs_done"] >= 1 and (found := ids()):
@@ -431,23 +431,20 @@ def seen_by_a_worker(job: Job) -> Failure:
     return Failure(f"{os.environ.get(processes.VISIBLE)} {job.device} {torch.cuda.is_initialized()}", True)
 
 
-@pytest.mark.parametrize("before, expected", [(None, {"0 cuda:0 False", "1 cuda:0 False"}),
-                                              ("5,GPU-8a", {"5 cuda:0 False", "GPU-8a cuda:0 False"})])
-def test_a_worker_sees_its_own_gpu_alone(folders, tmp_path, monkeypatch, before, expected):
-    monkeypatch.delenv(processes.VISIBLE, raising=False)
-    if before:
-        monkeypatch.setenv(processes.VISIBLE, before)
+def test_a_worker_sees_its_own_gpu_alone(folders, tmp_path, monkeypatch):
+    """The second of the devices that the driver may use; `visible` shows by example what holds where all may be used."""
+    monkeypatch.setenv(processes.VISIBLE, "5,GPU-8a")
     launcher = processes.Processes(["cuda:0", "cuda:1"], share(2, 2), tmp_path / "logs", seen_by_a_worker)
     found = set()
     try:
         for folder in folders[0][:2]:
             launcher.start(Job(folder.run, tmp_path, folder.identity, folders[1].places, "cuda:0", 1, "x"))
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while len(found) < 2 and time.monotonic() < until:
             found |= {ended.failure.reason for ended in launcher.poll(1.0)}
     finally:
         launcher.close()
-    assert found == expected and os.environ.get(processes.VISIBLE) == before
+    assert found == {"5 cuda:0 False", "GPU-8a cuda:0 False"} and os.environ[processes.VISIBLE] == "5,GPU-8a"
 
 
 def test_runs_of_a_lost_device_are_taken_up_again(folders):

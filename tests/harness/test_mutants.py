@@ -101,7 +101,7 @@ def test_the_page_lists_every_fault_by_hand():
 def test_a_run_kills_the_seeds_faults_and_then_has_nothing_to_do(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "mutants.py"), "--results", str(tmp_path), "--only", "seeding"]
     for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
     assert len(rows) >= 4 and len({row["name"] for row in rows}) == len(rows)

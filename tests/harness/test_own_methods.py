@@ -79,7 +79,7 @@ def test_examples_are_as_short_as_they_say():
 
 
 @pytest.fixture(scope="module")
-def finished(place):
+def finished(place, overview_alone):
     """Every example and the guide's file, run for an epoch beside TCN; the guide's file is gone since."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "commit", lambda: {"commit": "a" * 40, "dirty": False, "diff_sha256": None})

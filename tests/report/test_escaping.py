@@ -256,7 +256,7 @@ def test_markdown_rows_keep_their_columns(hostile):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_the_document_compiles_with_hostile_names(hostile):
     done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "report.tex"],
-                          cwd=hostile / "report" / "latex", capture_output=True, timeout=120)
+                          cwd=hostile / "report" / "latex", capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout.decode("latin-1")[-1500:]
     log = (hostile / "report" / "latex" / "report.log").read_text(encoding="latin-1")
     assert "Undefined control sequence" not in log and "/etc/passwd" not in "".join(re.findall(r"\([^()\s]+", log))

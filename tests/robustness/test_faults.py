@@ -59,7 +59,7 @@ class Forked:
         self.log = output.with_name(f"{output.name}-{time.monotonic_ns()}.log")
         self.pid = torture_child.child(arguments_of(place, arguments, epochs), self.log, fresh=False)
 
-    def end(self, number: int | None = None, seconds: float = 200.0) -> tuple[int, str]:
+    def end(self, number: int | None = None, seconds: float = 600.0) -> tuple[int, str]:
         """Send a signal, if any, and wait; the exit status (negative for a signal) and all that was printed."""
         if number:
             os.kill(self.pid, number)
@@ -70,7 +70,7 @@ class Forked:
         return status, self.log.read_text()
 
 
-def wait_for(condition, seconds: float = 90.0) -> None:
+def wait_for(condition, seconds: float = 600.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not come to that"
@@ -108,7 +108,7 @@ def test_sigterm_marks_the_run_and_its_run_and_a_killed_call_is_closed_by_sync(p
     process = started(place, "--variants", "tcn", "--output", str(output))
     wait_for(lambda: list(output.glob("runs/*/epoch-0001.pt")))
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 143 and "goes on from the last finished epoch" in err and "Traceback" not in err
     folder = run_folders(output)[TCN]
     status = json.loads((folder / "status.json").read_text())
@@ -303,7 +303,7 @@ def test_a_server_killed_in_the_middle_and_back_later(place, tmp_path):
                 return True
             return False
 
-        wait_for(answers, 120)
+        wait_for(answers)
         return process
 
     def end(process: subprocess.Popen) -> None:
@@ -317,7 +317,7 @@ def test_a_server_killed_in_the_middle_and_back_later(place, tmp_path):
     process = started(place, "--variants", "tcn", "untrained-svd", "--output", str(output), epochs=4, env=environment)
     wait_for(lambda: list(output.glob("runs/*/epoch-0002.pt")))
     end(server)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0 and "MLflow is not available" in err and "2 runs done" in out
     server = serve()
     try:
@@ -456,7 +456,7 @@ def test_workers_and_driver_end_with_the_status_of_the_signal(place, tmp_path):
     wait_for(lambda: list((tmp_path / "out").glob("runs/*/epoch-0001.pt")))
     # A shell may have left SIGINT ignored for what it runs in the background.
     number = signal.SIGINT if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else signal.SIGTERM
-    status, text = process.end(number, 60)
+    status, text = process.end(number)
     assert status == 128 + number and "Traceback" not in text
     assert json.loads((run_folders(tmp_path / "out")[TCN] / "status.json").read_text())["state"] == "interrupted"
     assert runs(tmp_path / "out") == {"": ["KILLED"], TCN: ["KILLED"]}

@@ -186,7 +186,7 @@ def test_a_pickle_with_a_forged_array_type_is_refused_before_an_address_is_read(
     """In a process of its own: numpy's own loader dies of it."""
     (tmp_path / "forged.pkl").write_bytes(pickle.dumps({"cat": Forged(), "dog": Forged()}, protocol=2))
     done = subprocess.run([sys.executable, "-m", "tcn.data.words", str(tmp_path / "forged.pkl"), str(tmp_path / "new.csv")],
-                          cwd=ROOT, capture_output=True, text=True, timeout=100)
+                          cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (1, "") and "forged.pkl is not converted: it holds values of type 'O'" in done.stderr
 
 
@@ -512,7 +512,7 @@ def test_the_started_ui_listens_on_the_loopback_address_alone(tmp_path):
                                 str(port), "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"], cwd=tmp_path,
                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while not listening(port):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.2)
@@ -536,7 +536,7 @@ every = [c for p in (own, *own.children(recursive=True)) for c in p.net_connecti
 print(*sorted({c.laddr.ip for c in every if c.status == "LISTEN"}))
 launcher.close()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = done.stdout.split()
     assert found and all(ipaddress.ip_address(one.removeprefix("::ffff:")).is_loopback for one in found), found

@@ -583,7 +583,7 @@ def test_python_dash_m(store, tmp_path):
     """As a reader runs it: from another folder, standard output holding the object alone."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "tcn", "evaluate", store(extra=np.zeros(1)), "--json"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert numbers(done.stdout) == scores.evaluate(*example().values())
     assert "not used: extra" in done.stderr and "Traceback" not in done.stderr

@@ -84,9 +84,15 @@ def test_divergence_is_reported_with_its_place(tmp_path):
 def test_an_exploding_loss_is_stopped_before_it_stops_being_a_number():
     readings = loop._Readings(History(), epoch=1, steps=5, every=1)
     readings.add({"sharing": torch.tensor(169.0), "total": torch.tensor(4e5)}, 4)  # the largest of 84 runs
-    with pytest.raises(Diverged, match=r"loss exploded at epoch 1, step 1 \(semantic=2e\+06\)") as stopped:
+    with pytest.raises(Diverged, match=r"loss exploded at epoch 1, step 1 \(semantic=2e\+06\); lower training.encoder_rate") as stopped:
         readings.add({"semantic": torch.tensor(2e6), "total": torch.tensor(2e6)}, 4)
     assert (stopped.value.epoch, stopped.value.step, stopped.value.values["total"]) == (1, 2, 2e6)
+
+
+def test_rates_are_not_blamed_for_a_loss_before_the_first_update():
+    for epoch, advice in ((1, "look at the weights, the word vectors"), (2, "lower training.encoder_rate")):
+        with pytest.raises(Diverged, match=f"epoch {epoch}, step 0 .*{advice}"):
+            loop._Readings(History(), epoch, steps=5, every=1).add({"total": torch.tensor(float("nan"))}, 4)
 
 
 def test_weights_ruined_by_an_epoch_s_last_step_are_a_divergence(tmp_path):
