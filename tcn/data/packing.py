@@ -8,7 +8,6 @@ as it was published, and everything else deflated without loss.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 import zlib
@@ -41,7 +40,7 @@ _JPEG = b"\xff\xd8\xff"
 _MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slot:
     """Where an image lies: its pool, its place there, and the CRC-32 of its pixels.
 
@@ -57,7 +56,7 @@ class Slot:
     @property
     def entry(self) -> list[str | int]:
         """What a line of the index says of it."""
-        return list(dataclasses.astuple(self))[: 5 if self.length else 3]
+        return [self.pool, self.number, self.checksum, *((self.length, self.kept) if self.length else ())]
 
 
 class Form(ABC):

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -83,9 +84,10 @@ class Store:
             # A line damaged on disk could name another image's pixels, so its image is decoded again.
             if check != b"%d]" % zlib.crc32(entry):
                 continue
-            path, *slot = json.loads(entry + b"]")
-            if self.form.holds(Slot(*slot), lengths, self.size):
-                found[path] = Slot(*slot)
+            path, pool, *place = json.loads(entry + b"]")
+            slot = Slot(sys.intern(pool), *place)  # one text for all, not one for each line
+            if self.form.holds(slot, lengths, self.size):
+                found[path] = slot
         return found
 
     def view(self, slots: Sequence[Slot]) -> View:
@@ -249,10 +251,10 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
          images: int = 0) -> Pixels:
     """The images of `files` at `size` pixels, decoded once into a store in `cache` and memory-mapped from there.
 
-    `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for
-    messages, `images` for how many images the whole data set has (at least), which decides the form of a new store. What a store already has is not decoded again, whatever list or run brought it there; it may be used from
-    several processes at once. Raises InputError naming every unreadable image, or what is missing where the disk has no
-    room or $TCN_CACHE_LIMIT_GB is reached; what was decoded stays.
+    `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for messages; `images`
+    says how many images the whole data set has, which decides the form of a new store. What a store already has is not
+    decoded again, whatever list or run brought it there; it may be used from several processes at once. Raises InputError naming
+    every unreadable image, or what is missing where the disk has no room or $TCN_CACHE_LIMIT_GB is reached; what was decoded stays.
     """
     store = store_of(digest, size, cache, name, max(images, len(files)))
     wanted = dict.fromkeys(path + reading.mark for path in files.paths)
