@@ -95,9 +95,8 @@ def cold(files: Files, form: str, cache: Path, name: str, advised: bool, seed: i
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     with mock.patch.object(store, "_SAMPLE", 1):  # what opening checks is in memory then
         held = filled(files, form, cache, name)
-    idle = mock.MagicMock()
-    with (mock.patch.object(packing, "announce", packing.announce if advised else idle),
-          mock.patch.object(pixels, "announce", pixels.announce if advised else idle)):
+    tell = pixels.announce if advised else mock.MagicMock()
+    with mock.patch("tcn.data.packing.announce", tell), mock.patch("tcn.data.pixels.announce", tell):
         return per_second(sum(map(len, chosen)), lambda: read(held, chosen), 1, time.perf_counter)
 
 
@@ -165,13 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{device_name(CPU)}, {options.threads} threads, torch {torch.__version__}; {SIZE} pixels, batches of {BATCH}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         work = Path(folder)
-        own = [listed(root) for root in (options.sketches, options.photos)]
-        for kind, files in zip(("sketches", "photos"), own):
+        sketches, photos = listed(options.sketches), listed(options.photos)
+        for kind, files in (("sketches", sketches), ("photos", photos)):
             report(kind, files, work, tuple(packing.FORMS), options.rounds)
-        steps(*own, work, options.rounds)
+        steps(sketches, photos, work, options.rounds)
         if options.files:
             shutil.rmtree(work / "decoded")
-            for kind, files, number in zip(("sketches", "photos"), own, options.files):
+            for kind, files, number in zip(("sketches", "photos"), (sketches, photos), options.files):
                 report(f"many-{kind}", linked(files, number, work / "tree" / kind), work, ("compact",), options.rounds)
     return 0
 
