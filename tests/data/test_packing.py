@@ -325,6 +325,14 @@ def test_the_size_of_the_whole_data_set_decides_where_nothing_is_asked_for(tmp_p
     assert store_of(tmp_path / "c").name.startswith("x-8-compact-")
 
 
+def test_the_paper_s_data_sets_are_expected_to_take_under_25_gigabytes():
+    """By their published counts; decoded by one byte a pixel of a sketch and three of a photo."""
+    counts = ((75_481, 85_502), (20_000, 204_489), (330_000, 204_000))
+    decoded, compact = (sum(FORMS[form].expected(*each, 256) for each in counts) for form in ("decoded", "compact"))
+    assert decoded == 65_536 * sum(sketches + 3 * photos for sketches, photos in counts)
+    assert decoded / 10 < compact < 25e9
+
+
 def test_a_store_that_is_there_is_used_whatever_its_form_and_another_one_only_where_asked_for(tmp_path, monkeypatch):
     expected = pictures(tmp_path / "d", 4)
     pack(named(tmp_path / "d", [0, 1]), SIZE, tmp_path / "c", "digest", "x", False)
