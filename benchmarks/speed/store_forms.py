@@ -1,8 +1,9 @@
 """The image store's two forms side by side: disk, decoding, reading warm and cold, and their share of a training step.
 
-`python benchmarks/speed/store_forms.py SKETCHES PHOTOS` reads the picture files in two folders, at any depth. `--files SKETCHES PHOTOS`
-also makes a tree of so many files, by linking those, fills a compact store from it and reads that. Processor time is of one
-thread; everything is made below `--work` and removed at the end.
+`python benchmarks/speed/store_forms.py SKETCHES PHOTOS` reads the picture files in two folders, at any depth. The
+part `full` makes a tree of as many files as Sketchy has, by linking those, fills a compact store from it and reads that. Reading
+warm is timed by the processor time of the reading thread, the training step by the clock and by the process's processor time.
+Everything is made below `--work` and removed at the end.
 """
 from __future__ import annotations
 
@@ -104,8 +105,8 @@ def report(kind: str, files: Files, cache: Path, forms: Sequence[str], rounds: i
     """Fill a store of each form, and print its figures."""
     published = sum((files.root / path).stat().st_size for path in files.paths) / len(files)
     chosen = batches(len(files), 2048)
-    plain = per_second(sum(map(len, chosen)), lambda: [decode(files.root / files.paths[i], SIZE) for some in chosen for i in some],
-                       rounds)
+    names = [files.paths[i] for some in chosen for i in some]
+    plain = per_second(len(names), lambda: [decode(files.root / name, SIZE) for name in names], rounds)
     print(f"{kind}: {len(files):,} files, {published:,.0f} bytes each as published; decoded from the files {plain:,.0f} a second",
           flush=True)
     for form in forms:
@@ -128,25 +129,28 @@ def steps(sketches: Files, photos: Files, cache: Path, rounds: int, number: int 
     side = made.config.data.stored_size
     sources = {form: PairSource(filled(sketches, form, cache, "small sketches", side),
                                 filled(photos, form, cache, "small photos", side), made.config.data) for form in packing.FORMS}
-    found: dict[tuple[str, int], float] = {}
+    clocks = {"clock": time.perf_counter, "processor time": time.process_time}
+    found: dict[tuple[str, str, int], float] = {}
     for turn in range(rounds + 1):
         for form, source in sources.items():
             for depth in (0, 2):
-                started = time.perf_counter()
+                started = {name: clock() for name, clock in clocks.items()}
                 for n, (batch, _) in enumerate(zip(source.epoch(turn, 1, CPU, depth=depth), range(number))):
                     made.step(batch, n)
-                if turn:  # the first round is a rehearsal
-                    found[form, depth] = max(found.get((form, depth), 0.0), number * BATCH / (time.perf_counter() - started))
-    for (form, depth), rate in found.items():
-        print(f"  training step, laptop profile from pictures of {side} pixels, {form}, {depth} batches read ahead: {rate:.1f} pairs a "
-              f"second, {rate / found['decoded', 0]:.3f} of decoded without reading ahead", flush=True)
+                for name, clock in clocks.items() if turn else ():  # the first round is a rehearsal
+                    rate = number * BATCH / (clock() - started[name])
+                    found[name, form, depth] = max(found.get((name, form, depth), 0.0), rate)
+    for (name, form, depth), rate in sorted(found.items()):
+        print(f"  training step, laptop profile from pictures of {side} pixels, {form}, {depth} batches read ahead: {rate:.1f} "
+              f"pairs a second of {name}, {rate / found[name, 'decoded', 0]:.3f} of decoded without reading ahead", flush=True)
     for form, source in sources.items():
         def gather(source: PairSource = source) -> None:
             for chosen, _ in zip(source._plan(0, 1), range(number)):
                 source._gather(chosen, CPU)
 
         each = 1 / per_second(number * BATCH, gather, rounds)
-        print(f"  reading a pair, {form}: {1e3 * each:.3f} ms of one core, {100 * each * found[form, 0]:.2f} % of the step", flush=True)
+        share = 100 * each * found["processor time", form, 0]
+        print(f"  reading a pair, {form}: {1e3 * each:.3f} ms of a core, {share:.2f} % of the step's processor time", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,22 +158,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python benchmarks/speed/store_forms.py", description=__doc__.splitlines()[0])
     parser.add_argument("sketches", type=Path, help="folder of sketches, at any depth")
     parser.add_argument("photos", type=Path, help="folder of photos")
-    parser.add_argument("--files", type=int, nargs=2, metavar=("SKETCHES", "PHOTOS"), help="also fill a compact store from so many files")
+    parser.add_argument("--parts", nargs="+", choices=("store", "step", "full"), default=("store", "step"),
+                        help="default: store step")
+    parser.add_argument("--files", type=int, nargs=2, metavar=("SKETCHES", "PHOTOS"), default=(75_481, 85_502),
+                        help="sketches and photos of the part `full` (default: Sketchy's)")
     parser.add_argument("--work", type=Path, help="folder for what is made (default: the system's for temporary files)")
     parser.add_argument("--threads", type=int, default=1, help="threads that decode and compute (default: 1)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of which the fastest counts (default: 4)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     keep_memory()  # as run_all does
-    print(f"{device_name(CPU)}, {options.threads} threads, torch {torch.__version__}; {SIZE} pixels, batches of {BATCH}", flush=True)
+    print(f"{device_name(CPU)}, {options.threads} threads, torch {torch.__version__}; {SIZE} pixels, batches of {BATCH}",
+          flush=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         work = Path(folder)
         sketches, photos = listed(options.sketches), listed(options.photos)
-        for kind, files in (("sketches", sketches), ("photos", photos)):
+        for kind, files in (("sketches", sketches), ("photos", photos)) if "store" in options.parts else ():
             report(kind, files, work, tuple(packing.FORMS), options.rounds)
-        steps(sketches, photos, work, options.rounds)
-        if options.files:
-            shutil.rmtree(work / "decoded")
+        if "step" in options.parts:
+            steps(sketches, photos, work, options.rounds)
+        if "full" in options.parts:
             for kind, files, number in zip(("sketches", "photos"), (sketches, photos), options.files):
                 report(f"many-{kind}", linked(files, number, work / "tree" / kind), work, ("compact",), options.rounds)
     return 0

@@ -1,7 +1,7 @@
 """The two forms in which a store keeps images: decoded, or as compact files give back bit for bit.
 
-In: decoded images and the files that they come from. Out: bytes to append to a store's files; and, from where they lie, a `View` of
-the images. The forms differ in disk and speed, never in a pixel, so which one is used is no setting of a run:
+In: decoded images and the files that they come from. Out: bytes to append to a store's files; and, from where they lie, a `View`
+of the images. The forms differ in disk and speed, never in a pixel, so which one is used is no setting of a run:
 `decoded` keeps uint8 as it is, some 130 KB a picture at 256 pixels. `compact` keeps a JPEG file that already has the store's size
 as it was published, and everything else deflated without loss.
 """
@@ -28,10 +28,10 @@ from tcn.data.pixels import Packed, View, announce
 CHANNELS = {"colour": 3, "grey": 1}
 """Pool -> channels of its images. Greyscale images are kept with one channel."""
 DECODED_UP_TO = 2_000_000_000
-"""Bytes: a data set that takes no more than this if all its images were decoded and in colour is kept decoded, a larger one compact,
-unless $TCN_CACHE_FORM says which."""
+"""Bytes: a data set that would take no more than this, decoded and all in colour, is kept decoded, a larger one compact, unless
+$TCN_CACHE_FORM says which."""
 MOST_THREADS = 4
-"""Threads that decode one batch; no more than torch computes with either. At 256 pixels, each decodes some 2,500 photos a second."""
+"""Threads that decode one batch, no more than torch computes with. At 256 pixels, each decodes some 2,500 photos a second."""
 _EACH_THREAD = 8
 """A batch gives every thread that many images or more, so that starting it pays."""
 CHECK = "check"
@@ -44,7 +44,7 @@ _MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}
 class Slot:
     """Where an image lies: its pool, its place there, and the CRC-32 of its pixels.
 
-    number: of the slot in its pool (decoded), or the first byte (compact). length, kept: bytes of a compact image, and their CRC-32.
+    number: of the slot in its pool (decoded), or the first byte (compact). length, kept: bytes of a compact image, their CRC-32.
     """
 
     pool: str
@@ -222,8 +222,8 @@ class Compact(Form):
 class CompactView(View):
     """Images that are decoded when they are read, a batch in several threads.
 
-    mapped: memory-mapped uint8 [bytes] of `file`. Of each image: grey bool [N]; its pool; starts, lengths and checksums int64 [N] of
-    its bytes. Every read compares the checksum, so a damaged image is an InputError and never other pixels.
+    mapped: memory-mapped uint8 [bytes] of `file`. Of each image: grey bool [N]; its pool; starts, lengths and checksums int64 [N]
+    of its bytes. Every read compares the checksum, so a damaged image is an InputError and never other pixels.
     """
 
     mapped: np.ndarray
@@ -293,7 +293,8 @@ def _unpacked(data: np.ndarray, pool: str, size: int) -> np.ndarray:
         if image.shape != (size, size, channels):
             raise OSError(f"{image.shape} instead of {size} x {size} pixels")
         return np.asarray(image)
-    rows = np.frombuffer(bytearray(zlib.decompress(data.data, bufsize=size * size * channels)), np.uint8).reshape(size, size, channels)
+    plain = bytearray(zlib.decompress(data.data, bufsize=size * size * channels))
+    rows = np.frombuffer(plain, np.uint8).reshape(size, size, channels)
     step = 1 if channels == 3 else size
     while step < size:  # sums of 2, 4, 8 ... rows: all sums from the first row in few passes
         rows[step:] += rows[:-step].copy()

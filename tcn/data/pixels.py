@@ -21,10 +21,10 @@ from tcn.data.splits import Files
 class View(ABC):
     """A read-only view of N images in the store that behaves like a uint8 array [N, S, S, 3].
 
-    The images of a list are scattered over the store. A copy in the list's order would take gigabytes and minutes for each run, so
-    a view only keeps where each image lies, and reads the images that are asked for. `len`, `shape`, indexing and `numpy.asarray`
-    work as with an array; greyscale images then have three equal channels. `rows` is the fast way, and keeps a greyscale batch at
-    one channel.
+    The images of a list are scattered over the store. A copy in the list's order would take gigabytes and minutes for each run,
+    so a view only keeps where each image lies, and reads the images that are asked for. `len`, `shape`, indexing and
+    `numpy.asarray` work as with an array; greyscale images then have three equal channels. `rows` is the fast way, and keeps a
+    greyscale batch at one channel.
     """
 
     grey: np.ndarray

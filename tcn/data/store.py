@@ -1,9 +1,9 @@
 """Image files decoded once into a packed store that every split and run shares.
 
 In: a `Files` list and the digest of its data set. Out: `Pixels`, squares of uint8 read from memory-mapped files.
-A store is one folder for a data set's contents and one size. Its data files hold images in one of two forms (`tcn.data.packing`), one
-after the other; `index.jsonl` maps each image file to its slot, with a checksum of the pixels and one of the line.
-All of them only grow, and pixels are written before the lines that name them. A process that dies loses at most the files
+A store is one folder for a data set's contents and one size. Its data files hold images in one of two forms
+(`tcn.data.packing`), one after the other; `index.jsonl` maps each image file to its slot, with a checksum of the pixels and one
+of the line. All of them only grow, and pixels are written before the lines that name them. A process that dies loses at most the files
 decoded since the last lines were written.
 """
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Store:
     def index_file(self) -> Path:
         """One line of JSON per image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line up to here].
 
-        In the compact form, the slot is the first byte, and before the last number stand the bytes and their CRC-32. Where its `Reading` is not the default, the reading's mark is appended to the path.
+        In the compact form, the slot is the first byte, and before the last number stand the bytes and their CRC-32. Where its
+        `Reading` is not the default, the reading's mark is appended to the path.
         """
         return self.folder / "index.jsonl"
 
@@ -98,8 +99,9 @@ class Store:
         """Those of `paths` whose pixels no longer have the checksum that they were written with."""
         slots = [index[path] for path in paths]
         view = self.view(slots)
-        images = (_image(view, place) for place in range(len(view)))
-        return [path for path, slot, image in zip(paths, slots, images) if image is None or zlib.crc32(image.data) != slot.checksum]
+        found = (_image(view, place) for place in range(len(view)))
+        return [path for path, slot, image in zip(paths, slots, found)
+                if image is None or zlib.crc32(image.data) != slot.checksum]
 
     def forget(self, paths: Sequence[str]) -> None:
         """Remove images from the index, so that they are decoded again. To be called under `lock`."""
@@ -253,8 +255,9 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
 
     `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for messages; `images`
     says how many images the whole data set has, which decides the form of a new store. What a store already has is not
-    decoded again, whatever list or run brought it there; it may be used from several processes at once. Raises InputError naming
-    every unreadable image, or what is missing where the disk has no room or $TCN_CACHE_LIMIT_GB is reached; what was decoded stays.
+    decoded again, whatever list or run brought it there; it may be used from several processes at once. Raises InputError
+    naming every unreadable image, or what is missing where the disk has no room or $TCN_CACHE_LIMIT_GB is reached; what was
+    decoded stays.
     """
     store = store_of(digest, size, cache, name, max(images, len(files)))
     wanted = dict.fromkeys(path + reading.mark for path in files.paths)
@@ -308,8 +311,8 @@ def _mended(store: Store, index: dict[str, Slot], present: list[str]) -> dict[st
         return index
     checked = list(index) if told else present
     if bad := store.damaged(index, checked):
-        warnings.warn(f"image cache {store.folder}: {len(bad)} of {len(checked)} images {store.form.doubt}, the first {bad[0]!r}; "
-                      f"they are decoded again", stacklevel=3)
+        warnings.warn(f"image cache {store.folder}: {len(bad)} of {len(checked)} images {store.form.doubt}, the first "
+                      f"{bad[0]!r}; they are decoded again", stacklevel=3)
     with store.lock("forgetting damaged images"):
         if bad:
             store.forget(bad)
@@ -373,4 +376,5 @@ def check_limit(pixels: Path, needed: int, name: str) -> None:
     if sum(there.values()) + needed > limit:
         held = ", ".join(f"{folder} {size / 1e9:.1f} GB" for folder, size in there.items()) or "nothing"
         more = f"{needed / 1e9:.1f} GB more at the least" if needed else "more than that"
-        raise InputError(f"the image cache of {name} needs {more}, and TCN_CACHE_LIMIT_GB is {text}; {pixels} holds {held}: delete a folder there that is not needed, or raise the limit")
+        raise InputError(f"the image cache of {name} needs {more}, and TCN_CACHE_LIMIT_GB is {text}; {pixels} holds {held}: "
+                         f"delete a folder there that is not needed, or raise the limit")

@@ -57,13 +57,14 @@ def odd_files(folder: Path) -> dict[str, str]:
     folder.mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
-    options = {"plain": {}, "full": {"subsampling": 0, "quality": 95}, "half": {"subsampling": 1}, "progressive": {"progressive": True},
-               "turned": {"exif": exif}, "noted": {"comment": b"a note"}}
+    options = {"plain": {}, "full": {"subsampling": 0, "quality": 95}, "half": {"subsampling": 1},
+               "progressive": {"progressive": True}, "turned": {"exif": exif}, "noted": {"comment": b"a note"}}
     for seed, (name, how) in enumerate(options.items()):
         smooth(seed).save(folder / f"{name}.jpg", **how)
     kinds = dict.fromkeys((f"{name}.jpg" for name in options), "colour-jpeg")
     smooth(20, channels=1).save(folder / "grey.jpg")
-    Image.fromarray(np.repeat(np.asarray(smooth(21, channels=1))[:, :, None], 3, 2)).save(folder / "equal channels.jpg", subsampling=0)
+    equal = np.repeat(np.asarray(smooth(21, channels=1))[:, :, None], 3, 2)
+    Image.fromarray(equal).save(folder / "equal channels.jpg", subsampling=0)
     kinds |= {"grey.jpg": "grey-jpeg", "equal channels.jpg": "grey-jpeg"}
     smooth(22, 2 * SIDE).save(folder / "large.jpg")
     smooth(23, SIDE + 1).save(folder / "off by one.jpg")
@@ -208,7 +209,7 @@ def test_what_is_damaged_while_it_is_in_use_is_an_error_and_the_next_start_mends
     flip(store_of(tmp_path / "c") / "pictures.bin", start + length - 1)
     held = pack(files, SIZE, tmp_path / "c", "digest", "x", False)
     assert np.array_equal(held.array[:7], expected[:7])
-    with pytest.raises(InputError, match=rf"{length} bytes from byte {start:,} of pictures.bin are damaged; give the same command again"):
+    with pytest.raises(InputError, match=rf"{length} bytes from byte {start:,} of pictures.bin are damaged; give the same"):
         held.gather(np.arange(12))
     others = named(tmp_path / "d", [0, 1])  # a list without the damaged picture: the whole store is checked all the same
     with pytest.warns(UserWarning, match="1 of 12 images are damaged"):
