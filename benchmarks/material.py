@@ -113,7 +113,8 @@ class Material:
         if key not in self._pixels:
             split = self.split_of(config)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
-                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading)
+                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading,
+                                     split.images)
         return self._pixels[key]
 
     def frozen_features(self, config: Config, role: str, take: Callable[[], np.ndarray]) -> np.ndarray:

@@ -25,6 +25,7 @@ from benchmarks.runner import lacks_ledger
 from benchmarks.store import RunFolder
 from tcn.config import GENERALISED, Config, InputError, change
 from tcn.data.decode import Reading
+from tcn.data.packing import asked_form
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
 from tcn.model import backbones
@@ -154,15 +155,19 @@ def _words(runs: Sequence[PlannedRun], material: Material) -> None:
 
 
 def _images(checks: Checks, runs: Sequence[PlannedRun], material: Material) -> None:
-    """Check that the missing pictures fit into the image cache: a reason to stop where not even grey ones would, a warning where
+    """Check that the missing pictures fit into the image cache: a reason to stop where the smallest would not, a warning where
     coloured ones may not."""
     cache, least, most = material.places.cache, 0, 0
+    known = len(checks.reasons)
+    checks.ask(asked_form)
+    if len(checks.reasons) > known:
+        return
     stores: dict[Path, tuple[Store, set[str]]] = {}
     # The lists hold hundreds of thousands of files, so each is read once and not for every run.
     for dataset, name, size, *reading in {(run.dataset, run.split, run.config.data.stored_size, run.config.data.transparent,
                                            run.config.data.exif): None for run in runs}:
         split = material.split(dataset, name)
-        store = store_of(split.data_digest, size, cache, dataset.removesuffix(GENERALISED))
+        store = store_of(split.data_digest, size, cache, dataset.removesuffix(GENERALISED), split.images)
         wanted = stores.setdefault(store.folder, (store, set()))[1]
         mark = Reading(*reading).mark
         for files in split.lists().values():
@@ -175,9 +180,8 @@ def _images(checks: Checks, runs: Sequence[PlannedRun], material: Material) -> N
         missing = wanted - there
         # After a zero byte, a name ends in how the picture is read. A picture that is the same in two readings is stored once.
         least += len({path.partition("\0")[0] for path in missing} - {path.partition("\0")[0] for path in there}
-                     ) * store.bytes_of("grey")
-        most += len(missing) * store.bytes_of("colour")
-    known = len(checks.reasons)
+                     ) * store.form.least(store.size)
+        most += len(missing) * store.form.most(store.size)
     if most:
         checks.ask(lambda: writable(cache, "the image cache", "--cache"))
     if not most or len(checks.reasons) > known:

@@ -19,7 +19,7 @@ os.environ["DO_NOT_TRACK"] = "true"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_MININTERVAL", "30")
 # Tests of the command must not find a reader's own data, store or cache.
-for name in ("TCN_DATA", "TCN_CACHE", "TCN_EMOJI_TARBALLS", "MLFLOW_TRACKING_URI"):
+for name in ("TCN_DATA", "TCN_CACHE", "TCN_CACHE_FORM", "TCN_EMOJI_TARBALLS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 
 

@@ -23,9 +23,11 @@ from benchmarks.launch.jobs import cores
 from benchmarks.material import Material
 from benchmarks.records import read_json, read_rows
 from benchmarks.store import RunFolder, read_config
-from tcn.config import InputError
+from tcn.config import GENERALISED, InputError
 from tcn.data import specs
+from tcn.data.packing import Form, form_for
 from tcn.data.splits import Split
+from tcn.data.store import store_of
 from tcn.files import earlier
 from tcn.files.atomic import amount, existing_parent
 
@@ -239,6 +241,17 @@ class Estimator:
         epochs = f", {folder.epochs_done}/{run.config.training.epochs} epochs" if run.trained else ""
         return sizes, folder.state + epochs, folder.epochs_done
 
+    def form(self, run: PlannedRun, sizes: Sizes) -> Form:
+        """The form in which the image cache keeps a run's pictures, or would."""
+        images, size = sizes.sketches + sizes.photos, run.config.data.stored_size
+        if run.dataset in self.missing or not self.material.is_built(run.dataset):
+            return form_for(images, size)
+        try:
+            digest = self.material.split_of(run.config).data_digest
+        except InputError:  # told as the run's state
+            return form_for(images, size)
+        return store_of(digest, size, self.material.places.cache, run.dataset.removesuffix(GENERALISED), images).form
+
     def rates(self) -> list[str]:
         """The rates on which the costs are based, one line each."""
         units = {"training": "pairs/s", "features": "images/s", "scoring": "queries/s"}
@@ -277,6 +290,7 @@ def estimate(runs: Sequence[PlannedRun], output: Path, material: Material, calib
 def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration) -> list[str]:
     """Disk space for the image cache and the results, beside the free space; and the time that filling the cache takes."""
     needs: dict[tuple[str, int], Sizes] = {}
+    forms: dict[tuple[str, int], Form] = {}
     results, working, own = 0.0, 0.0, _result_bytes(estimator.output)
     for cost in costs:
         sizes = cost.sizes
@@ -284,6 +298,7 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
             continue
         data = cost.run.config.data
         # All splits of a data set hold the same pictures.
+        forms[data.dataset, data.stored_size] = estimator.form(cost.run, sizes)
         known = needs.get((data.dataset, data.stored_size))
         if known is None or sizes.sketches + 3 * sizes.photos > known.sketches + 3 * known.photos:
             needs[data.dataset, data.stored_size] = sizes
@@ -293,11 +308,12 @@ def _disk(costs: Sequence[Cost], estimator: Estimator, calibration: Calibration)
                                                   + 8 * sizes.query * SCORES_PER_QUERY)
         # The state of a run while it trains: the best epoch, the last one, and Adam's two averages.
         working = max(working, 4.0 * model)
-    images = {key: (s.sketches + 3 * s.photos) * key[1] ** 2 for key, s in needs.items()}
+    images = {key: forms[key].expected(s.sketches, s.photos, key[1]) for key, s in needs.items()}
     there = sum(path.stat().st_size for path in (calibration.cache / "pixels").rglob("*") if path.is_file())
     lines = []
     if images:
-        each = ", ".join(f"{name} {amount(size)}" for (name, _), size in images.items())
+        each = ", ".join(f"{key[0]} {amount(size)}{'' if forms[key].name == 'decoded' else ', ' + forms[key].name}"
+                         for key, size in images.items())
         lines.append(f"disk: image cache {amount(sum(images.values()))} in all ({each}), {amount(there)} there; "
                      f"{_free(calibration.cache)}")
         seconds = sum((s.sketches + s.photos) / calibration.decoding(key[1]).per_second for key, s in needs.items()) / cores()

@@ -12,6 +12,7 @@ bench_scoring       scoring at the size of real data sets
 bench_sharing       the sharing loss of two ResNet-50
 bench_training      the training step
 run                 the command: all subjects, as a table
+store_forms         the image store, decoded and compact: disk, reading, share of a step
 gpu_scale           the sizes at which a GPU is measured
 gpu_training        speed and memory of training on a GPU
 gpu_processes       several processes on one GPU

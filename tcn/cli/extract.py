@@ -115,7 +115,7 @@ def extract(args: argparse.Namespace) -> int:
     for name in names:
         role, modality = LISTS[name]
         pixels = pack(getattr(split, role), stored, cache, split.data_digest, f"{split.dataset} {split.name} {role}",
-                      sys.stderr.isatty())
+                      sys.stderr.isatty(), images=split.images)
         _extract_list(parts, name, pixels, model, modality, args.image_size, device)
     _assemble(out, parts, names, split, settings)
     shutil.rmtree(parts)

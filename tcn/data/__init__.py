@@ -16,7 +16,8 @@ matching    lines of lists -> files on disk
 splits      folders and lists -> Split of Files, with digests
 decode      one image file -> pixels
 prefetch    work done in threads ahead of its use; batches to the device
-pixels      the decoded images of one list: a view of the store
+pixels      the images of one list: a view of the store
+packing     the two forms in which a store keeps images: decoded, or compact
 store       Files -> decoded once in a shared store -> Pixels
 contents    bytes of picture files, and what readers treat differently
 report      what a check found, as text and JSON

@@ -85,6 +85,11 @@ class Split:
         """Seen, validation, unseen: seen classes are labels 0..C-1, as the class head needs."""
         return self.seen + self.validation + self.unseen
 
+    @property
+    def images(self) -> int:
+        """Number of images in all lists."""
+        return sum(map(len, self.lists().values()))
+
     def lists(self) -> dict[str, Files]:
         """The seven file lists by name."""
         return {name: getattr(self, name) for name in _LISTS}

@@ -1,9 +1,9 @@
 """Image files decoded once into a packed store that every split and run shares.
 
 In: a `Files` list and the digest of its data set. Out: `Pixels`, squares of uint8 read from memory-mapped files.
-A store is one folder for a data set's contents and one size. Its files `colour.u8` and `grey.u8` hold slots of 3 bytes or 1 byte
-a pixel, one after the other; `index.jsonl` maps each image file to its slot, with a checksum of the pixels and one of the line.
-All three only grow, and pixels are written before the lines that name them. A process that dies loses at most the files
+A store is one folder for a data set's contents and one size. Its data files hold images in one of two forms
+(`tcn.data.packing`), one after the other; `index.jsonl` maps each image file to its slot, with a checksum of the pixels and one
+of the line. All of them only grow, and pixels are written before the lines that name them. A process that dies loses at most the files
 decoded since the last lines were written.
 """
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ from tqdm import tqdm
 
 from tcn.config import InputError
 from tcn.data.decode import READINGS, Reading, decode
-from tcn.data.pixels import Packed, Pixels
+from tcn.data.packing import CHECK, FORMS, Form, Slot, asked_form, form_for
+from tcn.data.pixels import Pixels, View
 from tcn.data.prefetch import prefetch
 from tcn.data.splits import Files
 from tcn.files import atomic, locks
@@ -34,8 +36,6 @@ from tcn.files.text import shown
 
 FORMAT = "rgb-bilinear-3"
 """Part of a store's name: how `decode` reads a file, and how a store is laid out."""
-CHANNELS = {"colour": 3, "grey": 1}
-"""Pool -> channels of its images. Greyscale images are kept with one channel."""
 _TOGETHER = 128
 """Files decoded between two writes of the index: what a killed process loses."""
 _SAMPLE = 64
@@ -44,52 +44,40 @@ _SPARE = 50_000_000
 """Bytes of disk that are left free."""
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where an image lies: its pool, the number of its slot there, and the CRC-32 of its bytes."""
-
-    pool: str
-    number: int
-    checksum: int
-
-
 _INDEXES: dict[Path, tuple[tuple[int, ...], dict[str, Slot]]] = {}
 """Index file -> the state of the store's files when this process last read it, and its content."""
 
 
 class Store:
-    """Decoded images of one data set at one size, in a folder of their own."""
+    """Images of one data set at one size, in a folder of their own and in one form."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = folder, size
+    def __init__(self, folder: Path, size: int, form: Form = FORMS["decoded"]) -> None:
+        self.folder, self.size, self.form = folder, size, form
 
     @property
     def index_file(self) -> Path:
         """One line of JSON per image: [path, pool, slot, CRC-32 of the pixels, CRC-32 of the line up to here].
 
-        Where its `Reading` is not the default, the reading's mark is appended to the path.
+        In the compact form, the slot is the first byte, and before the last number stand the bytes and their CRC-32. Where its
+        `Reading` is not the default, the reading's mark is appended to the path.
         """
         return self.folder / "index.jsonl"
 
-    def bytes_of(self, pool: str) -> int:
-        """Bytes of one slot."""
-        return self.size * self.size * CHANNELS[pool]
-
     def index(self) -> dict[str, Slot]:
         """Cached path -> its slot. Truncated or corrupt index lines, and lines whose pixels are missing, are skipped."""
-        room = {pool: self._length(pool) // self.bytes_of(pool) for pool in CHANNELS}
+        lengths = {file: _bytes_of(self.folder / file) for file in self.form.files}
         try:
             stat = self.index_file.stat()
         except FileNotFoundError:
             return {}
         # Reading half a million lines takes seconds, and a run asks for seven lists, so the content is kept.
-        state = stat.st_ino, stat.st_size, stat.st_mtime_ns, *room.values()
+        state = stat.st_ino, stat.st_size, stat.st_mtime_ns, *lengths.values()
         known = _INDEXES.get(self.index_file)
         if known is None or known[0] != state:
-            known = _INDEXES[self.index_file] = state, self._read_index(room)
+            known = _INDEXES[self.index_file] = state, self._read_index(lengths)
         return known[1]
 
-    def _read_index(self, room: dict[str, int]) -> dict[str, Slot]:
+    def _read_index(self, lengths: dict[str, int]) -> dict[str, Slot]:
         lines = self.index_file.read_bytes().split(b"\n")[:-1]
         found: dict[str, Slot] = {}
         for line in lines:
@@ -97,31 +85,23 @@ class Store:
             # A line damaged on disk could name another image's pixels, so its image is decoded again.
             if check != b"%d]" % zlib.crc32(entry):
                 continue
-            path, pool, number, checksum = json.loads(entry + b"]")
-            if number < room[pool]:
-                found[path] = Slot(pool, number, checksum)
+            path, pool, *place = json.loads(entry + b"]")
+            slot = Slot(sys.intern(pool), *place)  # one text for all, not one for each line
+            if self.form.holds(slot, lengths, self.size):
+                found[path] = slot
         return found
 
-    def _length(self, pool: str) -> int:
-        try:
-            return (self.folder / f"{pool}.u8").stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def pools(self) -> dict[str, np.ndarray]:
-        """Memory-mapped uint8 [slots, S, S, C] by name; an empty array where nothing is stored."""
-        found = {}
-        for pool, channels in CHANNELS.items():
-            slots = self._length(pool) // self.bytes_of(pool)
-            shape = slots, self.size, self.size, channels
-            file = self.folder / f"{pool}.u8"
-            found[pool] = np.memmap(file, np.uint8, "r", shape=shape) if slots else np.empty(shape, np.uint8)
-        return found
+    def view(self, slots: Sequence[Slot]) -> View:
+        """The images in these slots."""
+        return self.form.view(self.folder, self.size, slots)
 
     def damaged(self, index: dict[str, Slot], paths: Sequence[str]) -> list[str]:
         """Those of `paths` whose pixels no longer have the checksum that they were written with."""
-        pools = self.pools()
-        return [path for path in paths if zlib.crc32(pools[index[path].pool][index[path].number]) != index[path].checksum]
+        slots = [index[path] for path in paths]
+        view = self.view(slots)
+        found = (_image(view, place) for place in range(len(view)))
+        return [path for path, slot, image in zip(paths, slots, found)
+                if image is None or zlib.crc32(image.data) != slot.checksum]
 
     def forget(self, paths: Sequence[str]) -> None:
         """Remove images from the index, so that they are decoded again. To be called under `lock`."""
@@ -154,9 +134,10 @@ class Store:
             self.forget([])
         broken: list[str] = []
 
-        def one(path: str) -> tuple[str, np.ndarray | str]:
+        def one(path: str) -> tuple[str, _Made | str]:
             try:
-                return path, _without_needless_channels(decode(root / path, self.size, reading))
+                image = _without_needless_channels(decode(root / path, self.size, reading))
+                return path, _Made(image, *self.form.packed(image, root / path))
             except OSError as error:
                 return path, f"{shown(root / path)} ({error})"
             except MemoryError:
@@ -180,22 +161,30 @@ class Store:
         return broken
 
 
+@dataclass(frozen=True)
+class _Made:
+    """An image, uint8 [S, S, C], and the bytes that it becomes in its pool."""
+
+    image: np.ndarray
+    pool: str
+    data: bytes
+
+
 class _Writer:
-    """Appends images to a store's pools and, every `_TOGETHER` images, the lines that name them to its index."""
+    """Appends images to a store's files and, every `_TOGETHER` images, the lines that name them to its index."""
 
     def __init__(self, store: Store, name: str, reading: Reading) -> None:
         self.store, self.name, self.reading = store, name, reading
-        self._known, self._there = store.index(), store.pools()
-        # Whole slots stay, also those that no line names: another process may have mapped them.
-        self._used = {pool: slots.shape[0] for pool, slots in self._there.items()}
+        self._known = store.index()
+        self._ends = {file: store.form.whole(_bytes_of(store.folder / file), file, store.size) for file in store.form.files}
         self._pending: list[str] = []
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> _Writer:
         with contextlib.ExitStack() as stack:
-            self._pools = {pool: stack.enter_context(open(self.store.folder / f"{pool}.u8", "ab")) for pool in CHANNELS}
-            for pool, file in self._pools.items():  # the last slot may be incomplete, if a process died while it wrote
-                file.truncate(self._used[pool] * self.store.bytes_of(pool))
+            self._files = {name: stack.enter_context(open(self.store.folder / name, "ab")) for name in self._ends}
+            for name, file in self._files.items():  # the last image may be incomplete, if a process died while it wrote
+                file.truncate(self._ends[name])
             self._lines = stack.enter_context(open(self.store.index_file, "ab"))
             self._open = stack.pop_all()
         return self
@@ -203,18 +192,18 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def put(self, path: str, image: np.ndarray) -> None:
-        """Store the image of a file, uint8 [S, S, C]."""
-        pool = "grey" if image.shape[2] == 1 else "colour"
-        data = image.tobytes()
-        slot = Slot(pool, self._used[pool], zlib.crc32(data))
+    def put(self, path: str, made: _Made) -> None:
+        """Store the image of a file."""
+        file = self.store.form.file_of(made.pool)
+        slot = self.store.form.slot(made.pool, self._ends[file], made.data, made.image)
         twins = [self._known[path + r.mark] for r in READINGS if path + r.mark in self._known]
-        same = [t for t in twins if t.pool == pool and np.array_equal(self._there[pool][t.number], image)]
+        same = [t for t in twins if t.checksum == slot.checksum
+                and (image := _image(self.store.view([t]), 0)) is not None and np.array_equal(image, made.image)]
         if same:
-            slot = Slot(pool, same[0].number, slot.checksum)
+            slot = same[0]
         else:
-            self._pools[pool].write(data)
-            self._used[pool] += 1
+            self._files[file].write(made.data)
+            self._ends[file] += len(made.data)
         self._pending.append(_line(path + self.reading.mark, slot))
         if len(self._pending) >= _TOGETHER:
             self.flush()
@@ -224,7 +213,8 @@ class _Writer:
         if shutil.disk_usage(self.store.folder).free < _SPARE:
             raise InputError(f"no room left for the image cache of {self.name} in {self.store.folder}; free some space or pass "
                              f"another folder with --cache: what is decoded already is kept")
-        for file in self._pools.values():
+        check_limit(self.store.folder.parent, 0, self.name)
+        for file in self._files.values():
             file.flush()
         self._lines.write("".join(self._pending).encode())
         self._lines.flush()
@@ -233,13 +223,21 @@ class _Writer:
     def finish(self) -> None:
         """Write what is pending, and wait until the disk has it."""
         self.flush()
-        for file in (*self._pools.values(), self._lines):
+        for file in (*self._files.values(), self._lines):
             os.fsync(file.fileno())
 
 
 def _line(path: str, slot: Slot) -> str:
-    entry = json.dumps([path, slot.pool, slot.number, slot.checksum])[:-1]
+    entry = json.dumps([path, *slot.entry])[:-1]
     return f"{entry}, {zlib.crc32(entry.encode())}]\n"
+
+
+def _image(view: View, place: int) -> np.ndarray | None:
+    """One image, uint8 [S, S, 1 or 3]; None where its bytes don't give it any more."""
+    try:
+        return np.asarray(view.rows(np.array([place]))[0])
+    except InputError:
+        return None
 
 
 def _without_needless_channels(image: np.ndarray) -> np.ndarray:
@@ -251,16 +249,17 @@ def _without_needless_channels(image: np.ndarray) -> np.ndarray:
     return image[:, :, :1]
 
 
-def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress: bool = True, reading: Reading = Reading()
-         ) -> Pixels:
+def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress: bool = True, reading: Reading = Reading(),
+         images: int = 0) -> Pixels:
     """The images of `files` at `size` pixels, decoded once into a store in `cache` and memory-mapped from there.
 
-    `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for
-    messages. What a store already has is not decoded again, whatever list or run brought it there; it may be used from
-    several processes at once. Raises InputError naming every unreadable image, or what is missing where the disk has no
-    room or $TCN_CACHE_LIMIT_GB is reached; what was decoded stays.
+    `digest` stands for the contents (a split's data digest, the same for all splits of a data set), `name` for messages; `images`
+    says how many images the whole data set has, which decides the form of a new store. What a store already has is not
+    decoded again, whatever list or run brought it there; it may be used from several processes at once. Raises InputError
+    naming every unreadable image, or what is missing where the disk has no room or $TCN_CACHE_LIMIT_GB is reached; what was
+    decoded stays.
     """
-    store = store_of(digest, size, cache, name)
+    store = store_of(digest, size, cache, name, max(images, len(files)))
     wanted = dict.fromkeys(path + reading.mark for path in files.paths)
     index: dict[str, Slot] = {}
     try:
@@ -270,19 +269,22 @@ def pack(files: Files, size: int, cache: Path, digest: str, name: str, progress:
         if missing := [path for path in wanted if path not in index]:
             _fill(store, files, missing, name, progress, reading)
             index = store.index()
-        pools = store.pools()
+        view = store.view([index[path + reading.mark] for path in files.paths])
     except OSError as error:
         raise _unusable(store, error, f"{sum(path not in index for path in wanted):,} of {len(wanted):,} images") from error
-    found = [index[path + reading.mark] for path in files.paths]
-    grey = np.array([slot.pool == "grey" for slot in found], bool)
-    slots = np.array([slot.number for slot in found], np.int64)
-    return Pixels(Packed(pools, grey, slots), files)
+    return Pixels(view, files)
 
 
-def store_of(digest: str, size: int, cache: Path, name: str) -> Store:
-    """Where `pack` keeps the images of a data set; nothing is made."""
+def store_of(digest: str, size: int, cache: Path, name: str, images: int) -> Store:
+    """Where `pack` keeps the images of a data set, and in which form; nothing is made.
+
+    The form is what $TCN_CACHE_FORM asks for, else that of the store that is there, else it depends on how many images there are.
+    """
     key = hashlib.sha256(json.dumps([digest, size, FORMAT]).encode()).hexdigest()[:12]
-    return Store(cache / "pixels" / f"{_word(name)}-{size}-{key}", size)
+    stores = {form: Store(cache / "pixels" / f"{_word(name)}-{size}-{'' if form == 'decoded' else f'{form}-'}{key}", size, how)
+              for form, how in FORMS.items()}
+    there = [store for store in stores.values() if os.path.exists(store.index_file)]
+    return there[0] if there and asked_form() is None else stores[form_for(images, size).name]
 
 
 def _unusable(store: Store, error: OSError, lacking: str) -> InputError:
@@ -302,14 +304,19 @@ def _word(name: str) -> str:
 
 def _mended(store: Store, index: dict[str, Slot], present: list[str]) -> dict[str, Slot]:
     """Compare some checksums; where one is wrong, all, and forget what is damaged."""
+    check = store.folder / CHECK
+    told = check.exists()
     step = max(1, len(present) // _SAMPLE)
-    if not store.damaged(index, present[::step]):
+    if not told and not store.damaged(index, present[::step]):
         return index
-    bad = store.damaged(index, present)
-    warnings.warn(f"image cache {store.folder}: {len(bad)} of {len(present)} images are damaged, the first {bad[0]!r}; "
-                  f"they are decoded again", stacklevel=3)
+    checked = list(index) if told else present
+    if bad := store.damaged(index, checked):
+        warnings.warn(f"image cache {store.folder}: {len(bad)} of {len(checked)} images {store.form.doubt}, the first "
+                      f"{bad[0]!r}; they are decoded again", stacklevel=3)
     with store.lock("forgetting damaged images"):
-        store.forget(bad)
+        if bad:
+            store.forget(bad)
+        check.unlink(missing_ok=True)
     return store.index()
 
 
@@ -321,7 +328,7 @@ def _fill(store: Store, files: Files, missing: list[str], name: str, progress: b
         missing = [path.removesuffix(reading.mark) for path in missing if path not in there]
         # How many are grey shows only when they are decoded, and how many are the same in another reading: `add` stops where
         # there is no room after all.
-        needed = sum(all(path + r.mark not in there for r in READINGS) for path in missing) * store.bytes_of("grey")
+        needed = sum(all(path + r.mark not in there for r in READINGS) for path in missing) * store.form.least(store.size)
         free = shutil.disk_usage(store.folder).free
         if needed > free - _SPARE:
             raise InputError(f"no room for the image cache of {name}: it needs {needed / 1e6:,.0f} MB at the least in "
@@ -368,6 +375,6 @@ def check_limit(pixels: Path, needed: int, name: str) -> None:
     there = sizes(pixels.parent)
     if sum(there.values()) + needed > limit:
         held = ", ".join(f"{folder} {size / 1e9:.1f} GB" for folder, size in there.items()) or "nothing"
-        raise InputError(f"the image cache of {name} needs {needed / 1e9:.1f} GB more at the least, and TCN_CACHE_LIMIT_GB is "
-                         f"{text}; "
-                         f"{pixels} holds {held}: delete a folder there that is not needed, or raise the limit")
+        more = f"{needed / 1e9:.1f} GB more at the least" if needed else "more than that"
+        raise InputError(f"the image cache of {name} needs {more}, and TCN_CACHE_LIMIT_GB is {text}; {pixels} holds {held}: "
+                         f"delete a folder there that is not needed, or raise the limit")

@@ -77,6 +77,7 @@ def test_all_reasons_come_at_once(run, words, tmp_path, monkeypatch):
     (tmp_path / "w.pth").write_bytes(b"garbage" * 100)
     (tmp_path / "file").write_text("a file")
     monkeypatch.setenv("TCN_CACHE_LIMIT_GB", "many")
+    monkeypatch.setenv("TCN_CACHE_FORM", "compact")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
     status, _, err = run("--variants", "tcn", "hws", "--words", str(words[0]), "--weights", str(tmp_path / "w.pth"),
                          "--teacher-weights", str(tmp_path / "w.pth"), "--device", "cuda:77", "--emoji-tarballs",
@@ -87,6 +88,13 @@ def test_all_reasons_come_at_once(run, words, tmp_path, monkeypatch):
                  f"{tmp_path / 'file'} is a file", "TCN_CACHE_LIMIT_GB is 'many'", "w.pth can't be read"):
         assert sum(text in line for line in reasons) == 1, (text, err)
     assert len(reasons) == 7 and not (tmp_path / "new cache").exists()
+
+
+def test_an_unknown_form_of_the_image_cache_is_said_before_anything_runs(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TCN_CACHE_FORM", "tiny")
+    status, _, err = run("--variants", "untrained-svd", "--cache", str(tmp_path / "cache"))
+    assert status == 2 and "TCN_CACHE_FORM is 'tiny'; it must be decoded, compact or auto" in err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
 
 
 def test_weights_that_can_t_be_read_or_do_not_fit_are_said_once(run, place, tmp_path):
@@ -146,10 +154,13 @@ def test_a_precision_that_the_device_lacks_is_told_first(run):
     assert status == 2 and "only CUDA" in err
 
 
-def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys):
-    """110 classes of 3 drawings and 2 photos at 32 pixels: 563,200 bytes in grey, three times as many in colour."""
+@pytest.mark.parametrize("form, each, told", [("decoded", 32 * 32, "1 MB"), ("compact", 8, "0 MB")])
+def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys, form, each, told):
+    """110 classes of 3 drawings and 2 photos at 32 pixels: 563,200 bytes in grey, three times as many in colour; compact 4,400 at the
+    least."""
+    monkeypatch.setenv("TCN_CACHE_FORM", form)
     usage = shutil.disk_usage(tmp_path)
-    least = 110 * 5 * 32 * 32
+    least = 110 * 5 * each
 
     def free(number):
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=number))
@@ -157,7 +168,7 @@ def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys):
     free(least - 1)
     arguments = ("--variants", "untrained-svd", "--cache", str(tmp_path / "cache"))
     status, _, err = run(*arguments)
-    assert status == 2 and "no room for the image cache" in err and "need 1 MB at the least" in err
+    assert status == 2 and "no room for the image cache" in err and f"need {told} at the least" in err
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
     free(2 * least)
     call, _ = prepared.prepare(run_all.parser().parse_args([*common(place), *ONE, "--output", str(tmp_path / "out"), *arguments]))
