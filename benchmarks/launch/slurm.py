@@ -81,7 +81,7 @@ class SlurmLauncher:
     """Launcher of SLURM jobs, one for each run. A job has the run's name in the queue, and a log in `logs` by its number."""
 
     def __init__(self, device: str, asked: str, logs: Path, *, workers: int | None = None, threads: int | None = None,
-                 run: Callable[[Job], Any] = work, cluster: str = "slurm") -> None:
+                 gpus_per_run: int | None = None, run: Callable[[Job], Any] = work, cluster: str = "slurm") -> None:
         """`device`: auto, cpu or cuda. `cluster`: submitit's executor. InputError if submitit or SLURM is missing, or refuses
         what a job asks for."""
         try:
@@ -96,13 +96,17 @@ class SlurmLauncher:
         gpus = bool(found.keys() & {"gpus_per_node", "gpus_per_task", "num_gpus", "gres"})
         if device == "cuda" and not gpus:
             raise InputError("--device cuda needs jobs with a GPU; add gpus=1 to --slurm")
-        each = threads or found.get("cpus_per_task") or 1
+        its = gpus_per_run or 1
+        each = threads or max(1, found.get("cpus_per_task", 1) // its)
         check_threads(each)
-        self.share, self.device = Share(workers or MOST_JOBS, each), "cuda" if gpus and device != "cpu" else "cpu"
+        self.share, self.device = Share(workers or MOST_JOBS, each, gpus_per_run=its), "cuda" if gpus and device != "cpu" else "cpu"
+        there = found.get("gpus_per_node", found.get("gpus_per_task"))
+        if self.device == "cuda" and isinstance(there, int) and there < its:
+            raise InputError(f"--gpus-per-run {its} needs jobs with as many GPUs; write gpus={its} in --slurm")
         try:
             logs.mkdir(parents=True, exist_ok=True)
             self._executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=REQUEUES)
-            self._executor.update_parameters(slurm_cpus_per_task=each, **{f"slurm_{key}": value for key, value in found.items()
+            self._executor.update_parameters(slurm_cpus_per_task=found.get("cpus_per_task", each * its), **{f"slurm_{key}": value for key, value in found.items()
                                                                           if key != "cpus_per_task"})
         except (RuntimeError, ValueError, NameError, OSError, TypeError) as error:
             raise InputError(f"--launcher slurm can't be used so: {' '.join(str(error).split())[:300]}") from error
