@@ -336,7 +336,7 @@ def _mark(folder: RunFolder, error: BaseException, device: torch.device) -> None
 
 def _reason(error: BaseException, device: torch.device, config: Config) -> str:
     """The message to the user about an error."""
-    if isinstance(error, (InputError, loop.Diverged)):
+    if isinstance(error, (InputError, loop.Diverged, parallel.RankLost)):
         return str(error)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):

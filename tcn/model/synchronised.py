@@ -103,7 +103,7 @@ def _synchronised(form: type[Any]) -> type[Any]:
     return type(f"Synchronised{form.__name__}", (form,), {"forward": forward})
 
 
-_FORMS = {form: _synchronised(form) for form in KNOWN}
+_FORMS: dict[type[Any], type[Any]] = {form: _synchronised(form) for form in KNOWN}
 
 
 def check_norms(module: nn.Module) -> None:
