@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -23,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from tcn.config import Config, InputError
 from tcn.model.ranks import Ranks
@@ -105,9 +107,18 @@ def together(devices: Sequence[torch.device], synchronised: bool, work: Callable
     """
     with tempfile.TemporaryDirectory(prefix="tcn-ranks-") as folder, _Others(devices, synchronised, work, arguments, folder) as others:
         others.wait_until_here()
-        with _group(Path(folder), 0, devices):
-            others.watch()
+        _open_group(Path(folder), 0, devices)
+        others.watch()
+        try:
             yield Ranks(0, len(devices), synchronised)
+        except BaseException:
+            _abort_group()
+            raise
+        # NCCL's orderly end waits for all processes, and the further ones stay in theirs until they are killed.
+        if devices[0].type == "cuda":
+            _abort_group()
+        else:
+            dist.destroy_process_group()
 
 
 class _Others:
@@ -180,9 +191,7 @@ class _Others:
         self._failed.set()
         if self._left.wait(SOON):
             return
-        # NCCL does not notice that a process on the same machine is gone.
-        with contextlib.suppress(Exception):
-            dist.distributed_c10d._abort_process_group()
+        _abort_group()  # NCCL does not notice that a process on the same machine is gone
         if not self._left.wait(SOON):
             sys.stderr.write(f"{self.failure}; this process waits for it in vain and ends too\n")
             sys.stderr.flush()
@@ -194,8 +203,12 @@ class _Others:
             self._failed.wait(SOON / 2)
         self._left.set()
         self._end()
-        if self.failure is not None and error is not None and error is not self.failure and _of_exchange(error):
-            raise self.failure from self.failure.__cause__
+        failure = self.failure
+        # What this process met may be a consequence: an exchange that failed, or one that was aborted and gave no numbers. Where both
+        # met the same, its own error says more.
+        if failure is not None and isinstance(error, Exception) and error is not failure and (
+                _of_exchange(error) or not _of_exchange(failure) and type(failure) is not type(error)):
+            raise failure from failure.__cause__
 
     def _end(self) -> None:
         for process in self.processes:
@@ -229,10 +242,8 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def _group(folder: Path, rank: int, devices: Sequence[torch.device]) -> Iterator[None]:
-    """torch.distributed's default group of all processes of a run, in this block. They meet by a file in `folder`: no port is opened
-    to other machines."""
+def _open_group(folder: Path, rank: int, devices: Sequence[torch.device]) -> None:
+    """Join torch.distributed's default group of all processes of a run. They meet by a file in `folder`."""
     cuda = devices[0].type == "cuda"
     if cuda:
         torch.cuda.set_device(devices[rank])
@@ -240,32 +251,28 @@ def _group(folder: Path, rank: int, devices: Sequence[torch.device]) -> Iterator
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("nccl" if cuda else "gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=len(devices),
                             timeout=PATIENCE)
-    try:
-        yield
-    except BaseException:
-        # The others may wait in an exchange, and NCCL would wait for them.
-        with contextlib.suppress(Exception):
-            dist.distributed_c10d._abort_process_group()
-        raise
-    else:
-        dist.destroy_process_group()
+
+
+def _abort_group() -> None:
+    """Leave the group without a word to the others; an exchange that waits for them fails."""
+    with contextlib.suppress(Exception):  # it may have failed already
+        dist.distributed_c10d._abort_process_group()
 
 
 def _serve(pipe: connection.Connection, rank: int, devices: Sequence[torch.device], synchronised: bool, work: Callable[..., object],
            arguments: Sequence[Any], folder: str) -> None:
     """A further process: say that it is here, work, and say how it ended."""
     threading.Thread(target=_end_with_first, daemon=True).start()
-    said: tuple[BaseException, str] | None = None
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and one that is killed would leave it behind
     try:
         pipe.send(None)
-        with _group(Path(folder), rank, devices):
-            work(Ranks(rank, len(devices), synchronised), devices[rank], *arguments)
+        _open_group(Path(folder), rank, devices)
+        work(Ranks(rank, len(devices), synchronised), devices[rank], *arguments)
     except BaseException as error:
-        said = _sendable(error, f"process {rank + 1} of {len(devices)} ({devices[rank]})")
         if _of_exchange(error):
-            # Most likely the consequence of another process's end, whose reason must come first.
-            threading.Event().wait(1.0)
-    pipe.send(said)
+            time.sleep(1.0)  # most likely the consequence of another process's end, whose reason must come first
+        pipe.send(_sendable(error, f"process {rank + 1} of {len(devices)} ({devices[rank]})"))
+        os._exit(1)
     threading.Event().wait()  # killed by the first, or ended with it
 
 
