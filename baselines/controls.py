@@ -65,6 +65,6 @@ def squared_tying(model: TcnModel, config: Config) -> Tensor | None:
     return sharing_norms(pairs, config.execution.sharing).square().sum() if pairs else None
 
 
-FROZEN = Method("frozen-convolutions", frozen_convolutions, tcn_losses)
-ANCHORED = Method("l2-sp", AnchoredModel, functools.partial(tcn_losses, tying=anchored_tying))
-SQUARED = Method("squared-sharing", TcnModel, functools.partial(tcn_losses, tying=squared_tying))
+FROZEN = Method("frozen-convolutions", frozen_convolutions, tcn_losses, parallel=True)
+ANCHORED = Method("l2-sp", AnchoredModel, functools.partial(tcn_losses, tying=anchored_tying), parallel=True)
+SQUARED = Method("squared-sharing", TcnModel, functools.partial(tcn_losses, tying=squared_tying), parallel=True)

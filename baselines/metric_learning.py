@@ -86,5 +86,5 @@ def triplet_losses(model: TcnModel, batch: PairBatch, config: Config, generator:
                         lambda s, p: cross_modal_triplets(s, p, batch.labels, config.losses.margin))
 
 
-SIAMESE = Method("siamese", TcnModel, siamese_losses)
-TRIPLET = Method("triplet", TcnModel, triplet_losses)
+SIAMESE = Method("siamese", TcnModel, siamese_losses, parallel=True)
+TRIPLET = Method("triplet", TcnModel, triplet_losses, parallel=True)

@@ -137,4 +137,4 @@ def sake_losses(model: SakeModel, batch: PairBatch, config: Config, generator: t
     return LossTerms(terms, {name: getattr(config.losses, name) for name in terms})
 
 
-SAKE = Method("sake", SakeModel, sake_losses, compares_words=True)
+SAKE = Method("sake", SakeModel, sake_losses, parallel=True, compares_words=True)

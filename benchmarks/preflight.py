@@ -30,6 +30,7 @@ from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
 from tcn.model import backbones
 from tcn.model.execution import check_precision
+from tcn.train import parallel
 from tcn.train.method import Ingredients
 
 Found = TypeVar("Found")
@@ -118,12 +119,13 @@ def tracking_address() -> None:
 
 
 def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, output: Path, device: torch.device | None,
-                workers: int = 1, fetch: bool = True) -> list[RunFolder]:
+                workers: int = 1, fetch: bool = True, gpus: int = 1) -> list[RunFolder]:
     """Add to `checks` whatever stops one of these runs; returns the folders of the runs whose data and words are there.
 
     Checked are the list files and folders of every split; the word vectors of the seen classes, and those of ImageNet's classes
     where a method compares them; and the image cache and the space it needs. For runs that are not finished, the weights of
-    encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing.
+    encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing. `gpus`: of each
+    run; whether a method, its settings and its model can be trained on several is checked too.
     """
     folders, to_do, known = [], [], set()
     for run in runs:
@@ -140,7 +142,7 @@ def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, o
             to_do.append(run)
     _words([run for run in runs if run.name in known], material)
     _images(checks, to_do, material)
-    sizes = _models(checks, to_do, known, material, device, fetch)
+    sizes = _models(checks, to_do, known, material, device, fetch, gpus)
     if sizes:
         _memory(max(sizes.values()), workers, device)
         _results(sum(sizes.values()), output)
@@ -237,12 +239,14 @@ def _takes_size(backbone: str, size: int) -> bool:
     return True
 
 
-def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], material: Material, device: torch.device | None, fetch: bool
-            ) -> dict[str, int]:
+def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], material: Material, device: torch.device | None, fetch: bool,
+            gpus: int) -> dict[str, int]:
     """Read every file of weights once, and build each different model from it. Only runs that are in `known` have the words that
     their model needs. Returns the bytes of each run's parameters by the run's name."""
     networks, built, sizes = _Networks(checks, runs, material.places, fetch), {}, {}
     for run in runs:
+        if gpus > 1 and run.trained:
+            checks.ask(lambda: parallel.check(run.config, run.definition.method, gpus), [run])
         found = networks.of(run)
         if found is None or run.name not in known:
             continue
@@ -254,7 +258,7 @@ def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], materia
         if key not in built:
             # A model changes what it is built from, so it gets copies.
             built[key] = checks.ask(lambda: _parameter_bytes(run, config, material, copy.deepcopy(encoder),
-                                                             copy.deepcopy(teacher), device),
+                                                             copy.deepcopy(teacher), device, gpus),
                                     [one for one in runs if one.variant == run.variant])
         if (size := built[key]) is not None:
             sizes[run.name] = size
@@ -262,7 +266,7 @@ def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], materia
 
 
 def _parameter_bytes(run: PlannedRun, config: Config, material: Material, encoder: backbones.Backbone,
-                     teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None) -> int:
+                     teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None, gpus: int) -> int:
     words, further = material.word_tensors(config)
     if config.network.dim <= min(teacher[1].weight.shape):
         config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
@@ -270,6 +274,8 @@ def _parameter_bytes(run: PlannedRun, config: Config, material: Material, encode
     with torch.random.fork_rng(devices=[]):
         # Nothing is moved to a GPU: where workers compute, none of its memory is this process's.
         model = made_model(run.definition.method, config, ingredients)
+    if gpus > 1 and run.trained and run.definition.method.parallel:
+        parallel.check_model(model, config.network.batch_norm_split == 1)
     check_precision(config.execution, device or torch.device("cpu"))
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 

@@ -23,6 +23,7 @@ from benchmarks.threads import limit_threads
 from tcn.config import BACKBONE, GENERALISED, LIBRARIES, InputError, change
 from tcn.data import declared, locate, specs
 from tcn.model import backbones
+from tcn.train import parallel
 
 ELSEWHERE = ("ray", "slurm")
 """Launchers whose runs are on other machines."""
@@ -65,6 +66,8 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     # Workers elsewhere may have a GPU where this process has none.
     device = checks.ask(lambda: device_named("cpu" if options.launcher in ELSEWHERE and not options.dry_run else options.device,
                                              here=options.launcher == "local" or options.dry_run))
+    if device is not None and options.launcher not in ELSEWHERE:
+        checks.ask(lambda: parallel.devices_of(device, options.gpus_per_run or 1))
     material = Material(places_of(options, root, checks))
     runs, blocks = _plan(options, name, root, datasets, own, overrides, material.places, checks)
     present, missing = _present(sorted({run.dataset for run in runs}), options.data_root, checks)
@@ -84,7 +87,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
         raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
     # Where something is wrong already, nothing is downloaded to find out more.
     folders = preflight.check_runs(checks, here, material, output, device, options.workers or 1,
-                                    fetch=not options.dry_run and not checks.reasons)
+                                    fetch=not options.dry_run and not checks.reasons, gpus=options.gpus_per_run or 1)
     if out := _rows_left_out(checks, here, options.everything):
         runs, here = ([run for run in some if run.name not in out] for some in (runs, here))
         folders = [folder for folder in folders if folder.run.name not in out]
@@ -249,6 +252,8 @@ def _check_launcher(options: argparse.Namespace) -> None:
     if options.launcher == "slurm" and (options.runs_per_gpu or options.cpus_per_run):
         raise InputError("--launcher slurm takes what a run gets from --slurm: gpus=N,cpus=N; leave out --runs-per-gpu and "
                          "--cpus-per-run")
+    if options.runs_per_gpu and (options.gpus_per_run or 1) > 1:
+        raise InputError("--runs-per-gpu and --gpus-per-run do not go together; leave one out")
     if options.budget and options.launcher in ELSEWHERE:
         raise InputError("--budget needs runs that run on this machine, whose speed it measures; leave it out with --launcher "
                          f"{options.launcher}")

@@ -35,7 +35,7 @@ ELSEWHERE = 0.04
 code differ: training amplifies rounding. Measured on emoji: three pairs of runs that part by rounding alone (`ledger-words`)
 differed by up to 0.024 in such a metric (docs/ledger.md)."""
 TIMES = ("seconds", "pairs_per_second")
-ENVIRONMENT = ("commit", "diff_sha256", "device", "threads", "python", "platform", "protocol_version")
+ENVIRONMENT = ("commit", "diff_sha256", "device", "gpus_per_run", "threads", "python", "platform", "protocol_version")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def read(folder: Path) -> Original:
     if run.variant not in baselines.table(run.config.method_source).variants:
         raise InputError(f"{folder / 'config.json'} names the variant '{run.variant}', which is unknown here; "
                          f"`run_all.py --help` lists them")
-    for name, kind in (("threads", int), ("versions", dict)):
+    for name, kind in (("threads", int), ("gpus_per_run", int), ("versions", dict)):
         if not isinstance(record.get(name), (kind, type(None))):
             raise InputError(f"{folder / 'provenance.json'}: '{name}' is {record[name]!r:.60}; fetch the folder again")
     if not _metric_table(folder):
@@ -148,7 +148,7 @@ def read(folder: Path) -> Original:
 
 def environment_differences(original: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as it was, one sentence each: code, device, threads, versions."""
-    original, now = ({"protocol_version": 1, **record} for record in (original, now))
+    original, now = ({"protocol_version": 1, "gpus_per_run": 1, **record} for record in (original, now))
     found = [f"{key}: {_short(original.get(key))} then, {_short(now.get(key))} now" for key in ENVIRONMENT
              if original.get(key) != now.get(key)]
     then, here = original.get("versions") or {}, now["versions"]
@@ -176,9 +176,9 @@ def check_material(original: Original, material: Material) -> str:
     return identity
 
 
-def reproduce(original: Original, material: Material, device: torch.device, tolerance: float | None, command: str
-              ) -> Reproduction:
-    """Run the run again below OUTPUT/reproductions and compare. An interrupted repetition is taken up again."""
+def reproduce(original: Original, material: Material, device: torch.device, tolerance: float | None, command: str,
+              gpus: int = 1) -> Reproduction:
+    """Run the run again below OUTPUT/reproductions, on `gpus` devices, and compare. An interrupted repetition is taken up again."""
     identity = check_material(original, material)
     suite = SuiteFolder.open(original.suite)
     run = replace(original.run, smoke=suite.smoke)
@@ -186,14 +186,14 @@ def reproduce(original: Original, material: Material, device: torch.device, tole
     if folder.state == "finished":
         shutil.rmtree(folder.path)
     mirror = Mirror(suite, command, {"kind": "reproduction", "reproduces": original.folder.name})
-    now = provenance.collect(device)
+    now = {**provenance.collect(device), "gpus_per_run": gpus if original.run.trained else 1}
     differences = environment_differences(original.provenance, now)
     if identity != original.identity:
         differences.append("settings: this version of the code has other settings (identity "
                            f"{original.identity[:8]} then, {identity[:8]} now); values new to it are at their defaults")
     limit = tolerance if tolerance is not None else (ELSEWHERE if differences else 0.0)
     try:
-        reason = execute(run, folder, material, mirror, device, f"again: {run.variant} seed {run.seed}")
+        reason = execute(run, folder, material, mirror, device, f"again: {run.variant} seed {run.seed}", gpus)
     except KeyboardInterrupt:
         mirror.close("KILLED")
         raise

@@ -135,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
                    help="what each SLURM job asks for: partition=long,gpus=1,cpus=4,time=24h,mem=32GB, account=..., qos=...")
     p.add_argument("--workers", type=_count, metavar="N", help="runs at once (default: by cores and GPUs)")
     p.add_argument("--runs-per-gpu", type=_count, metavar="K", help="runs that share one GPU (default: 1)")
+    p.add_argument("--gpus-per-run", type=_count, metavar="N",
+                   help="GPUs that train one run together, a process on each (default: 1); network.batch_norm_split says whether each "
+                        "normalises its own pairs (N) or all do together (1); with --device cpu, as many processes (docs/cluster.md)")
     p.add_argument("--cpus-per-run", type=_count, metavar="N", help="CPU cores set aside for a run, and its threads without "
                                                                      "--threads (default: cores divided by workers)")
     p.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster (default: Ray on this machine alone)")
@@ -212,21 +215,22 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     call, cut = everything.within_budget(planned, options, _calibration(planned, options))
     created = provenance.now()
-    launched = launcher(options, call.device, call.output)
+    launched, gpus = launcher(options, call.device, call.output), options.gpus_per_run or 1
     suite = SuiteFolder(call.output, call.profile, options.quick, options.as_released)
     print(f"{_runs(len(call.folders))}, profile {call.profile}{' as released' if options.as_released else ''}"
           f"{' (smoke run)' if options.quick else ''}, "
           f"{provenance.device_name(call.device)}, results in {call.output}")
     if launched:
         threads = launched.share.threads
-        print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a run", flush=True)
+        print(f"{launched.about}; {threads} CPU thread{'' if threads == 1 else 's'} a "
+              f"{'run' if gpus == 1 else f'process, {gpus} processes a run'}", flush=True)
     failures: dict[str, str] = {}
     suite.write(call.folders, call.missing, created, provenance.command(),
                 (cut.record(planned.folders) if cut else {}) if options.everything else None)
     if options.everything:
         print(f"the report so far, at any time: python reports/render.py --results {call.output}", flush=True)
     with_extension = options.everything and not (cut and cut.extension)
-    mirror, trained, skipped = _compute(call, suite, launched, failures, with_extension)
+    mirror, trained, skipped = _compute(call, suite, launched, failures, with_extension, gpus)
     page = None if options.no_report else _report(call.output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
     print(f"{_runs(trained)} done, {skipped} already finished, {len(failures)} failed\n")
@@ -236,9 +240,9 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _compute(call: Prepared, suite: SuiteFolder, launched: Launcher | None, failures: dict[str, str], with_extension: bool
-             ) -> tuple[Mirror, int, int]:
-    """Run what is not finished; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
+def _compute(call: Prepared, suite: SuiteFolder, launched: Launcher | None, failures: dict[str, str], with_extension: bool,
+             gpus: int) -> tuple[Mirror, int, int]:
+    """Run what is not finished, each run on `gpus` devices; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
     how many were skipped."""
     from benchmarks import everything, provenance
     from benchmarks.launch.driver import execute_all
@@ -252,7 +256,7 @@ def _compute(call: Prepared, suite: SuiteFolder, launched: Launcher | None, fail
         if launched:
             trained, skipped = execute_all(call.folders, call.material, mirror, launched, failures, in_order=bool(call.blocks))
         else:
-            trained, skipped = run_in_turn(call.folders, call.material, mirror, call.device, failures)
+            trained, skipped = run_in_turn(call.folders, call.material, mirror, call.device, failures, gpus)
         if with_extension:
             try:
                 everything.run_extension(call.output, call.device, call.quick)
@@ -288,7 +292,7 @@ def _check(options: argparse.Namespace) -> int:
     from benchmarks import checking, experiments, prepared
 
     prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
-                       "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers", "threads", "words", "weights")
+                       "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers", "gpus_per_run", "threads", "words", "weights")
     faults = 0
     for variant in experiments.expand_variants(options.check):
         found = checking.check(variant)
@@ -305,7 +309,7 @@ def _sync(options: argparse.Namespace) -> int:
     from tcn.config import InputError
 
     prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget", "overrides",
-              "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu", "cpus_per_run", "ray_address",
+              "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu", "gpus_per_run", "cpus_per_run", "ray_address",
                        "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
     suite = SuiteFolder.open(options.output or provenance.ROOT / "results" / name)
@@ -337,6 +341,7 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     from tcn.config import InputError
     from tcn.data import declared
     from tcn.files.atomic import writable
+    from tcn.train import parallel
 
     prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "generalised", "variants", "seeds",
                        "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
@@ -349,17 +354,21 @@ def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
     threads = options.threads or original.provenance.get("threads")
     if threads:
         limit_threads(int(threads))
+    gpus = options.gpus_per_run or original.provenance.get("gpus_per_run") or 1
     checks = preflight.Checks()
     device = checks.ask(lambda: prepared.device_named(options.device))
+    if device is not None:
+        checks.ask(lambda: parallel.devices_of(device, gpus))
     material = Material(prepared.places_of(options, root, checks))
     checks.ask(lambda: writable(original.suite, "the output folder", "folder: copy the suite to where you may write"))
     checks.ask(preflight.tracking_address)
-    preflight.check_runs(checks, [original.run], material, original.suite / reproduce.FOLDER, device)
+    preflight.check_runs(checks, [original.run], material, original.suite / reproduce.FOLDER, device, gpus=gpus)
     checks.stop()
     assert device is not None  # else that was a reason to stop
-    print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads", flush=True)
+    print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads"
+          + (f", {gpus} processes" if gpus > 1 else ""), flush=True)
     started = time.perf_counter()
-    result = reproduce.reproduce(original, material, device, options.tolerance, provenance.command())
+    result = reproduce.reproduce(original, material, device, options.tolerance, provenance.command(), gpus)
     print(f"{result.text()}\n  took {duration(time.perf_counter() - started)}; written to "
           f"{original.suite / reproduce.FOLDER / (original.folder.name + '.json')}")
     if not options.no_report:
@@ -414,6 +423,8 @@ def _dry_run(call: Prepared, options: argparse.Namespace) -> None:
     table = result.by_row() if options.everything else result.table()
     print(table.to_string(index=False, justify="left", max_colwidth=90))
     print("\n" + "\n".join(result.lines))
+    if (options.gpus_per_run or 1) > 1:
+        print("these rates are of one GPU for each run: what several GPUs a run gain was not measured")
     if options.everything and not (cut and cut.extension):
         print(f"and the extension on digits, {everything.extension_seconds(call) / 3600:.2f} h if none of it is finished")
 

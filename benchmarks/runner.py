@@ -10,7 +10,7 @@ import gc
 import json
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,13 +22,14 @@ from baselines.ledger import DEVIATIONS
 from benchmarks import interrupts, provenance
 from benchmarks.experiments import PlannedRun
 from benchmarks.extraction import run_features
-from benchmarks.material import Material, build_model, uses_words
+from benchmarks.material import Material, Places, build_model, uses_words
 from benchmarks.mirror import Mirror, NoMirror, RunMirror
 from benchmarks.records import read_json, read_rows, write_json, write_table
 from benchmarks.result_folder import CHECKPOINT
 from benchmarks.run_artifacts import write_arrays, write_ledger, write_run
 from benchmarks.scoring import score_ledger, score_run
 from benchmarks.store import EPOCH_TERMS, STEP_TERMS, RunFolder
+from benchmarks.threads import limit_threads
 from tcn.config import BUILT_IN, Config, InputError
 from tcn.data import declared, doctor, specs
 from tcn.data.pairs import PairSource
@@ -38,7 +39,9 @@ from tcn.files.atomic import StorageError, warn, write_bytes
 from tcn.files.locks import Held
 from tcn.model import backbones
 from tcn.model.coupling import CoupledEncoders
-from tcn.train import checkpoints, loop
+from tcn.model.execution import keep_memory
+from tcn.model.ranks import Ranks
+from tcn.train import checkpoints, loop, parallel
 from tcn.train.distances import Distances
 from tcn.train.method import Model
 
@@ -57,17 +60,18 @@ class Failure:
     device_lost: bool = False
 
 
-def execute(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device, label: str
-             ) -> str | None:
+def execute(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device, label: str,
+            gpus: int = 1) -> str | None:
     """Start or resume a run. Returns None if it finished, else the reason it failed; KeyboardInterrupt passes."""
-    failure = attempt(run, folder, material, mirror, device, label, provenance.command())
+    failure = attempt(run, folder, material, mirror, device, label, provenance.command(), gpus)
     return failure.reason if failure else None
 
 
 def attempt(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
-            command: str) -> Failure | None:
-    """Like `execute`, but returns a Failure, which says whether another attempt could help. `command`: what the user typed."""
-    failure = _attempted(run, folder, material, mirror, device, label, command)
+            command: str, gpus: int = 1) -> Failure | None:
+    """Like `execute`, but returns a Failure, which says whether another attempt could help. `command`: what the user typed. `gpus`:
+    devices on which the run is trained, of which `device` is the first (tcn/train/parallel.py)."""
+    failure = _attempted(run, folder, material, mirror, device, label, command, gpus)
     # The error and its traceback, which refer to the failed model, are gone only now, so its memory can be freed.
     return settled(failure, device) if failure and not failure.holder else failure
 
@@ -90,12 +94,12 @@ def settled(failure: Failure, device: torch.device) -> Failure:
 
 
 def _attempted(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device,
-               label: str, command: str) -> Failure | None:
+               label: str, command: str, gpus: int) -> Failure | None:
     try:
         with folder.claim(command):
             if folder.state == "finished":  # another process has just finished it, or only its ledger is missing
                 return _complete(run, folder, material, mirror, device) if lacks_ledger(folder) else None
-            return _Attempt(run, folder, material, device, label).make(mirror, command)
+            return _Attempt(run, folder, material, device, label, gpus).make(mirror, command)
     except Held as error:
         return Failure(f"{error.holder} is running this run", False, error.holder)
     except StorageError as error:
@@ -173,7 +177,8 @@ def _complete(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mi
 class _Attempt:
     """One attempt at a run whose folder this process holds."""
 
-    def __init__(self, run: PlannedRun, folder: RunFolder, material: Material, device: torch.device, label: str) -> None:
+    def __init__(self, run: PlannedRun, folder: RunFolder, material: Material, device: torch.device, label: str, gpus: int) -> None:
+        self.gpus = gpus if run.trained else 1
         self.run, self.config, self.folder = run, run.config, folder
         self.material, self.device, self.label = material, device, label
         self.split = material.split_of(run.config)
@@ -215,7 +220,7 @@ class _Attempt:
                 "resumed_from_epoch": done, "seed": run.seed, "smoke": run.smoke,
                 "words_digest": self.material.words_digest(self.config), "datasets": describe(split),
                 "manifest": _manifest(split, self.material.places.cache), "notes": list(split.notes),
-                **_declaration(run)}
+                **({"gpus_per_run": self.gpus} if self.gpus > 1 else {}), **_declaration(run)}
 
     def _train_and_score(self, view: RunMirror | NoMirror) -> dict[str, Any]:
         """Train and score; returns the entries of provenance.json about the training."""
@@ -254,8 +259,20 @@ class _Attempt:
             view.history(history.epochs, history.steps)
             interrupts.check()
 
-        return loop.fit(method_of(config), model, source, material.validation(config), config, folder.path,
-                        self.device, self.label, material.places.progress, note, distances)
+        validation = material.validation(config)
+        with self._processes(model) as ranks:
+            return loop.fit(method_of(config), model, source, validation, config, folder.path, self.device, self.label,
+                            material.places.progress, note, distances, ranks)
+
+    def _processes(self, model: Model) -> contextlib.AbstractContextManager[Ranks | None]:
+        """The further processes that train with this one, where the run has several devices."""
+        if self.gpus == 1:
+            return contextlib.nullcontext()
+        synchronised = self.config.network.batch_norm_split == 1
+        parallel.check(self.config, method_of(self.config), self.gpus)
+        parallel.check_model(model, synchronised)
+        return parallel.together(parallel.devices_of(self.device, self.gpus), synchronised, train_along,
+                                 self.run, self.folder.path, self.material.places, torch.get_num_threads())
 
     def _finish(self, record: dict[str, Any]) -> None:
         """Seal the folder; from here on it counts as finished."""
@@ -266,6 +283,20 @@ class _Attempt:
         folder.seal()
         folder.set_state("finished", None, self.config.training.epochs, self.best_epoch)
         checkpoints.forget(folder.path)
+
+
+def train_along(ranks: Ranks, device: torch.device, run: PlannedRun, folder: Path, places: Places, threads: int) -> None:
+    """Train a run as a further process beside the one that holds its folder."""
+    keep_memory()
+    limit_threads(threads)
+    material, config = Material(replace(places, progress=False)), run.config
+    if run.place:
+        baselines.load(run.place, config.method_source)
+    recall(folder, config.method_source)
+    method = method_of(config)
+    model = build_model(method, config, material.ingredients(config), device)
+    source = PairSource(material.pixels(config, "train_sketches"), material.pixels(config, "train_photos"), config.data)
+    loop.follow(method, cast(Model, model), source, config, folder, device, ranks)
 
 
 def _declaration(run: PlannedRun) -> dict[str, str]:
@@ -305,7 +336,7 @@ def _mark(folder: RunFolder, error: BaseException, device: torch.device) -> None
 
 def _reason(error: BaseException, device: torch.device, config: Config) -> str:
     """The message to the user about an error."""
-    if isinstance(error, (InputError, loop.Diverged)):
+    if isinstance(error, (InputError, loop.Diverged, parallel.RankLost)):
         return str(error)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):

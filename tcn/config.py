@@ -197,7 +197,8 @@ class Network:
     """`svd` of the teacher's classifier, or `random` (framework default)."""
     batch_norm_split: Parts = 1
     """Parts of a training batch that every batch norm normalises alone, the first of them alone updating the running
-    statistics; the losses see the whole batch (released: 2, by data parallelism over two GPUs)."""
+    statistics; the losses see the whole batch (released: 2, by data parallelism over two GPUs). With as many GPUs for a run
+    (`--gpus-per-run`), each takes a part; at 1, batch norms are synchronised over them."""
 
 
 @dataclass(frozen=True)

@@ -26,27 +26,35 @@ def launcher(options: argparse.Namespace, device: torch.device, output: Path) ->
         from benchmarks.launch.slurm import SlurmLauncher
 
         return SlurmLauncher(options.device, options.slurm or "", output / "slurm", workers=options.workers,
-                             threads=options.threads)
-    return Processes(_devices(device), _share(options, device), output / "workers")
+                             threads=options.threads, gpus_per_run=options.gpus_per_run)
+    return Processes(_groups(options, device), _share(options, device), output / "workers")
 
 
 def measured_at_once(options: argparse.Namespace, device: torch.device) -> int:
-    """The number of runs that can be computed at once, each as fast as a calibration in this process: one on each GPU; on the CPU
-    the number of worker processes, if `--threads` gives each as many threads as this process has."""
+    """The number of runs that can be computed at once, each as fast as a calibration in this process: one on each GPU, or on
+    each group of GPUs of a run (whose further ones count for nothing here); on the CPU the number of worker processes, if `--threads` gives each as many threads as this process has."""
     if options.launcher != "processes" or device.type != "cuda" and not options.threads:
         return 1
     workers = _share(options, device).workers
-    return min(len(_devices(device)), workers) if device.type == "cuda" else workers
+    return min(len(_groups(options, device)), workers) if device.type == "cuda" else workers
 
 
 def _wishes(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("workers", "threads", "runs_per_gpu", "cpus_per_run")}
+    return {name: getattr(options, name) for name in ("workers", "threads", "runs_per_gpu", "cpus_per_run", "gpus_per_run")}
 
 
 def _devices(device: torch.device) -> list[str]:
     """All GPUs, if the command line names no single one."""
     every = device.type == "cuda" and device.index is None
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
+
+
+def _groups(options: argparse.Namespace, device: torch.device) -> list[str]:
+    """The GPUs of each run at once, joined by commas; what is left over is not used."""
+    found, its = _devices(device), options.gpus_per_run or 1
+    if device.type != "cuda":
+        return found
+    return [",".join(found[first:first + its]) for first in range(0, len(found) - its + 1, its)]
 
 
 def _share(options: argparse.Namespace, device: torch.device) -> jobs.Share:

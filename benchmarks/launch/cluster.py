@@ -38,7 +38,7 @@ class RayLauncher:
     """Launcher of Ray tasks. The cluster assigns CPUs and parts of GPUs; a task that dies with its worker is reported as lost."""
 
     def __init__(self, device: str, address: str | None = None, *, workers: int | None = None, threads: int | None = None,
-                 runs_per_gpu: int | None = None, cpus_per_run: int | None = None,
+                 runs_per_gpu: int | None = None, cpus_per_run: int | None = None, gpus_per_run: int | None = None,
                  run: Callable[[Job], Any] = work) -> None:
         """`device`: auto, cpu or cuda. `address`: that of a running cluster; None starts Ray on this machine, on loopback alone.
 
@@ -58,9 +58,10 @@ class RayLauncher:
         try:
             self.device = _device(device, gpus)
             self.share: Share = share(cpus, gpus if self.device == "cuda" else 0, workers=workers, threads=threads,
-                                      runs_per_gpu=runs_per_gpu, cpus_per_run=cpus_per_run)
-            each = {"num_cpus": cpus_per_run or self.share.threads,
-                    "num_gpus": 1 / self.share.runs_per_gpu if self.device == "cuda" else 0}
+                                      runs_per_gpu=runs_per_gpu, cpus_per_run=cpus_per_run, gpus_per_run=gpus_per_run)
+            its = self.share.gpus_per_run
+            each = {"num_cpus": cpus_per_run or self.share.threads * its,
+                    "num_gpus": (its if its > 1 else 1 / self.share.runs_per_gpu) if self.device == "cuda" else 0}
             if not any(all(node["Resources"].get(kind, 0) >= need for kind, need in
                            (("CPU", each["num_cpus"]), ("GPU", each["num_gpus"]))) for node in ray.nodes() if node["Alive"]):
                 raise InputError(f"no machine of the Ray cluster has {each['num_cpus']} CPUs"

@@ -47,7 +47,7 @@ def execute_all(folders: Sequence[RunFolder], material: Material, mirror: Mirror
     if not in_order:  # the long runs first, so that short ones fill the gaps at the end
         ready.sort(key=lambda folder: not folder.run.trained)
     jobs = [Job(f.run, f.path.parent.parent, f.identity, material.places, launcher.device, launcher.share.threads,
-                provenance.command()) for f in ready]
+                provenance.command(), launcher.share.gpus_per_run) for f in ready]
     board = Board(len(folders), skipped, len(waiting) - len(ready), out or sys.stdout)
     driver = _Driver(jobs, material, mirror, launcher, failures, board)
     try:

@@ -30,11 +30,13 @@ GRACE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Share:
-    """How a machine or cluster is divided: the number of runs at once, of CPU threads for each run, and of runs on one GPU."""
+    """How a machine or cluster is divided: the number of runs at once, of CPU threads for each process of a run, of runs on one GPU,
+    and of GPUs for one run, each of which has a process of its own."""
 
     workers: int
     threads: int
     runs_per_gpu: int = 1
+    gpus_per_run: int = 1
 
 
 def cores() -> int:
@@ -43,7 +45,7 @@ def cores() -> int:
 
 
 def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | None = None, runs_per_gpu: int | None = None,
-          cpus_per_run: int | None = None) -> Share:
+          cpus_per_run: int | None = None, gpus_per_run: int | None = None) -> Share:
     """The number of runs at once and of threads for each, from what the machine has and what was asked for. `gpus`: 0 for runs on
     the CPU.
 
@@ -51,16 +53,19 @@ def share(cpus: int, gpus: int, *, workers: int | None = None, threads: int | No
     without a GPU, or for more threads than MOST_THREADS.
 
     >>> share(2, 0), share(32, 4, runs_per_gpu=2)
-    (Share(workers=2, threads=1, runs_per_gpu=1), Share(workers=8, threads=4, runs_per_gpu=2))
+    (Share(workers=2, threads=1, runs_per_gpu=1, gpus_per_run=1), Share(workers=8, threads=4, runs_per_gpu=2, gpus_per_run=1))
+    >>> share(32, 4, gpus_per_run=2)
+    Share(workers=2, threads=8, runs_per_gpu=1, gpus_per_run=2)
     """
     if runs_per_gpu and not gpus:
         raise InputError("--runs-per-gpu needs runs that run on a GPU; leave it out, or pass --device cuda")
-    per_run = cpus_per_run or threads
-    natural = gpus * (runs_per_gpu or 1) if gpus else cpus // (per_run or 1)
+    processes = gpus_per_run or 1
+    per_run = cpus_per_run or (threads or 1) * processes
+    natural = gpus // processes * (runs_per_gpu or 1) if gpus else cpus // per_run
     chosen = workers or max(1, natural)
-    each = threads or cpus_per_run or max(1, cpus // chosen)
+    each = threads or max(1, (cpus_per_run or cpus // chosen) // processes)
     check_threads(each)
-    return Share(chosen, each, runs_per_gpu or 1)
+    return Share(chosen, each, runs_per_gpu or 1, processes)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Job:
     device: str
     threads: int
     command: str
+    gpus: int = 1
+    """Devices of the run: `device` and the next ones that the worker sees."""
 
     @property
     def folder(self) -> RunFolder:
@@ -135,7 +142,7 @@ def work(job: Job) -> Failure | None:
         if here != job.identity:
             return Failure(f"this worker sees other data, words or code than the driver (identity {here[:8]}, expected "
                            f"{job.identity[:8]}); every machine needs the same files at the same paths", True)
-        return attempt(job.run, job.folder, material, NoMirror(), torch.device(job.device), "", job.command)
+        return attempt(job.run, job.folder, material, NoMirror(), torch.device(job.device), "", job.command, job.gpus)
     except InputError as error:
         return Failure(str(error), True)
     except Exception as error:  # an error of this machine must reach the driver as a failure

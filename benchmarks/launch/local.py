@@ -23,9 +23,9 @@ LOST = ("the remaining runs are not tried: {} answers this process no more. Give
 
 
 def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror, device: torch.device,
-                failures: dict[str, str]) -> tuple[int, int]:
-    """Compute all runs that are not finished; failures are added to `failures`. Returns how many ran well and how many were
-    skipped.
+                failures: dict[str, str], gpus: int = 1) -> tuple[int, int]:
+    """Compute all runs that are not finished, each on `gpus` devices; failures are added to `failures`. Returns how many ran well and
+    how many were skipped.
 
     Stops if the device no longer answers this process; `failures` says so under the device's name.
     """
@@ -51,7 +51,7 @@ def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror
                 failures[folder.run.name] = f"{folder.status['reason']} (in another call of the command)"
                 continue
             started = time.perf_counter()
-            failure = _one(number, len(folders), folder, material, mirror, device)
+            failure = _one(number, len(folders), folder, material, mirror, device, gpus)
             if failure and failure.holder:  # another call has taken the run in between
                 elsewhere.append((number, folder))
             elif failure:
@@ -69,9 +69,9 @@ def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror
     return trained, skipped
 
 
-def _one(number: int, count: int, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device
+def _one(number: int, count: int, folder: RunFolder, material: Material, mirror: Mirror, device: torch.device, gpus: int
          ) -> Failure | None:
     label = f"[{number}/{count}] {folder.run.variant} seed {folder.run.seed}"
     resumed = f", resumed after epoch {folder.epochs_done}" if folder.epochs_done else ""
     print(f"{label} on {folder.run.dataset} {folder.run.split}{resumed}", flush=True)
-    return attempt(folder.run, folder, material, mirror, device, label, provenance.command())
+    return attempt(folder.run, folder, material, mirror, device, label, provenance.command(), gpus)

@@ -30,12 +30,13 @@ class Processes:
     """Launcher of worker processes on this machine."""
 
     def __init__(self, devices: Sequence[str], share: Share, logs: Path, run: Callable[[Job], Failure | None] = work) -> None:
-        """`devices`: assigned to the workers in turn; each worker sees only its own, as cuda:0. `logs`: folder for what they
-        print. `run`: what a worker does with a job."""
+        """`devices`: assigned to the workers in turn; each worker sees only its own, as cuda:0, or where it names several, joined by
+        commas, as cuda:0, cuda:1 and so on. `logs`: folder for what they print. `run`: what a worker does with a job."""
         self.share, self.device = share, devices[0]
+        gpus = sum(device.count(",") + 1 for device in devices)
         self._slots = [_Slot(devices[i % len(devices)], logs / f"worker-{i}.log", run) for i in range(share.workers)]
         self.about = f"{share.workers} worker process{'' if share.workers == 1 else 'es'}" + (
-            f" on {len(devices)} GPUs" if len(devices) > 1 else "")
+            f" on {gpus} GPUs" if gpus > 1 else "")
 
     def free(self) -> int:
         """The number of workers without a job."""
@@ -131,18 +132,21 @@ def _end_of(code: int | None) -> str:
 
 
 def visible(device: str, those: str | None) -> str | None:
-    """The value of CUDA_VISIBLE_DEVICES for a process that is to see only one device; None leaves the variable as it is.
+    """The value of CUDA_VISIBLE_DEVICES for a process that is to see only one device, or several joined by commas; None leaves the
+    variable as it is.
 
     those: its value in this process.
 
     >>> visible("cuda:1", None), visible("cuda:1", "2,GPU-5f"), visible("cuda", "3"), visible("cpu", "3")
     ('1', 'GPU-5f', '3', '3')
+    >>> visible("cuda:2,cuda:3", None), visible("cuda:0,cuda:1", "5,6,7")
+    ('2,3', '5,6')
     """
-    kind, _, index = device.partition(":")
-    if kind != "cuda":
+    if not device.startswith("cuda"):
         return those
     listed = [name.strip() for name in those.split(",")] if those else []
-    return listed[int(index or 0)] if listed else index or "0"
+    indices = [one.partition(":")[2] or "0" for one in device.split(",")]
+    return ",".join(listed[int(index)] if listed else index for index in indices)
 
 
 @contextlib.contextmanager

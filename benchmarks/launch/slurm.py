@@ -1,10 +1,12 @@
 """SLURM's jobs, one for each run, through submitit (the only file that imports it).
 
-In: the resources that a job asks for. Out: a `Launcher`. A job that is preempted, or reaches its time limit, is queued again and
+In: the resources that a job asks for. Out: a `Launcher`. Runs that may start together are queued by one call, as a job array. A job
+that is preempted, or reaches its time limit, is queued again and
 goes on from its last epoch. All machines must see the output folder, the data and the project at the same paths.
 """
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ SHORT = {"gpus": "gpus_per_node", "cpus": "cpus_per_task"}
 """Our name of a resource -> submitit's. All other names are sbatch's own with underscores: partition, account, mem, qos."""
 MOST_JOBS = 64
 """Number of jobs in the queue at once, unless `--workers` is given."""
+ARRAY = "tcn-runs"
 REQUEUES = 100
 """How many times a job may reach its time limit; each time it goes on from the last epoch before."""
 
@@ -78,10 +81,11 @@ class _Resumable:
 
 
 class SlurmLauncher:
-    """Launcher of SLURM jobs, one for each run. A job has the run's name in the queue, and a log in `logs` by its number."""
+    """Launcher of SLURM jobs, one for each run, and a log of each in `logs` by its number. In the queue a job that is alone has its
+    run's name, and an array the name ARRAY."""
 
     def __init__(self, device: str, asked: str, logs: Path, *, workers: int | None = None, threads: int | None = None,
-                 run: Callable[[Job], Any] = work, cluster: str = "slurm") -> None:
+                 gpus_per_run: int | None = None, run: Callable[[Job], Any] = work, cluster: str = "slurm") -> None:
         """`device`: auto, cpu or cuda. `cluster`: submitit's executor. InputError if submitit or SLURM is missing, or refuses
         what a job asks for."""
         try:
@@ -96,31 +100,43 @@ class SlurmLauncher:
         gpus = bool(found.keys() & {"gpus_per_node", "gpus_per_task", "num_gpus", "gres"})
         if device == "cuda" and not gpus:
             raise InputError("--device cuda needs jobs with a GPU; add gpus=1 to --slurm")
-        each = threads or found.get("cpus_per_task") or 1
+        its = gpus_per_run or 1
+        each = threads or max(1, found.get("cpus_per_task", 1) // its)
         check_threads(each)
-        self.share, self.device = Share(workers or MOST_JOBS, each), "cuda" if gpus and device != "cpu" else "cpu"
+        self.share, self.device = Share(workers or MOST_JOBS, each, gpus_per_run=its), "cuda" if gpus and device != "cpu" else "cpu"
+        there = found.get("gpus_per_node", found.get("gpus_per_task"))
+        if self.device == "cuda" and isinstance(there, int) and there < its:
+            raise InputError(f"--gpus-per-run {its} needs jobs with as many GPUs; write gpus={its} in --slurm")
         try:
             logs.mkdir(parents=True, exist_ok=True)
             self._executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=REQUEUES)
-            self._executor.update_parameters(slurm_cpus_per_task=each, **{f"slurm_{key}": value for key, value in found.items()
+            self._executor.update_parameters(slurm_array_parallelism=self.share.workers, slurm_cpus_per_task=found.get("cpus_per_task", each * its), **{f"slurm_{key}": value for key, value in found.items()
                                                                           if key != "cpus_per_task"})
         except (RuntimeError, ValueError, NameError, OSError, TypeError) as error:
             raise InputError(f"--launcher slurm can't be used so: {' '.join(str(error).split())[:300]}") from error
         self._failed = submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError
-        self._resumable, self._running = _Resumable(run), dict[str, tuple[Job, Any]]()
+        self._resumable, self._running, self._new = _Resumable(run), dict[str, tuple[Job, Any]](), list[Job]()
         self.about = f"SLURM by submitit {submitit.__version__}, up to {self.share.workers} jobs in the queue, logs in {logs}"
 
     def free(self) -> int:
         """The number of jobs that may be put into the queue; SLURM itself waits for the resources."""
-        return self.share.workers - len(self._running)
+        return self.share.workers - len(self._running) - len(self._new)
 
     def start(self, job: Job) -> None:
-        """Put the run into the queue."""
-        self._executor.update_parameters(name=job.run.name)
-        self._running[job.run.name] = job, self._executor.submit(self._resumable, job)
+        """Keep the run for the next `poll`, which puts all that are new into the queue by one call."""
+        self._new.append(job)
+
+    def _queue(self) -> None:
+        new, self._new = self._new, []
+        if new:
+            self._executor.update_parameters(name=new[0].run.name if len(new) == 1 else ARRAY)
+            with self._executor.batch() if len(new) > 1 else contextlib.nullcontext():
+                handles = [self._executor.submit(self._resumable, job) for job in new]
+            self._running |= {job.run.name: (job, handle) for job, handle in zip(new, handles)}
 
     def poll(self, seconds: float) -> list[Ended]:
-        """Jobs that ended, with an outcome or without one."""
+        """Queue what is new; then jobs that ended, with an outcome or without one."""
+        self._queue()
         until = time.monotonic() + seconds
         while self._running:
             ended = [name for name, (_, handle) in self._running.items() if handle.done()]
@@ -142,6 +158,7 @@ class SlurmLauncher:
         for _, handle in self._running.values():
             handle.cancel(check=False)
         self._running.clear()
+        self._new.clear()
 
     def close(self) -> None:
         """Do nothing: there are no workers or connections to close."""

@@ -181,6 +181,8 @@ class Provenance(Record):
     python: Text = ""
     device: Text = ""
     threads: Any = ""
+    gpus_per_run: Any = 1
+    """Devices, and processes, that trained it together; `device` is the first's, `threads` those of each."""
     platform: Text = ""
     protocol_version: Count = 1
     """Of the scoring rules (tcn/scoring/protocols.py); runs from before it was recorded are of version 1."""

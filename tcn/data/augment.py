@@ -6,6 +6,7 @@ augmentation's form.
 """
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ class Geometry:
     rotation: np.ndarray
     tx: np.ndarray
     ty: np.ndarray
+
+    def rows(self, chosen: slice) -> Geometry:
+        """The geometry of some of the pairs."""
+        return Geometry(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
 def draw_geometry(rng: np.random.Generator, pairs: int) -> Geometry:

@@ -6,7 +6,7 @@ Paper: training pairs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,10 @@ from tcn.seeding import numpy_stream
 
 @dataclass(frozen=True)
 class PairBatch:
-    """B pairs: sketches and photos [B, 3, H, W], normalised; labels int64 [B] (seen class index)."""
+    """B pairs: sketches and photos [B, 3, H, W], normalised; labels int64 [B] (seen class index).
+
+    Where several processes train together, sketches and photos are those of this process's share of the B pairs.
+    """
 
     sketches: Tensor
     photos: Tensor
@@ -58,19 +61,21 @@ class PairSource:
         """Pairs in an epoch: one per photo, without a last one that would be alone in its batch (batch norm needs two)."""
         return len(self.photos) - (len(self.photos) % self.settings.batch_pairs == 1)
 
-    def epoch(self, seed: int, epoch: int, device: torch.device, depth: int | None = None) -> Iterator[PairBatch]:
+    def epoch(self, seed: int, epoch: int, device: torch.device, depth: int | None = None,
+              rows: Callable[[int], slice] | None = None) -> Iterator[PairBatch]:
         """The batches of one epoch, counted from 1. The same seed and epoch give the same batches.
 
         depth: number of batches read from the store before they are asked for, in a thread; None: `prefetch_depth` the device. It
         does not change the batches.
+        rows: number of pairs in a batch -> those whose images are read here; None: all. It does not change what is drawn for them.
         """
         device = torch.device(device)
         depth = prefetch_depth(device) if depth is None else depth
-        with contextlib.closing(prefetch(self._plan(seed, epoch), lambda chosen: self._gather(chosen, device), depth)) as ready:
+        with contextlib.closing(prefetch(self._plan(seed, epoch, rows), lambda chosen: self._gather(chosen, device), depth)) as ready:
             for chosen, sketches, photos in ready:
                 yield self._finish(chosen, sketches, photos, device)
 
-    def _plan(self, seed: int, epoch: int) -> Iterator[_Chosen]:
+    def _plan(self, seed: int, epoch: int, rows: Callable[[int], slice] | None = None) -> Iterator[_Chosen]:
         rng = numpy_stream(seed, "pairs", epoch)
         # A random order also covers the released code's second shuffle within each batch.
         photos = rng.permutation(len(self.photos))
@@ -83,7 +88,8 @@ class PairSource:
         for step in range(self.steps):
             own = slice(step * size, (step + 1) * size)
             geometry = draw_geometry(numpy_stream(seed, "augmentation", 1 if replayed else epoch, step), len(photos[own]))
-            yield _Chosen(sketches[own], photos[own], labels[own], geometry)
+            read = rows(len(photos[own])) if rows else slice(None)
+            yield _Chosen(sketches[own][read], photos[own][read], labels[own], geometry.rows(read))
 
     def _gather(self, chosen: _Chosen, device: torch.device) -> tuple[_Chosen, Tensor, Tensor]:
         return chosen, self.sketches.gather(chosen.sketches, device), self.photos.gather(chosen.photos, device)
@@ -99,7 +105,8 @@ class PairSource:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What a batch is made of: indices [B] of sketches and photos, labels [B], and the geometry of each pair."""
+    """What a batch is made of: indices [B] of sketches and photos, labels [B], and the geometry of each pair. Of a share of a batch,
+    indices and geometry are of these pairs alone."""
 
     sketches: np.ndarray
     photos: np.ndarray

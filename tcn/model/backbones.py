@@ -25,6 +25,7 @@ from tcn.config import LIBRARIES, PARTS, REFERENCE, Execution, InputError
 from tcn.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from tcn.model import published, sources, weight_files
 from tcn.model.execution import crop_convolutions, fold_batch_norms, ordered, reduced
+from tcn.model.ranks import Ranks
 from tcn.model.recording import record_forward
 from tcn.model.sources import CLASSES, Source
 
@@ -281,6 +282,8 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         self._recorded: tuple[Callable[[Tensor], Tensor], torch.Size] | None = None
+        self.ranks: Ranks | None = None
+        """Set where several processes train together: in a step, the logits are those of the whole batch."""
         if execution.precision == "bf16":
             # Autocast keeps its copies of weights that are trained, and would make those of a frozen network anew in each step.
             for module in self.backbone.modules():
@@ -299,7 +302,8 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self._recorded is not None and images.shape == self._recorded[1]:
             return self._recorded[0](images)
-        return self._logits(images)
+        logits = self._logits(images)
+        return self.ranks.gathered(logits)[0] if self.ranks is not None and self.ranks.pairs else logits
 
     def _logits(self, images: Tensor) -> Tensor:
         with reduced(self.execution, images.device):

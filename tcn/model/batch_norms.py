@@ -85,16 +85,17 @@ class TwoPassBatchNorm2d(nn.BatchNorm2d):
         out, mean, variance = _TwoPass.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
             images, self.weight, self.bias, self.eps)
         if self.track_running_stats:
-            self._track(mean, variance, images.numel() // images.shape[1])
+            track(self, mean, variance, images.numel() // images.shape[1])
         return out
 
-    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics as `nn.BatchNorm2d` does: the variance unbiased."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        self.num_batches_tracked += 1
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), share)
+
+def track(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
+    """Move the running statistics as torch's batch norms do: the variance of `count` values, given biased, becomes unbiased."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), share)
 
 
 class TwoPassBatchNormAct2d(TwoPassBatchNorm2d, BatchNormAct2d):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tcn.config import InputError, Modality
 from tcn.model.backbones import Classifier
@@ -94,6 +95,23 @@ class SharedBatchNorm(nn.BatchNorm1d):
         return super().forward(x)
 
 
+class DrawnDropout(nn.Module):
+    """Dropout by factors [B, D] that were drawn before, one tensor for each call: zeros, and 1 / (1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.waiting: list[Tensor] = []
+
+    def draw(self, rows: int, like: nn.Linear) -> Tensor:
+        """Factors [rows, D] of the next dropout that one process would draw on the outputs of the layer `like`."""
+        ones = torch.ones(rows, like.out_features, dtype=like.weight.dtype, device=like.weight.device)
+        return F.dropout(ones, self.p)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * self.waiting.pop(0) if self.training and self.p else features
+
+
 class Embedding(nn.Module):
     """Linear d -> D, batch norm, dropout: the retrieval feature; class head D -> C; distillation head D -> 1000.
 
@@ -109,7 +127,7 @@ class Embedding(nn.Module):
             self.norm: nn.Module = ModalityBatchNorm(dim) if norm == "per_modality" else SharedBatchNorm(dim)
             self.class_head = nn.Linear(dim, classes)
             self.distillation_head = nn.Linear(dim, teacher_classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout: nn.Dropout | DrawnDropout = nn.Dropout(dropout)
         if classifier is not None:
             projection, distillation = svd_start(classifier.weight, dim)
             with torch.no_grad():

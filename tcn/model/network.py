@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from tcn.config import Config, Execution, Modality
 from tcn.model.backbones import Backbone, Classifier
 from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
-from tcn.model.embedding import Embedding
+from tcn.model.embedding import DrawnDropout, Embedding
 from tcn.model.execution import crop_convolutions, ordered, reduced
+from tcn.model.ranks import Ranks
 from tcn.model.recording import record_training
+from tcn.model.synchronised import check_draws, synchronise
 from tcn.seeding import stream_seed
 
 
@@ -66,6 +68,7 @@ class CoupledNetwork(nn.Module):
         # In a tuple, it adds no names to the state.
         self._encoding = (_PairEncoding(self.encoders, config.execution),)
         self._recorded: tuple[nn.Module, torch.Size] | None = None
+        self._ranks: Ranks | None = None
 
     def embedding(self, modality: Modality) -> Embedding:
         """The embedding network that serves a modality (the same one where it is hard-shared)."""
@@ -94,8 +97,11 @@ class CoupledNetwork(nn.Module):
     def forward(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
         """A training step: sketches and photos [B, 3, H, W] of the same B pairs.
 
-        With a batch-norm split in n parts, each part of at least 2 pairs is normalised alone, as on n GPUs.
+        With a batch-norm split in n parts, each part of at least 2 pairs is normalised alone, as on n GPUs. Where several processes
+        train together, the images are this process's share of the batch, and the output is that of the whole batch.
         """
+        if self._ranks is not None and self._ranks.pairs and self.training:
+            return self._share(self._ranks, sketches, photos)
         parts = min(self._split, len(sketches) // 2) if self.training else 1
         if parts <= 1:
             return self._step(sketches, photos)
@@ -104,6 +110,38 @@ class CoupledNetwork(nn.Module):
         with _untracked(self):
             outputs += [self._step(*part) for part in others]
         return CoupledOutput(*(torch.cat([getattr(out, f.name) for out in outputs]) for f in fields(CoupledOutput)))
+
+    def spread(self, ranks: Ranks) -> None:
+        """From now on, `forward` inside of `ranks.step` takes this process's share of a batch. To be called once, in all processes.
+
+        Running statistics are kept as on one device: of the whole batch where batch norms are synchronised, else of the first
+        process's share (its copy of the network is the one that is kept). InputError where a layer of the encoders can't be shared.
+        """
+        check_draws(self.encoders)
+        if ranks.synchronised:
+            synchronise(self, ranks)
+        for embedding in {self.embedding(m) for m in Modality}:
+            embedding.dropout = DrawnDropout(embedding.dropout.p)
+        self._ranks = ranks
+
+    def _share(self, ranks: Ranks, sketches: Tensor, photos: Tensor) -> CoupledOutput:
+        self._draw(ranks)
+        out = self._step(sketches, photos)
+        return CoupledOutput(*ranks.gathered(*(getattr(out, f.name) for f in fields(CoupledOutput))))
+
+    def _draw(self, ranks: Ranks) -> None:
+        """Draw all that one process would draw for the dropouts of this step, in its order, and keep this process's rows."""
+        own, first = ranks.rows(ranks.pairs), 0
+        for size in [ranks.pairs] if ranks.synchronised else filter(None, ranks.sizes(ranks.pairs)):
+            for modality in Modality:
+                embedding = self.embedding(modality)
+                dropout = embedding.dropout
+                assert isinstance(dropout, DrawnDropout)  # `spread` made it so
+                if dropout.p:
+                    factors = dropout.draw(size, embedding.projection)
+                    if first <= own.start < first + size:
+                        dropout.waiting.append(factors[own.start - first:own.stop - first])
+            first += size
 
     def record(self, sample: Tensor) -> None:
         """Record the training pass of the encoders for batches of the shape of `sample` [B, 3, H, W]; other shapes run as before.

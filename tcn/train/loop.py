@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +22,13 @@ from tcn.data.pairs import PairBatch, PairSource
 from tcn.data.pixels import Pixels
 from tcn.files.atomic import room, warn
 from tcn.model.execution import training_mode
+from tcn.model.ranks import Ranks
 from tcn.scoring import scores
 from tcn.scoring.features import evaluating, extract
 from tcn.seeding import stream_seed, torch_stream
 from tcn.train import checkpoints
 from tcn.train.distances import Distances
-from tcn.train.method import AnyModel, Method, Model
+from tcn.train.method import AnyModel, Method, Model, TcnModel
 
 READ_EVERY = 16
 """Number of steps after which loss values are fetched from a device other than the CPU: each fetch synchronises with it."""
@@ -44,6 +47,9 @@ class Diverged(RuntimeError):
         super().__init__(message)
         self.epoch, self.step, self.values = epoch, step, values
         self.history: History | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.epoch, self.step, self.values)
 
 
 @dataclass(frozen=True)
@@ -125,13 +131,15 @@ def adam(model: Model, config: Config) -> torch.optim.Adam:
 
 def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validation: ValidationData, config: Config,
         folder: Path, device: torch.device, label: str = "", progress: bool = True,
-        on_epoch: Callable[[History], None] | None = None, distances: Distances | None = None) -> History:
+        on_epoch: Callable[[History], None] | None = None, distances: Distances | None = None, ranks: Ranks | None = None
+        ) -> History:
     """Train `model` in place and leave it at its chosen epoch.
 
     Resumes from the newest whole checkpoint in `folder`, and saves one at the end of every epoch: model, optimizer, history,
     distances, and the model of the best epoch so far. A resumed run gives the same bits as an uninterrupted one. `on_epoch` is
     called after each epoch, and once before the first epoch of a resumed run. `distances`, made from the model at its start, are
     read at the steps for which `Distances.due` is true.
+    `ranks`: this process as the first of several that train one model (tcn/train/parallel.py); the others call `follow`.
     Raises Diverged if a loss is not finite or explodes, with the `history` up to the step before;
     StorageError if the disk has no room for checkpoints.
     """
@@ -156,6 +164,7 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
         sizes = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
         room(folder, checkpoints.room_needed(sum(sizes.values())), "this run's checkpoints")
         history.epochs.append({"epoch": 0, **validate(model, validation, config.data.image_size, device, config.data.resize)})
+    _join(model, optimizer, ranks)
     if config.execution.graphs != "none":
         # Recorded before any batch is prefetched, since no other thread may use the device during a recording.
         side = config.data.image_size
@@ -168,7 +177,7 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
         for epoch in range(done + 1, settings.epochs + 1):
             bar.set_description(f"{label} epoch {epoch}/{settings.epochs}")
             try:
-                row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, distances)
+                row = _epoch(method, model, optimizer, source, config, epoch, device, bar, history, distances, ranks)
                 row.update(validate(model, validation, config.data.image_size, device, config.data.resize))
             except Diverged as error:
                 error.epoch, error.step, error.history = epoch, error.step or epoch * source.steps, history
@@ -191,16 +200,47 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
     return history
 
 
+def follow(method: Method[AnyModel], model: AnyModel, source: PairSource, config: Config, folder: Path, device: torch.device,
+           ranks: Ranks) -> None:
+    """Train `model` as one of the further processes of a run, whose first calls `fit` with an equal model, the same pairs, settings and
+    `folder`. It goes on from the same checkpoint, writes nothing, and ends at the last epoch. Raises Diverged as `fit`."""
+    optimizer, done = adam(model, config), 0
+    if (state := checkpoints.last(folder).state) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["epoch"]
+    _join(model, optimizer, ranks)
+    for epoch in range(done + 1, config.training.epochs + 1):
+        _epoch(method, model, optimizer, source, config, epoch, device, None, History(), None, ranks)
+
+
+def _join(model: Model, optimizer: torch.optim.Optimizer, ranks: Ranks | None) -> None:
+    """Let `model` train with its copies in the other processes, if there are any. Raises RuntimeError where they start from other
+    weights."""
+    if ranks is None:
+        return
+    assert isinstance(model, TcnModel)  # tcn.train.parallel.check has looked at it
+    model.spread(ranks)
+    ranks.check_alike(_parameters(optimizer))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def train_step(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim.Optimizer, batch: PairBatch, config: Config,
-               generator: torch.Generator) -> dict[str, torch.Tensor]:
+               generator: torch.Generator, ranks: Ranks | None = None) -> dict[str, torch.Tensor]:
     """One update of `model` in place. Returns the mean of each loss term and the `total`, as scalars on the device.
 
-    Reading such a scalar synchronises with the device, so the caller chooses when.
+    Reading such a scalar synchronises with the device, so the caller chooses when. `ranks`: as in `fit`.
     """
-    losses = method.losses(model, batch, config, generator)
-    total = losses.total()
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    with ranks.step(len(batch)) if ranks else nullcontext():
+        losses = method.losses(model, batch, config, generator)
+        total = losses.total()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+    if ranks:
+        ranks.average(_parameters(optimizer))
     optimizer.step()
     return {**losses.means(), "total": total}
 
@@ -244,7 +284,8 @@ class _Readings:
 
 
 def _epoch(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim.Optimizer, source: PairSource, config: Config,
-           epoch: int, device: torch.device, bar: tqdm, history: History, distances: Distances | None) -> dict[str, float]:
+           epoch: int, device: torch.device, bar: tqdm | None, history: History, distances: Distances | None, ranks: Ranks | None
+           ) -> dict[str, float]:
     model.train()
     current = {name: learning_rate(epoch - 1, config.training.epochs, base) for name, base in base_rates(config).items()}
     for group in optimizer.param_groups:
@@ -254,14 +295,17 @@ def _epoch(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim.Opt
     # Dropout draws from torch's global stream, which is seeded for each epoch and restored afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training_mode(config.execution, device):
         torch.manual_seed(stream_seed(config.seed, "dropout", epoch))
-        for step, batch in enumerate(source.epoch(config.seed, epoch, device)):
+        for step, batch in enumerate(source.epoch(config.seed, epoch, device, rows=ranks.rows if ranks else None)):
             generator = torch_stream(config.seed, "alpha", epoch, step)
-            readings.add(train_step(method, model, optimizer, batch, config, generator), len(batch))
+            readings.add(train_step(method, model, optimizer, batch, config, generator, ranks), len(batch))
             done = (epoch - 1) * source.steps + step + 1
             if distances is not None and distances.due(done):
                 distances.read(done)
-            bar.update(len(batch))
+            if bar is not None:
+                bar.update(len(batch))
         readings.fetch()
+        if ranks:
+            ranks.check_alike(_parameters(optimizer))
     seconds = time.perf_counter() - started
     return {"epoch": epoch, "encoder_rate": current["encoder"], "head_rate": current["head"],
             **{name: value / source.pairs for name, value in readings.sums.items()},

@@ -17,6 +17,7 @@ from tcn.data.pairs import PairBatch
 from tcn.model.backbones import Backbone, Classifier, Teacher
 from tcn.model.coupling import CoupledEncoders
 from tcn.model.network import CoupledNetwork
+from tcn.model.ranks import Ranks
 from tcn.scoring.features import Encoding
 from tcn.seeding import borrowed, stream_seed
 from tcn.train.losses import (
@@ -105,6 +106,10 @@ class Method(Generic[AnyModel]):
     frozen: bool = False
     """Whether the model is `ingredients.encoder`, unchanged. Then no teacher is loaded (the ingredients hold the encoder and
     zeros instead), and consecutive runs of one encoder share its features."""
+    parallel: bool = False
+    """Whether a run may be trained on several GPUs (`--gpus-per-run`): the model is a `TcnModel`, and `losses` reads a batch's images
+    only as `model.network(batch.sketches, batch.photos)` and `model.teacher(batch.photos)`, which then give the whole batch's outputs.
+    `batch.sketches` and `batch.photos` are only a share of it there, `batch.labels` and `len(batch)` are the whole."""
     compares_words: bool = False
     """Whether word vectors of seen classes and of ImageNet's classes are read regardless of the weights of the losses."""
 
@@ -166,6 +171,12 @@ class TcnModel(nn.Module):
     def teacher(self) -> Teacher:
         """The frozen ImageNet network."""
         return self._teacher[0]
+
+    def spread(self, ranks: Ranks) -> None:
+        """From now on, train as one of several processes: inside of `ranks.step`, network and teacher take a share of a batch and give
+        the outputs of all of it. InputError where a layer of the encoders can't be shared."""
+        self.network.spread(ranks)
+        self.teacher.ranks = ranks
 
     def record(self, sample: Tensor) -> None:
         """Record CUDA graphs of encoders and teacher for batches of the shape of `sample` [B, 3, H, W], as `execution.graphs`
@@ -253,4 +264,4 @@ def _semantic(model: TcnModel, batch: PairBatch, sketch: Tensor, photo: Tensor, 
     return semantic_metric(features, torch.cat([anchors, anchors]), labels, alpha, classify, margin)
 
 
-TCN = Method("tcn", TcnModel, tcn_losses)
+TCN = Method("tcn", TcnModel, tcn_losses, parallel=True)

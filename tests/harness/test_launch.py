@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ import torch
 from support.small_suite import ONE, SMALL, common, places, run_folders
 
 from benchmarks import preflight, prepared, run_all, runner
-from benchmarks.launch import cluster, driver, jobs, local, processes
+from benchmarks.launch import chosen, cluster, driver, jobs, local, processes
 from benchmarks.launch.board import Board, Progress, seconds_left
 from benchmarks.launch.jobs import Ended, Failure, Job, share
 from benchmarks.material import Material
@@ -277,7 +278,8 @@ def test_what_a_dead_process_left_half_written_goes_with_the_next_claim(folders)
 @pytest.mark.parametrize("there, asked, expected", [
     ((2, 0), {}, (2, 1, 1)), ((2, 0), {"workers": 1}, (1, 2, 1)), ((16, 0), {"cpus_per_run": 4}, (4, 4, 1)),
     ((16, 0), {"threads": 8}, (2, 8, 1)), ((16, 0), {"workers": 3}, (3, 5, 1)), ((64, 8), {}, (8, 8, 1)),
-    ((64, 8), {"runs_per_gpu": 4}, (32, 2, 4)), ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
+    ((64, 8), {"gpus_per_run": 4}, (2, 8, 1)), ((16, 0), {"gpus_per_run": 2, "threads": 2}, (4, 2, 1)),
+    ((16, 0), {"gpus_per_run": 2, "cpus_per_run": 8}, (2, 4, 1)), ((64, 8), {"runs_per_gpu": 4}, (32, 2, 4)), ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
 def test_share_of_a_machine(there, asked, expected):
     found = share(*there, **asked)
     assert (found.workers, found.threads, found.runs_per_gpu) == expected
@@ -454,8 +456,8 @@ def test_runs_of_a_lost_device_are_taken_up_again(folders):
     assert counts == (4, 0) and not failures and f"again (2 of 3): tcn seed 3 on quickdraw 1: {DEAD}" in out
 
 
-@pytest.mark.parametrize("gpus, asked, calls", [(2, "auto", 1), (2, "cpu", 0), (0, "auto", 0)])
-def test_ray_takes_one_process_a_task_where_gpus_are_asked_for(gpus, asked, calls, monkeypatch):
+@pytest.mark.parametrize("gpus, asked, calls, each", [(2, "auto", 1, 1), (2, "cpu", 0, 1), (0, "auto", 0, 1), (4, "cuda", 1, 2)])
+def test_ray_takes_one_process_a_task_where_gpus_are_asked_for(gpus, asked, calls, each, monkeypatch):
     """A process keeps the GPU of its first task while Ray hands out another (Ray's `max_calls`)."""
     taken: dict = {}
     resources = {"CPU": 8.0, "GPU": float(gpus)}
@@ -463,5 +465,50 @@ def test_ray_takes_one_process_a_task_where_gpus_are_asked_for(gpus, asked, call
                           nodes=lambda: [{"Alive": True, "Resources": resources}],
                           remote=lambda **options: taken.update(options) or (lambda run: run))
     monkeypatch.setattr(cluster, "_import", lambda local: ray)
-    cluster.RayLauncher(asked, None)
-    assert taken["max_calls"] == calls and taken["num_gpus"] == (1 if calls else 0)
+    launcher = cluster.RayLauncher(asked, None, gpus_per_run=each)
+    assert taken["max_calls"] == calls and taken["num_gpus"] == (each if calls else 0)
+    assert taken["num_cpus"] == launcher.share.threads * each
+
+
+# --- several devices for a run ---------------------------------------------------------------------------------
+
+def test_a_run_on_several_devices(place, alone, tmp_path, capsys):
+    """Two processes, begun by this one and by a worker: the same bits from both, and what one process gives but for rounding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    arguments = [*common(place), *ONE, *VARIANTS, "--gpus-per-run", "2"]
+    try:
+        assert run_all.main([*arguments, *ONE_EPOCH_MORE, "--output", str(tmp_path / "here")]) == 0
+        assert run_all.main([*arguments, *ONE_EPOCH_MORE, "--output", str(tmp_path / "worker"), "--launcher", "processes",
+                             "--workers", "1"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert "1 worker process; 1 CPU thread a process, 2 processes a run" in capsys.readouterr().out
+    assert_same_bits(tmp_path / "here", tmp_path / "worker", 2)
+    folders = run_folders(tmp_path / "here")
+    records = {name: json.loads((folder / "provenance.json").read_text()) for name, folder in folders.items()}
+    assert {name: record.get("gpus_per_run") for name, record in records.items()} == {
+        "quickdraw-1__tcn__seed3": 2, "quickdraw-1__untrained-svd__seed3": None}
+    one, two = (list(csv.DictReader(open(run_folders(output)["quickdraw-1__tcn__seed3"] / "steps.csv")))
+                for output in (alone, tmp_path / "here"))
+    assert {f.name for f in run_folders(alone).values()} == {f.name for f in folders.values()}, "the number of processes is no setting"
+    assert len(one) == len(two) and [float(v) for v in two[0].values()] == pytest.approx([float(v) for v in one[0].values()], rel=1e-4)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--variants", "ledger-batch-norm-split", "--gpus-per-run", "3"], "must be 1 .* or 3"),
+    (["--launcher", "processes", "--runs-per-gpu", "2", "--gpus-per-run", "2"], "do not go together"),
+    (["--set", "data.batch_pairs=3", "--gpus-per-run", "2"], "fewer than 2 pairs"),
+    (["--sync", "--gpus-per-run", "2"], "leave out .*--gpus-per-run")])
+def test_what_several_devices_cannot_do_is_said_before_a_run(place, capsys, tmp_path, arguments, words):
+    status = run_all.main([*places(place), *SMALL, *ONE, "--output", str(tmp_path / "bad"), *arguments])
+    assert status == 2 and re.search(words, capsys.readouterr().err) and not (tmp_path / "bad").exists()
+
+
+def test_a_worker_sees_all_gpus_of_its_run(monkeypatch, tmp_path):
+    monkeypatch.delenv(processes.VISIBLE, raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
+    options = run_all.parser().parse_args(["--launcher", "processes", "--gpus-per-run", "2"])
+    launcher = chosen.launcher(options, torch.device("cuda"), tmp_path)
+    assert [slot.device for slot in launcher._slots] == ["cuda:0,cuda:1", "cuda:2,cuda:3"]
+    assert launcher.share.gpus_per_run == 2 and launcher.about == "2 worker processes on 4 GPUs"

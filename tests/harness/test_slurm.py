@@ -35,7 +35,7 @@ class Named:
 class Task:
     """In place of a Job."""
 
-    one_run: Named
+    run: Named
 
 
 def by_name(task: Task) -> Failure | None:
@@ -127,7 +127,11 @@ def test_without_submitit_or_slurm_the_command_names_the_way_out(place, command,
 SBATCH = """#!/bin/sh
 number=$(( $(cat {here}/count 2>/dev/null || echo 0) + 1 )); echo $number > {here}/count
 cp "$1" {here}/$number.sh
-SLURM_JOB_ID=$number setsid sh {here}/$number.sh </dev/null >/dev/null 2>&1 &
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
+for task in $(seq 0 ${{last:-0}}); do
+  if [ -n "$last" ]; then export SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_COUNT=$(( last + 1 )); fi
+  SLURM_JOB_ID=$(( number + task )) setsid sh {here}/$number.sh </dev/null >/dev/null 2>&1 &
+done
 echo "Submitted batch job $number"
 """
 SRUN = """#!/bin/sh
@@ -187,6 +191,29 @@ def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place
     assert json.loads((there[name] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
     assert not (there[name] / "error.txt").exists(), "a preemption is no failure"
     assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
+
+
+def test_runs_that_start_together_are_one_array(place, command, queue, tmp_path):
+    """One call of sbatch for both; each task gives the files of its own run."""
+    arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
+    assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "time=60", "--workers", "5")
+    assert status == 0 and "2 runs done" in out, err + out
+    assert (queue / "count").read_text().strip() == "1"
+    text = (queue / "1.sh").read_text()
+    assert "#SBATCH --array=0-1%2\n" in text and "#SBATCH --job-name=tcn-runs\n" in text
+    here, there = run_folders(tmp_path / "one"), run_folders(tmp_path / "jobs")
+    assert here.keys() == there.keys() and len(here) == 2
+    for name in here:
+        assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
+    assert {path.name for path in (tmp_path / "jobs" / "slurm").glob("*_result.pkl")} == {"1_0_0_result.pkl", "1_1_0_result.pkl"}
+
+
+def test_several_gpus_of_a_run_are_those_of_its_job(queue, tmp_path):
+    with pytest.raises(InputError, match="write gpus=2 in --slurm"):
+        slurm.SlurmLauncher("auto", "gpus=1,cpus=8", tmp_path / "logs", gpus_per_run=2)
+    launcher = slurm.SlurmLauncher("auto", "gpus=2,cpus=8", tmp_path / "logs", gpus_per_run=2)
+    assert launcher.share.threads == 4 and launcher.share.gpus_per_run == 2 and launcher.device == "cuda"
 
 
 def test_a_job_that_cannot_be_asked_for_is_an_error(queue, tmp_path):
