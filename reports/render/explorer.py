@@ -77,7 +77,7 @@ def build(suite: Suite, figures: Mapping[Task, Sequence[FigureData]], places: Ma
     if texts:
         made.sentences.insert(0, LEAD)
         where = f"stand in {FOLDER}/ beside this page" if beside else "stand in this page"
-        made.sentences.append(f"Small pictures and ranks take {size / 1e6:,.1f} MB and {where}"
+        made.sentences.append(f"Small pictures and ranks take {f'{size / 1e6:,.1f} MB' if size > 99_999 else f'{size / 1e3:,.0f} kB'} and {where}"
                               + ("." if sheets else "; no pictures are among them: classes are named instead."))
     made.index = as_json({"tasks": tasks, "none": NONE, "scale": SCALE, "shown": SHOWN, "folder": f"{FOLDER}/" if beside else ""})
     return made

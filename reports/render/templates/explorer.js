@@ -1,7 +1,7 @@
 // Every query of every run: classes, queries and the photos found for them; and points of figures that say what they are.
 // The page is whole without it. Data come from elements of this page, or, where they are too large for it, from files beside it.
 
-const NONE_SHOWN = 60; // queries shown before a button asks for more
+const FEW = 60; // queries shown before a button asks for more
 const NEAR = 14; // pixels within which a pointer means a point
 
 /** An element with attributes (functions are listeners), and what stands in it. Text never becomes markup. */
@@ -84,7 +84,7 @@ class Explorer {
   constructor(root, tasks) {
     this.root = root;
     this.tasks = tasks;
-    this.wanted = { task: 0, a: 0, b: 0, class: -1, order: "difference", query: -1, most: NONE_SHOWN };
+    this.wanted = { task: 0, a: 0, b: 0, class: -1, order: "difference", query: -1, most: FEW };
     this.bars = element("div", { class: "bars" });
     this.list = element("div");
     this.answer = element("div", { class: "answer", "aria-live": "polite" });
@@ -102,7 +102,7 @@ class Explorer {
   choose(number) {
     const runs = this.tasks[number].runs;
     const other = runs.findIndex((run) => run.row !== runs[0].row);
-    Object.assign(this.wanted, { task: number, a: 0, b: Math.max(other, 0), class: -1, query: -1, most: NONE_SHOWN });
+    Object.assign(this.wanted, { task: number, a: 0, b: Math.max(other, 0), class: -1, query: -1, most: FEW });
     this.set({});
   }
 
@@ -140,10 +140,10 @@ class Explorer {
       ...(this.tasks.length > 1 ? [choice("Data", "task", this.tasks.map((one, at) => [at, one.title]), (value) => this.choose(+value))] : []),
       choice("Run", "a", runs, (value) => this.set({ a: +value })),
       choice("beside", "b", runs, (value) => this.set({ b: +value })),
-      choice("Class", "class", classes, (value) => this.set({ class: +value, query: -1, most: NONE_SHOWN })),
+      choice("Class", "class", classes, (value) => this.set({ class: +value, query: -1, most: FEW })),
       choice("Order", "order", [["difference", "where the two differ most"], ["ahead", "the first run furthest ahead"],
         ["behind", "the first run furthest behind"], ["hardest", "hardest for the first run"], ["easiest", "easiest for the first run"],
-        ["listed", "as listed"]], (value) => this.set({ order: value, most: NONE_SHOWN })));
+        ["listed", "as listed"]], (value) => this.set({ order: value, most: FEW })));
     if (chosen) this.controls.querySelector(`[name=${chosen}]`)?.focus();
   }
 
@@ -166,7 +166,7 @@ class Explorer {
       const [first, second] = [row.a / row.number, row.b / row.number];
       return element("li", {}, element("button", {
         type: "button", "aria-pressed": String(wanted.class === row.name),
-        click: () => { this.set({ class: wanted.class === row.name ? -1 : row.name, query: -1, most: NONE_SHOWN }); this.list.scrollIntoView({ block: "nearest" }); },
+        click: () => { this.set({ class: wanted.class === row.name ? -1 : row.name, query: -1, most: FEW }); this.list.scrollIntoView({ block: "nearest" }); },
       }, element("span", { class: "name" }, plainName(task.classes[row.name])),
       element("span", { class: "pair" }, bar("first", first), two ? bar("second", second) : null),
       element("span", { class: "value" }, share(first) + (two ? ` · ${share(second)}` : ""))));
@@ -209,7 +209,7 @@ class Explorer {
       element("p", { class: "soft" }, `${this.numbers.length} queries${wanted.class < 0 ? "" : ` of ${plainName(task.classes[wanted.class])}`}; `
         + `AP of ${task.runs[wanted.a].name}${two ? ` · ${task.runs[wanted.b].name}` : ""}. Choose one to see what it finds.`),
       element("ul", { class: "queries", "aria-label": "queries" }, ...items),
-      rest > 0 ? element("button", { type: "button", class: "more", click: () => this.set({ most: wanted.most + 4 * NONE_SHOWN }) }, `${rest} more`) : null);
+      ...(rest > 0 ? [element("button", { type: "button", class: "more", click: () => this.set({ most: wanted.most + 4 * FEW }) }, `${rest} more`)] : []));
   }
 
   /** What each run finds for the chosen query: the two runs, then the first run of each other row. */
@@ -247,7 +247,7 @@ class Explorer {
   open(task, query) {
     const number = this.tasks.indexOf(task);
     if (number !== this.wanted.task) this.choose(number);
-    this.set({ query, class: task.of.queries[query], most: NONE_SHOWN });
+    this.set({ query, class: task.of.queries[query], most: FEW });
     document.getElementById("queries").scrollIntoView();
   }
 }
