@@ -57,7 +57,8 @@ def build(suite: Suite, figures: Mapping[Task, Sequence[FigureData]], places: Ma
     """The explorer of a suite. figures: those of each task that could be drawn; places: figure -> where it shows each row of its frame,
     [N, 2] as shares of its width and height from the top left."""
     made = Explorer()
-    tasks, texts = [], {}
+    tasks: list[dict[str, Any]] = []
+    texts: dict[str, str | bytes] = {}
     for number, task in enumerate(suite.tasks()):
         maps = [_map(data, places[data.name]) for data in figures.get(task, ()) if data.name in places]
         found = _task(suite, task, number, texts, made.sentences)
@@ -66,8 +67,8 @@ def build(suite: Suite, figures: Mapping[Task, Sequence[FigureData]], places: Ma
         tasks.append((found or _blank(task)) | {"maps": maps})
     if not tasks:
         return made
-    sheets = {name: text for name, text in texts.items() if isinstance(text, bytes)}
-    size = sum(len(text) if isinstance(text, str) else -(-len(text) // 3) * 4 for text in texts.values())
+    sheets = [text for text in texts.values() if isinstance(text, bytes)]
+    size = sum(-(-len(text) // 3) * 4 if isinstance(text, bytes) else len(text) for text in texts.values())
     beside = size > BUDGET
     for name, text in texts.items():
         if beside:
@@ -120,7 +121,8 @@ def _blank(task: Task) -> dict[str, Any]:
 def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], sentences: list[str]) -> dict[str, Any] | None:
     """What the index says of a task; sheets and runs are added to `texts`. None where no run can be looked at."""
     lists: Lists | None = None
-    runs, without = [], []
+    runs: list[dict[str, str]] = []
+    without: list[str] = []
     variants = sorted(suite.variants(task), key=lambda v: (v not in naming.SHORT_LABELS, list(naming.LABELS).index(v)
                                                             if v in naming.LABELS else 0, v))
     for run in (run for variant in variants for run in suite.runs_of(task, variant)):

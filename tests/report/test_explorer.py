@@ -63,7 +63,8 @@ def root_of(folders: dict[tuple[str, int], Path]) -> Path:
 # --- ranks
 
 @pytest.mark.parametrize("queries, photos, most", [(7, 40, 10), (3, 5, 10), (1, 1, 4)])
-def test_the_nearest_photos_are_those_of_the_scored_ranking(queries, photos, most, rng=np.random.default_rng(5)):
+def test_the_nearest_photos_are_those_of_the_scored_ranking(queries, photos, most):
+    rng = np.random.default_rng(5)
     gallery = rng.normal(size=(photos, 6)).astype(np.float32)
     gallery[photos // 2:] = gallery[:photos - photos // 2] * 3  # the same directions again: equal distances, in gallery order
     query = rng.normal(size=(queries, 6)).astype(np.float32)
