@@ -60,9 +60,9 @@ def run_note(run: PlannedRun, values: Mapping[str, float], record: Mapping[str, 
     score = values.get("unseen/real/released/mAP_at_all")
     found = "" if score is None else f" finds unseen classes with an mAP@all of **{score:.3f}** (released rule, real-valued features)"
     steps = record.get("optimizer_steps")
-    how = f", after {steps:,} optimiser steps" if isinstance(steps, int) and steps else ", untrained" if not run.trained else ""
-    where = f", on {_plain(shown(record['device']))}" if isinstance(record.get("device"), str) else ""
-    title = str(record.get("title") or (VARIANTS[run.variant].title if run.variant in VARIANTS else run.variant))
+    how = f", after {steps:,} optimiser steps" if steps and _counts(steps) else ", untrained" if not run.trained else ""
+    where = f", on {_plain(shown(record['device'][:80]))}" if isinstance(record.get("device"), str) else ""
+    title = str(record.get("title") or (VARIANTS[run.variant].title if run.variant in VARIANTS else run.variant))[:200]
     smoke = " A smoke run: its numbers say nothing about the method." if record.get("smoke") is True else ""
     return (f"**{_plain(title)}** (`{run.variant}`) on {_plain(run.dataset)}, split {_plain(run.split)}, seed {run.seed}{found}{how}{where}.{smoke}\n\n"
             f"[The report of all runs]({report}), with each query's photos. Metrics are named CLASSES/FEATURES/RULE/METRIC and are shares from "
@@ -82,7 +82,7 @@ def suite_note(suite: SuiteFolder, report: Path, address: str, parent: str) -> s
     for path in figures:
         text += f"\n![{path.stem}](get-artifact?path={quote(f'report/figures/{path.name}', safe='')}&run_uuid={parent})\n"
     for path in sorted((report / "tables").glob("*-comparison.md")):
-        table = path.read_text(encoding="utf-8")
+        table = path.read_text(encoding="utf-8", errors="replace")
         if len(text) + len(table) < MOST_NOTE:
             text += f"\n{table}"
     return text[:MOST_NOTE]
@@ -109,7 +109,7 @@ def example_strips(folder: Path) -> Iterator[tuple[int, Image.Image]]:
     try:
         examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))["examples"]
         strips = [_strip(folder, example) for example in examples]
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # decoders raise many kinds of errors for a damaged picture
         return
     yield from enumerate(strips)
 
@@ -131,7 +131,12 @@ def _strip(folder: Path, example: Mapping[str, Any]) -> Image.Image:
 
 def costs(record: Mapping[str, Any]) -> dict[str, float]:
     """What a run cost, by metric."""
-    return {name: float(record[key]) for key, name in UNITS.items() if isinstance(record.get(key), (int, float))}
+    return {name: float(record[key]) for key, name in UNITS.items() if _counts(record.get(key))}
+
+
+def _counts(value: object) -> bool:
+    """Whether this is a number to reckon with."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
 def _plain(text: str) -> str:

@@ -17,9 +17,9 @@ from PIL import Image
 from support.small_suite import ONE, common, run_folders
 from support.trees import make_tree
 
-from benchmarks import picture_sheets, provenance, run_all
+from benchmarks import exhibits, picture_sheets, provenance, run_all
 from benchmarks.launch import calibration, local
-from benchmarks.store import damaged
+from benchmarks.store import RunFolder, damaged
 from tcn.config import InputError
 from tcn.data.splits import Files
 from tcn.train import checkpoints, loop
@@ -151,13 +151,30 @@ def test_mlflow_shows_the_result_on_its_own_pages(finished, monkeypatch):
     assert tcn.data.metrics["cost/train_seconds"] == json.loads((folder / "provenance.json").read_text())["train_seconds"]
 
 
+@pytest.mark.parametrize("damage", [
+    lambda folder: (folder / "per_query.csv").write_text("query,class,source,features,AP_released\na,b,c,real,much\n"),
+    lambda folder: (folder / "examples.json").write_text('{"examples": [{"query": 5}]}'),
+    lambda folder: next((folder / "examples").iterdir()).write_bytes(b"\x89PNG\r\n\x1a\n no picture")])
+def test_what_pages_can_not_show_is_left_out_and_costs_nothing_else(damage, finished, tmp_path):
+    source = run_folders(finished)["quickdraw-1__tcn__seed3"]
+    folder = RunFolder.read(shutil.copytree(source, tmp_path / "runs" / source.name))
+    whole = exhibits.per_query_table(folder.path), len(list(exhibits.example_strips(folder.path)))
+    damage(folder.path)
+    found = exhibits.per_query_table(folder.path), len(list(exhibits.example_strips(folder.path)))
+    assert whole[0] is not None and whole[1] == 5 and found in ((None, 5), (whole[0], 0))
+    record = {"device": "x_<b>" * 90, "optimizer_steps": 10**400, "train_seconds": float("nan"), "title": "[a](b)\n# c"}
+    assert exhibits.costs(record) == {}
+    note = exhibits.run_note(folder.run, {}, record, "#/x")
+    assert len(note) < 1000 and "<b>" not in note.replace("\\<b\\>", "") and "\n#" not in note and "[a](b)" not in note
+
+
 def test_small_pictures_of_a_split_show_each_file_in_its_place(finished, tmp_path, monkeypatch):
     folder = finished / "pictures" / "quickdraw-1"
     index = json.loads((folder / "index.json").read_text())
     with np.load(run_folders(finished)["quickdraw-1__tcn__seed3"] / "features.npz") as arrays:
         assert (index["queries"], index["photos"]) == (arrays["query_paths"].tolist(), arrays["gallery_paths"].tolist())
-    page = (finished / "report" / "index.html").read_text()
-    assert f"each of {len(index['queries'])} query sketches under each of 3 runs" in page and "no small pictures" not in page
+    told = (finished / "report" / "index.html").read_text().split('<section id="queries">')[1].split("</section>")[0]
+    assert f"each of {len(index['queries'])} query sketches under each of 3 runs" in told and "no small pictures" not in told
     monkeypatch.setattr(picture_sheets, "COLUMNS", 3)
     monkeypatch.setattr(picture_sheets, "ROWS", 2)
     colours = {f"{n}.png": (25 * n, 255 - 25 * n, 128) for n in range(10)}
