@@ -501,6 +501,7 @@ def test_a_picked_sketch_is_marked_and_a_dot_is_told(browser, demo):
         assert any(f"the first right one is at rank {answer.first_right}" in text
                    for text in texts(browser, f".run:nth-child({place + 1}) .count"))
         assert texts(browser, f".run:nth-child({place + 1}) .mark") == ["right" if one["right"] else "wrong" for one in answer.photos]
+    assert browser.findings() == []
     browser.run("document.getElementById('to-draw').click()")
     left, top = browser.run("(box => [box.left, box.top])(document.getElementById('canvas').getBoundingClientRect())")
     browser.draw([(left + 50, top + 50)])
