@@ -10,8 +10,10 @@ records        JSON and CSV files of results
 result_folder     a run's folder: who works on it, states, checksums
 store          the runs and the suite of an output folder
 moved          results folders that lie elsewhere than they were made
+exhibits       what MLflow's pages show of them
 mirror         the same results in MLflow (the only import of mlflow)
 material       what all runs share: lists, images, words, pretrained networks
+picture_sheets  small pictures of a split's queries and photos, for the report
 extraction     trained network -> features
 scoring        features -> every number that is reported
 run_artifacts  features and numbers -> files of a run's folder

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import exhibits
 from benchmarks.moved import STORE, address, artifact_root, set_addresses
 from benchmarks.records import count, read_json, read_rows, word, write_json
 from benchmarks.result_folder import LOCK
@@ -251,8 +252,10 @@ class Mirror:
         return found
 
     def report(self, report: Path) -> None:
-        """Log tables, figures and the page as artifacts of the suite's run."""
+        """Log tables, figures and the page as artifacts of the suite's run, and what its description says of them."""
         self._try(lambda: self.client.log_artifacts(self.parent, str(report), "report"))
+        self._try(lambda: self.client.set_tag(self.parent, exhibits.NOTE, exhibits.suite_note(
+            self.suite, report, exhibits.report_address(self.experiment, self.parent), self.parent)))
 
     def close(self, status: str) -> None:
         """End the suite's run with FINISHED, FAILED or KILLED; a later call of the command reopens it. While another process
@@ -411,6 +414,8 @@ class RunMirror:
                 self.mirror.client.log_artifact(self.run_id, str(self.folder.path / name))
         if (self.folder.path / "examples").is_dir():
             self.mirror.client.log_artifacts(self.run_id, str(self.folder.path / "examples"), "examples")
+        exhibits.log(self.mirror.client, self.mirror.mlflow.entities, self.run_id, self.folder, values, stamp,
+                     exhibits.report_address(self.mirror.experiment, self.mirror.parent))
 
     def close(self, status: str, end_time: int | None = None) -> None:
         """End the run with FINISHED, FAILED or KILLED. `end_time` is in milliseconds since 1970; the default is now."""

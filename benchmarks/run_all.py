@@ -202,7 +202,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     import reports.render.command  # noqa: F401  read now: the report is made by the code as it is when the call starts
-    from benchmarks import everything, prepared, provenance
+    from benchmarks import everything, picture_sheets, prepared, provenance
     from benchmarks.launch.chosen import launcher
     from benchmarks.store import SuiteFolder
 
@@ -231,6 +231,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"the report so far, at any time: python reports/render.py --results {call.output}", flush=True)
     with_extension = options.everything and not (cut and cut.extension)
     mirror, trained, skipped = _compute(call, suite, launched, failures, with_extension, gpus)
+    if not options.no_report:
+        picture_sheets.write_all(call.output, call.folders, call.material)
     page = None if options.no_report else _report(call.output, mirror, failures)
     mirror.close("FAILED" if failures else "FINISHED")
     print(f"{_runs(trained)} done, {skipped} already finished, {len(failures)} failed\n")

@@ -28,6 +28,8 @@ EXTENSION = "extension"
 """Folder of benchmarks/digits.py beside the runs; it may be there before them."""
 CROSS_DATASET = "cross-dataset"
 """Folder of benchmarks/cross_dataset.py beside the runs."""
+PICTURES = "pictures"
+"""Folder of small pictures for the report beside the runs (benchmarks/picture_sheets.py)."""
 
 
 def read_config(folder: Path) -> tuple[PlannedRun, str]:
@@ -204,7 +206,7 @@ class SuiteFolder:
 
 def _may_precede(path: Path) -> bool:
     """What may lie in an output folder without a suite.json: the extension, and what is left where that file was lost."""
-    return (path.name in (EXTENSION, CROSS_DATASET, LOCK, "runs", "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers", "slurm")
+    return (path.name in (EXTENSION, CROSS_DATASET, PICTURES, LOCK, "runs", "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers", "slurm")
             or path.name.startswith("suite.json."))
 
 

@@ -6,4 +6,5 @@ answers   finished runs, reopened -> ranked photos for a drawing or a query sket
 server    the answers over HTTP; the page lies in page/
 command   the command
 found     how often other people's drawings find their class: a measurement without the page
+strip     a drawing as it grows and what is found for it, as a picture for the README
 """

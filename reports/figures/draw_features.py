@@ -120,6 +120,17 @@ def tsne(frame: pd.DataFrame, examples: pd.DataFrame | None = None) -> Figure:
     return figure
 
 
+def tsne_places(figure: Figure, frame: pd.DataFrame) -> np.ndarray:
+    """Where a drawn figure of `tsne` shows each row of its frame: shares of its width and height from the top left, [N, 2]."""
+    places = np.full((len(frame), 2), np.nan)
+    for panel, variant in zip(figure.axes, dict.fromkeys(frame["variant"])):
+        own = (frame["variant"] == variant).to_numpy()
+        points = panel.transData.transform(frame.loc[own, ["x", "y"]].to_numpy())
+        places[own] = points / (figure.bbox.width, figure.bbox.height)
+    places[:, 1] = 1 - places[:, 1]
+    return places
+
+
 def _embedding(panel: Axes, part: pd.DataFrame, classes: list[str]) -> None:
     for modality, marker, size in (("photo", "o", 14), ("sketch", "x", 19)):
         rest = part[~part["shown"] & (part["modality"] == modality)]

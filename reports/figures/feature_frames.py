@@ -77,7 +77,9 @@ def singular_values(suite: Suite, task: Task) -> FigureData | None:
 
 
 def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
-    """Columns: variant, seed, class, modality, x, y, shown: 2-d embeddings, cached by the digest of the features.
+    """Columns: variant, seed, class, modality, number, x, y, shown: 2-d embeddings, cached by the digest of the features.
+
+    number: position of the sketch among the run's queries, or of the photo in its gallery.
 
     `examples` holds the first queries that TCN and NWS both answered.
     """
@@ -132,7 +134,7 @@ def tsne(suite: Suite, task: Task, cache: Path) -> FigureData | None:
                       f"t-SNE of the L2-normalised retrieval features. {how}; dots are photos, crosses sketches. A number "
                       f"stands at the middle of its class's photos. Distances between clusters mean little.{below} "
                       f"One run each: {shown}.",
-                      frame[["variant", "seed", "class", "modality", "x", "y", "shown"]], examples)
+                      frame[["variant", "seed", "class", "modality", "number", "x", "y", "shown"]], examples)
 
 
 def retrieval(suite: Suite, task: Task) -> FigureData | None:
@@ -290,7 +292,7 @@ def _embedding_points(arrays: dict[str, np.ndarray], classes: list[str]) -> pd.D
             at = np.sort(rng.permutation(at)[:TSNE_POINTS])
             vectors = arrays[side][at].astype(np.float64)
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-            parts.append(pd.DataFrame({"class": str(name), "modality": modality, "vector": list(vectors)}))
+            parts.append(pd.DataFrame({"class": str(name), "modality": modality, "number": at, "vector": list(vectors)}))
     return pd.concat(parts, ignore_index=True)
 
 

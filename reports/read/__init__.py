@@ -6,6 +6,7 @@ schema    what must stand in each file
 runs     one folder -> a checked run
 means     their means again, from per-query values
 comparable  which runs may share a table
+pictures  small pictures of queries and photos
 suite     all folders -> a suite and its measured values
 bundles     runs that somebody else sent in one file
 """

@@ -167,3 +167,18 @@ def _mean(values: np.ndarray, classes: np.ndarray, rule: str) -> float:
     if rule in MACRO:
         return float(np.mean([values[classes == name].mean() for name in np.unique(classes)]))
     return float(values.mean())
+
+
+def read_precisions(path: Path, labels: np.ndarray) -> np.ndarray:
+    """Average precision of each query under the `released` rule, real-valued features [Nq], in the order of features.npz.
+
+    labels: names of the queries' classes there [Nq]. Raises ReportError where per_query.npz lacks the values, or is of other queries.
+    """
+    key = "real/released/mAP@all"
+    arrays = read_arrays(path, ("class", key))
+    values, names = arrays.get(key), arrays.get("class")
+    if values is None or names is None or values.dtype.kind != "f" or not ((values >= 0) & (values <= 1)).all():
+        raise ReportError(f"{path.name} holds no {key} from 0 to 1 for each query")
+    if values.shape != names.shape or not np.array_equal(names, labels):
+        raise ReportError(f"{path.name}: its queries are not those of features.npz; one of the two was copied or edited")
+    return values

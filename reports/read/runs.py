@@ -30,6 +30,7 @@ from reports.read.schema import (
     DISTANCE_ARRAYS,
     FEATURE_ARRAYS,
     FRAMES,
+    LIST_ARRAYS,
     METRIC_LATER,
     METRIC_TEXT,
     Example,
@@ -246,8 +247,9 @@ def _feature_length(path: Path, settings: Settings) -> int | None:
 
 
 def read_features(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of features.npz: query [Nq, D], gallery [Ng, D], finite, and their labels [Nq], [Ng]."""
-    arrays = read_arrays(path, FEATURE_ARRAYS)
+    """Arrays of features.npz: query [Nq, D], gallery [Ng, D], finite, their labels [Nq], [Ng], and the files they are of, `query_paths`
+    [Nq] and `gallery_paths` [Ng], where both are told."""
+    arrays = read_arrays(path, (*FEATURE_ARRAYS, *LIST_ARRAYS))
     if absent := [name for name in FEATURE_ARRAYS if name not in arrays]:
         raise ReportError(f"{path.name} lacks the array{'s' * (len(absent) > 1)} {', '.join(absent)}")
     for side in ("query", "gallery"):
@@ -259,7 +261,9 @@ def read_features(path: Path) -> dict[str, np.ndarray]:
             raise ReportError(f"{path.name}, {side}_labels: expected names of classes, found {labels.dtype}")
     if arrays["query"].shape[1] != arrays["gallery"].shape[1]:
         raise ReportError(f"{path.name}: queries of {arrays['query'].shape[1]} numbers, photos of {arrays['gallery'].shape[1]}")
-    return arrays
+    told = all(name in arrays and arrays[name].shape == arrays[name.replace("paths", "labels")].shape and arrays[name].dtype.kind == "U"
+               for name in LIST_ARRAYS)
+    return arrays if told else {name: arrays[name] for name in FEATURE_ARRAYS}
 
 
 def _finite(values: np.ndarray) -> bool:

@@ -30,6 +30,8 @@ FRAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """File -> (text columns, number columns) that must be there; further columns are kept as text."""
 FEATURE_ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
+LIST_ARRAYS = ("query_paths", "gallery_paths")
+"""Further arrays of features.npz, which features that were brought along, and older folders, lack."""
 DISTANCE_ARRAYS = ("steps", "layers", "parts", "kinds", "start_norm", "between", "sketch", "photo")
 
 
@@ -249,6 +251,19 @@ class Examples(Record):
     """The file itself; `examples` holds the fields of an Example each."""
 
     examples: List = []
+
+
+# --- pictures/*/index.json --------------------------------------------------------------------------------------------
+
+
+class SheetIndex(Record):
+    """Which file each tile of a split's small pictures shows: first the queries, then the photos, row by row."""
+
+    side: Annotated[int, _kind("8 to 256 pixels", lambda value: type(value) is int and 8 <= value <= 256)]
+    columns: Annotated[int, _kind("a number from 1 to 64", lambda value: type(value) is int and 1 <= value <= 64)]
+    rows: Annotated[int, _kind("a number from 1 to 64", lambda value: type(value) is int and 1 <= value <= 64)]
+    queries: Texts
+    photos: Texts
 
 
 # --- suite.json, reproductions/*.json --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from reports.read import means
 from reports.read import runs as read
 from reports.read.comparable import one_protocol_version, one_setting_per_row
 from reports.read.files import ReportError, read_json, shown
@@ -218,6 +219,10 @@ class Suite:
             self._classes[run.name, score] = self._try(run, "per_query.npz",
                                                         lambda: read.read_classes(run, score, self.value(run, score)))
         return self._classes[run.name, score]
+
+    def precisions(self, run: FinishedRun, labels: np.ndarray) -> np.ndarray | None:
+        """Average precision of each query (released rule, real-valued) [Nq]; None as for `frame`. labels: the queries' classes."""
+        return self._try(run, "per_query.npz", lambda: means.read_precisions(run.folder / "per_query.npz", labels))
 
     def distances(self, run: FinishedRun) -> dict[str, np.ndarray] | None:
         """Arrays of distances.npz: steps [T]; layers, parts, kinds, start_norm [L]; between, sketch, photo [T, L].

@@ -1,7 +1,7 @@
 """`python reports/render.py`: every table, figure and the report, from result folders alone.
 
 In: an output folder of run_all.py, bundles that others sent, or both. Out: index.html, report.md, latex/report.tex, tables/*.md .tex .csv .runs.csv and
-figures/*.png .pdf .csv; a figure's CSV holds the data it shows.
+figures/*.png .pdf .csv; a figure's CSV holds the data it shows. Where small pictures of all queries would make the page too large, they are in pictures/.
 """
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from reports import lint, naming, published
 from reports.figure_kinds import FigureData
 from reports.figures import digits, draw, frames
+from reports.figures.draw_features import tsne_places
 from reports.read.bundles import with_bundles
 from reports.read.escaping import csv_frame, visible
 from reports.read.files import ReportError, shown
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
-from reports.render import documents, leaderboard, page, provenance, staging, story
+from reports.render import documents, explorer, leaderboard, page, provenance, staging, story
 from reports.tables import ablations, comparison, runs
-from tcn.files.atomic import StorageError, writing
+from tcn.files.atomic import StorageError, write_bytes, writing
 
 DPI = 200
 TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
 FIGURE_FILES = (".png", ".pdf", ".csv")
-OWN_FILE = re.compile(r"report\.md|(latex|tables|figures)/[\w.-]+\.(md|tex|csv|png|pdf)", re.ASCII)
+OWN_FILE = re.compile(r"report\.md|(latex|tables|figures|pictures)/[\w.-]+\.(md|tex|csv|png|pdf|webp|js)", re.ASCII)
 """Names that the list of an earlier call's files may hold: nothing else is ever removed."""
 
 
@@ -62,16 +66,18 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
     findings = lint.findings(lint.read(published.FILE))
     pictures: dict[Task, list[FigureData]] = {}
     widths: dict[str, float] = {}
+    places: dict[str, np.ndarray] = {}
     for task in suite.tasks():
         pictures[task] = []
         for data in _figures(suite, task, out / "cache"):
-            if _drawn(data, suite, widths, new / "figures", results):
+            if _drawn(data, suite, widths, places, new / "figures", results):
                 pictures[task].append(data)
     beyond = digits.figure(suite.root)
-    if beyond is not None and not _drawn(beyond, suite, widths, new / "figures", results):
+    if beyond is not None and not _drawn(beyond, suite, widths, places, new / "figures", results):
         beyond = None
     checked = {run.name: provenance.recompute(run, suite) for run in suite.runs}
-    shown = story.sections(suite, pictures, checked, findings, beyond)
+    explored = explorer.build(suite, pictures, places)
+    shown = story.sections(suite, pictures, checked, findings, beyond, explored.sentences)
     # people read once what all runs share; the CSV file repeats it in each row
     whole = {"provenance": runs.provenance(suite)}
     written = story.tables_of(shown)
@@ -81,8 +87,10 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
             staging.write_text(new / "tables" / f"{table.name}{ending}", text)
     staging.write_text(new / "report.md", documents.to_markdown(suite, shown))
     staging.write_text(new / "latex" / "report.tex", documents.to_latex(suite, shown, widths))
-    staging.write_text(new / "index.html", page.page(suite, shown, out, checked, new / "figures"))
-    return ["report.md", "latex/report.tex", *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
+    for name, content in explored.files.items():
+        write_bytes(new / name, content)
+    staging.write_text(new / "index.html", page.page(suite, shown, out, checked, new / "figures", explored))
+    return ["report.md", "latex/report.tex", *explored.files, *(f"tables/{t.name}{e}" for t in written for e in TABLE_FILES),
             *(f"figures/{f.name}{e}" for f in story.figures_of(shown) for e in FIGURE_FILES)]
 
 
@@ -104,10 +112,13 @@ def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
     return frames.every(suite, task, cache)
 
 
-def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], folder: Path, results: Path) -> bool:
+def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], places: dict[str, np.ndarray], folder: Path, results: Path) -> bool:
     """Whether the figure could be written; if not, it is named among what was left out, and the report does without it."""
     try:
-        widths[data.name] = _save_figure(data, folder, results)
+        figure = _save_figure(data, folder, results)
+        widths[data.name] = float(figure.get_figwidth())
+        if data.kind == "tsne":
+            places[data.name] = tsne_places(figure, data.frame)
     except StorageError:
         raise
     except Exception as error:  # some numbers pass every check and still fit on no axis
@@ -116,8 +127,8 @@ def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], folder: Pat
     return True
 
 
-def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
-    """Write a figure and its data; returns its width in inches."""
+def _save_figure(data: FigureData, folder: Path, results: Path) -> Figure:
+    """Write a figure and its data; returns the figure as it was drawn."""
     with draw.style():
         figure = digits.draw(data.frame) if data.kind == "digits" else draw.draw(data)
         # without dates in the files, the same results give the same bytes
@@ -127,7 +138,7 @@ def _save_figure(data: FigureData, folder: Path, results: Path) -> float:
         with writing(folder / f"{data.name}.pdf") as file:
             figure.savefig(file, format="pdf", metadata={"CreationDate": None})
     staging.write_text(folder / f"{data.name}.csv", csv_frame(data.saved(results)).to_csv(index=False))
-    return float(figure.get_figwidth())
+    return figure
 
 
 def latest(root: Path) -> Path:

@@ -21,6 +21,7 @@ from reports.read.escaping import visible
 from reports.read.means import Recomputed
 from reports.read.suite import NOT_MEASURED, Suite
 from reports.render import provenance, story
+from reports.render.explorer import Explorer
 from reports.render.story import Points, Section
 from reports.stats.verdicts import Verdict
 from reports.tables.entries import duration
@@ -33,15 +34,16 @@ RUNS_IN_TIP = 6
 """Most runs that the tip of a linked number names; the table's `.runs.csv` names all."""
 
 
-def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[str, Recomputed], figures: Path) -> str:
+def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[str, Recomputed], figures: Path,
+         explored: Explorer) -> str:
     """The whole page.
 
     shown: the report's sections. folder: where the page will be. checked: run -> its means worked out again. figures: where the
-    pictures are now. Nothing is read from disk but these pictures and the small files that the runs' entries show.
+    pictures are now. explored: what its script shows of single queries. Nothing is read from disk but these pictures and the small files that the runs' entries show.
     """
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=story.TITLE, subject=f"TCN on {story.profile_name(suite)}", opening=story.opening(suite), sections=shown,
-        groups=provenance.groups(suite, folder, checked), figures=figures)
+        groups=provenance.groups(suite, folder, checked), figures=figures, explored=explored)
 
 
 def _printed(value: object) -> object:
@@ -135,7 +137,8 @@ def _environment() -> Environment:
     made.tests |= {name: lambda value, kind=kind: isinstance(value, kind) for name, kind in kinds.items()}
     made.tests["dense"] = dense
     made.globals |= {name: Markup((TEMPLATES / file).read_text(encoding="utf-8"))
-                     for name, file in (("style", "page.css"), ("script", "page.js"))}
+                     for name, file in (("style", "page.css"), ("script", "page.js"), ("explorer_style", "explorer.css"),
+                                        ("explorer_script", "explorer.js"))}
     return made
 
 

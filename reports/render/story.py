@@ -67,9 +67,9 @@ class Section:
 
 
 def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checked: dict[str, Recomputed],
-             findings: Sequence[BrokenRule], beyond: FigureData | None = None) -> list[Section]:
+             findings: Sequence[BrokenRule], beyond: FigureData | None = None, explored: Sequence[str] = ()) -> list[Section]:
     """The whole report, top to bottom. `pictures`: task -> its figures; `checked`: run -> its means worked out again;
-    `beyond`: the extension's figure."""
+    `beyond`: the extension's figure; `explored`: what the page's explorer says of itself."""
     tasks = [_task(suite, task, pictures[task]) for task in suite.tasks()]
     published = [table for table in (comparison.paper_comparison(suite),) if table is not None]
     found = [Section("found", "What each variant finds", tuple(_found(suite, pictures)), short="What is found"),
@@ -81,6 +81,8 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
     if published:
         found.append(Section("published", "Beside the published numbers", (*published, comparison.contradictions()),
                              short="Published numbers"))
+    if explored:
+        found.append(Section("queries", "Every query, looked at", (Points(tuple(explored)),), short="Every query"))
     found += tasks
     if further := _some(extension.table(suite.root), beyond):
         found.append(Section("extension", "Beyond retrieval: the coupled idea in domain adaptation", tuple(further),

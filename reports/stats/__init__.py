@@ -1,5 +1,6 @@
 """From measured values to statements about them.
 
+nearest      photos nearest to each query
 uncertainty  intervals and tests on arrays
 pairwise     any number of sides, pair by pair
 verdicts     sentences that follow from the numbers

@@ -17,7 +17,7 @@ from support.browser import Browser, installed
 from support.small_suite import ONE, common, places, run_folders
 
 from benchmarks import run_all
-from benchmarks.demo import answers, command, drawing, found, pictures
+from benchmarks.demo import answers, command, drawing, found, pictures, strip
 from benchmarks.demo.answers import EVERY, FOLDER, UNSEEN, Demo, nearest
 from benchmarks.material import Material, Places
 from benchmarks.store import RunFolder
@@ -323,6 +323,27 @@ def test_the_measure_is_the_share_of_right_photos_among_five(demo, suite, tmp_pa
     assert first.chance == pytest.approx(np.mean([np.mean(data["gallery_labels"] == name) for name in ("bat", "windmill")]))
 
 
+def test_the_strip_shows_what_the_page_finds_as_a_drawing_grows(demo, tmp_path):
+    corners = [[[0, 90], [0, 0]], [[90, 90], [0, 70]], [[90, 10], [70, 60]], [[10, 0], [60, 0]]]
+    (tmp_path / "a.ndjson").write_text("\n".join(json.dumps({"word": word, "recognized": True, "key_id": key, "drawing": corners})
+                                                for word, key in (("bat", "1"), ("windmill", "1"), ("bat", "2"))))
+    picture, names = strip.strip(demo, [tmp_path / "a.ndjson"], 2)
+    assert names == ["bat", "windmill"]
+    top = 22
+    for drawn in (2, 3, 4):  # strokes of the first drawing, in thirds
+        _, (answer,) = demo.draw(corners[:drawn], [0], UNSEEN, top=strip.PHOTOS, wanted="bat")
+        for place, photo in enumerate(answer.photos):
+            left = 3 * strip.GAP + strip.TILE + place * (strip.TILE + strip.GAP)
+            red, green, _ = picture.getpixel((left + 1, top + 40))
+            assert (green > red) == photo["right"]
+            with Image.open(io.BytesIO(demo.sets[photo["set"]].thumbnail(photo["number"]))) as found:
+                wanted = np.asarray(found.convert("RGB").resize((strip.TILE, strip.TILE)), float)[8:-8, 8:-8]
+            tile = np.asarray(picture, float)[top + 8:top + strip.TILE - 8, left + 8:left + strip.TILE - 8]
+            assert (tile == wanted).all()
+        top += strip.TILE + strip.GAP
+    assert picture.height == 2 * 22 + 6 * (strip.TILE + strip.GAP)
+
+
 # --- over HTTP
 
 @pytest.fixture(scope="module")
@@ -480,6 +501,7 @@ def test_a_picked_sketch_is_marked_and_a_dot_is_told(browser, demo):
         assert any(f"the first right one is at rank {answer.first_right}" in text
                    for text in texts(browser, f".run:nth-child({place + 1}) .count"))
         assert texts(browser, f".run:nth-child({place + 1}) .mark") == ["right" if one["right"] else "wrong" for one in answer.photos]
+    assert browser.findings() == []
     browser.run("document.getElementById('to-draw').click()")
     left, top = browser.run("(box => [box.left, box.top])(document.getElementById('canvas').getBoundingClientRect())")
     browser.draw([(left + 50, top + 50)])

@@ -4,19 +4,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
 import pytest
+from PIL import Image
 from support.small_suite import ONE, common, run_folders
 from support.trees import make_tree
 
-from benchmarks import provenance, run_all
+from benchmarks import exhibits, picture_sheets, provenance, run_all
 from benchmarks.launch import calibration, local
-from benchmarks.store import damaged
+from benchmarks.store import RunFolder, damaged
 from tcn.config import InputError
+from tcn.data.splits import Files
 from tcn.train import checkpoints, loop
 
 
@@ -113,6 +118,83 @@ def test_mlflow_holds_the_same(finished):
     assert {i.dataset.name for i in tcn.inputs.dataset_inputs} == {"quickdraw 1 training", "quickdraw 1 unseen"}
     assert {"metrics.csv", "examples", "config.json"} <= {a.path for a in client.list_artifacts(tcn.info.run_id)}
     assert any(a.path == "report" for a in client.list_artifacts(parents[0].info.run_id))
+
+
+def test_mlflow_shows_the_result_on_its_own_pages(finished, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished / 'mlflow.db'}")  # load_table asks the global address
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("tcn-paper-smoke").experiment_id
+    runs = client.search_runs([experiment])
+    parent = next(r for r in runs if r.data.tags["kind"] == "suite")
+    tcn = next(r for r in runs if r.data.tags.get("variant") == "tcn")
+    folder = run_folders(finished)["quickdraw-1__tcn__seed3"]
+    link = f"(#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts/report/index.html)"
+    note = tcn.data.tags["mlflow.note.content"]
+    assert link in note and "seed 3" in note and f"**{tcn.data.metrics['unseen/real/released/mAP_at_all']:.3f}**" in note
+    told = parent.data.tags["mlflow.note.content"]
+    assert link in told and "| TCN (soft sharing) |" in told and len(told) < 8000
+    shown = set(re.findall(r"!\[.*?\]\(get-artifact\?path=(.*?)&run_uuid=(.*?)\)", told))
+    assert len(shown) >= 2 and all(owner == parent.info.run_id for _, owner in shown)
+    for path in (unquote(address) for address, _ in shown):
+        assert Path(client.download_artifacts(parent.info.run_id, path)).stat().st_size > 100
+    table = client.load_table(experiment, "per_query.json", [tcn.info.run_id])
+    rows = list(csv.DictReader(open(folder / "per_query.csv")))
+    assert table["query"].tolist() == [row["query"] for row in rows]
+    assert table["AP_released"].tolist() == pytest.approx([float(row["AP_released"]) for row in rows])
+    names = sorted(a.path for a in client.list_artifacts(tcn.info.run_id, "images") if a.path.endswith(".png"))
+    examples = json.loads((folder / "examples.json").read_text())["examples"]
+    assert [re.search(r"retrieval\+step\+(\d+)\+", name)[1] for name in names] == [str(n) for n in range(len(examples))]
+    with Image.open(client.download_artifacts(tcn.info.run_id, names[0])) as picture:
+        for rank, hit in enumerate(examples[0]["retrieved"], 1):  # the frame around each photo
+            red, green, _ = picture.convert("RGB").getpixel((rank * 104 + 8 + 50, 1))
+            assert (green > red) == hit["correct"]
+    assert tcn.data.metrics["cost/train_seconds"] == json.loads((folder / "provenance.json").read_text())["train_seconds"]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda folder: (folder / "per_query.csv").write_text("query,class,source,features,AP_released\na,b,c,real,much\n"),
+    lambda folder: (folder / "examples.json").write_text('{"examples": [{"query": 5}]}'),
+    lambda folder: next((folder / "examples").iterdir()).write_bytes(b"\x89PNG\r\n\x1a\n no picture")])
+def test_what_pages_can_not_show_is_left_out_and_costs_nothing_else(damage, finished, tmp_path):
+    source = run_folders(finished)["quickdraw-1__tcn__seed3"]
+    folder = RunFolder.read(shutil.copytree(source, tmp_path / "runs" / source.name))
+    whole = exhibits.per_query_table(folder.path), len(list(exhibits.example_strips(folder.path)))
+    damage(folder.path)
+    found = exhibits.per_query_table(folder.path), len(list(exhibits.example_strips(folder.path)))
+    assert whole[0] is not None and whole[1] == 5 and found in ((None, 5), (whole[0], 0))
+    record = {"device": "x_<b>" * 90, "optimizer_steps": 10**400, "train_seconds": float("nan"), "title": "[a](b)\n# c"}
+    assert exhibits.costs(record) == {}
+    note = exhibits.run_note(folder.run, {}, record, "#/x")
+    assert len(note) < 1000 and "<b>" not in note.replace("\\<b\\>", "") and "\n#" not in note and "[a](b)" not in note
+
+
+def test_small_pictures_of_a_split_show_each_file_in_its_place(finished, tmp_path, monkeypatch):
+    folder = finished / "pictures" / "quickdraw-1"
+    index = json.loads((folder / "index.json").read_text())
+    with np.load(run_folders(finished)["quickdraw-1__tcn__seed3"] / "features.npz") as arrays:
+        assert (index["queries"], index["photos"]) == (arrays["query_paths"].tolist(), arrays["gallery_paths"].tolist())
+    told = (finished / "report" / "index.html").read_text().split('<section id="queries">')[1].split("</section>")[0]
+    assert f"each of {len(index['queries'])} query sketches under each of 3 runs" in told and "no small pictures" not in told
+    monkeypatch.setattr(picture_sheets, "COLUMNS", 3)
+    monkeypatch.setattr(picture_sheets, "ROWS", 2)
+    colours = {f"{n}.png": (25 * n, 255 - 25 * n, 128) for n in range(10)}
+    for name, colour in colours.items():
+        Image.new("RGB", (40, 30), colour).save(tmp_path / name)
+    (tmp_path / "8.png").write_bytes(b"no picture")
+    names = list(colours)
+    lists = [Files(tmp_path, tuple(part), np.zeros(len(part), np.int64), ("",) * len(part)) for part in (names[:3], names[3:])]
+    split = SimpleNamespace(query=lists[0], gallery=lists[1], data_digest="d")
+    assert picture_sheets.write(tmp_path / "sheets", split) and not picture_sheets.write(tmp_path / "sheets", split)
+    side = picture_sheets.SIDE
+    for number, name in enumerate(names):
+        with Image.open(tmp_path / "sheets" / f"00{number // 6}.webp") as sheet:
+            middle = sheet.convert("RGB").getpixel((number % 3 * side + side // 2, number % 6 // 3 * side + side // 2))
+        wanted = (picture_sheets.UNREADABLE,) * 3 if name == "8.png" else colours[name]
+        assert max(abs(a - b) for a, b in zip(middle, wanted)) < 15, name
+    with Image.open(tmp_path / "sheets" / "001.webp") as sheet:
+        assert sheet.size == (3 * side, 2 * side)
+    split.data_digest = "another"
+    assert picture_sheets.write(tmp_path / "sheets", split)
 
 
 def test_a_second_call_trains_nothing_and_changes_no_run(finished, run, monkeypatch):

@@ -80,3 +80,9 @@ def test_a_row_is_marked_wherever_it_stands(browser):
     assert len(set(names)) == 1 and names[0].startswith("HWS") and tables >= 2
     browser.run("document.querySelector('tr.picked td button').click()")
     assert browser.run(picked) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_whole_report_passes_the_rules_of_accessibility(browser, scheme):
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    assert browser.findings() == []

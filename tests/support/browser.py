@@ -1,7 +1,7 @@
 """A headless Chromium of the system's packages, driven over its own protocol on two pipes: no driver has to be installed.
 
 `Browser` opens one page; `run` evaluates JavaScript there, `draw` sends pointer events as a mouse would, and `messages` and `requests`
-hold what the page's console said and what it asked for.
+hold what the page's console said and what it asked for. `findings` checks the page by axe's rules, where axe-core-python is installed.
 """
 from __future__ import annotations
 
@@ -114,6 +114,25 @@ class Browser:
         for point in points[1:]:
             mouse("mouseMoved", point, 1)
         mouse("mouseReleased", points[-1], 0)
+
+    def move(self, x: float, y: float) -> None:
+        """The mouse at a place of the window, without a button."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def press(self, key: str) -> None:
+        """A key that writes nothing, such as `Tab` or `ArrowRight`; Enter activates what has the focus."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **text)
+
+    def findings(self, within: str = "body", impacts: Sequence[str] = ("serious", "critical")) -> list[str]:
+        """What axe's accessibility rules object to within an element, with the first place of each; the test is skipped without axe."""
+        package = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+        self.run((Path(package.__file__).with_name("axe.min.js")).read_text(encoding="utf-8") + "; 0")
+        found = self.run(f"axe.run({within!r}, {{resultTypes: ['violations']}}).then(told => told.violations.map(one => "
+                         "[one.impact, `${one.id}: ${one.nodes.length} × ${one.nodes[0].html.slice(0, 160)}`]))")
+        return [text for impact, text in found if impact in impacts]
 
     def screenshot(self, path: Path) -> None:
         """The window as a PNG."""

@@ -174,6 +174,29 @@ def write_suite(root: Path, variants: Iterable[str] = EMOJI_VARIANTS, seeds: Ite
     return folders
 
 
+def tile_colour(number: int) -> tuple[int, int, int]:
+    """The colour of the n-th small picture: one that no other of a suite has, far enough apart to survive a lossy sheet."""
+    return 40 + 24 * (number % 8), 40 + 24 * (number // 8 % 8), 40 + 24 * (number // 64 % 8)
+
+
+def write_pictures(root: Path, run: Path, dataset: str = "emoji", split: str = "fixed", columns: int = 5, rows: int = 4,
+                   side: int = 16) -> Path:
+    """Small pictures of the queries and photos of a run, in sheets beside the runs; returns their folder. All tiles are of one colour."""
+    with np.load(run / "features.npz") as arrays:
+        queries, photos = arrays["query_paths"].tolist(), arrays["gallery_paths"].tolist()
+    folder = root / "pictures" / f"{dataset}-{split}"
+    _write(folder / "index.json", {"side": side, "columns": columns, "rows": rows, "queries": queries, "photos": photos})
+    total = len(queries) + len(photos)
+    for number, start in enumerate(range(0, total, columns * rows)):
+        here = min(columns * rows, total - start)
+        sheet = Image.new("RGB", (columns * side, -(-here // columns) * side), "white")
+        for place in range(here):
+            left, top = place % columns * side, place // columns * side
+            sheet.paste(tile_colour(start + place), (left, top, left + side, top + side))
+        sheet.save(folder / f"{number:03d}.webp", "WEBP", quality=90)
+    return folder
+
+
 def write_run(root: Path, variant: str, seed: int, dataset: str = "emoji", split: str = "fixed", classes: int = 12,
                epochs: int = 6, class_names: Iterable[str] | None = None, class_spread: float = 0.0,
                pictures: bool = True, **changes: Any) -> Path:
