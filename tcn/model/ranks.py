@@ -93,7 +93,8 @@ class Ranks:
     @torch.no_grad()
     def check_alike(self, parameters: Iterable[Tensor]) -> None:
         """Raise RuntimeError in all processes where one holds other parameters than the first, by the sum of each tensor."""
-        own = torch.stack([parameter.sum(dtype=torch.float64) for parameter in parameters])
+        # What is not finite is told by the losses, or in validation.
+        own = torch.stack([parameter.sum(dtype=torch.float64) for parameter in parameters]).nan_to_num()
         all_sums = [torch.zeros_like(own) for _ in range(self.count)]
         dist.all_gather(all_sums, own)
         other = [rank for rank, sums in enumerate(all_sums) if not torch.equal(sums, all_sums[0])]

@@ -106,11 +106,13 @@ def together(devices: Sequence[torch.device], synchronised: bool, work: Callable
     raised out of the block; RankLost if it died without one.
     """
     with tempfile.TemporaryDirectory(prefix="tcn-ranks-") as folder, _Others(devices, synchronised, work, arguments, folder) as others:
+        ranks = Ranks(0, len(devices), synchronised)
         others.wait_until_here()
-        _open_group(Path(folder), 0, devices)
-        others.watch()
+        with ranks.step(1):  # an exchange, too
+            others.watch(ranks)
+            _open_group(Path(folder), 0, devices)
         try:
-            yield Ranks(0, len(devices), synchronised)
+            yield ranks
         except BaseException:
             _abort_group()
             raise
@@ -130,8 +132,8 @@ class _Others:
         self.pipes: list[connection.Connection] = []
         self.processes: list[Any] = []
         self.failure: BaseException | None = None
-        self._failed, self._left = threading.Event(), threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._failed, self._aborted, self._left = threading.Event(), threading.Event(), threading.Event()
+        self._watcher: threading.Thread | None = None
         self._given = [(rank, list(devices), synchronised, work, arguments, folder) for rank in range(1, len(devices))]
 
     def __enter__(self) -> _Others:
@@ -160,8 +162,9 @@ class _Others:
                 if error := self._word_of(pipe):
                     raise error
 
-    def watch(self) -> None:
-        """From now on, note the first process that fails, and see to it that this one does not wait for it."""
+    def watch(self, ranks: Ranks) -> None:
+        """From now on, note the first process that fails, and see to it that this one does not wait for it in a step."""
+        self._watcher = threading.Thread(target=self._watch, args=(ranks,), daemon=True)
         self._watcher.start()
 
     def _word_of(self, pipe: connection.Connection) -> BaseException | None:
@@ -177,7 +180,7 @@ class _Others:
             process.join(SOON)
             return RankLost(f"process {rank + 1} of {len(self.devices)} of this run ({self.devices[rank]}) {_end_of(process.exitcode)}")
 
-    def _watch(self) -> None:
+    def _watch(self, ranks: Ranks) -> None:
         waiting = list(self.pipes)
         while waiting and not self.failure and not self._left.is_set():
             for pipe in connection.wait(waiting, 1.0):
@@ -191,11 +194,13 @@ class _Others:
         self._failed.set()
         if self._left.wait(SOON):
             return
+        self._aborted.set()
         _abort_group()  # NCCL does not notice that a process on the same machine is gone
-        if not self._left.wait(SOON):
-            sys.stderr.write(f"{self.failure}; this process waits for it in vain and ends too\n")
-            sys.stderr.flush()
-            os._exit(ENDED_BY_OTHERS)
+        while not self._left.wait(SOON):
+            if ranks.pairs:  # else it validates or writes, and its next exchange will fail
+                sys.stderr.write(f"{self.failure}; this process waits for it in vain and ends too\n")
+                sys.stderr.flush()
+                os._exit(ENDED_BY_OTHERS)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # The exchange may fail a moment before its reason is known.
@@ -204,17 +209,15 @@ class _Others:
         self._left.set()
         self._end()
         failure = self.failure
-        # What this process met may be a consequence: an exchange that failed, or one that was aborted and gave no numbers. Where both
-        # met the same, its own error says more.
-        if failure is not None and isinstance(error, Exception) and error is not failure and (
-                _of_exchange(error) or not _of_exchange(failure) and type(failure) is not type(error)):
+        # What this process met is a consequence: an exchange that failed, or one that was aborted and gave no numbers.
+        if failure is not None and isinstance(error, Exception) and (_of_exchange(error) or self._aborted.is_set()):
             raise failure from failure.__cause__
 
     def _end(self) -> None:
         for process in self.processes:
             process.kill()  # they write nothing
             process.join()
-        if self._watcher.ident is not None:
+        if self._watcher is not None:
             self._watcher.join()
         for pipe in self.pipes:
             pipe.close()
@@ -245,9 +248,7 @@ def _signals_held_back() -> Iterator[None]:
 def _open_group(folder: Path, rank: int, devices: Sequence[torch.device]) -> None:
     """Join torch.distributed's default group of all processes of a run. They meet by a file in `folder`."""
     cuda = devices[0].type == "cuda"
-    if cuda:
-        torch.cuda.set_device(devices[rank])
-    elif sys.platform.startswith("linux"):
+    if not cuda and sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("nccl" if cuda else "gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=len(devices),
                             timeout=PATIENCE)
@@ -265,6 +266,9 @@ def _serve(pipe: connection.Connection, rank: int, devices: Sequence[torch.devic
     threading.Thread(target=_end_with_first, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and one that is killed would leave it behind
     try:
+        if devices[rank].type == "cuda":
+            torch.cuda.set_device(devices[rank])
+            torch.zeros(1, device=devices[rank])  # if it can't be used, that is said before the others wait
         pipe.send(None)
         _open_group(Path(folder), rank, devices)
         work(Ranks(rank, len(devices), synchronised), devices[rank], *arguments)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class Pairs(Recorded):
         self.trouble, self.at = trouble, at
 
     def epoch(self, seed: int, epoch: int, *arguments: Any, **options: Any) -> Iterator[PairBatch]:
+        if epoch == self.at and self.trouble == "late":
+            time.sleep(3.0)
         for batch in super().epoch(seed, epoch, *arguments, **options):
             if epoch == self.at and self.trouble == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
