@@ -153,7 +153,7 @@ def test_a_damaged_last_checkpoint_falls_back_says_so_and_costs_no_digit(tmp_pat
 def test_batches_read_ahead_in_threads_change_no_bit(tmp_path, monkeypatch, depth):
     straight, expected = train(tmp_path / "plain", config())
     epoch = PairSource.epoch
-    monkeypatch.setattr(PairSource, "epoch", lambda self, seed, number, device: epoch(self, seed, number, device, depth))
+    monkeypatch.setattr(PairSource, "epoch", lambda self, *given, **options: epoch(self, *given, depth, **options))
     ahead, history = train(tmp_path / "ahead", config())
     assert history.steps == expected.steps
     assert all(torch.equal(v, ahead.state_dict()[k]) for k, v in straight.state_dict().items())
