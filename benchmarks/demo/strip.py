@@ -1,6 +1,6 @@
 """A strip of pictures of the demo for the README: a drawing as it grows, and the photos that one finished run finds for it each time.
 
-`python -m benchmarks.demo.strip RUN --drawings NDJSON --out FILE.png` takes the first recognised drawing of each of a few unseen classes,
+`python -m benchmarks.demo.strip RUN --drawings NDJSON --out FILE.webp` takes the first recognised drawing of each of a few unseen classes,
 in QuickDraw's order of keys, so that no drawing is picked by what it finds. What is shown is what the page of `python benchmarks/demo.py`
 gives for the same strokes.
 """
@@ -21,8 +21,10 @@ from benchmarks.demo.found import taken
 from tcn.config import InputError
 from tcn.files.atomic import write_bytes
 
-TILE, GAP = 88, 6
+TILE, GAP = 64, 5
 PHOTOS = 8
+QUALITY = 80
+"""Of WebP."""
 STAGES = 3
 """Pictures of a drawing: after a third of its strokes, two thirds, all of them."""
 RIGHT, WRONG, INK = "#007a55", "#d55e00", "#222222"
@@ -50,7 +52,7 @@ def strip(demo: Demo, sources: Sequence[Path], number: int) -> tuple[Image.Image
     drawings = taken(sources, set(names.tolist()), task.dataset if task.dataset == "quickdraw" else "sketchy", number)
     rows: list[Image.Image] = []
     for name, drawing in drawings:
-        label = Image.new("RGB", (_left(PHOTOS) + TILE + GAP, 22), "white")
+        label = Image.new("RGB", (_left(PHOTOS), 22), "white")
         ImageDraw.Draw(label).text((GAP, 5), name.replace("_", " "), fill=INK, font_size=14)
         rows.append(label)
         for strokes in stages([stroke.T.tolist() for stroke in drawing.strokes]):
@@ -71,7 +73,7 @@ def _left(place: int) -> int:
 
 def _row(demo: Demo, drawing: np.ndarray, photos: Sequence[object]) -> Image.Image:
     """A drawing and its photos; right ones in a solid frame, wrong ones in a thin one."""
-    row = Image.new("RGB", (_left(PHOTOS) + TILE + GAP, TILE + GAP), "white")
+    row = Image.new("RGB", (_left(PHOTOS), TILE + GAP), "white")
     pen = ImageDraw.Draw(row)
     row.paste(Image.fromarray(drawing).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS), (GAP, 0))
     pen.rectangle((GAP, 0, GAP + TILE - 1, TILE - 1), outline=INK)
@@ -90,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(p)
     p.add_argument("--drawings", type=Path, nargs="+", required=True, metavar="NDJSON", help="QuickDraw's files, or folders of them")
-    p.add_argument("--number", type=int, default=2, metavar="N", help="number of drawings, each of another class (default: 2)")
-    p.add_argument("--out", type=Path, default=Path("docs/demo.png"), metavar="FILE.png", help="default: docs/demo.png")
+    p.add_argument("--number", type=int, default=4, metavar="N", help="number of drawings, each of another class as far as there are so many (default: 4)")
+    p.add_argument("--out", type=Path, default=Path("docs/demo.webp"), metavar="FILE.webp", help="default: docs/demo.webp")
     options = p.parse_args(arguments)
     try:
         if options.number < 1:
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         demo = opened(options)
         picture, names = strip(demo, options.drawings, options.number)
         content = io.BytesIO()
-        picture.quantize(128).save(content, "PNG", optimize=True)
+        picture.save(content, "WEBP", quality=QUALITY)
         write_bytes(options.out, content.getvalue())
         print(f"{options.out}: {demo.runs[0].name}; drawings of {', '.join(names)}")
     except InputError as error:
