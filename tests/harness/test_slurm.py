@@ -93,6 +93,7 @@ def test_a_queued_job_calls_the_same_run_again(monkeypatch):
     assert again.result().reason == "loss is not finite"
 
 
+@pytest.mark.slow  # the preempted job's test compares the same digits
 def test_jobs_give_runs_like_one_process(place, command, monkeypatch, tmp_path):
     local(monkeypatch)
     arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
