@@ -78,14 +78,13 @@ def suite_note(suite: SuiteFolder, report: Path, address: str, parent: str) -> s
     smoke = " (a smoke run: these numbers say nothing about the method)" if suite.smoke else ""
     text = (f"{runs:,} run{'s' * (runs != 1)} of the profile `{suite.profile}`{smoke}. [Open the report]({address}): every table, figure and query, "
             f"and where each number comes from.\n")
-    figures = [path for ending in SHOWN_FIGURES for path in sorted((report / "figures").glob(f"*-{ending}.png"))]
-    for path in figures:
-        text += f"\n![{path.stem}](get-artifact?path={quote(f'report/figures/{path.name}', safe='')}&run_uuid={parent})\n"
+    figures = "".join(f"\n![{path.stem}](get-artifact?path={quote(f'report/figures/{path.name}', safe='')}&run_uuid={parent})\n"
+                      for ending in SHOWN_FIGURES for path in sorted((report / "figures").glob(f"*-{ending}.png")))
     for path in sorted((report / "tables").glob("*-comparison.md")):
         table = path.read_text(encoding="utf-8", errors="replace")
-        if len(text) + len(table) < MOST_NOTE:
+        if len(text) + len(table) + len(figures) < MOST_NOTE:
             text += f"\n{table}"
-    return text[:MOST_NOTE]
+    return (text + figures)[:MOST_NOTE]
 
 
 def per_query_table(folder: Path) -> str | None:
