@@ -12,6 +12,7 @@ from reports import naming, paper
 from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
 from reports.read.suite import Measured, Suite
+from reports.stats.uncertainty import half_width
 from reports.wording import listed
 
 SIGN_TEST_SEEDS = 6
@@ -30,7 +31,8 @@ class Verdict:
 
 
 def beats_untrained(suite: Suite, task: Task) -> Verdict:
-    """Whether a trained variant beats the best untrained baseline of the same feature length on the validation classes."""
+    """Whether a trained variant beats the best untrained baseline of the same feature length on the validation classes, by more than
+    the 95 % interval over its seeds, where it has more than one."""
     question = "Does training beat the best untrained baseline of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
     # The weight grid and the ablations are left out, since taking the best of many trained rows would favour training.
@@ -54,13 +56,14 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
             details.append(f"{name}: {_number(m)}; no untrained baseline of this dimension was measured, so this can't be told.")
             continue
         best = max(rivals, key=lambda v: rivals[v].mean)
-        gap = m.mean - rivals[best].mean
+        gap, half = m.mean - rivals[best].mean, half_width(list(m.values.values()))
         compared.append(variant)
-        if gap > 0:
+        if gap > (0 if m.n == 1 else half):
             wins.append(variant)
         above = sum(value > rivals[best].mean for value in m.values.values())
-        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{naming.short_label(best)}”: "
-                       f"{'above' if gap > 0 else 'not above'} ({gap:+.3f}; {above} of {m.n} "
+        how = "not above" if gap <= 0 else "above" if variant in wins else "above, but by less than its interval,"
+        details.append(f"{name}: {_number(m)} against {_number(rivals[best])} of “{naming.short_label(best)}”: {how} "
+                       f"({gap:+.3f}{f' ± {half:.3f}, 95 % over seeds' if m.n > 1 else ''}; {above} of {m.n} "
                        f"seed{'s' * (m.n > 1)} above the untrained baseline).")
     if untrained_rows:
         top = max(untrained_rows, key=lambda v: untrained_rows[v].mean)
@@ -71,7 +74,7 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
                        tuple(details))
     if not wins:
         return Verdict(question, "no", "No. No trained variant beats the best untrained baseline of the same dimension on the "
-                                       f"validation classes ({score.metric}).", tuple(details))
+                                       f"validation classes ({score.metric}) by more than its interval.", tuple(details))
     best = max(wins, key=lambda v: trained[v].mean)
     names = listed([naming.short_label(v) for v in wins])
     short = [naming.short_label(v) for v in compared if v not in wins]
@@ -79,7 +82,7 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
     seed = " One seed each can't tell how sure that is." if max(trained[v].n for v in wins) == 1 else ""
     return Verdict(question, "yes", f"Yes: {names} {'do' if len(wins) > 1 else 'does'}, "
                                     f"{naming.short_label(best)} by most ({trained[best].mean:.3f}, "
-                                    f"{score.metric}).{rest}{seed}", tuple(details))
+                                    f"{score.metric}){'' if seed else ', by more than the interval over seeds'}.{rest}{seed}", tuple(details))
 
 
 def sharing_order(suite: Suite, task: Task) -> Verdict:

@@ -188,6 +188,26 @@ def test_verdicts_follow_the_numbers(suite, tmp_path):
     assert verdicts.beats_untrained(read_suite(tmp_path), EMOJI).state == "no"
 
 
+def test_training_beats_a_baseline_only_by_more_than_its_seeds_spread(tmp_path):
+    """Seeds at 0.30, 0.40 and 0.50: Student's interval is ± 0.248 (4.303 x 0.1 / sqrt 3), so 0.13 below their mean is not enough."""
+    for baseline, state, words in ((0.27, "no", "above, but by less than its interval"), (0.10, "yes", "+0.300 ± 0.248, 95 % over seeds")):
+        root = tmp_path / state
+        folders = write_suite(root, ("tcn", "untrained-svd"), seeds=(0, 1, 2))
+        for seed, value in enumerate((0.30, 0.40, 0.50)):
+            for variant, its in (("tcn", value), ("untrained-svd", baseline)):
+                path = folders[variant, seed] / "metrics.csv"
+                rows = list(csv.DictReader(path.read_text().splitlines()))
+                for row in rows:
+                    if row["classes"] == "validation" and row["metric"] == "mAP@all":
+                        row["value"] = str(its)
+                with open(path, "w", newline="") as out:
+                    writer = csv.DictWriter(out, rows[0])
+                    writer.writeheader()
+                    writer.writerows(rows)
+        verdict = verdicts.beats_untrained(read_suite(root), EMOJI)
+        assert verdict.state == state and any(words in detail for detail in verdict.details), verdict
+
+
 def test_publisher_table_has_a_view_without_emojiones_pictures(suite):
     views = comparison.publisher_views(suite, EMOJI)
     assert {s for s, _ in views} == {"all", *SOURCES} and any("without" in g for _, g in views)
