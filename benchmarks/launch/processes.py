@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks import interrupts, provenance
 from benchmarks.launch.jobs import GRACE_SECONDS, Ended, Job, Share, work
 from benchmarks.runner import Failure
+from tcn.train.parallel import end_of
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOST_DEVICE = 75
@@ -112,7 +113,7 @@ class _Slot:
             self.process.join(5)
             code = self.process.exitcode
             self.end()
-            return Ended(job, lost=f"the worker process {_end_of(code)}")
+            return Ended(job, lost=f"the worker process {end_of(code)}")
 
     def end(self) -> None:
         if self.process is not None:
@@ -122,13 +123,6 @@ class _Slot:
                 self.process.kill()
                 self.process.join()
         self.process = self.job = None
-
-
-def _end_of(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"ended with status {code}"
-    name = signal.Signals(-code).name
-    return f"was killed by {name}" + (" (out of memory, or by hand)" if name == "SIGKILL" else "")
 
 
 def visible(device: str, those: str | None) -> str | None:

@@ -320,7 +320,7 @@ FAULTS: list[Fault] = [
         ("weight decay apart from the gradient (AdamW)", "return torch.optim.Adam([", "return torch.optim.AdamW(["),
         ("rates of encoder and head swapped", '{"encoder": config.training.encoder_rate, "head": config.training.head_rate}',
          '{"encoder": config.training.head_rate, "head": config.training.encoder_rate}'),
-        ("gradients added up over steps", "    optimizer.zero_grad(set_to_none=True)\n", ""),
+        ("gradients added up over steps", "        optimizer.zero_grad(set_to_none=True)\n", ""),
         ("dropout's stream ignores the epoch", 'stream_seed(config.seed, "dropout", epoch)',
          'stream_seed(config.seed, "dropout")'),
         ("dropout's stream ignores the seed", 'stream_seed(config.seed, "dropout", epoch)', 'stream_seed(0, "dropout", epoch)'),
@@ -345,7 +345,8 @@ FAULTS: list[Fault] = [
         ("training in evaluation mode", "    model.train()\n    current", "    model.eval()\n    current"),
         ("epoch's means over the photos of the list", "value / source.pairs for name, value in readings",
          "value / len(source.photos) for name, value in readings"),
-        ("optimizer's state not resumed", '        optimizer.load_state_dict(state["optimizer"])\n', ""),
+        ("optimizer's state not resumed", '        optimizer.load_state_dict(state["optimizer"])\n        history',
+         "        history"),
     ),
 ]
 

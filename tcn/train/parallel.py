@@ -178,7 +178,7 @@ class _Others:
             rank = self.pipes.index(pipe) + 1
             process = self.processes[rank - 1]
             process.join(SOON)
-            return RankLost(f"process {rank + 1} of {len(self.devices)} of this run ({self.devices[rank]}) {_end_of(process.exitcode)}")
+            return RankLost(f"process {rank + 1} of {len(self.devices)} of this run ({self.devices[rank]}) {end_of(process.exitcode)}")
 
     def _watch(self, ranks: Ranks) -> None:
         waiting = list(self.pipes)
@@ -228,7 +228,12 @@ def _of_exchange(error: BaseException) -> bool:
     return type(error) is RuntimeError or isinstance(error, dist.DistError)
 
 
-def _end_of(code: int | None) -> str:
+def end_of(code: int | None) -> str:
+    """How a process ended, by its exit code; None where it is not known.
+
+    >>> end_of(3), end_of(-15)
+    ('ended with status 3', 'was killed by SIGTERM')
+    """
     if code is None or code >= 0:
         return f"ended with status {code}"
     name = signal.Signals(-code).name
