@@ -7,11 +7,8 @@ from __future__ import annotations
 import collections
 import json
 import mmap
-import multiprocessing
 import os
 import shutil
-import signal
-import time
 import warnings
 from pathlib import Path
 
@@ -253,32 +250,6 @@ def test_what_was_cut_off_at_any_moment_is_decoded_again(tmp_path, compact, cut)
     spans = sorted((entry[1], entry[1] + entry[3]) for entry in lines(tmp_path / "c").values())
     assert len(spans) == 6 and all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
     assert spans[-1][1] <= file.stat().st_size
-
-
-def _decode_all(folder: Path, cache: Path, number: int) -> None:
-    pack(named(folder, range(number)), SIZE, cache, "digest", "x", False)
-
-
-def test_killed_at_any_moment_and_two_at_once_the_store_comes_out_whole(tmp_path, compact, monkeypatch):
-    number = 400
-    expected = pictures(tmp_path / "d", number, grey=tuple(range(0, number, 3)))
-    context = multiprocessing.get_context("fork")
-    monkeypatch.setattr(store, "_TOGETHER", 8)
-    for wait in (0.03, 0.06, 0.09):
-        process = context.Process(target=_decode_all, args=(tmp_path / "d", tmp_path / "c", number))
-        process.start()
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-    two = [context.Process(target=_decode_all, args=(tmp_path / "d", tmp_path / "c", number)) for _ in range(2)]
-    for process in two:
-        process.start()
-    for process in two:
-        process.join()
-        assert process.exitcode == 0
-    assert np.array_equal(pack(named(tmp_path / "d", range(number)), SIZE, tmp_path / "c", "digest", "x", False).array, expected)
-    text = (store_of(tmp_path / "c") / "index.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)[0] for line in text) == sorted(f"{i}.png" for i in range(number))
 
 
 def test_two_readings_of_a_picture_are_kept_once_where_they_are_the_same(tmp_path, compact):

@@ -20,6 +20,7 @@ from tcn.config import InputError
 from tcn.data import store
 from tcn.data.augment import augment, draw_geometry, to_network
 from tcn.data.decode import Reading, decode, orientation
+from tcn.data.packing import FORMS
 from tcn.data.pixels import Pixels
 from tcn.data.prefetch import prefetch, to_float
 from tcn.data.store import pack
@@ -269,11 +270,13 @@ def _decode_all(folder: Path, cache: Path, number: int) -> None:
     pack(named(folder, range(number)), SIZE, cache, "digest", "x", False)
 
 
-def test_killed_at_any_moment_and_two_at_once_the_store_comes_out_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", FORMS)
+def test_killed_at_any_moment_and_two_at_once_the_store_comes_out_whole(form, tmp_path, monkeypatch):
     """Processes are killed -9 while they decode; then two at once finish. Every image is right, and in the index once."""
     number = 400
     expected = pictures(tmp_path / "d", number, grey=tuple(range(0, number, 3)))
     context = multiprocessing.get_context("fork")
+    monkeypatch.setenv("TCN_CACHE_FORM", form)
     monkeypatch.setattr(store, "_TOGETHER", 8)
     for wait in (0.02, 0.05, 0.08):
         process = context.Process(target=_decode_all, args=(tmp_path / "d", tmp_path / "c", number))
