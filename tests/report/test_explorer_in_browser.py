@@ -165,6 +165,21 @@ def test_the_figure_of_hard_classes_and_the_entries_of_runs_lead_here(browser):
     assert browser.run("document.querySelector('[name=a]').selectedOptions[0].text") == "HWS (hard sharing), seed 1"
 
 
+def test_a_row_marked_in_a_table_is_the_run_that_is_looked_at(browser):
+    def runs() -> list[str]:
+        return browser.run("[...document.querySelectorAll('[name=a], [name=b]')].map(one => one.selectedOptions[0].text)")
+
+    choose(browser, "a", 0)
+    choose(browser, "b", 2)
+    assert [text.split(",")[0] for text in runs()] == ["TCN (soft sharing)", "HWS (hard sharing)"]
+    mark = "[...document.querySelectorAll('tbody td:first-child > button')].find(one => one.textContent.trim() === 'NWS (no sharing)').click()"
+    browser.run(mark)
+    browser.until("document.querySelector('[name=a]').selectedOptions[0].text.startsWith('NWS')")
+    assert runs()[1].startswith("TCN (soft sharing)")
+    browser.run(mark)  # the mark is taken away, and what is looked at stays
+    assert runs()[0].startswith("NWS")
+
+
 @pytest.mark.parametrize("scheme, width", [("light", 1200), ("dark", 390)])
 def test_the_page_passes_the_rules_of_accessibility(root, tmp_path, scheme, width):
     with Browser(installed(), tmp_path / "profile") as own:

@@ -349,4 +349,9 @@ if (explorer) {
       explorer.set({ a: at, order: "hardest" });
     })));
   }));
+  // A row that is marked in a table is the run that is looked at; what was looked at stands beside it.
+  document.addEventListener("picked", ({ detail }) => {
+    const { task, wanted } = explorer, at = task.runs.findIndex((run) => run.row === detail.name);
+    if (detail.on && at >= 0 && at !== wanted.a) explorer.set({ a: at, b: wanted.a });
+  });
 }

@@ -64,13 +64,15 @@ function buttonIn(element) {
   return button;
 }
 
-/** Mark the rows of one name in every table, or take the mark away. */
+/** Mark the rows of one name in every table, or take the mark away; and tell other parts of the page. */
 function pick(name) {
+  let on = false;
   for (const button of document.querySelectorAll("tbody td:first-child > button")) {
     if (button.textContent.trim() !== name) continue;
-    const on = button.closest("tr").classList.toggle("picked");
+    on = button.closest("tr").classList.toggle("picked");
     button.setAttribute("aria-pressed", on);
   }
+  document.dispatchEvent(new CustomEvent("picked", { detail: { name, on } }));
 }
 
 for (const figure of document.querySelectorAll("figure.table")) {
