@@ -244,8 +244,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _compute(call: Prepared, suite: SuiteFolder, launched: Launcher | None, failures: dict[str, str], with_extension: bool,
              gpus: int) -> tuple[Mirror, int, int]:
-    """Run what is not finished, each run on `gpus` devices; failures are added to `failures`. Returns the suite's mirror, and how many runs ended well and
-    how many were skipped."""
+    """Run what is not finished, each run on `gpus` devices; failures are added to `failures`. Returns the suite's mirror, and how
+    many runs ended well and how many were skipped."""
     from benchmarks import everything, provenance
     from benchmarks.launch.driver import execute_all
     from benchmarks.launch.local import run_in_turn

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from benchmarks.demo.answers import UNSEEN, Demo
 from benchmarks.demo.command import add_runs, opened
 from benchmarks.demo.found import taken
+from reports.figures.style import RIGHT, WRONG
 from tcn.config import InputError
 from tcn.files.atomic import write_bytes
 
@@ -27,7 +28,7 @@ QUALITY = 80
 """Of WebP."""
 STAGES = 3
 """Pictures of a drawing: after a third of its strokes, two thirds, all of them."""
-RIGHT, WRONG, INK = "#007a55", "#d55e00", "#222222"
+INK = "#222222"
 
 
 def stages(strokes: Sequence[list[list[float]]]) -> list[list[list[list[float]]]]:

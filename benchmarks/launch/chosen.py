@@ -31,8 +31,9 @@ def launcher(options: argparse.Namespace, device: torch.device, output: Path) ->
 
 
 def measured_at_once(options: argparse.Namespace, device: torch.device) -> int:
-    """The number of runs that can be computed at once, each as fast as a calibration in this process: one on each GPU, or on
-    each group of GPUs of a run (whose further ones count for nothing here); on the CPU the number of worker processes, if `--threads` gives each as many threads as this process has."""
+    """The number of runs that can be computed at once, each as fast as a calibration in this process: one on each GPU, or on each
+    group of GPUs of a run (whose further ones count for nothing here); on the CPU the number of worker processes, if `--threads`
+    gives each as many threads as this process has."""
     if options.launcher != "processes" or device.type != "cuda" and not options.threads:
         return 1
     workers = _share(options, device).workers

@@ -1,8 +1,7 @@
 """SLURM's jobs, one for each run, through submitit (the only file that imports it).
 
-In: the resources that a job asks for. Out: a `Launcher`. Runs that may start together are queued by one call, as a job array. A job
-that is preempted, or reaches its time limit, is queued again and
-goes on from its last epoch. All machines must see the output folder, the data and the project at the same paths.
+In: the resources that a job asks for. Out: a `Launcher`. Runs that may start together are queued by one call, as a job array. A job that is
+preempted, or reaches its time limit, is queued again and goes on from its last epoch. All machines must see the output folder, the data and the project at the same paths.
 """
 from __future__ import annotations
 
@@ -110,8 +109,9 @@ class SlurmLauncher:
         try:
             logs.mkdir(parents=True, exist_ok=True)
             self._executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=REQUEUES)
-            self._executor.update_parameters(slurm_array_parallelism=self.share.workers, slurm_cpus_per_task=found.get("cpus_per_task", each * its), **{f"slurm_{key}": value for key, value in found.items()
-                                                                          if key != "cpus_per_task"})
+            others = {f"slurm_{key}": value for key, value in found.items() if key != "cpus_per_task"}
+            self._executor.update_parameters(slurm_array_parallelism=self.share.workers,
+                                             slurm_cpus_per_task=found.get("cpus_per_task", each * its), **others)
         except (RuntimeError, ValueError, NameError, OSError, TypeError) as error:
             raise InputError(f"--launcher slurm can't be used so: {' '.join(str(error).split())[:300]}") from error
         self._failed = submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError

@@ -74,12 +74,14 @@ class Ranks:
     def average(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over all processes, which then hold the same bits."""
         waiting: list[Tensor] = []
+        numbers = 0
         for parameter in parameters:
             if parameter.grad is not None:
                 waiting.append(parameter.grad)
-                if sum(gradient.numel() for gradient in waiting) >= _BUCKET:
+                numbers += parameter.grad.numel()
+                if numbers >= _BUCKET:
                     self._average(waiting)
-                    waiting = []
+                    waiting, numbers = [], 0
         if waiting:
             self._average(waiting)
 
