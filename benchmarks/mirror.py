@@ -270,6 +270,8 @@ class Mirror:
             try:
                 work()
                 return
+            except InputError:  # a result folder that can't be read is no failure of MLflow
+                raise
             except Exception as error:
                 # MLflow ignores a metric that it already has, so a second try adds nothing twice.
                 if "database is locked" in str(error) and left:
@@ -392,7 +394,7 @@ class RunMirror:
                         max([self._logged[1], *(int(r["step"]) for r in steps)])]
 
     def results(self) -> None:
-        """Log the final metrics, and the result files as artifacts. Raises InputError where metrics.csv can't be read."""
+        """Log the final metrics, and the result files as artifacts. InputError where metrics.csv or provenance.json can't be read."""
         table = self.folder.path / "metrics.csv"
         found: dict[str, float] = {}
         parts = ("classes", "features", "protocol", "metric")
@@ -410,7 +412,7 @@ class RunMirror:
         metric = self.mirror.mlflow.entities.Metric
         self.mirror.client.log_batch(self.run_id, metrics=[metric(name, value, stamp, 0) for name, value in values.items()])
         for name in MIRRORED:
-            if (self.folder.path / name).exists():
+            if (self.folder.path / name).is_file():
                 self.mirror.client.log_artifact(self.run_id, str(self.folder.path / name))
         if (self.folder.path / "examples").is_dir():
             self.mirror.client.log_artifacts(self.run_id, str(self.folder.path / "examples"), "examples")

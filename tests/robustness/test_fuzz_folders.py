@@ -23,7 +23,7 @@ from tcn.config import InputError
 RECORD = {"device": "a processor", "threads": 1, "versions": {"torch": "2"}, "commit": "c" * 40, "data_digest": "d" * 64,
           "datasets": [["emoji fixed training", "d" * 64, "{}"], ["emoji fixed unseen", "d" * 64, "{}"]]}
 FILES = ("config.json", "status.json", "provenance.json", "spent.json", "mlflow.json", "metrics.csv", "history.csv", "steps.csv",
-         "SHA256SUMS")
+         "per_query.csv", "examples.json", "SHA256SUMS")
 
 
 def made(output: Path) -> RunFolder:
@@ -40,6 +40,8 @@ def made(output: Path) -> RunFolder:
     write_table(folder.path / "metrics.csv", [{"classes": "unseen", "features": "real", "protocol": "released", "metric": name,
                                                "value": 0.25, "query_source": "all", "gallery": "all"}
                                               for name in ("mAP@all", "Prec@100")], ["classes"])
+    write_table(folder.path / "per_query.csv", [{"query": "anvil/1.png", "AP_released": 0.25}], ["query"])
+    write_json(folder.path / "examples.json", {"examples": []})
     folder.seal()
     folder.set_state("finished", None, 2, 1)
     SuiteFolder(output, "laptop", False).write([folder], {}, "2026-01-01", "a command")
@@ -153,3 +155,15 @@ def test_a_damaged_folder_is_no_fault_of_mlflow(whole, mirrored, data):
     changed(data, folder.path / name)
     mirror.settle(folder)
     assert mirror.alive
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_a_file_that_is_gone_or_a_folder_is_no_fault_of_mlflow(whole, mirrored, name):
+    """In a folder of an earlier version, whose files no list of digests guards."""
+    folder, mirror = mirrored
+    for put in (lambda path: None, Path.mkdir):
+        shutil.rmtree(folder.path)
+        shutil.copytree(whole.path, folder.path, ignore=shutil.ignore_patterns("SHA256SUMS", "mlflow.json", name))
+        put(folder.path / name)
+        mirror.settle(folder)
+        assert mirror.alive
