@@ -6,7 +6,9 @@ number depends on them.
 """
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from benchmarks.records import read_json, write_json
 from benchmarks.store import PICTURES, RunFolder
 from tcn.config import InputError
 from tcn.data.decode import decode
+from tcn.data.prefetch import prefetch
 from tcn.data.splits import Files, Split
 from tcn.files.atomic import warn, write_bytes
 
@@ -57,11 +60,13 @@ def write(folder: Path, split: Split, progress: bool = False) -> bool:
         return False
     (folder / "index.json").unlink(missing_ok=True)  # while it is missing, nobody takes the old sheets for the new ones
     listed = [(files, number) for files in (split.query, split.gallery) for number in range(len(files))]
-    with tqdm(total=len(listed), desc="small pictures for the report", unit="picture", leave=False, disable=not progress) as bar:
-        for start in range(0, len(listed), COLUMNS * ROWS):
-            tiles = listed[start:start + COLUMNS * ROWS]
-            write_bytes(folder / f"{start // (COLUMNS * ROWS):03d}.webp", _sheet(tiles))
-            bar.update(len(tiles))
+    tiles = [listed[start:start + COLUMNS * ROWS] for start in range(0, len(listed), COLUMNS * ROWS)]
+    workers = os.cpu_count() or 1
+    with (tqdm(total=len(listed), desc="small pictures for the report", unit="picture", leave=False, disable=not progress) as bar,
+          contextlib.closing(prefetch(iter(tiles), _sheet, 2 * workers, workers)) as sheets):
+        for number, sheet in enumerate(sheets):
+            write_bytes(folder / f"{number:03d}.webp", sheet)
+            bar.update(len(tiles[number]))
     write_json(folder / "index.json", index)
     return True
 
