@@ -64,7 +64,8 @@ def test_what_cannot_be_read_is_an_error(text):
 
 def local(monkeypatch) -> None:
     """submitit's local executor in the place of SLURM."""
-    pytest.importorskip("submitit", reason="submitit is an optional extra, and not installed here")
+    submitit = pytest.importorskip("submitit", reason="submitit is an optional extra, and not installed here")
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)  # how long a dead job's result may still come, over a slow network
     plain = slurm.SlurmLauncher
     monkeypatch.setattr(slurm, "SlurmLauncher", lambda *a, **k: plain(*a, **k, cluster="local"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]),

@@ -41,7 +41,7 @@ def run_data(made: explorer.Explorer, part: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[tuple[str, int], Path]:
+def folders(tmp_path_factory, whole_fonts) -> dict[tuple[str, int], Path]:
     root = tmp_path_factory.mktemp("suite")
     made = write_suite(root, EMOJI_VARIANTS, seeds=(0, 1), pictures=False)
     write_pictures(root, made["tcn", 0])

@@ -22,7 +22,7 @@ FIGURE = "figure-emoji-fixed-tsne"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
+def root(tmp_path_factory, whole_fonts) -> Path:
     """A report with its two figures that lead somewhere, once as one file and once with files beside it."""
     root = tmp_path_factory.mktemp("suite")
     made = write_suite(root, ("tcn", "hws", "nws"), seeds=(0, 1), pictures=False, class_spread=0.3)
@@ -189,10 +189,11 @@ def test_the_page_passes_the_rules_of_accessibility(root, tmp_path, scheme, widt
         own.until(f"{BUTTONS}.length === 36")
         own.run(f"{BUTTONS}[0].click()")
         own.until("document.querySelectorAll('#explorer .answer .row').length === 3")
-        assert own.findings() == []
+        assert own.findings(within="#explorer") == []  # the rest of the page: test_page_in_browser
         assert own.run("document.documentElement.scrollWidth <= innerWidth")
         own.run("document.querySelector('#explorer .answer button').replaceChildren()")
-        assert [text.split(":")[0] for text in own.findings()] == ["button-name"]  # the rules do find what breaks them
+        found = own.findings("button-name", within="#explorer")
+        assert [text.split(":")[0] for text in found] == ["button-name"]  # the rules do find what breaks them
 
 
 def test_on_paper_the_report_is_as_before(root, tmp_path):
