@@ -22,10 +22,11 @@ from tcn.files.atomic import StorageError, warn, writing
 from tcn.files.checksums import file_digest
 
 FEATURES = "features.npz"
-EPILOG = f"""\
+EPILOG = (f"""\
 what it holds of each run
   {', '.join(FILES[:-1])}; with --features also {FEATURES}.
-  Among them: settings and identity, commit, versions of packages, device, the command line as it was typed (with its paths), digests
+  Among them: settings and identity, commit, versions of packages, device, the command line as it was typed (with its paths), """
+          """digests
   of data, split and words, the protocol version. No picture, no network, and no code.
 
 examples
@@ -33,7 +34,7 @@ examples
   tcn bundle results/laptop/runs/*__tcn__* --features --output tcn.zip
 
 exit status: 0 written; 2 refused, or bad usage.
-"""
+""")
 
 
 def finished(path: Path) -> list[FinishedRun]:
@@ -67,8 +68,8 @@ def _whole(folder: Path) -> FinishedRun:
 
 
 def bundle(runs: Sequence[FinishedRun], output: Path, features: bool) -> list[str]:
-    """Write the runs into a zip file; their names. InputError where two folders of one name differ, a run has no features that are
-    asked for, or the file's name does not end in .zip; StorageError where it can't be written."""
+    """Write the runs into a zip file; their names. InputError where two folders of one name differ, a run has no features that
+    are asked for, or the file's name does not end in .zip; StorageError where it can't be written."""
     if output.suffix != ".zip" or output.is_dir():
         raise InputError(f"--output {output}: give a file whose name ends in .zip")
     members: dict[str, Path] = {}
@@ -77,11 +78,13 @@ def bundle(runs: Sequence[FinishedRun], output: Path, features: bool) -> list[st
         files = [name for name in FILES if (run.folder / name).is_file() and (features or name != FEATURES)]
         if features and FEATURES not in files:
             raise InputError(f"{run.folder}: no {FEATURES}; leave out --features, or this run")
-        listed.append({"folder": run.name, "identity": run.provenance.identity, "protocol_version": run.provenance.protocol_version,
+        listed.append({"folder": run.name, "identity": run.provenance.identity,
+                       "protocol_version": run.provenance.protocol_version,
                        "files": {name: file_digest(run.folder / name) for name in files}})
         for name in files:
             if members.setdefault(f"runs/{run.name}/{name}", run.folder / name) != run.folder / name:
-                raise InputError(f"{run.folder} and {members[f'runs/{run.name}/{name}'].parent} are of one name; give one of them")
+                raise InputError(f"{run.folder} and {members[f'runs/{run.name}/{name}'].parent} are of one name; "
+                                 "give one of them")
     manifest = json.dumps({"format": FORMAT, "runs": listed}, indent=1, sort_keys=True).encode()
     with writing(output) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in (MANIFEST, *members):
@@ -94,9 +97,11 @@ def bundle(runs: Sequence[FinishedRun], output: Path, features: bool) -> list[st
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="tcn bundle", description=__doc__, epilog=EPILOG, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or an output folder: all finished runs of it")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN",
+                   help="a run's folder, or an output folder: all finished runs of it")
     p.add_argument("--output", required=True, type=Path, metavar="FILE.zip", help="the file to write")
-    p.add_argument("--features", action="store_true", help="with the features: per-query values can then be worked out again, too")
+    p.add_argument("--features", action="store_true",
+                   help="with the features: per-query values can then be worked out again, too")
     return p
 
 

@@ -83,8 +83,8 @@ def _demo(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "run": _run, "report": _report, "compare": _compare, "add": _add, "bundle": _bundle, "verify": _verify, "evaluate": _tcn("evaluate"), "data": _tcn("data"),
-    "extract": _tcn("extract"), "quickdraw": _tcn("quickdraw"), "demo": _demo}
+    "run": _run, "report": _report, "compare": _compare, "add": _add, "bundle": _bundle, "verify": _verify,
+    "evaluate": _tcn("evaluate"), "data": _tcn("data"), "extract": _tcn("extract"), "quickdraw": _tcn("quickdraw"), "demo": _demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

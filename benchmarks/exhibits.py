@@ -1,7 +1,7 @@
 """What MLflow's own pages show of runs and of a suite: a description, a table of queries, example retrievals, units in names.
 
-In: result folders and the report. Out: Markdown, tables and pictures for benchmarks/mirror.py, which logs them. What can't be read is left
-out: it is the mirror's wrapping, and no run depends on it.
+In: result folders and the report. Out: Markdown, tables and pictures for benchmarks/mirror.py, which logs them. What can't be
+read is left out: it is the mirror's wrapping, and no run depends on it.
 """
 from __future__ import annotations
 
@@ -38,10 +38,13 @@ def report_address(experiment: str, parent: str) -> str:
     return f"#/experiments/{experiment}/runs/{parent}/artifacts/report/index.html"
 
 
-def log(client: Any, entities: Any, run_id: str | None, folder: RunFolder, values: Mapping[str, float], stamp: int, report: str) -> None:
-    """Log what MLflow's pages show of a finished run. A second time replaces the first, but for the pictures, which are logged once.
+def log(client: Any, entities: Any, run_id: str | None, folder: RunFolder, values: Mapping[str, float], stamp: int,
+        report: str) -> None:
+    """Log what MLflow's pages show of a finished run. A second time replaces the first, but for the pictures,
+    which are logged once.
 
-    client, entities: MLflow's own; values: metrics by name; stamp: their time in milliseconds since 1970; report: `report_address`.
+    client, entities: MLflow's own; values: metrics by name; stamp: their time in milliseconds since 1970;
+    report: `report_address`.
     """
     record, table = read_json(folder.path / "provenance.json"), per_query_table(folder.path)
     tags = {NOTE: run_note(folder.run, values, record, report)}
@@ -58,15 +61,17 @@ def log(client: Any, entities: Any, run_id: str | None, folder: RunFolder, value
 def run_note(run: PlannedRun, values: Mapping[str, float], record: Mapping[str, Any], report: str) -> str:
     """A run's description in Markdown: one sentence, and a link to the report. record: provenance.json; the rest as in `log`."""
     score = values.get("unseen/real/released/mAP_at_all")
-    found = "" if score is None else f" finds unseen classes with an mAP@all of **{score:.3f}** (released rule, real-valued features)"
+    found = ("" if score is None
+             else f" finds unseen classes with an mAP@all of **{score:.3f}** (released rule, real-valued features)")
     steps = record.get("optimizer_steps")
     how = f", after {steps:,} optimiser steps" if steps and _counts(steps) else ", untrained" if not run.trained else ""
     where = f", on {_plain(shown(record['device'][:80]))}" if isinstance(record.get("device"), str) else ""
     title = str(record.get("title") or (VARIANTS[run.variant].title if run.variant in VARIANTS else run.variant))[:200]
     smoke = " A smoke run: its numbers say nothing about the method." if record.get("smoke") is True else ""
-    return (f"**{_plain(title)}** (`{run.variant}`) on {_plain(run.dataset)}, split {_plain(run.split)}, seed {run.seed}{found}{how}{where}.{smoke}\n\n"
-            f"[The report of all runs]({report}), with each query's photos. Metrics are named CLASSES/FEATURES/RULE/METRIC and are shares from "
-            f"0 to 1; what has a unit says it in its name.")
+    return (f"**{_plain(title)}** (`{run.variant}`) on {_plain(run.dataset)}, split {_plain(run.split)}, "
+            f"seed {run.seed}{found}{how}{where}.{smoke}\n\n"
+            f"[The report of all runs]({report}), with each query's photos. Metrics are named CLASSES/FEATURES/RULE/METRIC and "
+            f"are shares from 0 to 1; what has a unit says it in its name.")
 
 
 def suite_note(suite: SuiteFolder, report: Path, address: str, parent: str) -> str:
@@ -76,8 +81,8 @@ def suite_note(suite: SuiteFolder, report: Path, address: str, parent: str) -> s
     """
     runs = len(suite.head()["runs"])
     smoke = " (a smoke run: these numbers say nothing about the method)" if suite.smoke else ""
-    text = (f"{runs:,} run{'s' * (runs != 1)} of the profile `{suite.profile}`{smoke}. [Open the report]({address}): every table, figure and query, "
-            f"and where each number comes from.\n")
+    text = (f"{runs:,} run{'s' * (runs != 1)} of the profile `{suite.profile}`{smoke}. [Open the report]({address}): every "
+            f"table, figure and query, and where each number comes from.\n")
     figures = "".join(f"\n![{path.stem}](get-artifact?path={quote(f'report/figures/{path.name}', safe='')}&run_uuid={parent})\n"
                       for ending in SHOWN_FIGURES for path in sorted((report / "figures").glob(f"*-{ending}.png")))
     for path in sorted((report / "tables").glob("*-comparison.md")):
@@ -103,8 +108,8 @@ def per_query_table(folder: Path) -> str | None:
 
 
 def example_strips(folder: Path) -> Iterator[tuple[int, Image.Image]]:
-    """Example retrievals as pictures, by number: the query, then its photos, right ones framed in green. The same number is the same query
-    in every run of a split, but for the last one, which is the run's own worst."""
+    """Example retrievals as pictures, by number: the query, then its photos, right ones framed in green. The same number is the
+    same query in every run of a split, but for the last one, which is the run's own worst."""
     try:
         examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))["examples"]
         strips = [_strip(folder, example) for example in examples]
@@ -117,7 +122,8 @@ def _strip(folder: Path, example: Mapping[str, Any]) -> Image.Image:
     hits = example["retrieved"]
     strip = Image.new("RGB", ((len(hits) + 1) * (TILE + 2 * GAP) + 2 * GAP, TILE + 2 * GAP), "white")
     pen = ImageDraw.Draw(strip)
-    for place, (one, colour) in enumerate([(example["query"], None), *((hit, RIGHT if hit["correct"] else WRONG) for hit in hits)]):
+    for place, (one, colour) in enumerate([(example["query"], None),
+                                           *((hit, RIGHT if hit["correct"] else WRONG) for hit in hits)]):
         left = place * (TILE + 2 * GAP) + (2 * GAP if place else 0)
         if colour:
             pen.rectangle((left, 0, left + TILE + 2 * GAP - 1, TILE + 2 * GAP - 1), outline=colour, width=GAP - 1)

@@ -23,7 +23,8 @@ class PlannedRun:
     smoke: bool = False
     """Planned by `--quick`, to try the chain: recorded with the run, whatever its settings; no part of its identity."""
     place: str = ""
-    """Where other processes find the declaration of a variant of the user's own; empty for a built-in one. No part of its identity."""
+    """Where other processes find the declaration of a variant of the user's own; empty for a built-in one.
+    No part of its identity."""
 
     @property
     def definition(self) -> baselines.Variant:
@@ -116,7 +117,8 @@ PROFILES: dict[str, Profile] = {
 }
 
 CLAIM_SEEDS = 6
-"""Seeds of the rows that a claim compares: with fewer the report gives no verdict (reports/stats/verdicts.py, SIGN_TEST_SEEDS)."""
+"""Seeds of the rows that a claim compares: with fewer the report gives no verdict
+(reports/stats/verdicts.py, SIGN_TEST_SEEDS)."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class Stage:
     seeds: Literal["own", "further", "claim"]
     """`own`: the profile's seeds; `further`: those that CLAIM_SEEDS asks for besides; `claim`: both."""
     apart: bool = False
-    """Whether each row is compared with rows of earlier stages alone, so that a budget may end after any of them. Else the rows of
-    a split and seed are kept or cut together."""
+    """Whether each row is compared with rows of earlier stages alone, so that a budget may end after any of them. Else the rows
+    of a split and seed are kept or cut together."""
 
 
 EVERYTHING = (
@@ -143,12 +145,14 @@ EVERYTHING = (
     Stage(("hard-conv-slow",), "claim"),
     Stage(("squared",), "claim"),
     Stage(("hws-slow",), "claim"),
-    *(Stage((group,), "own", apart=True) for group in ("controls", "ablation", "coupling", "weights", "dimensions", "methods", "ledger")),
+    *(Stage((group,), "own", apart=True)
+      for group in ("controls", "ablation", "coupling", "weights", "dimensions", "methods", "ledger")),
     # The paper's claims on its ablation, whose first seed came above.
     *(Stage((name,), "further") for name in ("tcn-no-semantic", "tcn-bht", "tcn-bht-sr-0.1", "tcn-bht-sr-1", "tcn-bht-sr-10",
                                              "tcn-no-teacher", "tcn-shared-bn")),
 )
-"""The whole grid, in the order in which its report is worth reading; the extension (benchmarks/extension/digits.py) follows it."""
+"""The whole grid, in the order in which its report is worth reading;
+the extension (benchmarks/extension/digits.py) follows it."""
 
 FEEDS = {
     **dict.fromkeys(baselines.COUPLING, "coupling table and figure"),
@@ -156,7 +160,8 @@ FEEDS = {
     **dict.fromkeys(baselines.GROUPS["dimensions"], "dimension table and figure"),
     **dict.fromkeys(baselines.METHODS, "table of other methods"),
     **dict.fromkeys(baselines.CONTROLS, "table of controls, layer distances"),
-    **dict.fromkeys(baselines.MAIN, "comparison table, ablation table, motivation curves, singular values, t-SNE, retrieval examples"),
+    **dict.fromkeys(baselines.MAIN, "comparison table, ablation table, motivation curves, singular values, t-SNE, "
+                                    "retrieval examples"),
     "hws-separate": "ablation table, singular values",
     **dict.fromkeys(baselines.UNTRAINED_BASELINES, "comparison table (untrained baseline)"),
     **dict.fromkeys(baselines.LEAVE_ONE_OUT, "ablation table"),
@@ -173,8 +178,8 @@ def expand_variants(names: Sequence[str]) -> list[baselines.Variant]:
     found: dict[str, baselines.Variant] = {}
     for variant in (variant for name in names for variant in baselines.named(name)):
         if found.setdefault(variant.name, variant).source != variant.source:
-            raise InputError(f"{found[variant.name].place} and {variant.place} both declare '{variant.name}'; a table has one row of "
-                             "that name: rename one of them")
+            raise InputError(f"{found[variant.name].place} and {variant.place} both declare '{variant.name}'; a table "
+                             "has one row of that name: rename one of them")
     return list(found.values())
 
 
@@ -193,9 +198,9 @@ def part_names(profile: Profile, sample: int | None) -> dict[str, str]:
 def plan(profile: Profile, datasets: Sequence[str] | None, variants: Sequence[str] | None,
          seeds: Sequence[int] | None, overrides: dict[str, Any], quick: bool, as_released: bool = False,
          parts: Mapping[str, str] = MappingProxyType({})) -> list[PlannedRun]:
-    """The runs asked for: data set by data set, seed by seed, untrained baselines first. InputError for an unknown name. A data set's name
-    alone means all of its splits, `sketchy/1` one of them. `parts`: data set -> the part of it that is used in its place; either
-    name may be asked for.
+    """The runs asked for: data set by data set, seed by seed, untrained baselines first. InputError for an unknown name. A data
+    set's name alone means all of its splits, `sketchy/1` one of them. `parts`: data set -> the part of it that is used in its
+    place; either name may be asked for.
 
     Settings come in this order, later ones over earlier: defaults, the profile's, deviations (`as_released`: in every run),
     `quick`'s, `overrides`, the variant's own delta, and what follows from other settings (`_derived`). A point of a
@@ -218,7 +223,8 @@ def plan_everything(profile: Profile, datasets: Sequence[str] | None, overrides:
     return _blocks(profile, datasets, stages, overrides, quick, as_released, parts)
 
 
-def _blocks(profile: Profile, datasets: Sequence[str] | None, stages: Sequence[tuple[Sequence[baselines.Variant], Sequence[int], bool]],
+def _blocks(profile: Profile, datasets: Sequence[str] | None,
+            stages: Sequence[tuple[Sequence[baselines.Variant], Sequence[int], bool]],
             overrides: dict[str, Any], quick: bool, as_released: bool, parts: Mapping[str, str]) -> list[list[PlannedRun]]:
     """For each stage (variants, seeds, whether each run is a block of its own) the runs of each split and seed."""
     known = {name: None for key in profile.base for name in _names(*key, parts)}

@@ -97,12 +97,13 @@ class Material:
         return builder is None or builder.find_built(self.places.cache) is not None
 
     def split_of(self, config: Config) -> Split:
-        """The split that a run's settings name. InputError where the data set is the user's own and another file, or none, was read."""
+        """The split that a run's settings name. InputError where the data set is the user's own and another file, or none,
+        was read."""
         data = config.data
         here = {found.declared for found in specs.own([data.dataset])} or {BUILT_IN}
         if data.declared not in here:
-            raise InputError(f"the file that declares this run's data set '{data.dataset}' is not at hand, or was changed since (digest "
-                             f"{data.declared.removeprefix('file:')[:8]}); name it with --datasets FILE")
+            raise InputError(f"the file that declares this run's data set '{data.dataset}' is not at hand, or was changed "
+                             f"since (digest {data.declared.removeprefix('file:')[:8]}); name it with --datasets FILE")
         return self.split(config.data.dataset, config.data.split, config.data.validation)
 
     def pixels(self, config: Config, role: str) -> Pixels:
@@ -113,13 +114,13 @@ class Material:
         if key not in self._pixels:
             split = self.split_of(config)
             self._pixels[key] = pack(getattr(split, role), data.stored_size, self.places.cache, split.data_digest,
-                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}", self.places.progress, reading,
-                                     split.images)
+                                     f"{data.dataset.removesuffix(GENERALISED)} {data.split} {role}",
+                                     self.places.progress, reading, split.images)
         return self._pixels[key]
 
     def frozen_features(self, config: Config, role: str, take: Callable[[], np.ndarray]) -> np.ndarray:
-        """Features of one of the split's lists by an encoder that is not trained: taken once for all runs of that encoder that follow
-        each other, whatever they make of them. Those of one encoder are kept at a time."""
+        """Features of one of the split's lists by an encoder that is not trained: taken once for all runs of that encoder that
+        follow each other, whatever they make of them. Those of one encoder are kept at a time."""
         key = repr((config.data, config.network.backbone, config.network.weights, config.execution, config.evaluation.features))
         if self._frozen[0] != key:
             self._frozen = key, {}
@@ -237,4 +238,5 @@ def _check_model(model: object, method: Method[Any], config: Config) -> None:
     if not isinstance(model, torch.nn.Module) or lacking:
         raise InputError(f"method '{method.name}': build gave an object of type {type(model).__name__}"
                          + (f" without {', '.join(lacking)}" if isinstance(model, torch.nn.Module) else "")
-                         + "; it has to give an nn.Module with these functions, such as a tcn.method.OwnModel (docs/own-method.md)")
+                         + "; it has to give an nn.Module with these functions, such as a tcn.method.OwnModel "
+                           "(docs/own-method.md)")

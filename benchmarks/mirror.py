@@ -394,7 +394,8 @@ class RunMirror:
                         max([self._logged[1], *(int(r["step"]) for r in steps)])]
 
     def results(self) -> None:
-        """Log the final metrics, and the result files as artifacts. InputError where metrics.csv or provenance.json can't be read."""
+        """Log the final metrics, and the result files as artifacts. InputError where metrics.csv or
+        provenance.json can't be read."""
         table = self.folder.path / "metrics.csv"
         found: dict[str, float] = {}
         parts = ("classes", "features", "protocol", "metric")

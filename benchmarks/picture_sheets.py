@@ -1,8 +1,8 @@
 """Small pictures of every query and photo of a split, in sheets that the report shows beside what was retrieved.
 
-In: a split's lists of files. Out: OUTPUT/pictures/DATASET-SPLIT with sheets of tiles (000.webp, ...) and index.json, which says which
-file each tile shows. The sheets belong to the output folder, since all runs of a split share them; no run's folder changes, and no
-number depends on them.
+In: a split's lists of files. Out: OUTPUT/pictures/DATASET-SPLIT with sheets of tiles (000.webp, ...) and index.json, which says
+which file each tile shows. The sheets belong to the output folder, since all runs of a split share them; no run's folder changes,
+and no number depends on them.
 """
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ UNREADABLE = 224
 
 
 def write_all(output: Path, folders: Sequence[RunFolder], material: Material) -> None:
-    """Write the sheets of every split that finished runs were scored on, where they are missing or of other files. A failure is told,
-    and costs nothing else: the report then shows no small pictures."""
+    """Write the sheets of every split that finished runs were scored on, where they are missing or of other files. A failure is
+    told, and costs nothing else: the report then shows no small pictures."""
     done = set()
     for folder in folders:
         config = folder.run.config

@@ -124,8 +124,8 @@ def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, o
 
     Checked are the list files and folders of every split; the word vectors of the seen classes, and those of ImageNet's classes
     where a method compares them; and the image cache and the space it needs. For runs that are not finished, the weights of
-    encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing. `gpus`: of each
-    run; whether a method, its settings and its model can be trained on several is checked too.
+    encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing. `gpus`:
+    of each run; whether a method, its settings and its model can be trained on several is checked too.
     """
     folders, to_do, known = [], [], set()
     for run in runs:
@@ -205,7 +205,8 @@ class _Networks:
         self._read: dict[tuple[Any, ...], Any] = {}
 
     def of(self, run: PlannedRun) -> tuple[backbones.Backbone, tuple[backbones.Backbone, backbones.Classifier]] | None:
-        """The encoder of a run, and its teacher; None where there is a reason against it, or where it would have to be fetched."""
+        """The encoder of a run, and its teacher; None where there is a reason against it,
+        or where it would have to be fetched."""
         net, teaches, size = run.config.network, reads_teacher(run.config), run.config.data.image_size
         if self._once(_takes_size, lambda one: one.config.data.image_size == size, net.backbone, size) is None:
             return None
@@ -225,7 +226,8 @@ class _Networks:
             encoder = self._once(backbones.encoder, lambda one: True, net.backbone, net.weights, own)
         return (encoder, teacher) if encoder and teacher else None
 
-    def _once(self, reader: Callable[..., Found], concerns: Callable[[PlannedRun], bool], backbone: str, *key: Any) -> Found | None:
+    def _once(self, reader: Callable[..., Found], concerns: Callable[[PlannedRun], bool], backbone: str,
+              *key: Any) -> Found | None:
         """What a reader gives, asked once; a reason against it stops the runs of that backbone that it concerns."""
         if (reader, backbone, *key) not in self._read:
             stopped = [one for one in self.runs if one.config.network.backbone == backbone and concerns(one)]
@@ -239,8 +241,8 @@ def _takes_size(backbone: str, size: int) -> bool:
     return True
 
 
-def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], material: Material, device: torch.device | None, fetch: bool,
-            gpus: int) -> dict[str, int]:
+def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], material: Material, device: torch.device | None,
+            fetch: bool, gpus: int) -> dict[str, int]:
     """Read every file of weights once, and build each different model from it. Only runs that are in `known` have the words that
     their model needs. Returns the bytes of each run's parameters by the run's name."""
     networks, built, sizes = _Networks(checks, runs, material.places, fetch), {}, {}

@@ -99,10 +99,11 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     return Prepared(name, runs, missing, folders, material, device, output, options.quick, blocks), checks
 
 
-def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: Sequence[str] | None, own: Sequence[specs.DatasetSpec],
-          overrides: dict[str, Any], places: Places, checks: preflight.Checks
+def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: Sequence[str] | None,
+          own: Sequence[specs.DatasetSpec], overrides: dict[str, Any], places: Places, checks: preflight.Checks
           ) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
-    """The runs that a call asks for, and the blocks of `--everything`, each run with the weights that were given for its encoder."""
+    """The runs that a call asks for, and the blocks of `--everything`,
+    each run with the weights that were given for its encoder."""
     for key, file in (("weights", places.weights), ("teacher_weights", places.teacher_weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
     profile = experiments.PROFILES[name]
@@ -151,12 +152,13 @@ def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun], everyth
 
 
 def _datasets(options: argparse.Namespace) -> tuple[list[str] | None, list[specs.DatasetSpec]]:
-    """The names of the data sets asked for (None: all of the profile), and those that are the user's own, whose files are read here."""
+    """The names of the data sets asked for (None: all of the profile), and those that are the user's own,
+    whose files are read here."""
     datasets = declared.all_named(options.datasets) if options.datasets else None
     own = specs.own(datasets or ())
     if own and options.sample:
-        raise InputError(f"--sample takes parts of built-in data sets; write sample: {options.sample} into the file that declares "
-                         f"'{own[0].name}', or leave it out")
+        raise InputError(f"--sample takes parts of built-in data sets; write sample: {options.sample} into the file "
+                         f"that declares '{own[0].name}', or leave it out")
     return datasets, own
 
 
@@ -171,7 +173,8 @@ def default_profile(root: Path | None, device: str, own: bool = False) -> str:
     own: whether all data sets asked for are the user's own."""
     on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
     if own and not on_gpu:
-        print("a data set of your own and no GPU: running it with the settings of the sample profile (--profile paper takes Sketchy's)")
+        print("a data set of your own and no GPU: running it with the settings of the sample profile (--profile paper "
+              "takes Sketchy's)")
     if own:
         return "paper" if on_gpu else "sample"
     if root is None:
@@ -286,7 +289,8 @@ def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
-        if key in ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights", "network.teacher_weights"):
+        if key in ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights",
+                   "network.teacher_weights"):
             raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
         # YAML reads 1e-4 as text; a float is what was meant.
         try:
@@ -340,10 +344,10 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def weights_given(values: Sequence[str] | None) -> tuple[Path | None, dict[str, Path]]:
-    """The file for all encoders, and files by the encoder's name, from what --weights takes: FILE, NAME=FILE ..., or folders whose
-    files are called as the encoders are (`:` is no part of such a name: `vit_base_patch16_clip_224.openai.safetensors` serves
-    `timm:vit_base_patch16_clip_224.openai`). InputError for a name that is no encoder's, two files of one encoder, or a file without a
-    name beside others."""
+    """The file for all encoders, and files by the encoder's name, from what --weights takes: FILE, NAME=FILE ..., or folders
+    whose files are called as the encoders are (`:` is no part of such a name: `vit_base_patch16_clip_224.openai.safetensors`
+    serves `timm:vit_base_patch16_clip_224.openai`). InputError for a name that is no encoder's, two files of one encoder, or a
+    file without a name beside others."""
     default: Path | None = None
     named: dict[str, Path] = {}
     for value in values or ():
@@ -370,5 +374,6 @@ def _in_folder(folder: Path) -> dict[str, Path]:
             if re.fullmatch(BACKBONE, name) and found.setdefault(name, file) != file:
                 raise InputError(f"--weights {folder} holds two files of {name}: {found[name].name} and {file.name}; keep one")
     if not found:
-        raise InputError(f"--weights {folder} holds no file called as an encoder is, with one of the endings {', '.join(SUFFIXES)}")
+        raise InputError(f"--weights {folder} holds no file called as an encoder is, with one of the endings "
+                         f"{', '.join(SUFFIXES)}")
     return found

@@ -130,8 +130,8 @@ def read(folder: Path) -> Original:
         raise InputError(f"{folder} is '{status.get('state')}' by its status.json, not finished; run it first, then reproduce it")
     run, identity = read_config(folder)
     if record.get("brought"):
-        raise InputError(f"{folder}: its features were brought along (tcn add); there is no network here to run again. Its numbers "
-                         f"follow from its features.npz: python -m tcn evaluate {folder / 'features.npz'}")
+        raise InputError(f"{folder}: its features were brought along (tcn add); there is no network here to run again. "
+                         f"Its numbers follow from its features.npz: python -m tcn evaluate {folder / 'features.npz'}")
     if bad := damaged(folder):
         raise InputError(f"{folder} is not as it was written: {', '.join(bad)}; run it again, then reproduce it")
     recall(folder, run.config.method_source)
@@ -178,7 +178,8 @@ def check_material(original: Original, material: Material) -> str:
 
 def reproduce(original: Original, material: Material, device: torch.device, tolerance: float | None, command: str,
               gpus: int = 1) -> Reproduction:
-    """Run the run again below OUTPUT/reproductions, on `gpus` devices, and compare. An interrupted repetition is taken up again."""
+    """Run the run again below OUTPUT/reproductions, on `gpus` devices, and compare.
+    An interrupted repetition is taken up again."""
     identity = check_material(original, material)
     suite = SuiteFolder.open(original.suite)
     run = replace(original.run, smoke=suite.smoke)

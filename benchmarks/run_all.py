@@ -1,8 +1,8 @@
 """The command: plan, run, report.
 
 `python benchmarks/run_all.py` trains and scores what the profile lists, skips what is finished, resumes what was
-interrupted, mirrors everything into MLflow and renders the report. No science lives here. The file is long because the help of all
-options stands in it, which is their reference.
+interrupted, mirrors everything into MLflow and renders the report. No science lives here. The file is long because the help of
+all options stands in it, which is their reference.
 """
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--profile", choices=("laptop", "paper", "sample"),
                    help="default: laptop without a data root; with one, paper on a GPU and sample without a GPU")
     p.add_argument("--sample", type=_count, metavar="N",
-                   help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: data sets of "
-                        "their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
+                   help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: "
+                        "data sets of their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
     p.add_argument("--datasets", nargs="+", metavar="NAME",
-                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or YAML files that "
-                        "declare data sets of your own (docs/own-dataset.md)")
+                   help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or "
+                        "YAML files that declare data sets of your own (docs/own-dataset.md)")
     p.add_argument("--generalised", action="store_true",
                    help="photos of seen classes in the gallery too: data sets of their own, such as sketchy-generalised")
     p.add_argument("--variants", nargs="+", metavar="NAME",
@@ -87,11 +87,12 @@ def parser() -> argparse.ArgumentParser:
                         f"announce some by an entry point of the group tcn_zs_sbir.variants, to be named here")
     p.add_argument("--check", nargs="+", metavar="FILE",
                    help="try the variants that a Python file declares on a tiny network and random pairs, and say what they lack "
-                        "(shapes, gradients, finite losses, seeds, checkpoints, a look at unseen classes); status 1 where anything")
+                        "(shapes, gradients, finite losses, seeds, checkpoints, a look at unseen classes); status 1 "
+                        "where anything")
     p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 2020 for the paper profile, else 0")
     p.add_argument("--everything", action="store_true",
-                   help="every table and figure: all variants, with the seeds that verdicts on the claims need, main rows first, and "
-                        "the extension on digits at the end")
+                   help="every table and figure: all variants, with the seeds that verdicts on the claims need, main "
+                        "rows first, and the extension on digits at the end")
     p.add_argument("--budget", type=_budget, metavar="TIME",
                    help="with --everything: leave out the end of the plan that would take longer at the rates of this device "
                         "(90m, 24h, 2d), and say what; for the output folder as a whole, however often the command is given")
@@ -104,8 +105,8 @@ def parser() -> argparse.ArgumentParser:
                                                                       "machines without npm or network")
     p.add_argument("--words", type=Path, metavar="FILE", help="word vectors: word2vec binary, GloVe text, or CSV table")
     p.add_argument("--weights", nargs="+", metavar="FILE|NAME=FILE|DIR",
-                   help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for each encoder "
-                        "by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
+                   help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for "
+                        "each encoder by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
     p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher, one file (default: --weights)")
     p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                    help="replace settings of every run but those that make its variant, e.g. --set training.epochs=4 "
@@ -136,8 +137,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=_count, metavar="N", help="runs at once (default: by cores and GPUs)")
     p.add_argument("--runs-per-gpu", type=_count, metavar="K", help="runs that share one GPU (default: 1)")
     p.add_argument("--gpus-per-run", type=_count, metavar="N",
-                   help="GPUs that train one run together, a process on each (default: 1); network.batch_norm_split says whether each "
-                        "normalises its own pairs (N) or all do together (1); with --device cpu, as many processes (docs/cluster.md)")
+                   help="GPUs that train one run together, a process on each (default: 1); network.batch_norm_split says "
+                        "whether each normalises its own pairs (N) or all do together (1); with --device cpu, as many processes "
+                        "(docs/cluster.md)")
     p.add_argument("--cpus-per-run", type=_count, metavar="N", help="CPU cores set aside for a run, and its threads without "
                                                                      "--threads (default: cores divided by workers)")
     p.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster (default: Ray on this machine alone)")
@@ -293,8 +295,9 @@ def _check(options: argparse.Namespace) -> int:
     """Try variants of the user's own; needs neither data nor weights."""
     from benchmarks import checking, experiments, prepared
 
-    prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run", "calibrate", "quick",
-                       "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers", "gpus_per_run", "threads", "words", "weights")
+    prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run",
+                       "calibrate", "quick", "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers",
+                       "gpus_per_run", "threads", "words", "weights")
     faults = 0
     for variant in experiments.expand_variants(options.check):
         found = checking.check(variant)
@@ -310,9 +313,10 @@ def _sync(options: argparse.Namespace) -> int:
     from benchmarks.store import SuiteFolder
     from tcn.config import InputError
 
-    prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget", "overrides",
-              "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu", "gpus_per_run", "cpus_per_run", "ray_address",
-                       "slurm", "threads", "words", "weights", "teacher_weights", "emoji_tarballs", "lists")
+    prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget",
+                       "overrides", "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu",
+                       "gpus_per_run", "cpus_per_run", "ray_address", "slurm", "threads", "words", "weights", "teacher_weights",
+                       "emoji_tarballs", "lists")
     name = prepared.suite_name(options.profile or "laptop", options)
     suite = SuiteFolder.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())

@@ -69,8 +69,8 @@ def execute(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirr
 
 def attempt(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mirror | NoMirror, device: torch.device, label: str,
             command: str, gpus: int = 1) -> Failure | None:
-    """Like `execute`, but returns a Failure, which says whether another attempt could help. `command`: what the user typed. `gpus`:
-    devices on which the run is trained, of which `device` is the first (tcn/train/parallel.py)."""
+    """Like `execute`, but returns a Failure, which says whether another attempt could help. `command`: what the user typed.
+    `gpus`: devices on which the run is trained, of which `device` is the first (tcn/train/parallel.py)."""
     failure = _attempted(run, folder, material, mirror, device, label, command, gpus)
     # The error and its traceback, which refer to the failed model, are gone only now, so its memory can be freed.
     return settled(failure, device) if failure and not failure.holder else failure
@@ -177,7 +177,8 @@ def _complete(run: PlannedRun, folder: RunFolder, material: Material, mirror: Mi
 class _Attempt:
     """One attempt at a run whose folder this process holds."""
 
-    def __init__(self, run: PlannedRun, folder: RunFolder, material: Material, device: torch.device, label: str, gpus: int) -> None:
+    def __init__(self, run: PlannedRun, folder: RunFolder, material: Material, device: torch.device, label: str,
+                 gpus: int) -> None:
         self.gpus = gpus if run.trained else 1
         self.run, self.config, self.folder = run, run.config, folder
         self.material, self.device, self.label = material, device, label

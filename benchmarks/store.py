@@ -33,8 +33,8 @@ PICTURES = "pictures"
 
 
 def read_config(folder: Path) -> tuple[PlannedRun, str]:
-    """The run of a folder, by its config.json, and its identity. InputError naming the file where it can't be read. Of a method of
-    the user's own nothing is looked up, and nothing run."""
+    """The run of a folder, by its config.json, and its identity. InputError naming the file where it can't be read. Of a method
+    of the user's own nothing is looked up, and nothing run."""
     path = folder / "config.json"
     settings = read_json(path)
     variant, identity = settings.pop("variant", None), settings.pop("identity", "")
@@ -206,7 +206,8 @@ class SuiteFolder:
 
 def _may_precede(path: Path) -> bool:
     """What may lie in an output folder without a suite.json: the extension, and what is left where that file was lost."""
-    return (path.name in (EXTENSION, CROSS_DATASET, PICTURES, LOCK, "runs", "cells", "mlflow.db", "mlflow.json", "mlartifacts", "report", "damaged", "workers", "slurm")
+    return (path.name in (EXTENSION, CROSS_DATASET, PICTURES, LOCK, "runs", "cells", "mlflow.db", "mlflow.json", "mlartifacts",
+                          "report", "damaged", "workers", "slurm")
             or path.name.startswith("suite.json."))
 
 

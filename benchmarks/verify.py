@@ -39,15 +39,16 @@ MOST_SAID = 20
 """Differences of one run that are printed."""
 MACHINE = ("unstable-sort", "as-released")
 """Rules for equal distances that depend on the machine (tcn/scoring/scores.py)."""
-EPILOG = """\
+EPILOG = ("""\
 what is worked out again
   the checksums of all files; the identity, a hash of the settings and the digests; each mean of metrics.csv that per-query values
-  determine, under every protocol; with features (tcn bundle --features) also the per-query values, and every number of real-valued
+  determine, under every protocol; with features (tcn bundle --features) also the per-query values, and every number of """
+          """real-valued
   features with its chance and ceiling.
 What can't be: whether the features are those of the network that is named. `run_all.py --reproduce` tells that.
 
 exit status: 0 all agrees; 1 something differs, or can't be worked out here; 2 no bundle, or bad usage.
-"""
+""")
 
 
 @dataclass
@@ -98,8 +99,8 @@ def verify(sent: SentRun) -> Findings:
         return found
     _tried(found, "config.json", lambda: _identity(run, found))
     if (version := run.provenance.protocol_version) != PROTOCOL_VERSION:
-        found.problems.append(f"provenance.json: scored under protocol version {version}, this is {PROTOCOL_VERSION}: its numbers can't be "
-                              "worked out here; use a version of this project that has those rules")
+        found.problems.append(f"provenance.json: scored under protocol version {version}, this is {PROTOCOL_VERSION}: its "
+                              "numbers can't be worked out here; use a version of this project that has those rules")
         return found
     _tried(found, "per-query values", lambda: _per_query(run, found))
     if "features.npz" in files:
@@ -124,13 +125,13 @@ def _settings(run: FinishedRun) -> dict[str, Any]:
 
 def _identity(run: FinishedRun, found: Findings) -> None:
     p = run.provenance
-    digests = ((str(p.brought.get("sha256", "")), "brought along", str(run.config["variant"]).removeprefix(BROUGHT)) if p.brought else
-               (p.data_digest, p.split_digest, p.words_digest))
+    digests = ((str(p.brought.get("sha256", "")), "brought along", str(run.config["variant"]).removeprefix(BROUGHT))
+               if p.brought else (p.data_digest, p.split_digest, p.words_digest))
     wanted = identity(recorded(_settings(run)), *digests)
     for file, stated in (("config.json", run.config.get("identity")), ("provenance.json", p.identity)):
         if stated != wanted:
-            raise ReportError(f"{file}: identity {str(stated)[:16]}, its settings and digests give {wanted[:16]}: a setting or a digest "
-                              "was changed")
+            raise ReportError(f"{file}: identity {str(stated)[:16]}, its settings and digests give {wanted[:16]}: a setting "
+                              "or a digest was changed")
     found.recomputed.append("the identity, from the settings and the digests of data, split and words")
 
 
@@ -154,7 +155,8 @@ def _per_query(run: FinishedRun, found: Findings) -> None:
     for check in means.checks:
         found.covered.add(check.score)
         if not check.equal:
-            found.problems.append(f"metrics.csv, {check.name}: {check.stated!r}, the mean of {means.file} is {check.recomputed!r}")
+            found.problems.append(f"metrics.csv, {check.name}: {check.stated!r}, the mean of {means.file} is "
+                                  f"{check.recomputed!r}")
     found.recomputed.append(f"{len(means.checks)} numbers of metrics.csv, from {means.file}")
 
 
@@ -182,8 +184,8 @@ def _agree(first: Queries, second: Queries, found: Findings) -> bool:
     if first.names != second.names:
         for one, other in ((first, second), (second, first)):
             if lacking := sorted(set(one.names) - set(other.names)):
-                found.problems.append(f"{other.file}: lacks {len(lacking)} quer{'ies' if len(lacking) > 1 else 'y'} of {one.file}: "
-                                      f"{some(lacking, 3)}")
+                found.problems.append(f"{other.file}: lacks {len(lacking)} quer{'ies' if len(lacking) > 1 else 'y'} of "
+                                      f"{one.file}: {some(lacking, 3)}")
         if Counter(first.names) == Counter(second.names) or set(first.names) == set(second.names):
             found.problems.append(f"{second.file}: its queries are in another order or number than in {first.file}")
         return False
@@ -201,8 +203,8 @@ def _csv(run: FinishedRun, queries: Queries, arrays: dict[str, np.ndarray], foun
             return None
         sources = rows["source"].to_numpy(dtype=str)
         for column, (name, *_) in CSV_COLUMNS.items():
-            _equal(f"per_query.csv, {kind} {column}", queries.names, rows[column].to_numpy(), "per_query.npz", arrays[f"{kind}/{name}"],
-                   found)
+            _equal(f"per_query.csv, {kind} {column}", queries.names, rows[column].to_numpy(), "per_query.npz",
+                   arrays[f"{kind}/{name}"], found)
     return sources
 
 
@@ -236,8 +238,8 @@ def _features(run: FinishedRun, found: Findings) -> None:
         for name, values in scores.per_query.items():
             if name in kept:
                 _equal(f"per_query.npz, {name}", queries.names, kept[name], "features.npz", values, found)
-    found.recomputed.append(f"{len(scores.per_query)} per-query values of each of {len(queries.names)} queries and {len(scores.metrics)} "
-                            "numbers of metrics.csv with their chance and ceiling, from features.npz")
+    found.recomputed.append(f"{len(scores.per_query)} per-query values of each of {len(queries.names)} queries and "
+                            f"{len(scores.metrics)} numbers of metrics.csv with their chance and ceiling, from features.npz")
 
 
 def _files(side: str, arrays: dict[str, np.ndarray], names: np.ndarray) -> Files:
@@ -256,7 +258,8 @@ def _row(row: MetricRow, stated: dict[str, object]) -> Iterator[str]:
         if not abs(here - there) <= EQUAL:
             where = "".join(f", {name} {text}" for name, text in (("queries of", row.query_source), ("photos", row.duplicates))
                             if text not in ("all", "as-published"))
-            yield f"metrics.csv, {row.features}/{row.protocol}/{row.metric}{where}, column {column}: {there!r}, features.npz gives {here!r}"
+            yield (f"metrics.csv, {row.features}/{row.protocol}/{row.metric}{where}, column {column}: {there!r}, "
+                   f"features.npz gives {here!r}")
 
 
 def _form(run: FinishedRun, found: Findings, features: bool) -> None:
@@ -268,7 +271,8 @@ def _form(run: FinishedRun, found: Findings, features: bool) -> None:
                  "with each photo once" if score.duplicates != "as-published" else
                  "of some queries or photos" if (score.source, score.gallery) != ("all", "all") else "of all queries"] += 1
     if left:
-        found.form.append(f"{sum(left.values())} numbers of metrics.csv (" + ", ".join(f"{n} {what}" for what, n in left.items()) + ")")
+        found.form.append(f"{sum(left.values())} numbers of metrics.csv ("
+                          + ", ".join(f"{n} {what}" for what, n in left.items()) + ")")
     found.form.append("per-query values, chance levels and ceilings" + (" of binary codes" if features else
                       " (a bundle with --features determines those of real-valued features)"))
     found.form.append("commit, versions, device, command and times; whether data, split and words are those of the digests")
@@ -277,7 +281,8 @@ def _form(run: FinishedRun, found: Findings, features: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="tcn verify", description=__doc__, epilog=EPILOG, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="a file that tcn bundle wrote, or a folder of such files")
+    p.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE",
+                   help="a file that tcn bundle wrote, or a folder of such files")
     return p
 
 

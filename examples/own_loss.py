@@ -1,4 +1,5 @@
-"""A loss of one's own on TCN's network: every sketch is to pick the photos of its class out of the batch (InfoNCE), and the reverse."""
+"""A loss of one's own on TCN's network: every sketch is to pick the photos of its class out of the batch (InfoNCE),
+and the reverse."""
 import torch
 from torch.nn import functional as F
 

@@ -1,6 +1,7 @@
 """A network of one's own, trained from random weights: edges of both modalities, then one small convolutional network for all.
 
-Photos are turned into edges before they meet the network, so that both modalities look alike; nothing of TCN's is used but the pairs.
+Photos are turned into edges before they meet the network, so that both modalities look alike;
+nothing of TCN's is used but the pairs.
 """
 import torch
 from torch import nn

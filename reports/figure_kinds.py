@@ -74,7 +74,8 @@ def with_common_seeds(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
 
 
 def reference_baseline(suite: Suite, task: Task) -> list[str]:
-    """The untrained baseline that is best on the validation classes; without validation classes (the paper's data sets) the first one.
+    """The untrained baseline that is best on the validation classes;
+    without validation classes (the paper's data sets) the first one.
 
     Never chosen by unseen classes. Empty where no untrained baseline was measured.
     """

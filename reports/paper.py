@@ -196,7 +196,8 @@ def dimensions(suite: Suite, task: Task) -> list[tuple[int, str]]:
 
 
 def is_untrained(variant: str) -> bool:
-    """Whether a row is an untrained baseline: one of this project, or by the first word of its name. `floor` is the earlier word."""
+    """Whether a row is an untrained baseline: one of this project, or by the first word of its name.
+    `floor` is the earlier word."""
     return variant in UNTRAINED or variant in FROZEN_ROWS or variant.startswith(("untrained-", "floor-"))
 
 
@@ -228,8 +229,8 @@ def is_tcn(variant: str) -> bool:
 
 
 def main_variants(suite: Suite, task: Task) -> list[str]:
-    """Rows of the comparison table: TCN, HWS, NWS (always), TCN at 512 dimensions where more than a plain call was asked for, untrained baselines
-    at hand, features brought along and runs that were sent."""
+    """Rows of the comparison table: TCN, HWS, NWS (always), TCN at 512 dimensions where more than a plain call was asked for,
+    untrained baselines at hand, features brought along and runs that were sent."""
     there = suite.variants(task)
     wide = [v for v in there if dimension_of(suite, task, v) == WIDE_DIMENSION]
     if not wide and any(group_of(suite, v) not in ("main", "untrained", "ledger", "brought", "") for v in there):

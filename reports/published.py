@@ -27,8 +27,9 @@ SOURCES = {
     "clip-prompt": "README of the public repository leftthomas/ClipPrompt, a re-implementation of CLIP-AT",
 }
 SHORT_SOURCES = {"tcn-table-2": "TCN paper, Table 2", "tcn-ablation": "TCN paper, ablation",
-                 "tcn-table-5": "TCN paper, Table 5", "zse-sbir": "ZSE-SBIR page", "clip-at": "CLIP-AT page", "splip-table": "SpLIP's table",
-                 "sketchfusion-table-1": "SketchFusion, Table 1", "clip-prompt": "ClipPrompt README"}
+                 "tcn-table-5": "TCN paper, Table 5", "zse-sbir": "ZSE-SBIR page", "clip-at": "CLIP-AT page",
+                 "splip-table": "SpLIP's table", "sketchfusion-table-1": "SketchFusion, Table 1",
+                 "clip-prompt": "ClipPrompt README"}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ exit status
   2 bad input or usage; 130 interrupted.
 """
 OF_THE_HARNESS = ("add", "bundle", "compare", "verify")
-"""Commands that work on results folders, which this package knows nothing of: handed to benchmarks/console.py where that is there."""
+"""Commands that work on results folders, which this package knows nothing of:
+handed to benchmarks/console.py where that is there."""
 
 
 def parser() -> argparse.ArgumentParser:

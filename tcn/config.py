@@ -113,10 +113,10 @@ class Modality(enum.Enum):
 class Data:
     """What is shown to the network."""
 
-    dataset: Annotated[str, Form(f"({'|'.join(SPLITS)}|{PART_NAME}|{OWN_NAME})({GENERALISED})?", f"{_DATASETS}, or the name of one that a file of your "
-                                 "own declares")] = "emoji"
-    declared: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}", f"'{BUILT_IN}', or 'file:' and a SHA-256 (--datasets makes it)"
-                                  )] = BUILT_IN
+    dataset: Annotated[str, Form(f"({'|'.join(SPLITS)}|{PART_NAME}|{OWN_NAME})({GENERALISED})?",
+                                 f"{_DATASETS}, or the name of one that a file of your own declares")] = "emoji"
+    declared: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}",
+                                  f"'{BUILT_IN}', or 'file:' and a SHA-256 (--datasets makes it)")] = BUILT_IN
     """Where the data set is declared: here, or in a file of the user's own, by a digest of what it says of classes, roles and
     held-out files (`tcn.data.declared`)."""
     split: Literal["fixed", "1", "2"] = "fixed"
@@ -180,10 +180,11 @@ class Network:
     """Architecture and where it starts."""
 
     backbone: Annotated[str, Form(BACKBONE,
-                                  f"one of {', '.join(BACKBONES)}, or timm:NAME or torchvision:NAME, any model of these libraries "
-                                  "(docs/encoders.md)")] = "resnet50"
+                                  f"one of {', '.join(BACKBONES)}, or timm:NAME or torchvision:NAME, any model of "
+                                  "these libraries (docs/encoders.md)")] = "resnet50"
     weights: Weights = "imagenet"
-    """`imagenet`, the published weights of the encoder's name, or `file:<sha256>` of a given state dict, so that the identity follows the contents."""
+    """`imagenet`, the published weights of the encoder's name, or `file:<sha256>` of a given state dict,
+    so that the identity follows the contents."""
     teacher_weights: Weights = "imagenet"
     """The same for the frozen teacher, whose classifier gives the SVD start."""
     dim: Annotated[int, Range(1, 65_536)] = 64
@@ -259,8 +260,8 @@ class Execution:
     compile: Literal["none", "encoders"] = "none"
     """`encoders`: torch.compile of both encoders and the teacher (a minute or two before the first step); `none`."""
     graphs: Literal["none", "encoders"] = "none"
-    """`encoders` (CUDA): forward and backward pass of both encoders and the teacher recorded once and replayed in every step, which
-    spares the host the launch of each kernel; `none`."""
+    """`encoders` (CUDA): forward and backward pass of both encoders and the teacher recorded once and replayed in every step,
+    which spares the host the launch of each kernel; `none`."""
     optimizer: Literal["fused", "loop"] = "fused"
     """Adam in one kernel (`fused`), or tensor by tensor (`loop`)."""
     sharing: Literal["fused", "loop"] = "fused"
@@ -287,8 +288,8 @@ class Evaluation:
     """`embedding` (D) or `backbone` (d, before the embedding)."""
     statistics: Literal["network", "per_modality", "pca"] = "network"
     """`network`: as the network stands. `per_modality`: features standardised per modality by mean and
-    standard deviation taken from seen training images (for untrained baselines). `pca`: reduced to `network.dim` by principal components of
-    seen training images of both modalities."""
+    standard deviation taken from seen training images (for untrained baselines). `pca`: reduced to `network.dim` by principal
+    components of seen training images of both modalities."""
     photo_side: Literal["photo", "sketch"] = "photo"
     """Which side's output of the embedding gives the photos' features: `photo`, or `sketch` (released: at test time
     photos are normalised with the sketches' statistics, where these are kept apart)."""
@@ -322,8 +323,9 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Annotated[str, Form("[a-z0-9][a-z0-9-]{0,59}", "a name in lower case, of letters, digits and hyphens")] = "tcn"
     """What the variant's declaration calls its method."""
-    method_source: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}", f"'{BUILT_IN}', or 'file:' and the SHA-256 of the file that "
-                                       "declares the variant (--variants makes it)")] = BUILT_IN
+    method_source: Annotated[str, Form(f"{BUILT_IN}|file:[0-9a-f]{{64}}",
+                                       f"'{BUILT_IN}', or 'file:' and the SHA-256 of the file that declares the variant "
+                                       "(--variants makes it)")] = BUILT_IN
     """Where the variant and its method are declared: here, or in a file of the user's own, by its content."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 2020
     """Seed of every random stream (released: 2020)."""
@@ -468,8 +470,9 @@ def check(config: Config) -> None:
     check_fields(config)
     whole, own = whole_of(config.data.dataset), config.data.declared != BUILT_IN
     if own == (whole in SPLITS):
-        raise InputError(f"setting 'data.declared' is '{config.data.declared}', but '{whole}' is built in; give the data set another name"
-                         if own else f"setting 'data.dataset' is {config.data.dataset!r}; it takes {_DATASETS}")
+        raise InputError(f"setting 'data.declared' is '{config.data.declared}', but '{whole}' is built in; give the data set "
+                         "another name" if own else
+                         f"setting 'data.dataset' is {config.data.dataset!r}; it takes {_DATASETS}")
     known = SPLITS.get(whole, (OWN_SPLIT,))
     if config.data.split not in known:
         raise InputError(f"setting 'data.split' is '{config.data.split}'; '{config.data.dataset}' has {', '.join(known)}")

@@ -5,5 +5,5 @@ from tcn.scoring.protocols import ALL, PROTOCOLS, Protocol
 from tcn.scoring.retrieve import RECALLS, precision_recall, rank
 from tcn.scoring.scores import TIES, Scores, evaluate, score
 
-__all__ = ["evaluate", "score", "Scores", "PROTOCOLS", "Protocol", "ALL", "METRICS", "TIES", "RECALLS", "rank", "precision_recall",
-           "spellings_of", "merged", "identical_rows", "instance_accuracy", "InstanceScores", "INSTANCE_KS"]
+__all__ = ["evaluate", "score", "Scores", "PROTOCOLS", "Protocol", "ALL", "METRICS", "TIES", "RECALLS", "rank",
+           "precision_recall", "spellings_of", "merged", "identical_rows", "instance_accuracy", "InstanceScores", "INSTANCE_KS"]

@@ -116,8 +116,8 @@ def command(tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
-_LONGEST = ("faults", "run_all", "digits", "reports", "report_faults", "fuzz_results", "launch", "everything", "execution", "torture", "figures",
-            "fuzz_folders", "preflight", "reproduce", "calibration", "moved", "golden")
+_LONGEST = ("faults", "run_all", "digits", "reports", "report_faults", "fuzz_results", "launch", "everything", "execution",
+            "torture", "figures", "fuzz_folders", "preflight", "reproduce", "calibration", "moved", "golden")
 """Test files that take longest, longest first: begun last, one of them would keep one process busy alone."""
 
 

@@ -1,8 +1,9 @@
-"""A strip of pictures of the demo for the README: a drawing as it grows, and the photos that one finished run finds for it each time.
+"""A strip of pictures of the demo for the README: a drawing as it grows,
+and the photos that one finished run finds for it each time.
 
-`python -m benchmarks.demo.strip RUN --drawings NDJSON --out FILE.webp` takes the first recognised drawing of each of a few unseen classes,
-in QuickDraw's order of keys, so that no drawing is picked by what it finds. What is shown is what the page of `python benchmarks/demo.py`
-gives for the same strokes.
+`python -m benchmarks.demo.strip RUN --drawings NDJSON --out FILE.webp` takes the first recognised drawing of each of a few unseen
+classes, in QuickDraw's order of keys, so that no drawing is picked by what it finds. What is shown is what the page of
+`python benchmarks/demo.py` gives for the same strokes.
 """
 from __future__ import annotations
 
@@ -92,8 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmarks.demo.strip", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(p)
-    p.add_argument("--drawings", type=Path, nargs="+", required=True, metavar="NDJSON", help="QuickDraw's files, or folders of them")
-    p.add_argument("--number", type=int, default=4, metavar="N", help="number of drawings, each of another class as far as there are so many (default: 4)")
+    p.add_argument("--drawings", type=Path, nargs="+", required=True, metavar="NDJSON",
+                   help="QuickDraw's files, or folders of them")
+    p.add_argument("--number", type=int, default=4, metavar="N",
+                   help="number of drawings, each of another class as far as there are so many (default: 4)")
     p.add_argument("--out", type=Path, default=Path("docs/demo.webp"), metavar="FILE.webp", help="default: docs/demo.webp")
     options = p.parse_args(arguments)
     try:

@@ -30,8 +30,8 @@ GRACE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Share:
-    """How a machine or cluster is divided: the number of runs at once, of CPU threads for each process of a run, of runs on one GPU,
-    and of GPUs for one run, each of which has a process of its own."""
+    """How a machine or cluster is divided: the number of runs at once, of CPU threads for each process of a run, of runs on one
+    GPU, and of GPUs for one run, each of which has a process of its own."""
 
     workers: int
     threads: int

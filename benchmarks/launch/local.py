@@ -24,8 +24,8 @@ LOST = ("the remaining runs are not tried: {} answers this process no more. Give
 
 def run_in_turn(folders: Sequence[RunFolder], material: Material, mirror: Mirror, device: torch.device,
                 failures: dict[str, str], gpus: int = 1) -> tuple[int, int]:
-    """Compute all runs that are not finished, each on `gpus` devices; failures are added to `failures`. Returns how many ran well and
-    how many were skipped.
+    """Compute all runs that are not finished, each on `gpus` devices; failures are added to `failures`. Returns how many ran well
+    and how many were skipped.
 
     Stops if the device no longer answers this process; `failures` says so under the device's name.
     """

@@ -31,8 +31,8 @@ class Processes:
     """Launcher of worker processes on this machine."""
 
     def __init__(self, devices: Sequence[str], share: Share, logs: Path, run: Callable[[Job], Failure | None] = work) -> None:
-        """`devices`: assigned to the workers in turn; each worker sees only its own, as cuda:0, or where it names several, joined by
-        commas, as cuda:0, cuda:1 and so on. `logs`: folder for what they print. `run`: what a worker does with a job."""
+        """`devices`: assigned to the workers in turn; each worker sees only its own, as cuda:0, or where it names several, joined
+        by commas, as cuda:0, cuda:1 and so on. `logs`: folder for what they print. `run`: what a worker does with a job."""
         self.share, self.device = share, devices[0]
         gpus = sum(device.count(",") + 1 for device in devices)
         self._slots = [_Slot(devices[i % len(devices)], logs / f"worker-{i}.log", run) for i in range(share.workers)]
@@ -126,8 +126,8 @@ class _Slot:
 
 
 def visible(device: str, those: str | None) -> str | None:
-    """The value of CUDA_VISIBLE_DEVICES for a process that is to see only one device, or several joined by commas; None leaves the
-    variable as it is.
+    """The value of CUDA_VISIBLE_DEVICES for a process that is to see only one device, or several joined by commas; None leaves
+    the variable as it is.
 
     those: its value in this process.
 

@@ -1,7 +1,8 @@
 """SLURM's jobs, one for each run, through submitit (the only file that imports it).
 
-In: the resources that a job asks for. Out: a `Launcher`. Runs that may start together are queued by one call, as a job array. A job that is
-preempted, or reaches its time limit, is queued again and goes on from its last epoch. All machines must see the output folder, the data and the project at the same paths.
+In: the resources that a job asks for. Out: a `Launcher`. Runs that may start together are queued by one call, as a job array. A
+job that is preempted, or reaches its time limit, is queued again and goes on from its last epoch. All machines must see the
+output folder, the data and the project at the same paths.
 """
 from __future__ import annotations
 
@@ -80,8 +81,8 @@ class _Resumable:
 
 
 class SlurmLauncher:
-    """Launcher of SLURM jobs, one for each run, and a log of each in `logs` by its number. In the queue a job that is alone has its
-    run's name, and an array the name ARRAY."""
+    """Launcher of SLURM jobs, one for each run, and a log of each in `logs` by its number. In the queue a job that is alone has
+    its run's name, and an array the name ARRAY."""
 
     def __init__(self, device: str, asked: str, logs: Path, *, workers: int | None = None, threads: int | None = None,
                  gpus_per_run: int | None = None, run: Callable[[Job], Any] = work, cluster: str = "slurm") -> None:
@@ -102,7 +103,8 @@ class SlurmLauncher:
         its = gpus_per_run or 1
         each = threads or max(1, found.get("cpus_per_task", 1) // its)
         check_threads(each)
-        self.share, self.device = Share(workers or MOST_JOBS, each, gpus_per_run=its), "cuda" if gpus and device != "cpu" else "cpu"
+        self.share, self.device = (Share(workers or MOST_JOBS, each, gpus_per_run=its),
+                                   "cuda" if gpus and device != "cpu" else "cpu")
         there = found.get("gpus_per_node", found.get("gpus_per_task"))
         if self.device == "cuda" and isinstance(there, int) and there < its:
             raise InputError(f"--gpus-per-run {its} needs jobs with as many GPUs; write gpus={its} in --slurm")

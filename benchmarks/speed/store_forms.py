@@ -86,7 +86,8 @@ def read(held: Pixels, chosen: Iterable[np.ndarray]) -> None:
 
 
 def cold(files: Files, form: str, cache: Path, name: str, advised: bool, seed: int) -> tuple[float, float]:
-    """Pictures a second by the clock, of 512 whose pages the system was asked to drop from memory; and megabytes read from the disk."""
+    """Pictures a second by the clock, of 512 whose pages the system was asked to drop from memory;
+    and megabytes read from the disk."""
     held = filled(files, form, cache, name)
     chosen = batches(len(files), 512, seed)
     del held

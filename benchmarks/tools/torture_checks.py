@@ -90,7 +90,8 @@ def _whole(path: Path) -> None:
             raise ValueError("cut short")
     elif path.name == "mlflow.db":
         with tempfile.TemporaryDirectory() as place:
-            # As the next process will find it: SQLite first undoes what a dead one has half written, which a read-only store forbids.
+            # As the next process will find it: SQLite first undoes what a dead one has half written,
+            # which a read-only store forbids.
             for file in path.parent.glob(f"{path.name}*"):
                 shutil.copy(file, place)
             with contextlib.closing(sqlite3.connect(Path(place) / path.name)) as store:

@@ -59,8 +59,8 @@ class SentRun:
 
 
 def unpack(path: Path, into: Path) -> list[SentRun]:
-    """Unpack a bundle below the new folder `into`. Raises ReportError, naming the file, where it is no bundle, holds names or sizes
-    that none has, or can't be read."""
+    """Unpack a bundle below the new folder `into`. Raises ReportError, naming the file, where it is no bundle, holds names or
+    sizes that none has, or can't be read."""
     try:
         if path.exists() and not path.is_file():
             raise ReportError("it is no file")
@@ -72,8 +72,8 @@ def unpack(path: Path, into: Path) -> list[SentRun]:
     except ReportError as error:
         raise ReportError(f"{path}: no bundle that can be used: {error}") from None
     except Exception as error:  # zipfile and zlib raise many kinds for a damaged file
-        raise ReportError(f"{path}: no bundle that can be read, which is a zip file that tcn bundle wrote ({type(error).__name__}: "
-                          f"{shown(str(error), 200)}); have it sent again") from None
+        raise ReportError(f"{path}: no bundle that can be read, which is a zip file that tcn bundle wrote "
+                          f"({type(error).__name__}: {shown(str(error), 200)}); have it sent again") from None
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> list[str]:
@@ -81,12 +81,14 @@ def _members(archive: zipfile.ZipFile, size: int) -> list[str]:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     total, most = sum(entry.file_size for entry in entries), max(FREE_BYTES, MOST_RATIO * size)
     if len(entries) > MOST_MEMBERS or total > most:
-        raise ReportError(f"{len(entries):,} files of {total:,} bytes in all; at most {MOST_MEMBERS:,} files and {most:,} bytes are unpacked")
+        raise ReportError(f"{len(entries):,} files of {total:,} bytes in all; at most {MOST_MEMBERS:,} files and {most:,} bytes "
+                          "are unpacked")
     names = [entry.filename for entry in entries]
     if len(set(names)) < len(names):
         raise ReportError("a name stands there twice")
     if odd := [name for name in names if name != MANIFEST and not MEMBER.fullmatch(name)]:
-        raise ReportError(f"{shown(odd[0])} is no file of a run; a bundle holds runs/RUN/{{{','.join(FILES)}}} and {MANIFEST} alone")
+        raise ReportError(f"{shown(odd[0])} is no file of a run; a bundle holds runs/RUN/{{{','.join(FILES)}}} and "
+                          f"{MANIFEST} alone")
     if MANIFEST not in names:
         raise ReportError(f"it holds no {MANIFEST}; `tcn bundle` writes one")
     return names
@@ -114,7 +116,8 @@ def _unpacked(archive: zipfile.ZipFile, run: Listed, into: Path) -> list[str]:
         if member not in there:
             problems.append(f"{name} is missing")
         elif (found := _copy(archive, member, into / member)) != wanted:
-            problems.append(f"{name} is not as it was bundled (SHA-256 {found[:8]}, {MANIFEST} says {shown(wanted[:8])}): it was damaged or edited")
+            problems.append(f"{name} is not as it was bundled (SHA-256 {found[:8]}, {MANIFEST} says {shown(wanted[:8])}): it was "
+                            "damaged or edited")
     return problems
 
 
@@ -144,10 +147,11 @@ def bundles_in(given: Sequence[Path]) -> list[Path]:
 
 
 def with_bundles(suite: Suite | None, given: Sequence[Path], into: Path) -> Suite:
-    """The suite, or an empty one, with the runs of bundles as rows of their own. Unpacks below `into`, which the suite needs to last.
+    """The suite, or an empty one, with the runs of bundles as rows of their own. Unpacks below `into`,
+    which the suite needs to last.
 
-    A run that the suite has, or an earlier bundle, is named and left out, as is all that can't be used. Raises ReportError where a
-    folder holds no bundle, and NoResults where nothing remains to be shown.
+    A run that the suite has, or an earlier bundle, is named and left out, as is all that can't be used. Raises ReportError where
+    a folder holds no bundle, and NoResults where nothing remains to be shown.
     """
     left_out: list[tuple[str, str]] = []
     runs: list[FinishedRun] = []

@@ -10,11 +10,12 @@ from reports.read.runs import FinishedRun
 from reports.read.schema import Task
 
 
-def one_protocol_version(runs: list[FinishedRun], left_out: list[tuple[str, str]], version: int | None = None) -> list[FinishedRun]:
+def one_protocol_version(runs: list[FinishedRun], left_out: list[tuple[str, str]],
+                         version: int | None = None) -> list[FinishedRun]:
     """Keep the runs that were scored under `version` of the rules, or where that is None under the newest one among them."""
     wanted = max((run.provenance.protocol_version for run in runs), default=1) if version is None else version
-    left_out += [(run.name, f"scored under protocol version {run.provenance.protocol_version}, the others here under {wanted}; numbers "
-                  "of two versions never share a table, so show it in a report of its own, or run it again")
+    left_out += [(run.name, f"scored under protocol version {run.provenance.protocol_version}, the others here under "
+                  f"{wanted}; numbers of two versions never share a table, so show it in a report of its own, or run it again")
                  for run in runs if run.provenance.protocol_version != wanted]
     return [run for run in runs if run.provenance.protocol_version == wanted]
 

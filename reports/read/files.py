@@ -73,9 +73,10 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
-def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...], earlier: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """A CSV file with the named columns checked; number columns become float, empty ones NaN. earlier: what earlier versions called a
-    column -> its name.
+def read_frame(path: Path, text: tuple[str, ...], numbers: tuple[str, ...],
+               earlier: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A CSV file with the named columns checked; number columns become float, empty ones NaN. earlier: what earlier versions
+    called a column -> its name.
 
     Raises ReportError where the file is missing, unreadable, empty, lacks a column or holds a word or an infinity for a number.
     """

@@ -1,7 +1,7 @@
 """The means of a run worked out again from the per-query values that it kept, and held against metrics.csv.
 
-In: a checked run. Out: a `Recomputed` with a check for each number that its per-query values determine. The report and `tcn verify`
-use the same.
+In: a checked run. Out: a `Recomputed` with a check for each number that its per-query values determine. The report and
+`tcn verify` use the same.
 """
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class PerQuery:
 def recompute(run: FinishedRun, sources: np.ndarray | None = None) -> Recomputed:
     """Work out every mean over all queries and the whole gallery again from per-query values, as each rule averages.
 
-    sources: the publisher of each query of per_query.npz; the means over each publisher's queries are checked, too, but where they
-    were sampled over orders of photos at equal distance: those orders were drawn anew.
+    sources: the publisher of each query of per_query.npz; the means over each publisher's queries are checked, too, but where
+    they were sampled over orders of photos at equal distance: those orders were drawn anew.
     """
     try:
         kept = per_query(run.folder)
@@ -172,7 +172,8 @@ def _mean(values: np.ndarray, classes: np.ndarray, rule: str) -> float:
 def read_precisions(path: Path, labels: np.ndarray) -> np.ndarray:
     """Average precision of each query under the `released` rule, real-valued features [Nq], in the order of features.npz.
 
-    labels: names of the queries' classes there [Nq]. Raises ReportError where per_query.npz lacks the values, or is of other queries.
+    labels: names of the queries' classes there [Nq]. Raises ReportError where per_query.npz lacks the values,
+    or is of other queries.
     """
     key = "real/released/mAP@all"
     arrays = read_arrays(path, ("class", key))

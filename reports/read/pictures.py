@@ -1,6 +1,7 @@
 """Small pictures of a split's queries and photos, as benchmarks/picture_sheets.py writes them beside the runs.
 
-In: OUTPUT/pictures/DATASET-SPLIT. Out: checked sheets, and the tile of each file; or a ReportError that says what is missing or wrong.
+In: OUTPUT/pictures/DATASET-SPLIT. Out: checked sheets, and the tile of each file;
+or a ReportError that says what is missing or wrong.
 """
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def read_sheets(root: Path, task: Task) -> Sheets:
         raise ReportError(f"there is no folder {FOLDER}/{name if Path(name).name == name else '…'} beside the runs")
     index = parse(SheetIndex, read_json(folder / "index.json"), "index.json")
     each, total = index.columns * index.rows, len(index.queries) + len(index.photos)
-    contents = tuple(_sheet(folder / f"{start // each:03d}.webp", index, min(each, total - start)) for start in range(0, total, each))
+    contents = tuple(_sheet(folder / f"{start // each:03d}.webp", index, min(each, total - start))
+                     for start in range(0, total, each))
     return Sheets(index.side, index.columns, each, contents, {path: tile for tile, path in enumerate(index.queries)},
                   {path: tile for tile, path in enumerate(index.photos, len(index.queries))})
 

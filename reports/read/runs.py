@@ -1,7 +1,7 @@
 """One folder of a run -> a checked run, and the contents of its further files.
 
-In: the folder of one run of one variant with one seed. Out: a FinishedRun whose four core files are sound, or a ReportError that names
-the file and what is wrong with it. What can't be trusted is never guessed.
+In: the folder of one run of one variant with one seed. Out: a FinishedRun whose four core files are sound, or a ReportError that
+names the file and what is wrong with it. What can't be trusted is never guessed.
 """
 from __future__ import annotations
 
@@ -247,8 +247,8 @@ def _feature_length(path: Path, settings: Settings) -> int | None:
 
 
 def read_features(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of features.npz: query [Nq, D], gallery [Ng, D], finite, their labels [Nq], [Ng], and the files they are of, `query_paths`
-    [Nq] and `gallery_paths` [Ng], where both are told."""
+    """Arrays of features.npz: query [Nq, D], gallery [Ng, D], finite, their labels [Nq], [Ng], and the files they are of,
+    `query_paths` [Nq] and `gallery_paths` [Ng], where both are told."""
     arrays = read_arrays(path, (*FEATURE_ARRAYS, *LIST_ARRAYS))
     if absent := [name for name in FEATURE_ARRAYS if name not in arrays]:
         raise ReportError(f"{path.name} lacks the array{'s' * (len(absent) > 1)} {', '.join(absent)}")
@@ -261,8 +261,8 @@ def read_features(path: Path) -> dict[str, np.ndarray]:
             raise ReportError(f"{path.name}, {side}_labels: expected names of classes, found {labels.dtype}")
     if arrays["query"].shape[1] != arrays["gallery"].shape[1]:
         raise ReportError(f"{path.name}: queries of {arrays['query'].shape[1]} numbers, photos of {arrays['gallery'].shape[1]}")
-    told = all(name in arrays and arrays[name].shape == arrays[name.replace("paths", "labels")].shape and arrays[name].dtype.kind == "U"
-               for name in LIST_ARRAYS)
+    told = all(name in arrays and arrays[name].shape == arrays[name.replace("paths", "labels")].shape
+               and arrays[name].dtype.kind == "U" for name in LIST_ARRAYS)
     return arrays if told else {name: arrays[name] for name in FEATURE_ARRAYS}
 
 

@@ -221,7 +221,8 @@ class Suite:
         return self._classes[run.name, score]
 
     def precisions(self, run: FinishedRun, labels: np.ndarray) -> np.ndarray | None:
-        """Average precision of each query (released rule, real-valued) [Nq]; None as for `frame`. labels: the queries' classes."""
+        """Average precision of each query (released rule, real-valued) [Nq]; None as for `frame`.
+        labels: the queries' classes."""
         return self._try(run, "per_query.npz", lambda: means.read_precisions(run.folder / "per_query.npz", labels))
 
     def distances(self, run: FinishedRun) -> dict[str, np.ndarray] | None:

@@ -1,7 +1,8 @@
 """`python reports/render.py`: every table, figure and the report, from result folders alone.
 
-In: an output folder of run_all.py, bundles that others sent, or both. Out: index.html, report.md, latex/report.tex, tables/*.md .tex .csv .runs.csv and
-figures/*.png .pdf .csv; a figure's CSV holds the data it shows. Where small pictures of all queries would make the page too large, they are in pictures/.
+In: an output folder of run_all.py, bundles that others sent, or both. Out: index.html, report.md, latex/report.tex, tables/*.md
+.tex .csv .runs.csv and figures/*.png .pdf .csv; a figure's CSV holds the data it shows. Where small pictures of all queries would
+make the page too large, they are in pictures/.
 """
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def _figures(suite: Suite, task: Task, cache: Path) -> list[FigureData]:
     return frames.every(suite, task, cache)
 
 
-def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], places: dict[str, np.ndarray], folder: Path, results: Path) -> bool:
+def _drawn(data: FigureData, suite: Suite, widths: dict[str, float], places: dict[str, np.ndarray], folder: Path,
+           results: Path) -> bool:
     """Whether the figure could be written; if not, it is named among what was left out, and the report does without it."""
     try:
         figure = _save_figure(data, folder, results)
@@ -162,10 +164,12 @@ def _written(suite: Suite, options: argparse.Namespace) -> Path:
             try:
                 staging.write_text(options.leaderboard, leaderboard.page(suite, options.leaderboard.parent))
             except OSError as error:
-                raise ReportError(f"{options.leaderboard} can't be written ({error.strerror or error}); name another file") from error
+                raise ReportError(f"{options.leaderboard} can't be written ({error.strerror or error}); "
+                                  "name another file") from error
         return Path(options.leaderboard)
     if options.out is None and options.bundles and options.results is None:
-        raise ReportError("bundles alone have no folder for the report; name one with --out, or a page with --leaderboard FILE.html")
+        raise ReportError("bundles alone have no folder for the report; name one with --out, or a page with "
+                          "--leaderboard FILE.html")
     return _render(suite, suite.root, options.out or suite.root / "report")
 
 
@@ -175,10 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="an output folder of run_all.py (default: the one written last below results/)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: report/ in that folder")
-    parser.add_argument("--bundles", type=Path, nargs="+", metavar="FILE", help="runs that others sent (tcn bundle), or folders of "
-                        "such files: rows of their own, marked; without --results the report holds them alone")
-    parser.add_argument("--leaderboard", type=Path, metavar="FILE.html", help="write one page of sortable tables there, in place of "
-                        "the report")
+    parser.add_argument("--bundles", type=Path, nargs="+", metavar="FILE",
+                        help="runs that others sent (tcn bundle), or folders of such files: rows of their own, marked; "
+                             "without --results the report holds them alone")
+    parser.add_argument("--leaderboard", type=Path, metavar="FILE.html",
+                        help="write one page of sortable tables there, in place of the report")
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="bundles-") as unpacked:

@@ -1,8 +1,8 @@
 """Every query of every run, for the page to be looked at: what it finds, as compact data beside the tables and figures.
 
-In: a checked suite, and where figures show points. Out: texts of `<script type="application/json">` elements, or files beside the page
-where these would take more than BUDGET bytes; sentences that say what can be looked at, and what is missing. templates/explorer.js shows
-them. Arrays are base64 of little-endian numbers; NONE stands for what is not there.
+In: a checked suite, and where figures show points. Out: texts of `<script type="application/json">` elements, or files beside the
+page where these would take more than BUDGET bytes; sentences that say what can be looked at, and what is missing.
+templates/explorer.js shows them. Arrays are base64 of little-endian numbers; NONE stands for what is not there.
 """
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SHOWN = 10
 NONE = 0xFFFFFFFF
 SCALE = 10_000
 """Average precision and places in a figure are kept as whole numbers of so many parts."""
-LEAD = ("In a browser, index.html shows here every query of every run: by class, from the hardest to the easiest, or where two runs differ most; "
-        "a query leads to the photos that each run finds first.")
+LEAD = ("In a browser, index.html shows here every query of every run: by class, from the hardest to the easiest, or where two "
+        "runs differ most; a query leads to the photos that each run finds first.")
 
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Classes and paths of queries, classes and paths of photos."""
@@ -54,8 +54,8 @@ class Explorer:
 
 
 def build(suite: Suite, figures: Mapping[Task, Sequence[FigureData]], places: Mapping[str, np.ndarray]) -> Explorer:
-    """The explorer of a suite. figures: those of each task that could be drawn; places: figure -> where it shows each row of its frame,
-    [N, 2] as shares of its width and height from the top left."""
+    """The explorer of a suite. figures: those of each task that could be drawn; places: figure -> where it shows each row of its
+    frame, [N, 2] as shares of its width and height from the top left."""
     made = Explorer()
     tasks: list[dict[str, Any]] = []
     texts: dict[str, str | bytes] = {}
@@ -78,7 +78,8 @@ def build(suite: Suite, figures: Mapping[Task, Sequence[FigureData]], places: Ma
     if texts:
         made.sentences.insert(0, LEAD)
         where = f"stand in {FOLDER}/ beside this page" if beside else "stand in this page"
-        made.sentences.append(f"Small pictures and ranks take {f'{size / 1e6:,.1f} MB' if size > 99_999 else f'{size / 1e3:,.0f} kB'} and {where}"
+        made.sentences.append("Small pictures and ranks take "
+                              f"{f'{size / 1e6:,.1f} MB' if size > 99_999 else f'{size / 1e3:,.0f} kB'} and {where}"
                               + ("." if sheets else "; no pictures are among them: classes are named instead."))
     made.index = as_json({"tasks": tasks, "none": NONE, "scale": SCALE, "shown": SHOWN, "folder": f"{FOLDER}/" if beside else ""})
     return made
@@ -139,19 +140,19 @@ def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], 
         texts[name] = str(as_json({
             "nearest": packed(nearest(arrays["query"], arrays["gallery"], SHOWN), wide), "bits": wide,
             "ap": None if precisions is None else packed(np.round(precisions * SCALE))}))
-        runs.append({"name": f"{naming.label(run.variant)}, seed {run.seed}", "row": naming.label(run.variant), "anchor": run.anchor,
-                     "part": name})
+        runs.append({"name": f"{naming.label(run.variant)}, seed {run.seed}", "row": naming.label(run.variant),
+                     "anchor": run.anchor, "part": name})
     title = naming.task_title(task)
     if without:
-        sentences.append(f"{title}: {len(without)} run{'s' * (len(without) != 1)} kept no features with their files, or of other files, and "
-                         f"can't be looked at here: {listed(without[:3])}{' and others' * (len(without) > 3)}.")
+        sentences.append(f"{title}: {len(without)} run{'s' * (len(without) != 1)} kept no features with their files, or of "
+                         f"other files, and can't be looked at here: {listed(without[:3])}{' and others' * (len(without) > 3)}.")
     if lists is None:
         return None
     classes = sorted({*lists[0].tolist(), *lists[2].tolist()})
     place = {name: at for at, name in enumerate(classes)}
     sheets = _sheets(suite, task, title, sentences)
-    sentences.append(f"{title}: each of {len(lists[0]):,} query sketches under each of {len(runs):,} runs, with the {min(SHOWN, len(lists[2]))} "
-                     f"photos that it finds first among {len(lists[2]):,}.")
+    sentences.append(f"{title}: each of {len(lists[0]):,} query sketches under each of {len(runs):,} runs, with the "
+                     f"{min(SHOWN, len(lists[2]))} photos that it finds first among {len(lists[2]):,}.")
     return {"title": title, "classes": classes, "queries": packed(np.array([place[name] for name in lists[0].tolist()]), 32),
             "photos": packed(np.array([place[name] for name in lists[2].tolist()]), 32), "runs": runs,
             "sheets": None if sheets is None else _tiles(sheets, lists, number, texts)}
@@ -161,8 +162,8 @@ def _sheets(suite: Suite, task: Task, title: str, sentences: list[str]) -> Sheet
     try:
         return read_sheets(suite.root, task)
     except ReportError as error:
-        sentences.append(f"{title}: no small pictures ({error}). The command that made the runs writes them when it is given again "
-                         "where the data are.")
+        sentences.append(f"{title}: no small pictures ({error}). The command that made the runs writes them when it is "
+                         "given again where the data are.")
         return None
 
 
@@ -184,6 +185,7 @@ def _map(data: FigureData, places: np.ndarray) -> dict[str, Any]:
     kept = frame[inside]
     return {"figure": f"figure-{data.name}", "classes": names, "panels": [naming.label(variant) for variant in variants],
             "x": packed(np.round(places[inside, 0] * SCALE)), "y": packed(np.round(places[inside, 1] * SCALE)),
-            "class": packed(kept["class"].map(names.index).to_numpy(), 32), "panel": packed(kept["variant"].map(variants.index).to_numpy()),
+            "class": packed(kept["class"].map(names.index).to_numpy(), 32),
+            "panel": packed(kept["variant"].map(variants.index).to_numpy()),
             "photo": packed((kept["modality"] == "photo").to_numpy()), "number": packed(kept["number"].to_numpy(), 32)}
 

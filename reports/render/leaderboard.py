@@ -69,7 +69,8 @@ class Board:
     @property
     def chance(self) -> list[str]:
         """The chance level of each metric; empty where the lines don't agree on one."""
-        levels = [{level for line in self.lines for level in line.values[METRICS.index(metric)].chance} for metric in self.metrics]
+        levels = [{level for line in self.lines for level in line.values[METRICS.index(metric)].chance}
+                  for metric in self.metrics]
         return [f"{level.pop():.3f}" if len(level) == 1 else "" for level in levels]
 
 
@@ -82,7 +83,8 @@ def boards(suite: Suite, folder: Path) -> list[Board]:
     """Every table: by data set and split, then protocol, then kind of features, then version and sizes of the gallery."""
     found: dict[tuple[Task, str, str, int, int, int], list[Line]] = {}
     for task in suite.tasks():
-        rules = dict.fromkeys(score.protocol for score in sorted(suite.scores(task), key=lambda s: (s.protocol != "released", s.protocol))
+        rules = dict.fromkeys(score.protocol
+                              for score in sorted(suite.scores(task), key=lambda s: (s.protocol != "released", s.protocol))
                               if score.metric in METRICS)
         for rule, kind, variant in itertools.product(rules, KINDS, suite.variants(task)):
             if (row := _line(suite, task, rule, kind, variant, folder)) is not None:
@@ -106,8 +108,9 @@ def _line(suite: Suite, task: Task, rule: str, kind: str, variant: str, folder: 
     runs = most.runs
     label = naming.label(variant) + " (smoke run)" * any(run.smoke for run in runs)
     return (runs[0].provenance.protocol_version, most.queries, most.photos,
-            Line(label, _each(map(_encoder, runs)), dim_entry(suite, task, variant, kind).text, f"{most.n} ({seed_names(most)})", values,
-                 _each(map(_commit, runs)), _each(run.provenance.device for run in runs),
+            Line(label, _each(map(_encoder, runs)), dim_entry(suite, task, variant, kind).text,
+                 f"{most.n} ({seed_names(most)})", values, _each(map(_commit, runs)),
+                 _each(run.provenance.device for run in runs),
                  kept(runs[0].sent or suite.root, folder, folder=runs[0].sent is None)))
 
 

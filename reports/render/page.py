@@ -39,7 +39,8 @@ def page(suite: Suite, shown: Sequence[Section], folder: Path, checked: Mapping[
     """The whole page.
 
     shown: the report's sections. folder: where the page will be. checked: run -> its means worked out again. figures: where the
-    pictures are now. explored: what its script shows of single queries. Nothing is read from disk but these pictures and the small files that the runs' entries show.
+    pictures are now. explored: what its script shows of single queries. Nothing is read from disk but these pictures and the
+    small files that the runs' entries show.
     """
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=story.TITLE, subject=f"TCN on {story.profile_name(suite)}", opening=story.opening(suite), sections=shown,

@@ -25,7 +25,8 @@ SHORT_DIFF = 200
 LONG_DIFF = 1 << 20
 """A diff of more bytes than this is not read."""
 FILES = ("config.json", "provenance.json", "status.json", "method.py", "method.zip", "metrics.csv", "per_query.npz",
-         "per_query.csv", "ledger.csv", "history.csv", "steps.csv", "features.npz", "singular_values.csv", "diff.patch", "checkpoint.pt")
+         "per_query.csv", "ledger.csv", "history.csv", "steps.csv", "features.npz", "singular_values.csv", "diff.patch",
+         "checkpoint.pt")
 
 
 def recompute(run: FinishedRun, suite: Suite) -> Recomputed:

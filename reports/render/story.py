@@ -196,8 +196,8 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
                 "seeds and classes.", [*drawn("intervals"), _measured_rows(claims.comparisons(suite, task)),
                                  _points(evidence.paper_gaps(suite, task)), *drawn("class_precision")])),
         ("ledger", "Where paper, released code and good practice part", "Ledger",
-         _under("The paper's code departs in places from what the paper says or from good practice. Each such deviation is a setting "
-                "here, and this is what it is worth.",
+         _under("The paper's code departs in places from what the paper says or from good practice. Each such deviation "
+                "is a setting here, and this is what it is worth.",
                 [ledger.table(suite, task), *drawn("ledger_bars"), ledger.ties(suite, task)])),
         ("rules", "One ranking, six numbers", "Six rules",
          _under("Papers on this task print mAP and precision by at least six rules under the same names. Here all of them count "
@@ -206,8 +206,8 @@ def _task(suite: Suite, task: Task, pictures: Sequence[FigureData]) -> Section:
          _under("Each of these sketches was drawn from one photo. Retrieval by class asks for any photo of the class; here only "
                 "that very one counts, as in fine-grained retrieval.", [instances.table(suite, task)])),
         ("drawn-elsewhere", "Queries drawn elsewhere", "Drawn elsewhere",
-         _under("How much of what was learned is bound to one collection of drawings? The same networks and photos, with queries of "
-                "another data set.", cross_dataset.tables(suite, task))),
+         _under("How much of what was learned is bound to one collection of drawings? The same networks and photos, "
+                "with queries of another data set.", cross_dataset.tables(suite, task))),
         ("views", "Other classes, sources and cut-offs", "Other views",
          [comparison.comparison(suite, task, "validation") if validation else None, comparison.per_publisher(suite, task),
           *drawn("publishers"), comparison.cutoffs(suite, task)]),
@@ -254,8 +254,8 @@ def _released_behaviour(suite: Suite) -> dict[str, int]:
     found: dict[str, int] = {}
     for deviation in suite.deviations:
         if deviation.setting and deviation.kind in ("training", "scoring"):
-            runs = sum(not paper.is_ledger(suite, run.variant) and deviation.released == str(setting(run.config, deviation.setting))
-                       for run in suite.runs)
+            runs = sum(not paper.is_ledger(suite, run.variant)
+                       and deviation.released == str(setting(run.config, deviation.setting)) for run in suite.runs)
             if runs:
                 found[deviation.title] = runs
     return found
@@ -296,16 +296,19 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
     part = naming.part_of(task.dataset)[1]
     what = naming.numbers_of(task)
     other = "a smaller gallery" if part else "another gallery" if task.dataset.endswith(naming.GENERALISED) else "other data"
-    networks = {setting(run.config, "network.backbone") for variant in suite.variants(task) for run in suite.runs_of(task, variant)}
+    networks = {setting(run.config, "network.backbone") for variant in suite.variants(task)
+                for run in suite.runs_of(task, variant)}
     caveats = [f"{what} are not comparable to published ones: {other}" + (", another network" if networks != {"resnet50"} else "")
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
     if part:
-        caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut the same one. "
-                       "A class has few photos: chance and the ceiling of a perfect ranking stand beside every number.")
+        caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut "
+                       "the same one. A class has few photos: chance and the ceiling of a perfect ranking stand beside "
+                       "every number.")
     if task.dataset.endswith(naming.GENERALISED):
-        caveats.append("Generalised: the gallery holds photos of seen classes too, so that no number here is comparable with one of the "
-                       "gallery of unseen classes alone. Each run's notes say whether training used those photos.")
+        caveats.append("Generalised: the gallery holds photos of seen classes too, so that no number here is comparable "
+                       "with one of the gallery of unseen classes alone. Each run's notes say whether training used "
+                       "those photos.")
     if task.dataset == "emoji":
         caveats += [
             "Two of the three drawing sets are filled pictograms, not line drawings; see the numbers by publisher.",
@@ -320,7 +323,8 @@ def profile_name(suite: Suite) -> str:
     """What was run, for people: the data of the profile, and data sets of the user's own by name."""
     wholes = {naming.part_of(task.dataset)[0] for task in suite.tasks()}
     own = sorted(wholes - naming.TITLES.keys())
-    return " and ".join([*([PROFILES.get(suite.profile, suite.profile)] if wholes & naming.TITLES.keys() or not own else []), *own])
+    return " and ".join([*([PROFILES.get(suite.profile, suite.profile)] if wholes & naming.TITLES.keys() or not own else []),
+                         *own])
 
 
 def figures_of(shown: Iterable[Section]) -> list[FigureData]:

@@ -1,7 +1,7 @@
 """The photos nearest to each query, from the features that a run kept.
 
-In: features of queries and photos. Out: positions in the gallery, as `tcn.scoring.retrieve.rank` gives them for Euclidean distances
-of unit vectors.
+In: features of queries and photos. Out: positions in the gallery, as `tcn.scoring.retrieve.rank` gives them for Euclidean
+distances of unit vectors.
 """
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ DIGITS = 6
 
 
 def nearest(query: np.ndarray, gallery: np.ndarray, most: int) -> np.ndarray:
-    """Positions of the `most` nearest photos of each query, int64 [Nq, min(most, Ng)], nearest first; equal ones in gallery order.
+    """Positions of the `most` nearest photos of each query, int64 [Nq, min(most, Ng)], nearest first;
+    equal ones in gallery order.
 
     query: [Nq, D], gallery: [Ng, D], both finite.
 

@@ -31,8 +31,8 @@ class Verdict:
 
 
 def beats_untrained(suite: Suite, task: Task) -> Verdict:
-    """Whether a trained variant beats the best untrained baseline of the same feature length on the validation classes, by more than
-    the 95 % interval over its seeds, where it has more than one."""
+    """Whether a trained variant beats the best untrained baseline of the same feature length on the validation classes, by more
+    than the 95 % interval over its seeds, where it has more than one."""
     question = "Does training beat the best untrained baseline of the same dimension, on the validation classes?"
     score = Score(paper.retrieval_metric(task), classes="validation")
     # The weight grid and the ablations are left out, since taking the best of many trained rows would favour training.
@@ -82,7 +82,8 @@ def beats_untrained(suite: Suite, task: Task) -> Verdict:
     seed = " One seed each can't tell how sure that is." if max(trained[v].n for v in wins) == 1 else ""
     return Verdict(question, "yes", f"Yes: {names} {'do' if len(wins) > 1 else 'does'}, "
                                     f"{naming.short_label(best)} by most ({trained[best].mean:.3f}, "
-                                    f"{score.metric}){'' if seed else ', by more than the interval over seeds'}.{rest}{seed}", tuple(details))
+                                    f"{score.metric}){'' if seed else ', by more than the interval over seeds'}.{rest}{seed}",
+                   tuple(details))
 
 
 def sharing_order(suite: Suite, task: Task) -> Verdict:

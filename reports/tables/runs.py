@@ -21,7 +21,8 @@ def provenance(suite: Suite, compact: bool = False) -> Table:
             Entry(f"{naming.task_title(run.task)}: {naming.short_label(run.variant)}", runs=(run,)),
             Entry(str(run.seed), run.seed), Entry(p.identity[:8] or "?"),
             Entry((p.commit[:8] or "?") + (" + changes" if p.dirty else "")),
-            Entry(("" if p.gpus_per_run == 1 else f"{p.gpus_per_run} processes on ") + f"{p.device or '?'}, {p.threads or '?'} threads"),
+            Entry(("" if p.gpus_per_run == 1 else f"{p.gpus_per_run} processes on ")
+                  + f"{p.device or '?'}, {p.threads or '?'} threads"),
             Entry(", ".join(shown)),
             Entry(p.data_digest[:8] or "?"), Entry(p.split_digest[:8] or "?"),
             _count(p.optimizer_steps), Entry("–" if best is None else str(best)),

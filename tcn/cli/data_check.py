@@ -32,12 +32,13 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "check", help="compare them with what was published", description=CHECK, epilog=CHECK_EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     p.set_defaults(run=check_data)
-    p.add_argument("files", nargs="*", metavar="FILE", help="YAML files that declare data sets of your own; others are then not checked")
+    p.add_argument("files", nargs="*", metavar="FILE",
+                   help="YAML files that declare data sets of your own; others are then not checked")
     p.add_argument("--data-root", type=Path, metavar="DIR",
                    help=f"folder that holds the data sets (default: ${locate.DATA_ROOT_VARIABLE})")
     p.add_argument("--datasets", nargs="+", metavar="NAME",
-                   help=f"some of {', '.join(specs.SPECS)}, or parts such as sketchy-original (default: all; emoji only where it is "
-                        "built; of Sketchy what is there)")
+                   help=f"some of {', '.join(specs.SPECS)}, or parts such as sketchy-original (default: all; emoji only "
+                        "where it is built; of Sketchy what is there)")
     p.add_argument("--sample", type=int, metavar="N",
                    help="only the first N sketches and N photos of each class by name; of Sketchy the original photos")
     p.add_argument("--cache", type=Path, metavar="DIR",
@@ -57,7 +58,8 @@ def check_data(args: argparse.Namespace) -> int:
     asked = [*args.files, *(args.datasets or ())]
     if odd := [name for name in args.files if not declared.is_file(name)]:
         raise InputError(f"{odd[0]} is no YAML file that declares a data set; name data sets with --datasets")
-    reports, status = doctor.check_all(declared.all_named(asked) if asked else None, data_root=args.data_root, cache=cache.expanduser(), lists=args.lists,
+    reports, status = doctor.check_all(declared.all_named(asked) if asked else None, data_root=args.data_root,
+                                       cache=cache.expanduser(), lists=args.lists,
                                        words=args.words and args.words.expanduser(), fast=args.fast, sample=args.sample)
     print(as_json(reports, status) if args.json else "\n".join(render(reports)))
     sys.stdout.flush()

@@ -127,8 +127,8 @@ def _instances(found: Sequence[InstanceScores]) -> Iterator[str]:
             yield f"  {f'Acc@{k}':<6}" + "".join(f"  {scores.value(scope, k):>17.4f}  {scores.chance(scope, k):>8.4f}"
                                                 for scope in SCOPES)
     if found:
-        yield (f"\n{found[0].queries} of {len(found[0].counted)} queries have the photo that they were drawn from in the gallery; "
-               "the others are left out.")
+        yield (f"\n{found[0].queries} of {len(found[0].counted)} queries have the photo that they were drawn from in "
+               "the gallery; the others are left out.")
 
 
 def _by_class(

@@ -1,6 +1,7 @@
 """`python -m tcn extract`: the features of a split's pictures by a frozen ImageNet network, as the file that `evaluate` scores.
 
-In: a split on disk and a backbone. Out: an .npz file. It is written in blocks: an extraction that was stopped goes on where it was.
+In: a split on disk and a backbone. Out: an .npz file. It is written in blocks:
+an extraction that was stopped goes on where it was.
 """
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ BLOCK = 2048
 LISTS = {"query": ("query", Modality.SKETCH), "gallery": ("gallery", Modality.PHOTO),
          "train-sketches": ("train_sketches", Modality.SKETCH), "train-photos": ("train_photos", Modality.PHOTO)}
 """Name of a part -> (list of the split, modality)."""
-EXTRACT = """\
-Takes the features of a split's unseen classes by a frozen ImageNet network (pooled, before the classifier), and writes them as the
+EXTRACT = ("""\
+Takes the features of a split's unseen classes by a frozen ImageNet network (pooled, before the classifier), and writes them """
+           """as the
 file that `evaluate`, `tcn add` and `tcn compare` read: features, class names, names of the pictures. Nothing is trained.
-"""
+""")
 EXTRACT_EPILOG = """\
   The parts lie in FILE.parts until all are there; the same command goes on from them, and removes them at the end.
 
@@ -70,11 +72,13 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--backbone", required=True, metavar="NAME",
                    help=f"one of {', '.join(backbones.SOURCES)}, or timm:NAME or torchvision:NAME (docs/encoders.md)")
     p.add_argument("--weights", type=Path, metavar="FILE", help="its weights (default: the published ImageNet weights)")
-    p.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(specs.SPECS)}, or a part such as sketchy-first25, or a YAML file of your own")
+    p.add_argument("--dataset", required=True, metavar="NAME",
+                   help=f"one of {', '.join(specs.SPECS)}, or a part such as sketchy-first25, or a YAML file of your own")
     p.add_argument("--split", metavar="NAME", help="its split (default: the first)")
     p.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="the file to write")
     p.add_argument("--train", action="store_true",
-                   help="also the features of all training pictures of seen classes, on which codes are fitted (`evaluate --itq`)")
+                   help="also the features of all training pictures of seen classes, on which codes are fitted "
+                        "(`evaluate --itq`)")
     p.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="what the network sees (default: 224)")
     p.add_argument("--stored-size", type=int, metavar="PIXELS",
                    help="at which pictures are kept in the cache (default: 256, or the image size where that is larger)")
@@ -90,7 +94,8 @@ def extract(args: argparse.Namespace) -> int:
     out: Path = args.out.expanduser()
     stored = args.stored_size or max(256, args.image_size)
     if args.image_size < 1 or stored < args.image_size:
-        raise InputError(f"--image-size {args.image_size} and --stored-size {stored}: give sizes from 1, the stored one no smaller")
+        raise InputError(f"--image-size {args.image_size} and --stored-size {stored}: give sizes from 1, the stored "
+                         "one no smaller")
     if out.suffix != ".npz":
         raise InputError(f"--out {out}: give a name that ends in .npz")
     if out.exists():
@@ -104,8 +109,8 @@ def extract(args: argparse.Namespace) -> int:
     weights = backbones.weights_setting(args.weights)
     model = _Frozen(backbones.encoder(args.backbone, weights, args.weights)).to(device)
     cache = (args.cache or Path(os.environ.get("TCN_CACHE") or ".cache")).expanduser()
-    split = splits.load(declared.named(args.dataset), args.split, data_root=args.data_root, cache=cache, progress=sys.stderr.isatty(),
-                        lists=args.lists)
+    split = splits.load(declared.named(args.dataset), args.split, data_root=args.data_root, cache=cache,
+                        progress=sys.stderr.isatty(), lists=args.lists)
     settings = {"backbone": args.backbone, "weights": weights, "dataset": split.dataset, "split": split.name,
                 "data_digest": split.data_digest, "split_digest": split.split_digest, "image_size": args.image_size,
                 "stored_size": stored}
@@ -140,7 +145,8 @@ def _begin(parts: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{parts} holds parts of another extraction ({', '.join(odd)}); remove it, or give another --out")
 
 
-def _extract_list(parts: Path, name: str, pixels: Pixels, model: _Frozen, modality: Modality, size: int, device: torch.device) -> None:
+def _extract_list(parts: Path, name: str, pixels: Pixels, model: _Frozen, modality: Modality, size: int,
+                  device: torch.device) -> None:
     """Write the blocks of one list that are not there yet."""
     for start in range(0, len(pixels), BLOCK):
         file, stop = parts / f"{name}-{start}.npy", min(start + BLOCK, len(pixels))
@@ -153,7 +159,8 @@ def _extract_list(parts: Path, name: str, pixels: Pixels, model: _Frozen, modali
 
 
 def _assemble(out: Path, parts: Path, names: list[str], split: Split, settings: dict[str, Any]) -> None:
-    """All blocks, in order, as one file. InputError where a block is damaged; it is removed, so that the next call makes it anew."""
+    """All blocks, in order, as one file. InputError where a block is damaged; it is removed,
+    so that the next call makes it anew."""
     found: dict[str, np.ndarray] = {}
     for name in names:
         blocks = []
@@ -179,10 +186,11 @@ def _assemble(out: Path, parts: Path, names: list[str], split: Split, settings: 
 
 
 def _described(split: Split, classes: np.ndarray) -> dict[str, np.ndarray]:
-    """Class names, names of the pictures, and where the data set tells, which photo each was drawn from or is, and who drew it."""
+    """Class names, names of the pictures, and where the data set tells, which photo each was drawn from or is,
+    and who drew it."""
     query, gallery = split.query, split.gallery
-    arrays = {"query_labels": classes[query.labels], "gallery_labels": classes[gallery.labels], "query_paths": np.array(query.paths),
-              "gallery_paths": np.array(gallery.paths)}
+    arrays = {"query_labels": classes[query.labels], "gallery_labels": classes[gallery.labels],
+              "query_paths": np.array(query.paths), "gallery_paths": np.array(gallery.paths)}
     if len(set(gallery.groups)) < len(gallery.groups):
         arrays["gallery_group"] = np.array(gallery.groups)
     if any(query.instances):

@@ -48,8 +48,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         raise InputError(f"{path}: no array {', '.join(missing)}; it holds "
                          f"{', '.join(names) or 'no arrays'}, and needs {', '.join(REQUIRED)}")
     if len(there := [name for name in INSTANCES if name in arrays]) == 1:
-        raise InputError(f"{path}: {there[0]} without {(set(INSTANCES) - set(there)).pop()}: which photo each sketch was drawn from "
-                         "takes both; add the other, or leave both out")
+        raise InputError(f"{path}: {there[0]} without {(set(INSTANCES) - set(there)).pop()}: which photo each sketch "
+                         "was drawn from takes both; add the other, or leave both out")
     return arrays, [name for name in names if name not in arrays]
 
 

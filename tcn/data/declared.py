@@ -1,8 +1,8 @@
 """A data set of one's own: a YAML file beside two folders of class folders, read into the spec that a built-in data set has.
 
-In: a file (docs/own-dataset.md shows a whole one) and the names of the class folders. Out: a `DatasetSpec` with its one split, whose
-`declared` is a digest of what the file says of classes, roles and held-out files: where anything lies, and in which order it is
-written, is no part of it. Pictures are neither opened nor counted here. The paper has no such data sets.
+In: a file (docs/own-dataset.md shows a whole one) and the names of the class folders. Out: a `DatasetSpec` with its one split,
+whose `declared` is a digest of what the file says of classes, roles and held-out files: where anything lies, and in which order
+it is written, is no part of it. Pictures are neither opened nor counted here. The paper has no such data sets.
 """
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class _Record(BaseModel):
 
 
 class Drawn(_Record):
-    """Roles drawn by a seed: the classes with the smallest sha256 of "seed/class" (in normal form) are unseen, the next validation."""
+    """Roles drawn by a seed: the classes with the smallest sha256 of "seed/class" (in normal form) are unseen,
+    the next validation."""
 
     unseen: Annotated[int, Field(ge=LEAST)]
     seed: Annotated[int, Field(ge=0)]
@@ -77,7 +78,8 @@ class Drawn(_Record):
 
 
 class HeldOut(_Record):
-    """Files of each seen class that are kept from training, by the rule of `tcn.data.splits.held_out`; a fifth where that is fewer."""
+    """Files of each seen class that are kept from training, by the rule of `tcn.data.splits.held_out`;
+    a fifth where that is fewer."""
 
     sketches: Annotated[int, Field(ge=1)] = 10
     photos: Annotated[int, Field(ge=0)] = 0
@@ -132,8 +134,8 @@ def all_named(names: Sequence[str]) -> list[str]:
 def read(path: Path) -> DatasetSpec:
     """The data set that a file declares.
 
-    Raises InputError, one line that names file and field: where the file can't be read, holds unknown keys or values, names folders
-    or words that are not there, gives a class two roles or none, or asks for more classes than there are.
+    Raises InputError, one line that names file and field: where the file can't be read, holds unknown keys or values, names
+    folders or words that are not there, gives a class two roles or none, or asks for more classes than there are.
     """
     path = path.expanduser()
     content = text.read(path, "data set file")
@@ -143,8 +145,8 @@ def read(path: Path) -> DatasetSpec:
         folders = {where: _class_folders(path, field, root / where) for field, where in (("sketches", said.sketches),
                                                                                          ("photos", said.photos))}
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: root: {getattr(error, 'strerror', None) or error}; give the folder that holds sketches and photos"
-                         ) from error
+        raise InputError(f"{path}: root: {getattr(error, 'strerror', None) or error}; give the folder that holds "
+                         "sketches and photos") from error
     if said.name in SPLITS:
         raise InputError(f"{path}: name is '{said.name}', which is built in; choose another")
     if len(folders) < 2:
@@ -162,8 +164,9 @@ def read(path: Path) -> DatasetSpec:
                 held_out_photos=said.held_out.photos, left_out=tuple(left_out))
     matters = [list(roles.items()), left_out, said.held_out.model_dump(), said.drawn_from, said.sample]
     return DatasetSpec(
-        name=said.name, title=said.name, folder_names=(), sketch_folders=(SKETCHES,), photo_folders=(PHOTOS,), splits=(OWN_SPLIT,),
-        headline={OWN_SPLIT: ("mAP@all", "Prec@R")}, source=f"Classes and roles as {path.name} declares them.",
+        name=said.name, title=said.name, folder_names=(), sketch_folders=(SKETCHES,), photo_folders=(PHOTOS,),
+        splits=(OWN_SPLIT,), headline={OWN_SPLIT: ("mAP@all", "Prec@R")},
+        source=f"Classes and roles as {path.name} declares them.",
         drawn_from=said.drawn_from, words=words, sample=said.sample, plan=plan, root=root,
         declared=f"file:{hashlib.sha256(json.dumps(matters).encode()).hexdigest()}",
         layout={SKETCHES: said.sketches, PHOTOS: said.photos}, kept=content.encode())
@@ -174,8 +177,8 @@ def _parsed(path: Path, content: str) -> Declaration:
         found = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''} is no YAML ({getattr(error, 'problem', None) or error}); "
-                         f"{GUIDE}".replace("\n", " ")) from error
+        raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''} is no YAML "
+                         f"({getattr(error, 'problem', None) or error}); {GUIDE}".replace("\n", " ")) from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a {type(found).__name__} in place of keys and values; {GUIDE}")
     try:
@@ -188,10 +191,11 @@ def _parsed(path: Path, content: str) -> Declaration:
         raise InputError(f"{path} names no {name}; {GUIDE}")
     if first["type"] == "extra_forbidden":
         records: dict[str, type[BaseModel]] = {"": Declaration, "split": Drawn, "held_out": HeldOut}
-        raise InputError(f"{path}: unknown key '{shown(name)}'; known there are {', '.join(records['.'.join(above)].model_fields)}")
+        raise InputError(f"{path}: unknown key '{shown(name)}'; known there are "
+                         f"{', '.join(records['.'.join(above)].model_fields)}")
     if name == "name":
-        raise InputError(f"{path}: name is {_short(first['input'])}; give lower-case letters, digits and single underscores, at most 40, "
-                         f"a letter first")
+        raise InputError(f"{path}: name is {_short(first['input'])}; give lower-case letters, digits and single underscores, "
+                         f"at most 40, a letter first")
     quotes = "; put it into quotes" if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)) else ""
     what = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     raise InputError(f"{path}: {name} is {_short(first['input'])}: {what}{quotes}")
@@ -207,13 +211,15 @@ def _short(value: object) -> str:
 def _class_folders(path: Path, field: str, folder: Path) -> dict[str, str]:
     """Normal form -> name on disk of each class folder in `folder`."""
     if not folder.is_dir():
-        raise InputError(f"{path}: {field}: {folder} is not a folder; give the folder that holds one folder a class, relative to root")
+        raise InputError(f"{path}: {field}: {folder} is not a folder; give the folder that holds one folder a class, "
+                         "relative to root")
     found: dict[str, str] = {}
     with os.scandir(folder) as entries:
         for name in sorted(entry.name for entry in entries if may_be_class(entry)):
             first = found.setdefault(normal_form(name), name)
             if first != name:
-                raise InputError(f"{path}: {field}: the folders '{shown(first)}' and '{shown(name)}' in {folder} are one class; merge them")
+                raise InputError(f"{path}: {field}: the folders '{shown(first)}' and '{shown(name)}' in {folder} are one "
+                                 "class; merge them")
     if not found:
         raise InputError(f"{path}: {field}: {folder} holds no folder; it has to hold one folder a class")
     return found
@@ -237,28 +243,29 @@ def _by_name(path: Path, said: Declaration, folders: Mapping[str, Mapping[str, s
                 raise InputError(f"{path}: {role}: '{name}' has no folder in {where}"
                                  + (f"; did you mean '{shown(there[near[0]])}'?" if near else "; add it, or take the class out"))
         if extra := [its for form, its in there.items() if form not in known]:
-            raise InputError(f"{path}: {len(extra)} class folder{'s' if len(extra) > 1 else ''} in {where} without a role: {some(extra)}; "
-                             f"name each under seen, validation, unseen or left_out")
+            raise InputError(f"{path}: {len(extra)} class folder{'s' if len(extra) > 1 else ''} in {where} without a role: "
+                             f"{some(extra)}; name each under seen, validation, unseen or left_out")
     return {name: role for _, (name, role) in sorted(known.items()) if role != "left_out"}
 
 
 def _by_seed(path: Path, said: Declaration, split: Drawn, folders: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Class, as its folder of sketches is called -> role by the seed, by normal form."""
     if given := [role for role in ROLES if getattr(said, role)]:
-        raise InputError(f"{path}: split draws the roles, and {' and '.join(given)} name{'s' if len(given) == 1 else ''} some; keep one "
-                         f"of the two")
+        raise InputError(f"{path}: split draws the roles, and {' and '.join(given)} name{'s' if len(given) == 1 else ''} "
+                         f"some; keep one of the two")
     out = set(map(normal_form, said.left_out))
     (first, one), (second, other) = folders.items()
     for where, there, lacking in ((first, one, set(one) - set(other) - out), (second, other, set(other) - set(one) - out)):
         if lacking:
             raise InputError(f"{path}: {some([there[form] for form in sorted(lacking)])} in {where} "
-                             f"ha{'ve' if len(lacking) > 1 else 's'} no folder in {second if where == first else first}; add it, or "
-                             f"name the class under left_out")
+                             f"ha{'ve' if len(lacking) > 1 else 's'} no folder in "
+                             f"{second if where == first else first}; add it, or name the class under left_out")
     ranked = _ranked(sorted(set(one) - out), split.seed)
     if split.unseen + split.validation + LEAST > len(ranked):
-        raise InputError(f"{path}: split: {split.unseen} unseen{f' and {split.validation} validation' if split.validation else ''} classes "
-                         f"of {len(ranked)} leave {max(0, len(ranked) - split.unseen - split.validation)} seen ones, and at least {LEAST} "
-                         f"are needed; ask for fewer")
+        raise InputError(f"{path}: split: {split.unseen} "
+                         f"unseen{f' and {split.validation} validation' if split.validation else ''} classes of {len(ranked)} "
+                         f"leave {max(0, len(ranked) - split.unseen - split.validation)} seen ones, and at least {LEAST} are "
+                         "needed; ask for fewer")
     roles = dict.fromkeys(ranked, "seen") | dict.fromkeys(ranked[:split.unseen], "unseen") | dict.fromkeys(
         ranked[split.unseen:split.unseen + split.validation], "validation")
     for name in one.values():

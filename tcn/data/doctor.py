@@ -296,9 +296,9 @@ def _wanted(names: Sequence[str] | None, data_root: Path | None, sample: int | N
 def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",
               words: Path | None = None, fast: bool = False, progress: bool = True, sample: int | None = None
               ) -> tuple[list[Report], int]:
-    """A report for each split of the data sets in `names` (None: all), and the exit status. `sample`: of the first so many sketches
-    and photos of each class. Where only the original photos of Sketchy are there and nothing was named, the part that they make up
-    is checked: Sketchy without its extension, or its sample of as many photos as a class has.
+    """A report for each split of the data sets in `names` (None: all), and the exit status. `sample`: of the first so many
+    sketches and photos of each class. Where only the original photos of Sketchy are there and nothing was named, the part that
+    they make up is checked: Sketchy without its extension, or its sample of as many photos as a class has.
 
     Status 0: everything asked for is whole. Status 1: there are problems, or a data set asked for by name, or every one, is
     missing. Raises InputError for a bad name, data root, `lists` or `words`, and where no data root is given.

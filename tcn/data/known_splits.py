@@ -51,8 +51,8 @@ class SplitCheck:
     def text(self) -> str:
         """One line of text."""
         if not self.problems:
-            return "; ".join([f"{self.name}, as published: {self.identity}, {self.queries:,} queries, {self.photos:,} gallery entries",
-                              *self.notes])
+            return "; ".join([f"{self.name}, as published: {self.identity}, {self.queries:,} queries, "
+                              f"{self.photos:,} gallery entries", *self.notes])
         return f"not {self.name} as published: {'; '.join(self.problems)}. These are {self.identity}"
 
 
@@ -157,4 +157,5 @@ def _counts_that_differ(expected: Mapping[str, int], unseen: Sequence[str], foun
     if not odd:
         return []
     total = sum(expected[name] for name in unseen if name in expected)
-    return [f"{sum(found.values()):,} {what}, published are {total:,}; {len(odd)} of {len(unseen)} classes differ ({some(odd, 3)})"]
+    return [f"{sum(found.values()):,} {what}, published are {total:,}; {len(odd)} of {len(unseen)} classes differ "
+            f"({some(odd, 3)})"]

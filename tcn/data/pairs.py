@@ -67,11 +67,13 @@ class PairSource:
 
         depth: number of batches read from the store before they are asked for, in a thread; None: `prefetch_depth` the device. It
         does not change the batches.
-        rows: number of pairs in a batch -> those whose images are read here; None: all. It does not change what is drawn for them.
+        rows: number of pairs in a batch -> those whose images are read here; None: all.
+        It does not change what is drawn for them.
         """
         device = torch.device(device)
         depth = prefetch_depth(device) if depth is None else depth
-        with contextlib.closing(prefetch(self._plan(seed, epoch, rows), lambda chosen: self._gather(chosen, device), depth)) as ready:
+        with contextlib.closing(prefetch(self._plan(seed, epoch, rows), lambda chosen: self._gather(chosen, device),
+                                         depth)) as ready:
             for chosen, sketches, photos in ready:
                 yield self._finish(chosen, sketches, photos, device)
 
@@ -105,8 +107,8 @@ class PairSource:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What a batch is made of: indices [B] of sketches and photos, labels [B], and the geometry of each pair. Of a share of a batch,
-    indices and geometry are of these pairs alone."""
+    """What a batch is made of: indices [B] of sketches and photos, labels [B], and the geometry of each pair. Of a share of a
+    batch, indices and geometry are of these pairs alone."""
 
     sketches: np.ndarray
     photos: np.ndarray

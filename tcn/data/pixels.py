@@ -146,7 +146,8 @@ class Pixels:
         """The images from `start` to before `stop`; a view, as this is one."""
         chosen, f = slice(start, stop), self.files
         array = self.array.part(chosen) if isinstance(self.array, View) else self.array[chosen]
-        return Pixels(array, Files(f.root, f.paths[chosen], f.labels[chosen], f.sources[chosen], f.groups[chosen], f.instances[chosen]))
+        return Pixels(array, Files(f.root, f.paths[chosen], f.labels[chosen], f.sources[chosen], f.groups[chosen],
+                                   f.instances[chosen]))
 
     def gather(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """The images at `indices` as uint8 [B, S, S, C] on the host, in pinned memory if `device` is CUDA.

@@ -80,7 +80,8 @@ class DatasetSpec:
     words: Path | None = None
     """Table of word vectors of its classes that comes with the project. None where the user brings them."""
     original_photos: tuple[str, ...] = ()
-    """Those of the photo folders that hold the data set as first published. Parts of the data set take their photos from there."""
+    """Those of the photo folders that hold the data set as first published.
+    Parts of the data set take their photos from there."""
     original_photos_per_class: int | None = None
     """Photos of each class in `original_photos`, where they are equally many."""
     sample: int | None = None
@@ -333,8 +334,8 @@ def read_plan(dataset: str, split: str | None = None, validation: str = "own") -
         raise InputError(f"setting 'data.validation' is 'carved'; '{dataset}' has validation classes of its own")
     chosen = carved(plan.of("seen"))
     if not chosen:
-        raise InputError(f"setting 'data.validation' is 'carved', but {CARVED:.0%} of {len(plan.of('seen'))} seen classes of '{dataset}' "
-                         "are none; leave it out")
+        raise InputError(f"setting 'data.validation' is 'carved', but {CARVED:.0%} of {len(plan.of('seen'))} seen classes of "
+                         f"'{dataset}' are none; leave it out")
     return dataclasses.replace(plan, roles={**plan.roles, **dict.fromkeys(chosen, "validation")})
 
 

@@ -196,7 +196,8 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
         where_lists = find_lists(found, split, place.root, root_of_all, lists, findings.notes)
         if where_lists is not None:
             published = read_plan(dataset, split)  # what is carved out of the seen classes is no matter of the lists
-            listing = list_files.read_directory(where_lists, found.list_files, published.roles, plan.class_of, folders_in_lists(found))
+            listing = list_files.read_directory(where_lists, found.list_files, published.roles, plan.class_of,
+                                                folders_in_lists(found))
             listed = match(listing, trees, published, findings)
     disk = _Disk(found, plan, place.root, trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):])
     counted = compare_counts(disk.sketches, plan, "sketches") + compare_counts(disk.photos, plan, "photos")
@@ -259,8 +260,8 @@ def _assembled(disk: _Disk, notes: list[str], listing: ListDirectory | None, lis
     if disk.spec.generalised:
         trained = set(parts["train_photos"])
         seen = [one for one in photos if one not in trained] or parts["train_photos"]
-        notes.append(f"generalised: the gallery holds {len(parts['gallery']):,} photos of unseen classes and {len(seen):,} of seen ones, "
-                     f"which training {'used too' if seen is parts['train_photos'] else 'did not use'}")
+        notes.append(f"generalised: the gallery holds {len(parts['gallery']):,} photos of unseen classes and {len(seen):,} "
+                     f"of seen ones, which training {'used too' if seen is parts['train_photos'] else 'did not use'}")
         parts["gallery"] = [*seen, *parts["gallery"]]
     if listing is not None:
         notes += list_notes(listing, disk.root, parts, disk.trees, label_of)

@@ -3,8 +3,8 @@
 In: a `Files` list and the digest of its data set. Out: `Pixels`, squares of uint8 read from memory-mapped files.
 A store is one folder for a data set's contents and one size. Its data files hold images in one of two forms
 (`tcn.data.packing`), one after the other; `index.jsonl` maps each image file to its slot, with a checksum of the pixels and one
-of the line. All of them only grow, and pixels are written before the lines that name them. A process that dies loses at most the files
-decoded since the last lines were written.
+of the line. All of them only grow, and pixels are written before the lines that name them. A process that dies loses at most the
+files decoded since the last lines were written.
 """
 from __future__ import annotations
 

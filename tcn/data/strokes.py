@@ -32,8 +32,8 @@ MANIFEST = "drawings.json"
 ENDING = ".ndjson"
 OTHER_NAMES = {"car": "car (sedan)", "crocodile": "crocodilian", "hot dog": "hotdog", "motorbike": "motorcycle",
                "the eiffel tower": "eiffel tower"}
-"""Word of QuickDraw -> name of the same class in Sketchy or QuickDraw Extended, both in normal form, where the two differ. On Sketchy
-every split trains on all of these classes."""
+"""Word of QuickDraw -> name of the same class in Sketchy or QuickDraw Extended, both in normal form, where the two differ. On
+Sketchy every split trains on all of these classes."""
 FINER = 8
 """Lines are drawn on a canvas so many times as large in both directions, whose mean is the grey of a pixel."""
 _LARGEST = 1e6
@@ -112,7 +112,8 @@ def _drawing(line: bytes, where: str) -> Drawing:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: no JSON ({error}); one drawing stands on each line, as in QuickDraw's {ENDING} files") from error
+        raise InputError(f"{where}: no JSON ({error}); one drawing stands on each line, as in QuickDraw's "
+                         f"{ENDING} files") from error
     if not isinstance(found, dict):
         raise InputError(f"{where}: {type(found).__name__} in place of an object with word, key_id, recognized and drawing")
     key, word, recognized = found.get("key_id"), found.get("word"), found.get("recognized")
@@ -254,7 +255,8 @@ def _found(out: Path, made_of: Mapping[str, str], settings: Mapping[str, Any]) -
     """What lies in `out`, if it was made of the same files in the same way; else an InputError."""
     there = read_manifest(out)
     if there is None or (there.get("files"), there.get("settings")) != (made_of, settings):
-        raise InputError(f"{out} is there already and holds something else; nothing was touched: give another --out, or remove it")
+        raise InputError(f"{out} is there already and holds something else; nothing was touched: give another --out, "
+                         "or remove it")
     return Drawn(out, there["classes"], there["left_out"], True)
 
 

@@ -61,7 +61,8 @@ def _with_runs(found: dict[str, Any]) -> dict[str, Any]:
     renamed = {"runs" if key == _FOLDER and "runs" not in found else key: value for key, value in found.items()}
     if isinstance(renamed.get("runs"), list):
         renamed["runs"] = [{**entry, "variant": name(entry["variant"])}
-                           if isinstance(entry, dict) and isinstance(entry.get("variant"), str) else entry for entry in renamed["runs"]]
+                           if isinstance(entry, dict) and isinstance(entry.get("variant"), str) else entry
+                           for entry in renamed["runs"]]
     return renamed
 
 

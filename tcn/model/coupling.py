@@ -69,8 +69,8 @@ class CoupledEncoders(nn.Module):
             yield part, sub_s, _tensor(sub_s, name), _tensor(sub_p, name)
 
     def is_norm(self, module: nn.Module) -> bool:
-        """Whether a module's scale and shift follow `coupling.batch_norm_affine` instead of its part: batch norms, or in an encoder
-        that has none, layer norms and the like."""
+        """Whether a module's scale and shift follow `coupling.batch_norm_affine` instead of its part: batch norms, or in an
+        encoder that has none, layer norms and the like."""
         return isinstance(module, self._norms)
 
     def _mode(self, part: str, module: nn.Module) -> str:

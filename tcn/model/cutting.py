@@ -2,7 +2,8 @@
 
 In: a network. Out: the modules of each part. A convolutional network ends a stage where its resolution halves next, as timm's own
 feature info says, or as its blocks' outputs show; one of a single resolution (a vision transformer) has its blocks in four equal
-groups, and what comes before them is the stem. What comes after the last block belongs to stage 4. Nothing here knows a model's name.
+groups, and what comes before them is the stem. What comes after the last block belongs to stage 4.
+Nothing here knows a model's name.
 """
 from __future__ import annotations
 

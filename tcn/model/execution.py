@@ -50,8 +50,8 @@ def check_precision(execution: Execution, device: torch.device) -> None:
         raise InputError(f"setting 'execution.precision' is 'bf16', which {torch.cuda.get_device_name(device)} has not; "
                          f"choose float32")
     if execution.graphs != "none" and device.type != "cuda":
-        raise InputError(f"setting 'execution.graphs' is '{execution.graphs}', which only CUDA devices have; on {device.type} set "
-                         f"execution.graphs=none")
+        raise InputError(f"setting 'execution.graphs' is '{execution.graphs}', which only CUDA devices have; on "
+                         f"{device.type} set execution.graphs=none")
 
 
 def _has_bf16(device: torch.device) -> bool:

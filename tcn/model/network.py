@@ -97,8 +97,8 @@ class CoupledNetwork(nn.Module):
     def forward(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
         """A training step: sketches and photos [B, 3, H, W] of the same B pairs.
 
-        With a batch-norm split in n parts, each part of at least 2 pairs is normalised alone, as on n GPUs. Where several processes
-        train together, the images are this process's share of the batch, and the output is that of the whole batch.
+        With a batch-norm split in n parts, each part of at least 2 pairs is normalised alone, as on n GPUs. Where several
+        processes train together, the images are this process's share of the batch, and the output is that of the whole batch.
         """
         if self._ranks is not None and self._ranks.pairs and self.training:
             return self._share(self._ranks, sketches, photos)
@@ -112,10 +112,12 @@ class CoupledNetwork(nn.Module):
         return CoupledOutput(*(torch.cat([getattr(out, f.name) for out in outputs]) for f in fields(CoupledOutput)))
 
     def spread(self, ranks: Ranks) -> None:
-        """From now on, `forward` inside of `ranks.step` takes this process's share of a batch. To be called once, in all processes.
+        """From now on, `forward` inside of `ranks.step` takes this process's share of a batch. To be called once,
+        in all processes.
 
         Running statistics are kept as on one device: of the whole batch where batch norms are synchronised, else of the first
-        process's share (its copy of the network is the one that is kept). InputError where a layer of the encoders can't be shared.
+        process's share (its copy of the network is the one that is kept).
+        InputError where a layer of the encoders can't be shared.
         """
         check_draws(self.encoders)
         if ranks.synchronised:
@@ -148,7 +150,8 @@ class CoupledNetwork(nn.Module):
 
         To be called once, in training mode on a CUDA device. Raises InputError where a method hooks into the encoders.
         """
-        self._recorded = record_training(_PairEncoding(self.encoders, self._encoding[0].execution), sample, sample.clone()), sample.shape
+        self._recorded = (record_training(_PairEncoding(self.encoders, self._encoding[0].execution), sample, sample.clone()),
+                          sample.shape)
 
     def _step(self, sketches: Tensor, photos: Tensor) -> CoupledOutput:
         encoding: nn.Module = self._encoding[0]

@@ -1,7 +1,9 @@
-"""Published files of weights: fetched once into the cache of the library that publishes them, held to their digest where one is known.
+"""Published files of weights: fetched once into the cache of the library that publishes them,
+held to their digest where one is known.
 
-In: an entry of torchvision's hub or a repository of the Hugging Face hub. Out: the tensors of its file, read without running code.
-Neither library's own loader is used: torch.hub's unpickles whatever lies in its cache, and checks the digest only while downloading.
+In: an entry of torchvision's hub or a repository of the Hugging Face hub. Out: the tensors of its file, read without running
+code. Neither library's own loader is used: torch.hub's unpickles whatever lies in its cache,
+and checks the digest only while downloading.
 """
 from __future__ import annotations
 
@@ -83,8 +85,9 @@ def from_hub(repository: str, names: Sequence[str], encoder: str) -> dict[str, T
         try:
             file = _fetched(repository, names)
         except Exception as error:  # the hub raises many kinds; all mean: no weights
-            raise InputError(f"weights of {encoder} could not be fetched from the Hugging Face hub ({type(error).__name__}); download "
-                             f"{hub_address(repository, names)} elsewhere and pass it with --weights {encoder}=FILE") from error
+            raise InputError(f"weights of {encoder} could not be fetched from the Hugging Face hub "
+                             f"({type(error).__name__}); download {hub_address(repository, names)} elsewhere and pass it with "
+                             f"--weights {encoder}=FILE") from error
     states = weight_files.read(file)
     return states.get("") or next(iter(states.values()))
 

@@ -1,7 +1,8 @@
 """The processes that train one model together, each on a device of its own, and what passes between them.
 
 In: the number of this process, how many there are, the size of the batch at hand. Out: which rows of a batch this process
-encodes; the rows of all of them, gathered with their gradients; gradients, averaged. Released code: data parallelism over two GPUs.
+encodes; the rows of all of them, gathered with their gradients; gradients, averaged.
+Released code: data parallelism over two GPUs.
 
 Every process computes the losses over the whole batch from gathered rows. What the losses read besides (heads, word layers,
 weights under the sharing loss) is therefore in all of them alike, and what the encoders get passes through a process's own rows
@@ -66,7 +67,8 @@ class Ranks:
         return self.sizes(self.pairs)[self.rank] == 0
 
     def gathered(self, *rows: Tensor) -> tuple[Tensor, ...]:
-        """The rows of the whole batch ([B, K] each) from those of each process, of one type; the gradient goes to the own ones."""
+        """The rows of the whole batch ([B, K] each) from those of each process, of one type;
+        the gradient goes to the own ones."""
         found: tuple[Tensor, ...] = _Gathered.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
             self.rank, self.sizes(self.pairs), *rows)
         return found
@@ -101,13 +103,13 @@ class Ranks:
         dist.all_gather(all_sums, own)
         other = [rank for rank, sums in enumerate(all_sums) if not torch.equal(sums, all_sums[0])]
         if other:
-            raise RuntimeError(f"the processes of this run no longer hold the same weights (process {other[0] + 1} of {self.count} differs "
-                               "from the first); give the command again with one GPU a run")
+            raise RuntimeError(f"the processes of this run no longer hold the same weights (process {other[0] + 1} of "
+                               f"{self.count} differs from the first); give the command again with one GPU a run")
 
 
 class _Gathered(torch.autograd.Function):
-    """Rows [own, K], [own, L], ... of each process -> rows [B, K], [B, L], ... of all, in one message; backward: the own rows' gradient
-    times the number of processes, and none where what was gathered is not used."""
+    """Rows [own, K], [own, L], ... of each process -> rows [B, K], [B, L], ... of all, in one message; backward: the own rows'
+    gradient times the number of processes, and none where what was gathered is not used."""
 
     @staticmethod
     def forward(ctx: Any, rank: int, sizes: list[int], *rows: Tensor) -> tuple[Tensor, ...]:

@@ -66,7 +66,8 @@ def without_classifier(net: nn.Module, source: Source) -> nn.Linear | nn.Conv2d 
 
 
 def check_size(name: str, source: Source, size: int) -> None:
-    """InputError where an encoder does not take images of `size` pixels. It is asked on the meta device, where nothing is computed."""
+    """InputError where an encoder does not take images of `size` pixels. It is asked on the meta device,
+    where nothing is computed."""
     if source.size not in (None, size):
         net = _empty(source.build)
         without_classifier(net, source)
@@ -101,7 +102,8 @@ def find(name: str) -> Source:
         parts = {part: [paths[id(module)] for module in modules] for part, modules in source.cut(net).items()}
     except InputError as error:
         raise InputError(f"encoder {name} can't be cut into a stem and four stages: {error}; choose another") from error
-    return replace(source, features=width, cut=lambda own: {part: [own.get_submodule(path) for path in its] for part, its in parts.items()})
+    return replace(source, features=width,
+                   cut=lambda own: {part: [own.get_submodule(path) for path in its] for part, its in parts.items()})
 
 
 def _empty(build: Callable[[], nn.Module]) -> nn.Module:
@@ -137,21 +139,22 @@ def _timm(name: str, model: str) -> tuple[Source, nn.Module]:
         build, net = _asking(functools.partial(timm.create_model, model), dynamic_img_size=True)
     except RuntimeError as error:  # timm's word for a tag that it does not know
         tags = timm.list_pretrained(f"{model.partition('.')[0]}.*")
-        raise InputError(f"setting 'network.backbone' is '{name}', which timm can't build ({error}); with published weights it has "
-                         f"{', '.join(tags) or 'none of that name'}") from error
+        raise InputError(f"setting 'network.backbone' is '{name}', which timm can't build ({error}); with published "
+                         f"weights it has {', '.join(tags) or 'none of that name'}") from error
     kept: Any = net.pretrained_cfg
     told = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]  # timm leaves it so
     head = kept.get("classifier")
     linear = net.get_submodule(head) if isinstance(head, str) else None
     # Some are written as a convolution of one pixel.
-    outputs = len(linear.weight) if isinstance(linear, nn.Linear) or isinstance(linear, nn.Conv2d) and linear.kernel_size == (1, 1) else 0
+    outputs = (len(linear.weight) if isinstance(linear, nn.Linear)
+               or isinstance(linear, nn.Conv2d) and linear.kernel_size == (1, 1) else 0)
     repository, given = kept.get("hf_hub_id"), kept.get("hf_hub_filename") or "pytorch_model.bin"
     files = ("model.safetensors" if given == "pytorch_model.bin" else f"{given.rpartition('.')[0]}.safetensors", given)
 
     def fetch() -> State:
         if not repository:
-            raise InputError(f"timm publishes no weights of {name}; pass --weights {name}=FILE (random ones are enough to see whether "
-                             "something runs)")
+            raise InputError(f"timm publishes no weights of {name}; pass --weights {name}=FILE (random ones are enough to "
+                             "see whether something runs)")
         return published.from_hub(repository, files, name)
 
     def convert(state: State) -> State:
@@ -172,7 +175,8 @@ def _torchvision(name: str, model: str) -> tuple[Source, nn.Module]:
     _known(name, base, models.list_models(module=models))
     weights = models.get_model_weights(base)
     if tag and tag not in weights.__members__:
-        raise InputError(f"setting 'network.backbone' is '{name}'; torchvision's weights of {base} are {', '.join(weights.__members__)}")
+        raise InputError(f"setting 'network.backbone' is '{name}'; torchvision's weights of {base} are "
+                         f"{', '.join(weights.__members__)}")
     chosen: Any = weights[tag or "DEFAULT"]
     preset = chosen.transforms()
     size = int(preset.crop_size[0])
@@ -184,4 +188,5 @@ def _torchvision(name: str, model: str) -> tuple[Source, nn.Module]:
 
     return Source(build, linears[-1], 0, lambda own: cutting.by_resolution(own, size), lambda: published.from_torch(chosen),
                   f"torchvision {base} {chosen.name}", to_fetch=lambda: published.torch_address(chosen),
-                  teaches=len(chosen.meta["categories"]) == CLASSES, mean=tuple(preset.mean), std=tuple(preset.std), size=size), net
+                  teaches=len(chosen.meta["categories"]) == CLASSES, mean=tuple(preset.mean),
+                  std=tuple(preset.std), size=size), net

@@ -110,8 +110,8 @@ def check_norms(module: nn.Module) -> None:
     """InputError where a batch norm inside `module` is of a class that `synchronise` does not know."""
     for name, child in module.named_modules():
         if isinstance(child, BATCH_NORMS) and (type(child) not in KNOWN or not child.affine):
-            raise InputError(f"batch norm '{name}' of the encoder ({type(child).__name__}) can't be synchronised over several GPUs; use one "
-                             "GPU a run, or set network.batch_norm_split to their number")
+            raise InputError(f"batch norm '{name}' of the encoder ({type(child).__name__}) can't be synchronised over several "
+                             "GPUs; use one GPU a run, or set network.batch_norm_split to their number")
 
 
 def synchronise(module: nn.Module, ranks: Ranks) -> None:
@@ -130,5 +130,5 @@ def check_draws(module: nn.Module) -> None:
         share = (getattr(child, "p", 0) if "Drop" in kind or kind == "StochasticDepth" else 0) or getattr(child, "drop_prob", 0) \
             or (child.dropout if isinstance(child, nn.MultiheadAttention) else 0)
         if isinstance(share, float) and share > 0:
-            raise InputError(f"layer '{name}' of the encoder ({kind}) draws random numbers in training, which several GPUs would not draw "
-                             "as one does; use one GPU a run")
+            raise InputError(f"layer '{name}' of the encoder ({kind}) draws random numbers in training, which several GPUs "
+                             "would not draw as one does; use one GPU a run")

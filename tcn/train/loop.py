@@ -202,8 +202,9 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
 
 def follow(method: Method[AnyModel], model: AnyModel, source: PairSource, config: Config, folder: Path, device: torch.device,
            ranks: Ranks) -> None:
-    """Train `model` as one of the further processes of a run, whose first calls `fit` with an equal model, the same pairs, settings and
-    `folder`. It goes on from the same checkpoint, writes nothing, and ends at the last epoch. Raises Diverged as `fit`."""
+    """Train `model` as one of the further processes of a run, whose first calls `fit` with an equal model, the same pairs,
+    settings and `folder`. It goes on from the same checkpoint, writes nothing, and ends at the last epoch.
+    Raises Diverged as `fit`."""
     optimizer, done = adam(model, config), 0
     if (state := checkpoints.last(folder).state) is not None:
         model.load_state_dict(state["model"])

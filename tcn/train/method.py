@@ -107,9 +107,10 @@ class Method(Generic[AnyModel]):
     """Whether the model is `ingredients.encoder`, unchanged. Then no teacher is loaded (the ingredients hold the encoder and
     zeros instead), and consecutive runs of one encoder share its features."""
     parallel: bool = False
-    """Whether a run may be trained on several GPUs (`--gpus-per-run`): the model is a `TcnModel`, and `losses` reads a batch's images
-    only as `model.network(batch.sketches, batch.photos)` and `model.teacher(batch.photos)`, which then give the whole batch's outputs.
-    `batch.sketches` and `batch.photos` are only a share of it there, `batch.labels` and `len(batch)` are the whole."""
+    """Whether a run may be trained on several GPUs (`--gpus-per-run`): the model is a `TcnModel`, and `losses` reads a batch's
+    images only as `model.network(batch.sketches, batch.photos)` and `model.teacher(batch.photos)`, which then give the whole
+    batch's outputs. `batch.sketches` and `batch.photos` are only a share of it there,
+    `batch.labels` and `len(batch)` are the whole."""
     compares_words: bool = False
     """Whether word vectors of seen classes and of ImageNet's classes are read regardless of the weights of the losses."""
 
@@ -173,8 +174,8 @@ class TcnModel(nn.Module):
         return self._teacher[0]
 
     def spread(self, ranks: Ranks) -> None:
-        """From now on, train as one of several processes: inside of `ranks.step`, network and teacher take a share of a batch and give
-        the outputs of all of it. InputError where a layer of the encoders can't be shared."""
+        """From now on, train as one of several processes: inside of `ranks.step`, network and teacher take a share of a batch and
+        give the outputs of all of it. InputError where a layer of the encoders can't be shared."""
         self.network.spread(ranks)
         self.teacher.ranks = ranks
 

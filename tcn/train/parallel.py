@@ -35,8 +35,8 @@ PATIENCE = timedelta(hours=12)
 """How long a process waits for the others in an exchange. The others wait while the first validates; that one of them has died is
 noticed otherwise, and at once."""
 SOON = 10.0
-"""Seconds after the death of a process in which an exchange that waits for it should fail by itself; then it is aborted, and if that
-does not help either, this process ends too."""
+"""Seconds after the death of a process in which an exchange that waits for it should fail by itself; then it is aborted, and if
+that does not help either, this process ends too."""
 ENDED_BY_OTHERS = 75
 """Exit status in that case (EX_TEMPFAIL: another attempt may succeed)."""
 _HELD_BACK = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -58,12 +58,12 @@ def check(config: Config, method: Method[Any], count: int) -> None:
     """
     way = "; use one GPU for each run (leave out --gpus-per-run)"
     if not method.parallel:
-        raise InputError(f"method '{method.name}' does not say that it can be trained on several GPUs (Method.parallel, docs/cluster.md)"
-                         + way)
+        raise InputError(f"method '{method.name}' does not say that it can be trained on several GPUs "
+                         "(Method.parallel, docs/cluster.md)" + way)
     split, pairs = config.network.batch_norm_split, config.data.batch_pairs
     if split not in (1, count):
-        raise InputError(f"setting 'network.batch_norm_split' is {split}, and a run has {count} GPUs: it must be 1 (batch norms over the "
-                         f"whole batch) or {count} (each GPU alone){way}")
+        raise InputError(f"setting 'network.batch_norm_split' is {split}, and a run has {count} GPUs: it must be 1 (batch "
+                         f"norms over the whole batch) or {count} (each GPU alone){way}")
     if pairs < 2 * count:
         raise InputError(f"setting 'data.batch_pairs' is {pairs}, which gives some of {count} GPUs fewer than 2 pairs{way}")
     for name in ("compile", "graphs"):
@@ -75,37 +75,39 @@ def check(config: Config, method: Method[Any], count: int) -> None:
 def check_model(model: object, synchronised: bool) -> None:
     """InputError where a model can't be trained by several processes, whose batch norms may be `synchronised`."""
     if not isinstance(model, TcnModel):
-        raise InputError(f"several GPUs for a run need a model of the kind TcnModel, and the method gives a {type(model).__name__}; use one "
-                         "GPU for each run (leave out --gpus-per-run)")
+        raise InputError("several GPUs for a run need a model of the kind TcnModel, and the method gives a "
+                         f"{type(model).__name__}; use one GPU for each run (leave out --gpus-per-run)")
     check_draws(model.encoders)
     if synchronised:
         check_norms(model.network)
 
 
 def devices_of(first: torch.device, count: int) -> list[torch.device]:
-    """The devices of a run whose first process has `first`: the GPUs cuda:0, cuda:1, ..., or as often the CPU (to try it; nothing is
-    gained). InputError where there are not so many, where another device than the first GPU is named, or for another kind."""
+    """The devices of a run whose first process has `first`: the GPUs cuda:0, cuda:1, ..., or as often the CPU (to try it; nothing
+    is gained). InputError where there are not so many, where another device than the first GPU is named, or for another kind."""
     if count == 1 or first.type == "cpu":
         return [first] * count
     if first.type != "cuda":
         raise InputError(f"--gpus-per-run {count} needs CUDA devices, not {first.type}; leave it out")
     if first.index:
-        raise InputError(f"--device {first} names one GPU, and --gpus-per-run {count} asks for more; pass --device cuda, and name the GPUs "
-                         "in CUDA_VISIBLE_DEVICES")
+        raise InputError(f"--device {first} names one GPU, and --gpus-per-run {count} asks for more; pass --device cuda, and "
+                         "name the GPUs in CUDA_VISIBLE_DEVICES")
     if torch.cuda.device_count() < count:
         raise InputError(f"--gpus-per-run {count}: {torch.cuda.device_count()} GPUs are visible; pass a smaller number")
     return [torch.device("cuda", index) for index in range(count)]
 
 
 @contextlib.contextmanager
-def together(devices: Sequence[torch.device], synchronised: bool, work: Callable[..., object], *arguments: Any) -> Iterator[Ranks]:
+def together(devices: Sequence[torch.device], synchronised: bool, work: Callable[..., object],
+             *arguments: Any) -> Iterator[Ranks]:
     """In this block, this process trains with one further process for each of `devices` but the first, which is its own.
 
     Each of these calls `work(ranks, device, *arguments)`, a function that can be imported, and is killed at the end of the block.
-    They end when this process dies. If one of them fails or is killed, the exchange that waits for it fails here, and its error is
-    raised out of the block; RankLost if it died without one.
+    They end when this process dies. If one of them fails or is killed, the exchange that waits for it fails here, and its error
+    is raised out of the block; RankLost if it died without one.
     """
-    with tempfile.TemporaryDirectory(prefix="tcn-ranks-") as folder, _Others(devices, synchronised, work, arguments, folder) as others:
+    with (tempfile.TemporaryDirectory(prefix="tcn-ranks-") as folder,
+          _Others(devices, synchronised, work, arguments, folder) as others):
         ranks = Ranks(0, len(devices), synchronised)
         others.wait_until_here()
         with ranks.step(1):  # an exchange, too
@@ -178,7 +180,8 @@ class _Others:
             rank = self.pipes.index(pipe) + 1
             process = self.processes[rank - 1]
             process.join(SOON)
-            return RankLost(f"process {rank + 1} of {len(self.devices)} of this run ({self.devices[rank]}) {end_of(process.exitcode)}")
+            return RankLost(f"process {rank + 1} of {len(self.devices)} of this run ({self.devices[rank]}) "
+                            f"{end_of(process.exitcode)}")
 
     def _watch(self, ranks: Ranks) -> None:
         waiting = list(self.pipes)
@@ -255,8 +258,8 @@ def _open_group(folder: Path, rank: int, devices: Sequence[torch.device]) -> Non
     cuda = devices[0].type == "cuda"
     if not cuda and sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=len(devices),
-                            timeout=PATIENCE)
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=(folder / "meeting").as_uri(), rank=rank,
+                            world_size=len(devices), timeout=PATIENCE)
 
 
 def _abort_group() -> None:
@@ -265,8 +268,8 @@ def _abort_group() -> None:
         dist.distributed_c10d._abort_process_group()
 
 
-def _serve(pipe: connection.Connection, rank: int, devices: Sequence[torch.device], synchronised: bool, work: Callable[..., object],
-           arguments: Sequence[Any], folder: str) -> None:
+def _serve(pipe: connection.Connection, rank: int, devices: Sequence[torch.device], synchronised: bool,
+           work: Callable[..., object], arguments: Sequence[Any], folder: str) -> None:
     """A further process: say that it is here, work, and say how it ended."""
     threading.Thread(target=_end_with_first, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and one that is killed would leave it behind

@@ -159,9 +159,10 @@ def test_every_real_sketch_was_drawn_from_a_photo_of_its_class(shared_data: Path
     assert len(found["sketch"]) == len(found["photo"]) == 125 * 25
 
     with tarfile.open(shared_data / "lists-tcn.tar.xz") as archive:
-        texts = {one.name: archive.extractfile(one).read().decode() for one in archive if "/zeroshot1/" in one.name and one.isfile()}
-    lines = {kind: {tuple(line.rsplit(" ", 1)[0].split("/")[-2:]) for name, text in texts.items() if name.split("/")[-1].startswith(kind)
-                    for line in text.splitlines()} for kind in ("sketch", "all_photo")}
+        texts = {one.name: archive.extractfile(one).read().decode() for one in archive
+                 if "/zeroshot1/" in one.name and one.isfile()}
+    lines = {kind: {tuple(line.rsplit(" ", 1)[0].split("/")[-2:]) for name, text in texts.items()
+                    if name.split("/")[-1].startswith(kind) for line in text.splitlines()} for kind in ("sketch", "all_photo")}
     assert len(lines["sketch"]) == 75_481
     assert _without_photo(lines["sketch"], lines["all_photo"]) == []
 
@@ -176,7 +177,8 @@ def test_a_sketch_whose_name_tells_no_photo_has_none(tmp_path: Path) -> None:
     base = make_tree(tmp_path, "sketchy", sketches=2, photos=2, size=2)
     folder = base / SKETCHY_SKETCHES / "swan"
     (folder / "mine.png").write_bytes((folder / sorted(os.listdir(folder))[0]).read_bytes())
-    own = [i for path, i in zip(*(getattr(_load(tmp_path, "sketchy").query, f) for f in ("paths", "instances"))) if "/swan/" in path]
+    own = [i for path, i in zip(*(getattr(_load(tmp_path, "sketchy").query, f) for f in ("paths", "instances")))
+           if "/swan/" in path]
     assert own[0] == "" and all(one.startswith("swan/n") for one in own[1:]) and len(own) == 3
 
 

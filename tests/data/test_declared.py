@@ -145,8 +145,8 @@ def test_the_setting_enters_the_identity_of_own_data_sets_alone():
     own = {"data.dataset": "little_zoo", "data.declared": f"file:{'a' * 64}"}
     other = {**own, "data.declared": f"file:{'b' * 64}"}
     assert len({identity(change(Config(), delta), "d", "s", "w") for delta in ({}, own, other)}) == 3
-    for wrong in ({"data.dataset": "little_zoo"}, {"data.declared": f"file:{'a' * 64}"}, {**own, "data.dataset": "sketchy-first9"},
-                  {**own, "data.dataset": "Zoo"}, {**own, "data.split": "1"}):
+    for wrong in ({"data.dataset": "little_zoo"}, {"data.declared": f"file:{'a' * 64}"},
+                  {**own, "data.dataset": "sketchy-first9"}, {**own, "data.dataset": "Zoo"}, {**own, "data.split": "1"}):
         with pytest.raises(InputError, match="setting 'data"):
             change(Config(), wrong)
 
@@ -230,9 +230,11 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(whole, changes, words
 
 
 @pytest.mark.parametrize("text, words", [
-    ("name: [a\nsketches: b", ["line 2 is no YAML"]), ("- a\n- b\n", ["holds a list in place of keys and values"]), ("", ["NoneType"]),
-    ("a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join(9 * ['*' + m])}]\n" for m, n in zip("abcdefghijk", "bcdefghijkl")
-                                                    ) + "name: *l\nsketches: *l\n", ["name is [["]),
+    ("name: [a\nsketches: b", ["line 2 is no YAML"]), ("- a\n- b\n", ["holds a list in place of keys and values"]),
+    ("", ["NoneType"]),
+    ("a: &a [x, x, x, x, x, x, x, x, x]\n"
+     + "".join(f"{n}: &{n} [{', '.join(9 * ['*' + m])}]\n" for m, n in zip("abcdefghijk", "bcdefghijkl"))
+     + "name: *l\nsketches: *l\n", ["name is [["]),
     ("name: *x\n", ["no YAML"]), ("[" * 3000, ["no YAML"]), ("!!python/object:os.system {}", ["no YAML"])])
 def test_what_is_no_such_yaml_is_refused(tmp_path, text, words):
     (tmp_path / "wrong.yaml").write_text(text)
@@ -263,8 +265,8 @@ def test_folders_that_do_not_fit_are_named(whole, tmp_path, folder, changes, wor
     with pytest.raises(InputError) as caught:
         declared.read(declare(root, **changes))
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
-    assert set(declared.read(declare(root, seen=None, unseen=None, left_out=["owl"], split={"unseen": 3, "seed": 1})).plan.roles) == set(
-        SIZES) if folder.endswith("owl") else ROLES
+    assert (set(declared.read(declare(root, seen=None, unseen=None, left_out=["owl"], split={"unseen": 3, "seed": 1})).plan.roles)
+            == set(SIZES) if folder.endswith("owl") else ROLES)
 
 
 # ------------------------------------------------------------------------------------------------------ the wider gallery
@@ -277,7 +279,8 @@ def test_a_generalised_gallery_holds_the_seen_photos_that_training_did_not_use(w
     assert any("5 of seen ones, which training did not use" in note for note in wide.notes)
     for role in ("query", "train_sketches", "train_photos", "heldout_sketches"):
         assert getattr(wide, role).paths == getattr(plain, role).paths
-    assert (wide.dataset, wide.data_digest) == ("held_zoo-generalised", plain.data_digest) and wide.split_digest != plain.split_digest
+    assert ((wide.dataset, wide.data_digest) == ("held_zoo-generalised", plain.data_digest)
+            and wide.split_digest != plain.split_digest)
 
 
 def test_where_training_uses_all_photos_they_all_stand_in_it_and_a_note_says_so(whole):
@@ -289,11 +292,14 @@ def test_where_training_uses_all_photos_they_all_stand_in_it_and_a_note_says_so(
     assert not set(carved.validation_photos.paths) & set(carved.gallery.paths)
 
 
-@pytest.mark.parametrize("name", ["sketchy-generalised", "sketchy-first25-generalised", "emoji-generalised", "tuberlin-generalised"])
+@pytest.mark.parametrize("name", ["sketchy-generalised", "sketchy-first25-generalised", "emoji-generalised",
+                                  "tuberlin-generalised"])
 def test_built_in_data_sets_and_parts_have_the_wider_form_too(name):
     plain = name.removesuffix("-generalised")
     one, other = specs.spec(name)[0], specs.spec(plain)[0]
-    assert one.generalised and not other.generalised and one.photo_folders == other.photo_folders and one.list_files == other.list_files
-    assert specs.read_plan(name).roles == specs.read_plan(plain).roles and specs.read_plan(name).counts == specs.read_plan(plain).counts
+    assert (one.generalised and not other.generalised and one.photo_folders == other.photo_folders
+            and one.list_files == other.list_files)
+    assert (specs.read_plan(name).roles == specs.read_plan(plain).roles
+            and specs.read_plan(name).counts == specs.read_plan(plain).counts)
     assert specs.read_plan(name).dataset == name
     assert change(Config(), {"data.dataset": name, "data.split": one.splits[0]}).data.dataset == name

@@ -110,8 +110,8 @@ def test_evaluate_says_which_split_a_file_is_of(tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", str(tmp_path / "few.npz"), "--split", "tuberlin/1", "--missing-classes", "zero"]) == 1
     out, err = capsys.readouterr()
     assert "mAP@all" in out and "warning: " in err and "not tuberlin/1 as published: 60 queries, published are 2,400" in err
-    arrays = {"query": rng.normal(size=(2400, 4)), "gallery": rng.normal(size=(27989, 4)), "query_labels": labels(classes, "sketches"),
-              "gallery_labels": labels(classes, "photos")}
+    arrays = {"query": rng.normal(size=(2400, 4)), "gallery": rng.normal(size=(27989, 4)),
+              "query_labels": labels(classes, "sketches"), "gallery_labels": labels(classes, "photos")}
     np.savez(tmp_path / "whole.npz", **arrays)
     assert main(["evaluate", str(tmp_path / "whole.npz"), "--split", "tuberlin", "--protocols", "standard", "--ks", "5"]) == 0
     out, err = capsys.readouterr()

@@ -128,7 +128,8 @@ def test_published_lists_do_not_bring_carved_classes_back_into_training(tmp_path
 
 def test_a_part_brings_words_of_all_its_classes(roots, tmp_path):
     material = Material(Places(tmp_path, roots, progress=False))
-    for dataset, split in (("sketchy-first4", "2"), ("sketchy-original", "1"), ("tuberlin-first4", "1"), ("quickdraw-first4", "1")):
+    for dataset, split in (("sketchy-first4", "2"), ("sketchy-original", "1"), ("tuberlin-first4", "1"),
+                           ("quickdraw-first4", "1")):
         config = change(Config(), {"data.dataset": dataset, "data.split": split})
         assert material.words(config).vectors.shape == (len(material.split_of(config).seen), 384)
         load_words(SPLITS_FOLDER / "paper_words.csv", material.split_of(config).unseen, unit=True)
@@ -156,5 +157,6 @@ def test_without_a_name_the_doctor_checks_the_part_of_sketchy_that_is_there(phot
     (tmp_path / SKETCHY_EXTENDED / "cat").mkdir(parents=True)
     reports, _ = doctor.check_all(None, data_root=tmp_path, cache=tmp_path / "cache", fast=True, progress=False)
     assert [report.dataset for report in reports if report.dataset.startswith("sketchy")] == ["sketchy"] * 2
-    reports, status = doctor.check_all(["sketchy"], data_root=tmp_path, cache=tmp_path / "cache", fast=True, sample=2, progress=False)
+    reports, status = doctor.check_all(["sketchy"], data_root=tmp_path, cache=tmp_path / "cache", fast=True, sample=2,
+                                       progress=False)
     assert [report.dataset for report in reports] == ["sketchy-first2"] * 2 and status == 0

@@ -215,8 +215,8 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     options = ["quickdraw", str(tmp_path), "--out", str(tmp_path / "out"), "--unrecognised", "out", "--line", "5", "--size", "64",
                "--margin", "8", "--first", "9"]
     assert main(options) == 0
-    assert capsys.readouterr().out == (f"{tmp_path / 'out'}: 2 drawings of 2 classes, 1 of them classes of sketchy; 1 that were not "
-                                       f"recognised are left out\n")
+    assert capsys.readouterr().out == (f"{tmp_path / 'out'}: 2 drawings of 2 classes, 1 of them classes of sketchy; 1 "
+                                       f"that were not recognised are left out\n")
     assert Image.open(tmp_path / "out" / "swan" / "1.png").size == (64, 64)
     assert main(options) == 0 and "there already" in capsys.readouterr().out
     assert main([*options[:-1], "0"]) == 2 and "error: the first 0 drawings" in capsys.readouterr().err
@@ -243,8 +243,8 @@ def test_real_drawings(shared_data, tmp_path):
 
 
 def test_lines_and_margins_are_those_of_sketchys_own_drawings(shared_data):
-    """The defaults, measured on sketches of classes that both splits train on. A line of width w and length L, turned anyhow, has an
-    area of w * L and changes brightness by 2 * L * 4 / pi on the average, in both directions together."""
+    """The defaults, measured on sketches of classes that both splits train on. A line of width w and length L, turned anyhow, has
+    an area of w * L and changes brightness by 2 * L * 4 / pi on the average, in both directions together."""
     seen = set(read_plan("sketchy", "1").of("seen")) & set(read_plan("sketchy", "2").of("seen"))
     files = [path for path in (shared_data / "sketchy-sample").glob("256x256/sketch/*/*/*.png") if path.parent.name in seen]
     widths, margins = [], []

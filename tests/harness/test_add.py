@@ -64,7 +64,8 @@ def test_a_file_becomes_a_row_with_the_numbers_that_evaluate_gives(tmp_path, run
     for protocol in expected.protocols:
         for metric in ("mAP@all", "Prec@100", "mAP@200"):
             if metric in expected.metrics(protocol):
-                assert float(rows["real", protocol, metric]["value"]) == pytest.approx(expected.value(protocol, metric), abs=1e-12)
+                assert (float(rows["real", protocol, metric]["value"])
+                        == pytest.approx(expected.value(protocol, metric), abs=1e-12))
     assert {r["classes"] for r in rows.values()} == {"unseen"} and ("binary", "released", "mAP@all") in rows
     record = json.loads((folder / "provenance.json").read_text())
     assert record["brought"]["file"] == "f.npz" and record["optimizer_steps"] is None and not RunFolder.read(folder).damaged()
@@ -113,7 +114,8 @@ def test_seeds_of_one_name_are_a_row_and_other_features_under_it_are_refused(tmp
         assert run(tmp_path / f"{seed}.npz", "mine", "--seed", str(seed)) == 0
     features(tmp_path / "worse.npz", noise=3.0, seed=9)
     listing = tmp_path / "out" / "suite.json"
-    listing.write_text(json.dumps({**json.loads(listing.read_text()), "missing_datasets": {"quickdraw": "no folder"}, "command": "c"}))
+    listing.write_text(json.dumps({**json.loads(listing.read_text()), "missing_datasets": {"quickdraw": "no folder"},
+                                   "command": "c"}))
     assert run(tmp_path / "worse.npz", "mine") == 2 and "is there already with other features" in capsys.readouterr().err
     assert run(tmp_path / "worse.npz", "worse") == 0
     head = json.loads(listing.read_text())
@@ -132,7 +134,8 @@ def test_what_does_not_fit_the_split_is_refused_before_anything_is_written(tmp_p
     cases = {
         "one.npz": ({name: arrays[name][few] for name in ("query", "query_labels")}, "99 queries, published are 100"),
         "other.npz": ({"query_labels": np.array(["zorb", *arrays["query_labels"][1:]])}, "that it does not have: 1 (zorb)"),
-        "numbers.npz": ({"query_labels": np.arange(100), "gallery_labels": np.arange(100)}, "are int64: a split is told by the names"),
+        "numbers.npz": ({"query_labels": np.arange(100), "gallery_labels": np.arange(100)},
+                        "are int64: a split is told by the names"),
         "codes.npz": ({side: arrays[side] > 0 for side in ("query", "gallery")}, "codes can't be added"),
         "nan.npz": ({"query": np.where(np.arange(24) == 5, np.nan, arrays["query"])}, "query holds NaN"),
         "train.npz": ({"train": np.ones((5, 23))}, "rows of different lengths: query 24, gallery 24, train 23"),
@@ -143,7 +146,8 @@ def test_what_does_not_fit_the_split_is_refused_before_anything_is_written(tmp_p
         err = capsys.readouterr().err
         assert err.startswith(f"error: {tmp_path / name}: ") and words in err
     assert run(tmp_path / "f.npz", "mine", split="2") == 2
-    assert "These are the unseen classes of Sketchy Extended, split 1 (25 classes); numbers of another split" in capsys.readouterr().err
+    assert ("These are the unseen classes of Sketchy Extended, split 1 (25 classes); numbers of another split"
+            in capsys.readouterr().err)
     with pytest.raises(SystemExit):
         run(tmp_path / "f.npz", "a__b")
     assert not (tmp_path / "out").exists()

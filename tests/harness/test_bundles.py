@@ -64,7 +64,8 @@ def pack(path: Path, content: Members, consistent: bool = False) -> Path:
     content = dict(content)
     if consistent:
         run = next(name.split("/")[1] for name in content if name.startswith("runs/"))
-        digest = {name.split("/")[2]: hashlib.sha256(data).hexdigest() for name, data in content.items() if name.startswith("runs/")}
+        digest = {name.split("/")[2]: hashlib.sha256(data).hexdigest() for name, data in content.items()
+                  if name.startswith("runs/")}
         sums = f"runs/{run}/SHA256SUMS"
         content[sums] = "".join(f"{digest.get(name, old)}  {name}\n" for old, name in (
             line.split("  ") for line in content[sums].decode().splitlines())).encode()
@@ -128,7 +129,8 @@ def test_what_can_not_be_sent_is_refused_in_one_line(sent, tmp_path, capsys):
     bare = write_scored_run(tmp_path / "bare")
     for name in ("features.npz", "SHA256SUMS"):
         (bare / name).unlink()
-    cases = {(str(tmp_path), "--output", out): "no finished run here", (str(run), "--output", str(tmp_path / "x")): "ends in .zip",
+    cases = {(str(tmp_path), "--output", out): "no finished run here",
+             (str(run), "--output", str(tmp_path / "x")): "ends in .zip",
              (str(bare), "--features", "--output", out): "no features.npz; leave out --features"}
     for arguments, words in cases.items():
         assert bundle.main(arguments) == 2
@@ -153,12 +155,14 @@ def naive(values: list[float], classes: list[str], protocol: str) -> float:
 def test_the_numbers_that_are_worked_out_again_are_those_that_a_plain_loop_gives(files, capsys):
     """All queries, and each publisher's, under every protocol; the count is exact, so none is passed over."""
     content = {name.split("/")[-1]: data for name, data in members(files[False]).items()}
-    kept, sources = arrays(content["per_query.npz"]), [row["source"] for row in rows(content["per_query.csv"]) if row["features"] == "real"]
+    kept, sources = (arrays(content["per_query.npz"]),
+                     [row["source"] for row in rows(content["per_query.csv"]) if row["features"] == "real"])
     expected = 0
     for row in rows(content["metrics.csv"]):
         name = "/".join(row[key] for key in ("features", "protocol", "metric"))
         if (row["classes"], row["gallery"], row["duplicates"]) == ("unseen", "all", "as-published") and name in kept and (
-                row["query_source"] == "all" or float(row["standard_error"]) == 0):  # sampled orders are drawn anew for a publisher
+                # sampled orders are drawn anew for a publisher
+                row["query_source"] == "all" or float(row["standard_error"]) == 0):
             mine = [row["query_source"] in ("all", source) for source in sources]
             values, classes = ([x for x, own in zip(kept[key].tolist(), mine) if own] for key in (name, "class"))
             assert naive(values, classes, row["protocol"]) == pytest.approx(float(row["value"]), abs=1e-12)
@@ -204,7 +208,8 @@ def members_of_run(sent: Path) -> Members:
 
 def metrics_with(content: Members, name: str, change: Callable[[dict[str, str]], None]) -> None:
     found = rows(content[name])
-    row = next(each for each in found if [each[key] for key in ("classes", "features", "protocol", "metric", "query_source", "duplicates")]
+    row = next(each for each in found
+               if [each[key] for key in ("classes", "features", "protocol", "metric", "query_source", "duplicates")]
                == ["unseen", "real", "zse", "mAP@all", "all", "as-published"])
     change(row)
     content[name] = table(found)
@@ -218,7 +223,8 @@ def one_digit(content: Members, at: Callable[[str], str]) -> None:
 
 
 def dropped_query(content: Members, at: Callable[[str], str]) -> None:
-    content[at("per_query.npz")] = npz({name: np.delete(values, 3) for name, values in arrays(content[at("per_query.npz")]).items()})
+    content[at("per_query.npz")] = npz({name: np.delete(values, 3)
+                                        for name, values in arrays(content[at("per_query.npz")]).items()})
 
 
 def swapped_labels(content: Members, at: Callable[[str], str]) -> None:
@@ -275,7 +281,8 @@ FORGERIES = [(one_digit, r"metrics.csv, real/zse/mAP@all: 0\.\d+, the mean of pe
              (swapped_labels, "per_query.npz, query bee/q3.png: of class dog, its folder is another class's"),
              (label_in_one_file, "per_query.npz, query q3: of class cow, in per_query.csv of class bee"),
              (setting, "config.json: identity [0-9a-f]{16}, its settings and digests give [0-9a-f]{16}"),
-             (digest_of_data, "a setting or a digest was changed"), (wrong_means, r"metrics.csv, real/released/Prec@R, queries of west: [\s\S]*and \d+ more differences"),
+             (digest_of_data, "a setting or a digest was changed"),
+             (wrong_means, r"metrics.csv, real/released/Prec@R, queries of west: [\s\S]*and \d+ more differences"),
              (other_version, "scored under protocol version 2, this is 1"), (pickled, "holds Python objects")]
 
 
@@ -301,8 +308,10 @@ def test_values_that_agree_among_themselves_are_caught_by_features(files, tmp_pa
         own = rows(content[at + "per_query.csv"])
         found = rows(content[at + "metrics.csv"])
         for row in found:
-            if [row[key] for key in ("classes", "features", "protocol", "metric", "duplicates")] == ["unseen", *name.split("/"), "as-published"]:
-                row["value"] = repr(naive([v for v, q in zip(kept[name].tolist(), own) if row["query_source"] in ("all", q["source"])],
+            if ([row[key] for key in ("classes", "features", "protocol", "metric", "duplicates")]
+                    == ["unseen", *name.split("/"), "as-published"]):
+                row["value"] = repr(naive([v for v, q in zip(kept[name].tolist(), own)
+                                           if row["query_source"] in ("all", q["source"])],
                                           [q["class"] for q in own], "zse"))
         content[at + "metrics.csv"] = table(found)
 
@@ -328,13 +337,17 @@ def test_what_is_no_bundle_is_refused_and_nothing_is_written(files, tmp_path, ca
         return {**whole, "bundle.json": json.dumps({**manifest, **changes}).encode()}
     folder = {**manifest["runs"][0], "folder": "../../out"}
     cases: dict[str, tuple[Members | bytes, str]] = {
-        "bytes": (b"not a zip", "no bundle that can be read"), "cut": (files[False].read_bytes()[:-40], "no bundle that can be read"),
+        "bytes": (b"not a zip", "no bundle that can be read"),
+        "cut": (files[False].read_bytes()[:-40], "no bundle that can be read"),
         "empty": ({}, "holds no bundle.json"), "outside": ({**whole, "runs/../../out/metrics.csv": b"x"}, "is no file of a run"),
-        "absolute": ({**whole, "/tmp/out": b"x"}, "is no file of a run"), "code": ({**whole, f"runs/{run}/method.py": b"x"}, "is no file of a run"),
+        "absolute": ({**whole, "/tmp/out": b"x"}, "is no file of a run"),
+        "code": ({**whole, f"runs/{run}/method.py": b"x"}, "is no file of a run"),
         "bomb": ({**whole, f"runs/{run}/features.npz": bytes(80 << 20)}, "bytes are unpacked"),
         "unlisted": ({**whole, f"runs/{run}/features.npz": b"x"}, "listed in bundle.json"),
-        "folder": (with_manifest(runs=[folder]), "listed in bundle.json"), "twice": (with_manifest(runs=manifest["runs"] * 2), "one twice"),
-        "later": (with_manifest(format=2), "format 2"), "deep": ({**whole, "bundle.json": b'{"a":' * 60 + b"1" + b"}" * 60}, "nested"),
+        "folder": (with_manifest(runs=[folder]), "listed in bundle.json"),
+        "twice": (with_manifest(runs=manifest["runs"] * 2), "one twice"),
+        "later": (with_manifest(format=2), "format 2"),
+        "deep": ({**whole, "bundle.json": b'{"a":' * 60 + b"1" + b"}" * 60}, "nested"),
         "list": ({**whole, "bundle.json": b"[]"}, "holds no settings")}
     for name, (content, words) in cases.items():
         path = tmp_path / f"{name}.zip"
@@ -386,17 +399,22 @@ def test_runs_that_were_sent_are_rows_of_their_own_and_replace_none(sent, tmp_pa
     assert naming.label("sent:theirs:tcn") == "TCN (soft sharing) (sent: theirs)"
     reasons = dict(suite.left_out)
     assert "a run of your own has the same identity" in reasons[f"theirs.zip: {own.name}"]
-    assert "metrics.csv is not as it was bundled" in next(reasons[key] for key in reasons if key.startswith("broken.zip") and "seed1" in key)
-    assert "a run in theirs.zip has the same identity" in next(reasons[key] for key in reasons if key.startswith("broken.zip: sketchy-1__tcn__seed0"))
+    assert "metrics.csv is not as it was bundled" in next(reasons[key] for key in reasons
+                                                          if key.startswith("broken.zip") and "seed1" in key)
+    assert "a run in theirs.zip has the same identity" in next(reasons[key] for key in reasons
+                                                               if key.startswith("broken.zip: sketchy-1__tcn__seed0"))
     task = suite.tasks()[0]
     text = comparison.comparison(suite, task).versioned().to_markdown()
     line = next(line for line in text.splitlines() if "(sent: theirs)" in line)
-    values = [next(float(row["value"]) for row in rows((run / "metrics.csv").read_bytes()) if [row[key] for key in (
-        "classes", "features", "protocol", "metric", "query_source", "duplicates")] == ["unseen", "real", "released", "mAP@all", "all", "as-published"])
-        for run in sorted((sent / "runs").iterdir())]
-    assert f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}" in line and "Measured under protocol version 1." in text
+    values = [next(float(row["value"]) for row in rows((run / "metrics.csv").read_bytes())
+                   if [row[key] for key in ("classes", "features", "protocol", "metric", "query_source", "duplicates")]
+                   == ["unseen", "real", "released", "mAP@all", "all", "as-published"])
+              for run in sorted((sent / "runs").iterdir())]
+    assert (f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}" in line
+            and "Measured under protocol version 1." in text)
     # what was measured here says the same as without the bundle
-    before_rows = [line for line in comparison.comparison(before, task).to_markdown().splitlines() if line.startswith(("| TCN", "| HWS"))]
+    before_rows = [line for line in comparison.comparison(before, task).to_markdown().splitlines()
+                   if line.startswith(("| TCN", "| HWS"))]
     assert all(line in text for line in before_rows)
 
 
@@ -422,7 +440,8 @@ def test_the_page_says_who_made_it(sent, tmp_path, overview_alone, capsys):
     assert command.main(["--bundles", str(tmp_path / "in")]) == 2 and "--out" in capsys.readouterr().err
     assert command.main(["--bundles", str(tmp_path / "in"), "--out", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
-    assert page.count("by somebody else, in <a href=\"../in/theirs.zip\">theirs.zip</a>") == 2 and "--reproduce" not in page.split("Each run in full")[1]
+    assert (page.count("by somebody else, in <a href=\"../in/theirs.zip\">theirs.zip</a>") == 2
+            and "--reproduce" not in page.split("Each run in full")[1])
     assert "means of 2 runs were worked out again" in page and "all equal" in page and str(tmp_path) not in page
     tables = "".join(path.read_text() for path in (tmp_path / "report" / "tables").glob("*.md"))
     assert "(sent: theirs)" in tables and "features.npz is missing" not in page

@@ -196,11 +196,12 @@ def test_every_variant_and_group_is_costed(tmp_path, capsys, monkeypatch, brief)
         monkeypatch.setattr(Calibration, what, lambda *_: Rate(10.0, 1, 32))
     monkeypatch.setattr(calibration, "_measure_extraction", lambda *_: Rate(10.0, 1, 32))
     wide = [name for name, variant in baselines.VARIANTS.items() if variant.delta.get("network.dim", 0) > 96]
-    others = [group for group in baselines.GROUPS if group != "dimensions"] + [name for name in baselines.VARIANTS if name not in wide]
+    others = ([group for group in baselines.GROUPS if group != "dimensions"]
+              + [name for name in baselines.VARIANTS if name not in wide])
     printed, rows = "", {}
     for backbone, variants in (("test_resnet", others), ("resnet18", wide)):  # the smallest has 96 features
-        status = run_all.main(["--dry-run", "--profile", "paper", "--datasets", "tuberlin", "--variants", *variants, "--device", "cpu",
-                               "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"), "--set",
+        status = run_all.main(["--dry-run", "--profile", "paper", "--datasets", "tuberlin", "--variants", *variants,
+                               "--device", "cpu", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"), "--set",
                                f"network.backbone={backbone}", "data.image_size=32", "data.stored_size=32", "data.batch_pairs=4"])
         captured = capsys.readouterr()
         assert status == 0, captured.err
@@ -225,6 +226,7 @@ def test_the_paper_s_grid_is_costed_without_its_data(place, tmp_path, capsys, mo
     assert captured.out.count("not here") == 3 + 1 and "684,010" in captured.out and "1,765,000" in captured.out
     assert "missing: sketchy" in captured.out and "by the published counts" in captured.out
     assert "CPU-hours" in captured.out and "GPU-hours" not in captured.out and "image cache" in captured.out
-    # At 32 pixels a quarter of a byte a pixel for sketches, 1.6 bytes for photos, which are scaled: 75,481 and 85,502; 20,000 and 204,489.
+    # At 32 pixels a quarter of a byte a pixel for sketches, 1.6 bytes for photos, which are scaled:
+    # 75,481 and 85,502; 20,000 and 204,489.
     assert "sketchy 159 MB, compact" in captured.out and "tuberlin 340 MB, compact" in captured.out
     assert not (tmp_path / "out").exists()

@@ -23,7 +23,8 @@ def write_features(path: Path, seed: int, noise: float, number: int = 9, paths: 
     centres = common.normal(size=(number, 8))
     q = np.repeat(np.arange(number), common.integers(1, queries, number))
     g = np.repeat(np.arange(number), common.integers(4, 11, number) + photos)
-    arrays = {"query": centres[q] + noise * own.normal(size=(len(q), 8)), "gallery": centres[g] + noise * own.normal(size=(len(g), 8)),
+    arrays = {"query": centres[q] + noise * own.normal(size=(len(q), 8)),
+              "gallery": centres[g] + noise * own.normal(size=(len(g), 8)),
               "query_labels": CLASSES[:number][q], "gallery_labels": CLASSES[:number][g]}
     if paths:
         arrays["query_paths"] = np.array([f"q{i:03d}.png" for i in range(len(q))])
@@ -90,7 +91,8 @@ def test_three_files_against_naive_loops(tmp_path, capsys):
         assert (pair["above"], pair["below"], pair["queries"]) == ((gaps > 1e-12).sum(), (gaps < -1e-12).sum(), len(labels))
         assert pair["of_queries"] == pytest.approx(gaps.mean())
         own = next(c for c in pair["classes"] if c["name"] == "crab")
-        assert (own["queries"], own["first"] - own["second"]) == ((labels == "crab").sum(), pytest.approx(gaps[labels == "crab"].mean()))
+        assert ((own["queries"], own["first"] - own["second"])
+                == ((labels == "crab").sum(), pytest.approx(gaps[labels == "crab"].mean())))
     assert [pair["significant"] for pair in found["pairs"]] == [False, True, True]
     assert found["unit"] == "class" and "not by query" in found["why"]
 
@@ -106,7 +108,8 @@ def test_marks_name_the_sides_that_one_is_significantly_above(tmp_path, capsys):
     assert "Significance is by class, not by query" in text and "One seed a side" in text
     assert compare.main([*files, "--metrics", "mAP@all", "--latex", "--per-class"]) == 0
     tex = capsys.readouterr().out
-    assert tex.count("$^{a}$") == 2 and "$^{b}$" not in tex and tex.count("\\begin{table*}") + tex.count("\\begin{longtable}") == 3
+    assert (tex.count("$^{a}$") == 2 and "$^{b}$" not in tex
+            and tex.count("\\begin{table*}") + tex.count("\\begin{longtable}") == 3)
 
 
 def test_many_queries_of_few_classes_are_no_evidence(tmp_path, capsys):
@@ -161,7 +164,8 @@ def test_what_can_not_be_compared_is_named(tmp_path, capsys):
     write_features(tmp_path / "b.npz", 1, 0.9)
     write_features(tmp_path / "more.npz", 1, 0.9, photos=3)
     write_features(tmp_path / "fewer.npz", 1, 0.9, number=7)
-    assert "do not have the same gallery: other numbers of photos of ant" in refused(capsys, tmp_path / "a.npz", tmp_path / "more.npz")
+    assert ("do not have the same gallery: other numbers of photos of ant"
+            in refused(capsys, tmp_path / "a.npz", tmp_path / "more.npz"))
     assert "not of the same queries" in refused(capsys, tmp_path / "a.npz", tmp_path / "fewer.npz")
     assert "are both 'x', seed 0" in refused(capsys, f"x={tmp_path / 'a.npz'}", f"x={tmp_path / 'b.npz'}")
     assert "1 side(s) to compare" in refused(capsys, tmp_path / "a.npz")

@@ -20,8 +20,8 @@ def test_the_installation_names_a_function_that_is_there():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["run"], "--variants"), (["report"], "usage: "), (["evaluate"], "FEATURES"), (["demo"], "--gallery"), (["data", "check"], "--data-root"),
-    ([], "data check")])
+    (["run"], "--variants"), (["report"], "usage: "), (["evaluate"], "FEATURES"), (["demo"], "--gallery"),
+    (["data", "check"], "--data-root"), ([], "data check")])
 def test_each_command_has_its_own_help(arguments, words, capsys):
     try:
         status = console.main([*arguments, "--help"])

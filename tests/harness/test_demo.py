@@ -34,8 +34,8 @@ HOOK = [[[10, 10, 200, 260], [300, 20, 20, 90]], [[150], [150]]]
 @pytest.fixture(scope="module")
 def suite(place) -> Path:
     output = place / "shown"
-    assert run_all.main([*common(place), "evaluation.photo_side=sketch", *ONE, "--variants", "nws", "untrained-svd-permodality", "--output", str(output),
-                         "--no-report"]) == 0
+    assert run_all.main([*common(place), "evaluation.photo_side=sketch", *ONE, "--variants", "nws", "untrained-svd-permodality",
+                         "--output", str(output), "--no-report"]) == 0
     return output
 
 
@@ -58,7 +58,8 @@ def material(place: Path) -> Material:
 
 
 def opened(place: Path, suite: Path, *variants: str, **more) -> Demo:
-    folders = [RunFolder.read(run_folders(suite)[f"quickdraw-1__{name}__seed3"]) for name in variants or ("nws", "untrained-svd-permodality")]
+    folders = [RunFolder.read(run_folders(suite)[f"quickdraw-1__{name}__seed3"])
+               for name in variants or ("nws", "untrained-svd-permodality")]
     return Demo(folders, material(place), torch.device("cpu"), **more)
 
 
@@ -105,7 +106,8 @@ def test_the_nearest_come_first_and_equal_ones_in_gallery_order():
     gallery = (gallery / np.linalg.norm(gallery, axis=1, keepdims=True)).astype(np.float32)
     query = (gallery[11] * 7 + 0.01 * rng.normal(size=6)).astype(np.float32)
     order, distances = nearest(query, gallery, len(gallery))
-    naive = [float(np.sqrt(sum((a - b) ** 2 for a, b in zip(row.astype(float), query / np.linalg.norm(query))))) for row in gallery]
+    naive = [float(np.sqrt(sum((a - b) ** 2 for a, b in zip(row.astype(float), query / np.linalg.norm(query)))))
+             for row in gallery]
     assert distances == pytest.approx(naive, abs=2e-4)
     assert order[:4].tolist() == [3, 11, 20, 30] and (np.diff(distances[order]) >= 0).all()
     for top in (1, 2, 3, 5, 36, 99):  # among others where equal ones are cut in two
@@ -234,9 +236,12 @@ def test_folders_without_a_photo_are_refused(place, suite, tmp_path):
 # --- requests that can't be answered
 
 def test_bad_questions_get_a_sentence(demo):
-    for ask, words in ((lambda: demo.draw(HOOK, [], UNSEEN), "tick at least one"), (lambda: demo.draw(HOOK, [2], UNSEEN), "load the page"),
-                       (lambda: demo.draw(HOOK, [-1], UNSEEN), "load the page"), (lambda: demo.draw(HOOK, [0], "mine"), "load the page"),
-                       (lambda: demo.query(1, 0, [0], UNSEEN), "no such query"), (lambda: demo.query(0, 10**6, [0], UNSEEN), "no such"),
+    for ask, words in ((lambda: demo.draw(HOOK, [], UNSEEN), "tick at least one"),
+                       (lambda: demo.draw(HOOK, [2], UNSEEN), "load the page"),
+                       (lambda: demo.draw(HOOK, [-1], UNSEEN), "load the page"),
+                       (lambda: demo.draw(HOOK, [0], "mine"), "load the page"),
+                       (lambda: demo.query(1, 0, [0], UNSEEN), "no such query"),
+                       (lambda: demo.query(0, 10**6, [0], UNSEEN), "no such"),
                        (lambda: demo.query(0, -1, [0], UNSEEN), "no such query")):
         with pytest.raises(InputError, match=words):
             ask()
@@ -278,7 +283,8 @@ def test_the_first_runs_are_each_seed_in_the_order_of_the_variants():
             self.run = PlannedRun(*one_run)
 
     every = [Folder("nws", 1), Folder("nws", 0), Folder("tcn", 1), Folder("hws", 0), Folder("tcn", 0)]
-    assert [(one.run.variant, one.run.seed) for one in command.chosen(every, 4)] == [("tcn", 0), ("hws", 0), ("nws", 0), ("tcn", 1)]
+    assert ([(one.run.variant, one.run.seed) for one in command.chosen(every, 4)]
+            == [("tcn", 0), ("hws", 0), ("nws", 0), ("tcn", 1)])
 
 
 def test_the_command_says_what_is_missing(place, suite, tmp_path, capsys):
@@ -414,8 +420,8 @@ def test_pictures_are_asked_for_by_number_alone(client, demo):
     ("draw", {"strokes": HOOK, "runs": [True], "gallery": UNSEEN}, "names no runs"),
     ("draw", {"strokes": HOOK, "runs": [0]}, "load the page again"),
     ("draw", {"strokes": HOOK, "runs": [0], "gallery": UNSEEN, "wanted": 3}, "must be a name"),
-    ("query", {"runs": [0], "gallery": UNSEEN}, "no such query"), ("query", {"task": 0, "number": 10**9, "runs": [0]}, "load the page"),
-    ("draw", [1], "no JSON object")])
+    ("query", {"runs": [0], "gallery": UNSEEN}, "no such query"),
+    ("query", {"task": 0, "number": 10**9, "runs": [0]}, "load the page"), ("draw", [1], "no JSON object")])
 def test_bad_requests_get_a_sentence(client, path, body, words):
     response = client.post(f"/{path}", json=body)
     assert response.status_code == 400 and words in response.json()["error"]
@@ -469,7 +475,8 @@ def texts(browser: Browser, selector: str) -> list[str]:
 
 def test_a_stroke_by_the_mouse_finds_photos(browser, demo, address):
     """The same as without a page for the same lines; no error, and no request to anything but the page's own server."""
-    left, top, side = browser.run("(box => [box.left, box.top, box.width])(document.getElementById('canvas').getBoundingClientRect())")
+    left, top, side = browser.run("(box => [box.left, box.top, box.width])"
+                                  "(document.getElementById('canvas').getBoundingClientRect())")
     lines = [[(0.1, 0.8), (0.1, 0.2), (0.7, 0.2), (0.9, 0.5)], [(0.5, 0.5), (0.55, 0.55)]]
     for line in lines:
         browser.draw([(left + x * side, top + y * side) for x, y in line])
@@ -500,7 +507,8 @@ def test_a_picked_sketch_is_marked_and_a_dot_is_told(browser, demo):
     for place, answer in enumerate(answers_):
         assert any(f"the first right one is at rank {answer.first_right}" in text
                    for text in texts(browser, f".run:nth-child({place + 1}) .count"))
-        assert texts(browser, f".run:nth-child({place + 1}) .mark") == ["right" if one["right"] else "wrong" for one in answer.photos]
+        assert (texts(browser, f".run:nth-child({place + 1}) .mark")
+                == ["right" if one["right"] else "wrong" for one in answer.photos])
     assert browser.findings() == []
     browser.run("document.getElementById('to-draw').click()")
     left, top = browser.run("(box => [box.left, box.top])(document.getElementById('canvas').getBoundingClientRect())")

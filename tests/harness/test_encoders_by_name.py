@@ -1,4 +1,5 @@
-"""Encoders by name through the command: trained, resumed, frozen; their weights given one by one; what is missing told before anything runs."""
+"""Encoders by name through the command: trained, resumed, frozen; their weights given one by one;
+what is missing told before anything runs."""
 from __future__ import annotations
 
 import json
@@ -34,10 +35,12 @@ def weights(place):
 
 
 def vit(place, weights) -> list[str]:
-    return [*places(place)[:-2], *ONE, "--no-report", "--weights", str(weights), "--quick", "--set", f"network.backbone={VIT}", *TINY]
+    return [*places(place)[:-2], *ONE, "--no-report", "--weights", str(weights), "--quick",
+            "--set", f"network.backbone={VIT}", *TINY]
 
 
-def test_a_vision_transformer_pair_trains_resumes_to_the_same_digits_and_keeps_its_layer_norms_apart(place, weights, command, monkeypatch):
+def test_a_vision_transformer_pair_trains_resumes_to_the_same_digits_and_keeps_its_layer_norms_apart(place, weights, command,
+                                                                                                     monkeypatch):
     arguments = [*vit(place, weights), "training.epochs=2", "--variants", "tcn"]
     status, _, err = command(*arguments, "--output", str(place / "straight"))
     assert status == 0, err
@@ -55,25 +58,27 @@ def test_a_vision_transformer_pair_trains_resumes_to_the_same_digits_and_keeps_i
     twin = place / "straight" / "runs" / calls[0].name
     assert (calls[0] / "metrics.csv").read_bytes() == (twin / "metrics.csv").read_bytes()
     state = torch.load(twin / "checkpoint.pt", weights_only=True)["model"]
-    sides = [{key.removeprefix(f"network.encoders.{side}."): value for key, value in state.items() if key.startswith(f"network.encoders.{side}.")}
-             for side in ("sketch", "photo")]
+    sides = [{key.removeprefix(f"network.encoders.{side}."): value for key, value in state.items()
+              if key.startswith(f"network.encoders.{side}.")} for side in ("sketch", "photo")]
     assert sides[0].keys() == sides[1].keys() and not torch.equal(sides[0]["trunk.norm.weight"], sides[1]["trunk.norm.weight"])
     assert not any("running" in key for key in sides[0])
 
 
-def test_a_frozen_encoder_s_three_rows_share_its_features_and_treat_them_as_they_say(place, weights, command, tmp_path, monkeypatch):
+def test_a_frozen_encoder_s_three_rows_share_its_features_and_treat_them_as_they_say(place, weights, command, tmp_path,
+                                                                                     monkeypatch):
     taken = []
     (tmp_path / "rows.py").write_text(f'''
 from baselines import Variant, foundation
 VARIANTS = tuple(Variant(f"ours{{suffix}}", "Ours", "frozen", {{
     "training.optimizer": "none", "evaluation.features": "backbone", "network.backbone": "{VIT}", "data.image_size": 32,
-    **{{f"coupling.{{part}}": "hard" for part in ("stem", "stage1", "stage2", "stage3", "stage4", "batch_norm_affine", "batch_norm_statistics")}},
+    **{{f"coupling.{{part}}": "hard" for part in ("stem", "stage1", "stage2", "stage3", "stage4", '''
+                                      f'''"batch_norm_affine", "batch_norm_statistics")}},
     "losses.sharing": 0.0, **settings}}, method=foundation.FROZEN) for suffix, _, _, settings in foundation.TREATMENTS)
 ''')
     forward = backbones.Backbone.forward
     monkeypatch.setattr(backbones.Backbone, "forward", lambda self, images: taken.append(len(images)) or forward(self, images))
-    status, _, err = command(*places(place)[:-2], *ONE, "--no-report", "--weights", f"{VIT}={weights / 'test_vit.pth'}", "--set", *TINY,
-                             "--variants", str(tmp_path / "rows.py"), "--output", str(place / "frozen"))
+    status, _, err = command(*places(place)[:-2], *ONE, "--no-report", "--weights", f"{VIT}={weights / 'test_vit.pth'}",
+                             "--set", *TINY, "--variants", str(tmp_path / "rows.py"), "--output", str(place / "frozen"))
     assert status == 0, err
     folders = run_folders(place / "frozen")
     found = {name.split("__")[1]: dict(np.load(folder / "features.npz")) for name, folder in folders.items()}
@@ -94,23 +99,27 @@ VARIANTS = tuple(Variant(f"ours{{suffix}}", "Ours", "frozen", {{
 
 def test_weights_of_several_encoders_are_given_by_name_or_by_folder(tmp_path, weights):
     default, named = prepared.weights_given([str(weights)])
-    assert default is None and named[VIT] == weights / "test_vit.pth" and named["timm:test_convnext"] == weights / "test_convnext.pth"
+    assert (default is None and named[VIT] == weights / "test_vit.pth"
+            and named["timm:test_convnext"] == weights / "test_convnext.pth")
     assert prepared.weights_given([f"{VIT}={weights / 'test_vit.pth'}", "resnet50=/r.pth"])[1].keys() == {VIT, "resnet50"}
     assert prepared.weights_given(["one.pth"]) == (prepared.Path("one.pth"), {}) and prepared.weights_given(None) == (None, {})
     (tmp_path / "empty").mkdir()
     (tmp_path / "twice").mkdir()
     for name in ("test_vit.pth", "test_vit.bin"):
         (tmp_path / "twice" / name).write_bytes(b"")
-    for values, words in (([str(tmp_path / "empty")], "holds no file called as an encoder is"), ([str(tmp_path / "twice")], "two files of"),
+    for values, words in (([str(tmp_path / "empty")], "holds no file called as an encoder is"),
+                          ([str(tmp_path / "twice")], "two files of"),
                           ([f"{VIT}=a", f"{VIT}=b"], f"two files for {VIT}"), (["vit=/no/file"], "neither a file nor NAME=FILE"),
                           (["a.pth", "b.pth"], "neither a file nor NAME=FILE")):
         with pytest.raises(InputError, match=words):
             prepared.weights_given(values)
 
 
-def test_weights_named_for_an_encoder_that_no_run_uses_are_an_error_and_those_of_a_folder_are_not(place, weights, command, tmp_path):
+def test_weights_named_for_an_encoder_that_no_run_uses_are_an_error_and_those_of_a_folder_are_not(place, weights,
+                                                                                                  command, tmp_path):
     call = (*places(place), *ONE, "--no-report", "--dry-run", "--variants", "untrained-svd", "--output", str(tmp_path / "out"))
-    status, _, err = command(*call, "--weights", f"{VIT}={weights / 'test_vit.pth'}", "--set", *TINY, "network.backbone=test_resnet")
+    status, _, err = command(*call, "--weights", f"{VIT}={weights / 'test_vit.pth'}", "--set", *TINY,
+                             "network.backbone=test_resnet")
     assert status == 2 and f"--weights {VIT}=FILE is of an encoder that no run uses; the runs use test_resnet" in err
     status, _, err = command(*call, "--weights", str(weights), "--set", *TINY, f"network.backbone={VIT}")
     assert "no run uses" not in err
@@ -132,7 +141,8 @@ def unreachable(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
-def test_an_encoder_without_weights_or_of_no_library_or_size_is_one_line_before_anything_runs(place, command, unreachable, tmp_path):
+def test_an_encoder_without_weights_or_of_no_library_or_size_is_one_line_before_anything_runs(place, command,
+                                                                                              unreachable, tmp_path):
     rest = [*places(place)[:-2], *ONE, "--variants", "tcn", "--output", str(tmp_path / "out"), "--set", *TINY]
     for setting, words in ((f"network.backbone={VIT}", ("model.safetensors", "timm/test_vit.r160_in1k", f"--weights {VIT}=FILE")),
                            ("network.backbone=timm:test_vid", ("no model 'test_vid'", "test_vit")),
@@ -144,19 +154,20 @@ def test_an_encoder_without_weights_or_of_no_library_or_size_is_one_line_before_
 
 
 def test_frozen_rows_without_weights_are_left_out_with_a_line_each_and_the_others_stay(place, unreachable, tmp_path, capsys):
-    options = run_all.parser().parse_args([*places(place)[:-2], *ONE, "--profile", "laptop", "--profile", "paper", "--variants", "foundation",
-                                           "--output", str(tmp_path / "out")])
+    options = run_all.parser().parse_args([*places(place)[:-2], *ONE, "--profile", "laptop", "--profile", "paper",
+                                           "--variants", "foundation", "--output", str(tmp_path / "out")])
     call, checks = prepared.prepare(options)
     said = capsys.readouterr().out
-    assert {run.config.network.backbone for run in call.runs} == {"efficientnet_lite0", "efficientnet_lite2"} and len(call.runs) == 6
+    assert ({run.config.network.backbone for run in call.runs} == {"efficientnet_lite0", "efficientnet_lite2"}
+            and len(call.runs) == 6)
     assert not checks.reasons
     lines = [line for line in said.splitlines() if line.startswith("left out")]
     assert len(lines) == 5
     for name, _, backbone in foundation.ENCODERS[:5]:
         line, = (line for line in lines if f"frozen-{name}," in line)
         assert f"--weights {backbone}=FILE" in line if ":" in backbone else "--weights FILE" in line
-    options = run_all.parser().parse_args([*places(place)[:-2], *ONE, "--profile", "paper", "--variants", "frozen-clip", "frozen-siglip",
-                                           "--output", str(tmp_path / "out")])
+    options = run_all.parser().parse_args([*places(place)[:-2], *ONE, "--profile", "paper", "--variants", "frozen-clip",
+                                           "frozen-siglip", "--output", str(tmp_path / "out")])
     with pytest.raises(InputError, match="2 reasons, and nothing was run"):
         prepared.prepare(options)
 

@@ -49,8 +49,10 @@ def test_one_seed_of_baselines_and_main_rows_on_every_split_comes_first(grid):
 
 def test_then_each_split_gets_all_seeds_of_them_before_anything_else(grid):
     second = [(one_run.task, one_run.seed) for block in grid[4:24] for one_run in block[:1]]
-    assert second == [(task, seed) for task in ("sketchy/1", "sketchy/2", "tuberlin/1", "quickdraw/1") for seed in range(2021, 2026)]
-    assert all({one_run.variant for one_run in block} == {*baselines.UNTRAINED_BASELINES, *baselines.MAIN} for block in grid[4:24])
+    assert second == [(task, seed) for task in ("sketchy/1", "sketchy/2", "tuberlin/1", "quickdraw/1")
+                      for seed in range(2021, 2026)]
+    assert all({one_run.variant for one_run in block} == {*baselines.UNTRAINED_BASELINES, *baselines.MAIN}
+               for block in grid[4:24])
     assert {one_run.variant for one_run in grid[24]} == {"hard-conv"}
 
 
@@ -73,9 +75,11 @@ def test_each_row_of_the_papers_tables_is_planned_once_with_the_seeds_its_claims
     planned = flat(plan_everything(PROFILES[profile], None, {}, False))
     assert len({one_run.name for one_run in planned}) == len(planned)
     own = len(PROFILES[profile].seeds)
-    compared = {name for claim in judging.CLAIMS for pair in claim.pairs for name in (pair.first, pair.second)} | set(paper.UNTRAINED_BASELINES)
-    named = {*paper.UNTRAINED_BASELINES, *paper.METHODS, *paper.CONTROLS, *paper.COUPLING, *paper.COUPLING_BESIDE, *baselines.LEDGER,
-             *(row.variant for row in paper.ABLATION), *(f"tcn-dim-{d}" for d in paper.DIMENSIONS if d != paper.MAIN_DIMENSION),
+    compared = ({name for claim in judging.CLAIMS for pair in claim.pairs for name in (pair.first, pair.second)}
+                | set(paper.UNTRAINED_BASELINES))
+    named = {*paper.UNTRAINED_BASELINES, *paper.METHODS, *paper.CONTROLS, *paper.COUPLING, *paper.COUPLING_BESIDE,
+             *baselines.LEDGER, *(row.variant for row in paper.ABLATION),
+             *(f"tcn-dim-{d}" for d in paper.DIMENSIONS if d != paper.MAIN_DIMENSION),
              *(f"tcn-weight-{w:g}" for w in paper.WEIGHTS)}
     for task in {one_run.task for one_run in planned}:
         here = [one_run for one_run in planned if one_run.task == task]
@@ -110,8 +114,8 @@ BLOCKS = [["a", "b"], ["c", "d"], ["e"], ["f"]]
 PRICES = {"a": 3, "b": 2, "c": 4, "d": 4, "e": 1, "f": 2}
 
 
-@pytest.mark.parametrize("budget, kept", [(4, ""), (5, "ab"), (12, "ab"), (13, "abcd"), (14, "abcde"), (15.9, "abcde"), (16, "abcdef"),
-                                          (99, "abcdef")])
+@pytest.mark.parametrize("budget, kept", [(4, ""), (5, "ab"), (12, "ab"), (13, "abcd"), (14, "abcde"), (15.9, "abcde"),
+                                          (16, "abcdef"), (99, "abcdef")])
 def test_a_budget_keeps_whole_blocks_from_the_first_on(budget, kept):
     """Prices 5, 8, 1 and 2: with 12 the third block would fit into what the first leaves, but it comes after one that was cut."""
     found, cut = fitting(BLOCKS, PRICES.get, budget)
@@ -129,7 +133,8 @@ def test_rows_that_are_compared_with_each_other_are_one_block_and_rows_that_stan
         assert len(block) == 1 or not variants & {"couple-stem", "tcn-dim-32", "siamese", "ledger-words", "tcn-weight-10"}
 
 
-TABLE = (Stage(("untrained-svd", "nws"), "own"), Stage(("hws",), "own"), Stage(("untrained-imagenet", "untrained-svd-permodality"), "own", apart=True))
+TABLE = (Stage(("untrained-svd", "nws"), "own"), Stage(("hws",), "own"),
+         Stage(("untrained-imagenet", "untrained-svd-permodality"), "own", apart=True))
 HOURS = {"untrained-svd": 0.25, "nws": 1.0, "hws": 2.0, "untrained-imagenet": 0.5, "untrained-svd-permodality": 0.5}
 
 
@@ -148,7 +153,8 @@ def priced(monkeypatch):
     return factor
 
 
-def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_runs_again(place, command, priced, overview_alone, tmp_path, monkeypatch):
+def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_runs_again(place, command, priced, overview_alone, tmp_path,
+                                                                                     monkeypatch):
     """1.25 h and 2 h fit into 4 h, and one of the two rows of 0.5 h that stand alone; the extension takes 10 minutes more."""
     call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"))
     status, out, err = command(*call, "--budget", "4h")
@@ -191,7 +197,8 @@ def test_a_budget_cuts_the_plan_and_the_same_command_plans_the_same_runs_again(p
 def test_an_interrupted_budget_goes_on_with_its_plan(place, command, priced, tmp_path, monkeypatch):
     from benchmarks.launch import local
 
-    call = (*common(place), "--everything", "--budget", "4h", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report")
+    call = (*common(place), "--everything", "--budget", "4h", "--datasets", "quickdraw", "--output", str(tmp_path / "out"),
+            "--no-report")
     attempt, begun = local.attempt, []
 
     def stopped(one_run, *rest):
@@ -208,7 +215,8 @@ def test_an_interrupted_budget_goes_on_with_its_plan(place, command, priced, tmp
 
 
 def test_a_damaged_record_of_the_cut_is_no_obstacle(place, command, priced, tmp_path):
-    call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report", "--budget", "80m")
+    call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report",
+            "--budget", "80m")
     assert command(*call)[0] == 0
     path = tmp_path / "out" / "suite.json"
     for damage in (["a list"], {"budget": "80m"}, {"budget": "80m", "extension": True, "runs": [{"seed": 1}]}):
@@ -218,13 +226,15 @@ def test_a_damaged_record_of_the_cut_is_no_obstacle(place, command, priced, tmp_
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--everything", "--variants", "tcn"], "--everything runs all variants with the seeds that their claims need; leave out --variants"),
+    (["--everything", "--variants", "tcn"], "--everything runs all variants with the seeds that their claims need; "
+                                            "leave out --variants"),
     (["--everything", "--seeds", "0", "--variants", "tcn"], "leave out --variants, --seeds"),
     (["--budget", "24h"], "--budget belongs to --everything"),
     (["--everything", "--budget", "2h", "--launcher", "ray"], "--launcher ray"),
-    (["--everything", "--budget", "1m"], "--budget 1m is too short for the first part of the plan, the rows of quickdraw/1 with one seed, "
-                                         "which take 1.25 h here"),
-    (["--sync", "--everything"], "leave out --datasets, --everything"), (["--reproduce", "x", "--budget", "1h", "--everything"], "--everything, --budget"),
+    (["--everything", "--budget", "1m"], "--budget 1m is too short for the first part of the plan, the rows of quickdraw/1 "
+                                         "with one seed, which take 1.25 h here"),
+    (["--sync", "--everything"], "leave out --datasets, --everything"),
+    (["--reproduce", "x", "--budget", "1h", "--everything"], "--everything, --budget"),
 ])
 def test_options_that_contradict_are_refused(place, command, priced, tmp_path, arguments, words):
     status, _, err = command(*common(place), "--datasets", "quickdraw", "--output", str(tmp_path / "out"), *arguments)
@@ -255,7 +265,8 @@ def test_runs_that_compute_at_once_have_the_budget_each(monkeypatch):
     seen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(everything, "Estimator", lambda *_: None)
-    monkeypatch.setattr(everything, "within", lambda call, text, seconds, _: (call, seen.append(seconds) or SimpleNamespace(lines=list)))
+    monkeypatch.setattr(everything, "within",
+                        lambda call, text, seconds, _: (call, seen.append(seconds) or SimpleNamespace(lines=list)))
     monkeypatch.setattr(jobs, "cores", lambda: 8)
     for device, *words in (("cuda",), ("cuda", "--launcher", "processes"), ("cuda:1", "--launcher", "processes"),
                            ("cuda", "--launcher", "processes", "--workers", "2"), ("cpu", "--launcher", "processes"),
@@ -276,7 +287,8 @@ def test_data_sets_that_are_not_here_take_nothing_of_a_budget(place, command, pr
 
 def test_the_plan_has_a_line_for_each_row_with_its_hours_and_energy():
     planned = flat(plan_everything(PROFILES["laptop"], None, {}, False))
-    costs = [Cost(one_run, "to do", SIZES, 1, 10, 1800.0, 360.0, 0.0) for one_run in planned if one_run.variant in ("tcn", "tcn-bht")]
+    costs = [Cost(one_run, "to do", SIZES, 1, 10, 1800.0, 360.0, 0.0) for one_run in planned
+             if one_run.variant in ("tcn", "tcn-bht")]
     costs[1] = replace(costs[1], state="finished, 14/14 epochs", pairs=0, train=0.0, extract=0.0)
     table = Estimate(costs, watts=500.0).by_row()
     assert table[["variant", "seeds", "state", "pairs left", "hours", "kWh"]].to_dict("records") == [
@@ -333,7 +345,8 @@ def test_the_report_says_which_rows_a_budget_cut_and_that_they_are_not_measured(
     assert "Left out by the budget of 24h" in text and "3 left out by the budget of 24h" in text and "2/4" in text
 
 
-@pytest.mark.parametrize("damage, words", [("soon", "cut"), ({"runs": "all"}, "cut, runs"), ({"runs": [{"seed": -1}]}, "entry 1 of its cut runs")])
+@pytest.mark.parametrize("damage, words",
+                         [("soon", "cut"), ({"runs": "all"}, "cut, runs"), ({"runs": [{"seed": -1}]}, "entry 1 of its cut runs")])
 def test_a_damaged_record_of_the_cut_costs_itself_alone(tmp_path, damage, words):
     with_cut(tmp_path, damage)
     suite = read_suite(tmp_path)

@@ -1,4 +1,5 @@
-"""`python -m tcn extract`: the same features as the run of a frozen network has, in parts, resumable, fit for the other commands."""
+"""`python -m tcn extract`: the same features as the run of a frozen network has, in parts, resumable,
+fit for the other commands."""
 from __future__ import annotations
 
 import json
@@ -14,14 +15,16 @@ from tcn.cli import extract
 
 
 def call(place: Path, out: Path, *more: str) -> int:
-    return main(["extract", "--backbone", "test_resnet", "--weights", str(place / "weights.pth"), "--dataset", "quickdraw", "--data-root",
-                 str(place / "data"), "--cache", str(place / "cache"), "--image-size", "32", "--stored-size", "32", "--out", str(out),
-                 *more])
+    return main(["extract", "--backbone", "test_resnet", "--weights", str(place / "weights.pth"), "--dataset", "quickdraw",
+                 "--data-root", str(place / "data"), "--cache", str(place / "cache"), "--image-size", "32",
+                 "--stored-size", "32", "--out", str(out), *more])
 
 
-def test_features_are_those_of_the_frozen_baselines_run(place, tmp_path, command: Callable[..., tuple[int, str, str]], monkeypatch):
+def test_features_are_those_of_the_frozen_baselines_run(place, tmp_path, command: Callable[..., tuple[int, str, str]],
+                                                        monkeypatch):
     monkeypatch.setattr(extract, "BLOCK", 64)  # 90 sketches in two blocks
-    status, _, err = command(*common(place), *ONE, "--variants", "untrained-imagenet", "--no-report", "--output", str(tmp_path / "run"))
+    status, _, err = command(*common(place), *ONE, "--variants", "untrained-imagenet", "--no-report",
+                             "--output", str(tmp_path / "run"))
     assert status == 0, err
     assert call(place, tmp_path / "f.npz", "--train") == 0
     folder, = run_folders(tmp_path / "run").values()

@@ -1,4 +1,5 @@
-"""The one call for a GPU (benchmarks/speed/gpu.py): what one part does costs no other part, and all of it runs without a GPU too."""
+"""The one call for a GPU (benchmarks/speed/gpu.py): what one part does costs no other part,
+and all of it runs without a GPU too."""
 from __future__ import annotations
 
 import json
@@ -65,7 +66,8 @@ def _lives(pid: int) -> bool:
 
 def test_each_part_s_result_is_there_before_the_next_begins(tmp_path, monkeypatch):
     known = tmp_path / "out" / "gpu.json"
-    status, found, _ = _call(tmp_path, monkeypatch, _part("first", "print(1)"), _part("second", f"print(open({str(known)!r}).read())"))
+    status, found, _ = _call(tmp_path, monkeypatch, _part("first", "print(1)"),
+                             _part("second", f"print(open({str(known)!r}).read())"))
     assert status == 0
     assert [part["name"] for part in json.loads(found["parts"][1]["rows"][0]["text"])["parts"]] == ["first"]
 
@@ -99,7 +101,8 @@ def test_losses_that_are_others_than_in_float32_are_told(monkeypatch):
     assert again["ok"] and again["pairs/s"] == 2.0 and again["fastest"] == 4.0
     first["32"]["semantic"] *= 1.01
     assert gpu_training.trained(scale, execution, 32, first)["wrong"] == "losses of the first step: semantic"
-    assert gpu_training.trained(scale, gpu_training.Execution(precision="bf16"), 32, first)["ok"], "a hundredth is bf16's own rounding"
+    assert gpu_training.trained(scale, gpu_training.Execution(precision="bf16"), 32, first)["ok"], (
+        "a hundredth is bf16's own rounding")
 
 
 def test_unknown_parts_are_refused_and_the_order_is_told(tmp_path, capsys):
@@ -108,13 +111,15 @@ def test_unknown_parts_are_refused_and_the_order_is_told(tmp_path, capsys):
     assert "no part is called nothing" in capsys.readouterr().err
     assert gpu.main([*SMALL, "--output", str(tmp_path), "--list"]) == 0
     names = capsys.readouterr().out.split("\n")[:-1]
-    assert names[:4] == ["checks", "lost device", "tests", "training"] and names[-2:] == ["compiled", "compiled tests"], "what compiles comes last"
+    assert (names[:4] == ["checks", "lost device", "tests", "training"]
+            and names[-2:] == ["compiled", "compiled tests"]), "what compiles comes last"
 
 
 @pytest.mark.slow
 def test_the_whole_call_on_a_machine_without_a_gpu(tmp_path):
     """Small networks; the parts that take minutes on the CPU (the speed suite, the whole grid) are left out."""
-    names = ["checks", "lost device", "training", "two runs", "cost of untrained baselines and main", "larger batches", "kernels", "compiled"]
+    names = ["checks", "lost device", "training", "two runs", "cost of untrained baselines and main", "larger batches",
+             "kernels", "compiled"]
     assert gpu.main([*SMALL, "--minutes", "20", "--output", str(tmp_path), "--only", *names]) == 0
     known = {part["name"]: part["rows"] for part in json.loads((tmp_path / "gpu.json").read_text())["parts"]}
     assert list(known) == names and all(row["ok"] for rows in known.values() for row in rows)

@@ -250,7 +250,8 @@ def test_ctrl_c_while_a_checkpoint_is_written_is_no_failure(place, tmp_path, mon
     monkeypatch.setattr(checkpoints, "save", half_written)
     status = run_all.main([*common(place), *ONE, "--variants", "tcn", "--no-report", "--output", str(tmp_path / "out")])
     assert status == 130
-    assert json.loads((run_folders(tmp_path / "out")["quickdraw-1__tcn__seed3"] / "status.json").read_text())["state"] == "interrupted"
+    assert (json.loads((run_folders(tmp_path / "out")["quickdraw-1__tcn__seed3"] / "status.json").read_text())["state"]
+            == "interrupted")
 
 
 def test_a_run_held_by_another_process_is_left_alone(folders, monkeypatch):
@@ -279,7 +280,8 @@ def test_what_a_dead_process_left_half_written_goes_with_the_next_claim(folders)
     ((2, 0), {}, (2, 1, 1)), ((2, 0), {"workers": 1}, (1, 2, 1)), ((16, 0), {"cpus_per_run": 4}, (4, 4, 1)),
     ((16, 0), {"threads": 8}, (2, 8, 1)), ((16, 0), {"workers": 3}, (3, 5, 1)), ((64, 8), {}, (8, 8, 1)),
     ((64, 8), {"gpus_per_run": 4}, (2, 8, 1)), ((16, 0), {"gpus_per_run": 2, "threads": 2}, (4, 2, 1)),
-    ((16, 0), {"gpus_per_run": 2, "cpus_per_run": 8}, (2, 4, 1)), ((64, 8), {"runs_per_gpu": 4}, (32, 2, 4)), ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
+    ((16, 0), {"gpus_per_run": 2, "cpus_per_run": 8}, (2, 4, 1)), ((64, 8), {"runs_per_gpu": 4}, (32, 2, 4)),
+    ((4, 8), {}, (8, 1, 1)), ((64, 2), {"workers": 1, "threads": 3}, (1, 3, 1))])
 def test_share_of_a_machine(there, asked, expected):
     found = share(*there, **asked)
     assert (found.workers, found.threads, found.runs_per_gpu) == expected
@@ -317,7 +319,8 @@ def test_the_board_tells_every_run_in_lines_or_repaints_a_terminal(folders):
     board.show([untrained_row, tcn], [hws])
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("6 runs: 2 done, 2 running, 1 to do, 1 failed; about 0 min 0")
-    assert lines[1:] == ["  untrained-svd seed 3 on quickdraw 1: scoring", "  tcn seed 3 on quickdraw 1: trained, epoch 1/1; scoring"]
+    assert lines[1:] == ["  untrained-svd seed 3 on quickdraw 1: scoring",
+                         "  tcn seed 3 on quickdraw 1: trained, epoch 1/1; scoring"]
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -491,8 +494,10 @@ def test_a_run_on_several_devices(place, alone, tmp_path, capsys):
         "quickdraw-1__tcn__seed3": 2, "quickdraw-1__untrained-svd__seed3": None}
     one, two = (list(csv.DictReader(open(run_folders(output)["quickdraw-1__tcn__seed3"] / "steps.csv")))
                 for output in (alone, tmp_path / "here"))
-    assert {f.name for f in run_folders(alone).values()} == {f.name for f in folders.values()}, "the number of processes is no setting"
-    assert len(one) == len(two) and [float(v) for v in two[0].values()] == pytest.approx([float(v) for v in one[0].values()], rel=1e-4)
+    assert ({f.name for f in run_folders(alone).values()}
+            == {f.name for f in folders.values()}), "the number of processes is no setting"
+    assert (len(one) == len(two)
+            and [float(v) for v in two[0].values()] == pytest.approx([float(v) for v in one[0].values()], rel=1e-4))
 
 
 @pytest.mark.parametrize("arguments, words", [

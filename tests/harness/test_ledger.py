@@ -96,7 +96,8 @@ def test_the_variant_with_all_deviations_is_what_the_option_makes_of_tcn():
 def test_a_pair_of_runs_that_resize_nothing_is_not_planned():
     def variants(profile: str, **overrides) -> list[str]:
         runs = plan(PROFILES[profile], None, ["ledger"], [0], overrides, False)
-        return [one_run.variant for one_run in runs if one_run.config.data.resize == "rounded" and one_run.variant == "ledger-resize"]
+        return [one_run.variant for one_run in runs
+                if one_run.config.data.resize == "rounded" and one_run.variant == "ledger-resize"]
 
     assert variants("laptop") == [] and variants("laptop", **{"data.stored_size": 73}) == ["ledger-resize"]
     assert variants("paper") == 4 * ["ledger-resize"]

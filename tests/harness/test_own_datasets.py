@@ -96,14 +96,15 @@ def test_a_moved_folder_and_another_order_continue_the_same_runs(finished, outsi
                                      file=said.name))
     assert status == 0 and "0 runs done, 2 already finished" in out, err
     changed = declare(moved, "changed.yaml", held_out={"sketches": 1}, words="words.csv")
-    status, out, err = command(*call(moved, "--variants", "tcn", "--output", str(tmp_path / "other"), "--dry-run", file=changed.name))
+    status, out, err = command(*call(moved, "--variants", "tcn", "--output", str(tmp_path / "other"),
+                                     "--dry-run", file=changed.name))
     assert status == 0 and "finished" not in out, err
 
 
 def test_a_run_is_repeated_with_the_file_and_refused_without_it(finished, outside, tmp_path, command):
     name = run_folders(finished)["little_zoo-fixed__tcn__seed0"].name
-    where = ["--output", str(finished), "--reproduce", name, "--cache", str(outside / "cache"), "--weights", str(outside / "weights.pth"),
-             "--device", "cpu", "--no-report"]
+    where = ["--output", str(finished), "--reproduce", name, "--cache", str(outside / "cache"),
+             "--weights", str(outside / "weights.pth"), "--device", "cpu", "--no-report"]
     status, out, err = command(*where, "--datasets", str(outside / "my_set.yaml"))
     assert status == 0 and "bit for bit" in out, err
     specs._OWN.clear()
@@ -153,7 +154,8 @@ def test_the_generalised_form_has_runs_and_tables_of_its_own(finished, outside, 
     assert "## little_zoo, generalised" in report and "the gallery holds photos of seen classes too" in report
     tables = [path.name for path in (finished / "report" / "tables").glob("*-comparison.csv")]
     assert sorted(name.startswith("little_zoo-generalised") for name in tables if name.startswith("little_zoo")) == [False, True]
-    assert naming.GENERALISED == GENERALISED and not is_paper(Task("sketchy-generalised", "1")) and paper_task(Task("sketchy-generalised", "1")) is None
+    assert (naming.GENERALISED == GENERALISED and not is_paper(Task("sketchy-generalised", "1"))
+            and paper_task(Task("sketchy-generalised", "1")) is None)
 
 
 def test_its_settings_are_the_sample_s_or_sketchy_s_and_splits_are_carved(outside):
@@ -161,7 +163,8 @@ def test_its_settings_are_the_sample_s_or_sketchy_s_and_splits_are_carved(outsid
     for profile, like in (("sample", ("sketchy", "1")), ("laptop", None), ("paper", ("sketchy", "1"))):
         [run] = plan(PROFILES[profile].with_own(own), ["little_zoo"], ["tcn"], [0], {"data.validation": "carved"}, False)
         base = PROFILES["sample" if like is None else profile].base[like or ("sketchy", "1")]
-        [sketchy] = plan(PROFILES["sample" if like is None else profile], ["sketchy/1"], ["tcn"], [0], {"data.validation": "carved"}, False)
+        [sketchy] = plan(PROFILES["sample" if like is None else profile], ["sketchy/1"], ["tcn"], [0],
+                         {"data.validation": "carved"}, False)
         assert run.config.network == sketchy.config.network and run.config.training == sketchy.config.training, base
         assert run.config.data.image_size == sketchy.config.data.image_size and run.task == "little_zoo/fixed"
         assert sketchy.config.data.declared == BUILT_IN
@@ -190,8 +193,8 @@ def test_features_of_it_are_extracted_evaluated_and_added(outside, finished, tmp
     from tcn.__main__ import main
 
     file, out = str(outside / "my_set.yaml"), str(tmp_path / "f.npz")
-    assert main(["extract", "--backbone", "test_resnet", "--weights", str(outside / "weights.pth"), "--dataset", file, "--out", out,
-                 "--image-size", "32", "--cache", str(outside / "cache")]) == 0
+    assert main(["extract", "--backbone", "test_resnet", "--weights", str(outside / "weights.pth"), "--dataset", file,
+                 "--out", out, "--image-size", "32", "--cache", str(outside / "cache")]) == 0
     assert main(["evaluate", out, "--split", file]) == 0
     assert "little_zoo/fixed" in capsys.readouterr().out
     output = tmp_path / "results"
@@ -199,8 +202,8 @@ def test_features_of_it_are_extracted_evaluated_and_added(outside, finished, tmp
     suite = json.loads((output / "suite.json").read_text())
     (output / "suite.json").write_text(json.dumps({**suite, "smoke": False}))
     assert add.main([out, "--name", "mine", "--dataset", file, "--output", str(output), "--no-report"]) == 0
-    assert json.loads((run_folders(output)["little_zoo-fixed__brought-mine__seed0"] / "config.json").read_text())["data"]["declared"].startswith(
-        "file:")
+    assert json.loads((run_folders(output)["little_zoo-fixed__brought-mine__seed0"] / "config.json")
+                      .read_text())["data"]["declared"].startswith("file:")
 
 
 def test_a_bundle_of_it_is_verified_without_its_file(finished, tmp_path, capsys):
@@ -208,7 +211,8 @@ def test_a_bundle_of_it_is_verified_without_its_file(finished, tmp_path, capsys)
     script = ("import sys, tcn.__main__ as main\n"
               "assert main.main(['bundle', sys.argv[1], '--features', '--output', sys.argv[2]]) == 0\n"
               "sys.exit(main.main(['verify', sys.argv[2]]))")
-    done = subprocess.run([sys.executable, "-c", script, str(finished), str(tmp_path / "sent.zip")], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, str(finished), str(tmp_path / "sent.zip")], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0 and "all agree" in done.stdout and "from features.npz" in done.stdout, done.stdout + done.stderr
 
 

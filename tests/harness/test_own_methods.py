@@ -1,4 +1,5 @@
-"""Variants declared in a file of the user's own, or by an installed package: everything a built-in one gets, and clear refusals."""
+"""Variants declared in a file of the user's own, or by an installed package: everything a built-in one gets,
+and clear refusals."""
 from __future__ import annotations
 
 import csv
@@ -70,12 +71,14 @@ def test_nothing_is_missing_in_the_examples(path, tmp_path, command):
     if path == "the guide's":
         path = written(tmp_path, docs_example())
     status, out, err = command("--check", str(path))
-    assert status == 0 and err == "" and "fault:" not in out and out.count("nothing is missing") == len(baselines.named(str(path)))
+    assert (status == 0 and err == "" and "fault:" not in out
+            and out.count("nothing is missing") == len(baselines.named(str(path))))
 
 
 def test_examples_are_as_short_as_they_say():
     lines = {path.stem: len(path.read_text().splitlines()) for path in EXAMPLES}
-    assert set(lines) == {"own_loss", "frozen_encoder", "own_network"} and lines["own_loss"] <= 32 and lines["frozen_encoder"] <= 24
+    assert (set(lines) == {"own_loss", "frozen_encoder", "own_network"} and lines["own_loss"] <= 32
+            and lines["frozen_encoder"] <= 24)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +88,8 @@ def finished(place, overview_alone):
         patch.setattr(provenance, "commit", lambda: {"commit": "a" * 40, "dirty": False, "diff_sha256": None})
         mine = written(place, docs_example())
         output = place / "own"
-        call = [*common(place), "data.image_size=64", "data.stored_size=64", *ONE, "--variants", "tcn", *map(str, EXAMPLES), str(mine),
-                "--output", str(output), "--threads", "1"]
+        call = [*common(place), "data.image_size=64", "data.stored_size=64", *ONE, "--variants", "tcn",
+                *map(str, EXAMPLES), str(mine), "--output", str(output), "--threads", "1"]
         assert run_all.main(call) == 0
         names = {variant.name for path in (*EXAMPLES, mine) for variant in baselines.named(str(path))}
         yield output, names, mine, call
@@ -188,7 +191,8 @@ def test_workers_read_the_same_file_and_refuse_another(place, command, tmp_path)
     variant = baselines.named(str(mine))[0]
     one_run = run_all_run(variant)
     mine.write_text(SOUND + "\nraise SystemExit('this was run')\n")
-    failure = jobs.work(jobs.Job(one_run, output, "0" * 64, Places(place / "cache", place / "data", place / "words.csv"), "cpu", 1, ""))
+    failure = jobs.work(jobs.Job(one_run, output, "0" * 64, Places(place / "cache", place / "data", place / "words.csv"),
+                                 "cpu", 1, ""))
     assert failure.final and "my_method.py is not what the run was planned with" in failure.reason
 
 
@@ -207,7 +211,8 @@ def test_a_package_announces_variants_by_an_entry_point(place, command, tmp_path
     about = tmp_path / "zs_extra-1.2.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: zs-extra\nVersion: 1.2\n")
-    (about / "entry_points.txt").write_text("[tcn_zs_sbir.variants]\nextra = zs_extra.table:VARIANTS\nabsent = zs_gone:VARIANTS\n")
+    (about / "entry_points.txt").write_text("[tcn_zs_sbir.variants]\nextra = zs_extra.table:VARIANTS\n"
+                                            "absent = zs_gone:VARIANTS\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     output = tmp_path / "out"
     status, out, err = command(*common(place), *ONE, "--variants", "extra", "--output", str(output), "--no-report")
@@ -268,10 +273,12 @@ VARIANT = 'Variant("mine", "A method of mine", "nothing much", method=Method("mi
     (SOUND.replace("nn.Linear(3,", "nn.Linear(three,"), ["line 11, in __init__: NameError"]),
     (SOUND.replace("class Net(OwnModel)", "class Net(nn.Module)").replace("def classify", "def sort"), [
         "build gave an object of type Net without classify, groups"]),
-    (HEAD + "def build(config, ingredients):\n    return 3\n" + TAIL.replace("Net,", "build,"), ["build gave an object of type int;"])])
+    (HEAD + "def build(config, ingredients):\n    return 3\n" + TAIL.replace("Net,", "build,"),
+     ["build gave an object of type int;"])])
 def test_a_wrong_file_ends_in_one_line_before_anything_runs(text, words, place, command, tmp_path):
     output = tmp_path / "out"
-    status, _, err = command(*common(place), *ONE, "--variants", str(written(tmp_path, text)), "--output", str(output), "--no-report")
+    status, _, err = command(*common(place), *ONE, "--variants", str(written(tmp_path, text)), "--output", str(output),
+                             "--no-report")
     assert status == 2 and "error: " in err and err.count("\n") == 1 and "Traceback" not in err  # after a progress bar, perhaps
     assert all(word in err for word in words), err
     assert not output.exists()
@@ -290,7 +297,8 @@ def test_files_that_are_not_there_or_clash_are_named(place, command, tmp_path):
 
 @pytest.mark.parametrize("text, words", [
     (SOUND.replace('{"term": term}', '{"term": term * math.nan}'), ["'term' is not finite"]),
-    (SOUND.replace('return LossTerms({"term": term}, {"term": 1.0})', "return {'term': term}"), ["'dict' object has no attribute"])])
+    (SOUND.replace('return LossTerms({"term": term}, {"term": 1.0})', "return {'term': term}"),
+     ["'dict' object has no attribute"])])
 def test_losses_that_fail_in_training_end_in_one_line(text, words, place, command, tmp_path):
     mine = written(tmp_path, text)
     status, out, err = command(*common(place), *ONE, "--variants", str(mine), "--output", str(tmp_path / "out"), "--no-report")
@@ -303,12 +311,15 @@ TRAINED_STATE = "model.seen = batch.labels.float().mean() if model.seen is None 
 
 
 @pytest.mark.parametrize("old, new, words", [
-    ("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3)))[:, :, None]", "encode: gave a tensor [5, 16, 1]"),
-    ("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3)) * math.nan)", "encode: gave features of sketch"),
-    ("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3)) * 0)", "encode: gave the same features for five"),
+    ("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3)))[:, :, None]",
+     "encode: gave a tensor [5, 16, 1]"),
+    ("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3)) * math.nan)",
+     "encode: gave features of sketch"),
+    ("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3)) * 0)",
+     "encode: gave the same features for five"),
     ("return self.layer(images.mean((2, 3)))", "x = self.layer(images.mean((2, 3))); return x - x.mean(0)", "unseen classes"),
-    ("return self.layer(images.mean((2, 3)))", "self.norm.train(); return self.norm(self.layer(images.mean((2, 3))).repeat(2, 1))[::2]",
-     "encode: "),
+    ("return self.layer(images.mean((2, 3)))",
+     "self.norm.train(); return self.norm(self.layer(images.mean((2, 3))).repeat(2, 1))[::2]", "encode: "),
     ("return self.layer(images.mean((2, 3)))",
      "self.norm.running_mean += images.mean(); return self.layer(images.mean((2, 3)))", "changed the model's state"),
     ("def encode(self, images, modality, side=None)", "def encode(self, images, modality)", "unexpected keyword argument 'side'"),
@@ -325,9 +336,10 @@ TRAINED_STATE = "model.seen = batch.labels.float().mean() if model.seen is None 
     ('{"term": term}', '{"term": term * torch.rand(())}', None),  # torch's stream is the run's
     ('    return LossTerms', f'    {TRAINED_STATE}\n    term = term * model.seen\n    return LossTerms',
      "after a checkpoint the next step gives another term"),
-    ('    def classify', '    def groups(self):\n        return {"encoder": [], "head": list(self.layer.parameters())}\n    def classify',
-     "groups: leaves out head.weight, head.bias"),
-    ('    def classify', '    def groups(self):\n        return list(self.parameters())\n    def classify', "groups: gave a list"),
+    ('    def classify', '    def groups(self):\n        return {"encoder": [], "head": list(self.layer.parameters())}\n'
+                         '    def classify', "groups: leaves out head.weight, head.bias"),
+    ('    def classify', '    def groups(self):\n        return list(self.parameters())\n    def classify',
+     "groups: gave a list"),
     ('    return LossTerms', '    open(__file__.replace("my_method.py", "unseen.txt")).read()\n    return LossTerms',
      "losses: opens"),
     ("self.seen = None", 'open(__file__.replace("my_method.py", "unseen.png"), "rb").read()', "build: opens"),
@@ -346,10 +358,13 @@ def test_the_check_names_what_is_wrong(old, new, words, command, tmp_path):
 
 
 def test_state_that_a_checkpoint_would_lose_is_found_in_features_too(command, tmp_path):
-    text = SOUND.replace("return self.layer(images.mean((2, 3)))", "return self.layer(images.mean((2, 3))) * (1 + len(self.kept))")
-    text = text.replace("self.seen = None", "self.kept = []").replace("    return LossTerms", "    model.kept.append(1)\n    return LossTerms")
+    text = SOUND.replace("return self.layer(images.mean((2, 3)))",
+                         "return self.layer(images.mean((2, 3))) * (1 + len(self.kept))")
+    text = text.replace("self.seen = None", "self.kept = []").replace("    return LossTerms",
+                                                                      "    model.kept.append(1)\n    return LossTerms")
     status, out, _ = command("--check", str(written(tmp_path, text)))
-    assert status == 1 and "its checkpoint would lose something; keep what training changes in parameters or in register_buffer" in out
+    assert (status == 1
+            and "its checkpoint would lose something; keep what training changes in parameters or in register_buffer" in out)
 
 
 @pytest.mark.parametrize("name", ["tcn", "sake", "untrained-imagenet", "teacher-pca"])

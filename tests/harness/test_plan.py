@@ -88,7 +88,8 @@ def test_what_goes_with_a_data_set_does_so_in_every_variant():
 
 
 def test_overrides_that_leave_a_variant_as_it_is_are_told_and_refused_where_they_change_nothing():
-    runs = plan(PROFILES["laptop"], None, ["untrained-svd", "tcn", "nws"], [0], {"losses.sharing": 7.0, "training.epochs": 2}, False)
+    runs = plan(PROFILES["laptop"], None, ["untrained-svd", "tcn", "nws"], [0],
+                {"losses.sharing": 7.0, "training.epochs": 2}, False)
     assert held_by_variants(runs, {"losses.sharing": 7.0, "training.epochs": 2, "data.sketch_fill": 3}) == {
         "losses.sharing": ["untrained-svd", "nws"], "training.epochs": ["untrained-svd"]}
     with pytest.raises(InputError, match=re.escape("losses.sharing=7.0 changes nothing: nws, hws have a value of their own")):

@@ -57,7 +57,8 @@ def test_classes_that_share_a_word_vector_are_told_once_for_all_runs(place, comm
     monkeypatch.setattr(local, "attempt", lambda *arguments, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     arguments = (*common(place), *ONE, "--output", str(tmp_path / "out"))
     for words, times in ((tmp_path / "twins.csv", 1), (place / "words.csv", 0)):
-        for variants, expected in ((("tcn", "hws", "untrained-svd"), times), (("untrained-svd",), 0)):  # an untrained baseline reads no words
+        # an untrained baseline reads no words
+        for variants, expected in ((("tcn", "hws", "untrained-svd"), times), (("untrained-svd",), 0)):
             _, _, err = command(*arguments, "--variants", *variants, "--words", str(words))
             assert err.count(f"note: quickdraw, split 1: the same vector for {one} = {other}: by their words") == expected
             assert err.count("same vector") == expected
@@ -156,8 +157,8 @@ def test_a_precision_that_the_device_lacks_is_told_first(run):
 
 @pytest.mark.parametrize("form, each, told", [("decoded", 32 * 32, "1 MB"), ("compact", 8, "0 MB")])
 def test_room_for_the_image_cache(place, run, tmp_path, monkeypatch, capsys, form, each, told):
-    """110 classes of 3 drawings and 2 photos at 32 pixels: 563,200 bytes in grey, three times as many in colour; compact 4,400 at the
-    least."""
+    """110 classes of 3 drawings and 2 photos at 32 pixels: 563,200 bytes in grey, three times as many in colour; compact 4,400 at
+    the least."""
     monkeypatch.setenv("TCN_CACHE_FORM", form)
     usage = shutil.disk_usage(tmp_path)
     least = 110 * 5 * each

@@ -35,7 +35,8 @@ def run(place, command):
 def finished(place, whole_fonts):
     """An output folder with tcn, hws and an untrained baseline finished."""
     output = place / "finished"
-    status = run_all.main([*common(place), *ONE, "--variants", "untrained-svd-permodality", "hws", "tcn", "--output", str(output)])
+    status = run_all.main([*common(place), *ONE, "--variants", "untrained-svd-permodality", "hws", "tcn",
+                           "--output", str(output)])
     assert status == 0
     return output
 
@@ -296,7 +297,8 @@ def test_interrupted_run_resumes_and_gives_the_same_digits(place, run, monkeypat
 
 def test_a_failed_run_is_named_and_the_others_run(place, run):
     output = place / "failing"
-    status, out, err = run(*ONE, "--variants", "tcn", "untrained-svd", "--output", str(output), "--set", "training.head_rate=1e30")
+    status, out, err = run(*ONE, "--variants", "tcn", "untrained-svd", "--output", str(output),
+                           "--set", "training.head_rate=1e30")
     assert status == 1
     assert "failed: quickdraw-1__tcn__seed3: loss is not finite" in err
     assert "1 run done, 0 already finished, 1 failed" in out

@@ -104,11 +104,14 @@ def test_instances_are_scored_where_file_names_tell_the_photo(features):
         for row, photo in ((0, 0), (1, 1), (2, 0), (3, 3), (5, 5)):
             ranked = [j for j in range(10) if scope == "instance" or own.gallery_files.labels[j] == own.query_files.labels[row]]
             places.append(sum(query[row] @ gallery[j] > query[row] @ gallery[photo] + 1e-12 for j in ranked))
-        value = next(r.value for r in extra if (r.features, r.duplicates, r.protocol, r.metric) == ("real", "as-published", scope, "Acc@1"))
+        value = next(r.value for r in extra
+                     if (r.features, r.duplicates, r.protocol, r.metric) == ("real", "as-published", scope, "Acc@1"))
         assert value == pytest.approx(np.mean([place < 1 for place in places]))
 
 
 def test_no_photo_of_any_sketch_means_no_row(features):
-    files = replace(features.unseen.query_files, instances=("",) * 6), replace(features.unseen.gallery_files, instances=("",) * 10)
+    files = (replace(features.unseen.query_files, instances=("",) * 6),
+             replace(features.unseen.gallery_files, instances=("",) * 10))
     lacking = replace(features, unseen=replace(features.unseen, query_files=files[0], gallery_files=files[1]))
-    assert not [row for row in scoring.score_run(lacking, change(Config(), {"network.dim": 8})).metrics if row.metric.startswith("Acc")]
+    assert not [row for row in scoring.score_run(lacking, change(Config(), {"network.dim": 8})).metrics
+                if row.metric.startswith("Acc")]

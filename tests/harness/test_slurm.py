@@ -1,4 +1,5 @@
-"""Runs as SLURM jobs, by submitit's local executor: the same bits as one process, a queued job that goes on, errors in one line."""
+"""Runs as SLURM jobs, by submitit's local executor: the same bits as one process, a queued job that goes on,
+errors in one line."""
 from __future__ import annotations
 
 import dataclasses
@@ -122,7 +123,8 @@ def test_options_that_do_not_go_together_are_named(place, command, tmp_path, arg
 
 def test_without_submitit_or_slurm_the_command_names_the_way_out(place, command, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
-    status, _, err = command(*common(place), *ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"), "--launcher", "slurm")
+    status, _, err = command(*common(place), *ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"),
+                             "--launcher", "slurm")
     assert status == 2 and "pip install 'submitit" in err
 
 
@@ -199,7 +201,8 @@ def test_runs_that_start_together_are_one_array(place, command, queue, tmp_path)
     """One call of sbatch for both; each task gives the files of its own run."""
     arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
     assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
-    status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "time=60", "--workers", "5")
+    status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "time=60",
+                               "--workers", "5")
     assert status == 0 and "2 runs done" in out, err + out
     assert (queue / "count").read_text().strip() == "1"
     text = (queue / "1.sh").read_text()

@@ -61,7 +61,8 @@ def test_features_and_logits_are_those_of_timm_s_own_pass_on_images_normalised_a
     assert encoder.features == expected.shape[1]
 
 
-@pytest.mark.parametrize(("model", "last"), [("resnet18", "fc"), ("regnet_x_400mf", "fc"), ("mobilenet_v3_small", "classifier.3")])
+@pytest.mark.parametrize(("model", "last"),
+                         [("resnet18", "fc"), ("regnet_x_400mf", "fc"), ("mobilenet_v3_small", "classifier.3")])
 def test_features_are_what_torchvision_s_own_model_classifies(model, last, tmp_path):
     net = models.get_model(model, weights=None)
     setting, file = saved(net, tmp_path / "w.pth")
@@ -75,9 +76,10 @@ def test_features_are_what_torchvision_s_own_model_classifies(model, last, tmp_p
 
 
 EXPECTED = {
-    "timm:test_vit": {"stem": {"cls_token", "pos_embed", "patch_embed"}, "stage1": {"blocks.0"}, "stage2": {"blocks.1", "blocks.2"},
-                      "stage3": {"blocks.3"}, "stage4": {"blocks.4", "blocks.5", "norm"}},
-    "timm:test_convnext": {"stem": {"stem"}, **{f"stage{k + 1}": {f"stages.{k}"} for k in range(3)}, "stage4": {"stages.3", "head"}},
+    "timm:test_vit": {"stem": {"cls_token", "pos_embed", "patch_embed"}, "stage1": {"blocks.0"},
+                      "stage2": {"blocks.1", "blocks.2"}, "stage3": {"blocks.3"}, "stage4": {"blocks.4", "blocks.5", "norm"}},
+    "timm:test_convnext": {"stem": {"stem"}, **{f"stage{k + 1}": {f"stages.{k}"} for k in range(3)},
+                           "stage4": {"stages.3", "head"}},
     "timm:regnetx_002": {"stem": {"stem"}, **{f"stage{k}": {f"s{k}"} for k in (1, 2, 3, 4)}},
     "timm:test_efficientnet": {"stem": {"conv_stem", "bn1", "blocks.0"}, **{f"stage{k}": {f"blocks.{k}"} for k in (1, 2, 3)},
                                "stage4": {"blocks.4", "conv_head", "bn2"}},
@@ -88,7 +90,8 @@ EXPECTED = {
                                   "stage3": {"features.4.1", "features.5", "features.6.0"},
                                   "stage4": {"features.6.1", "features.7", "classifier"}},
     "torchvision:vit_b_16": {"stem": {"class_token", "encoder.pos_embedding", "conv_proj"},
-                             **{f"stage{k + 1}": {f"encoder.layers.encoder_layer_{3 * k + i}" for i in range(3)} for k in range(3)},
+                             **{f"stage{k + 1}": {f"encoder.layers.encoder_layer_{3 * k + i}" for i in range(3)}
+                                for k in range(3)},
                              "stage4": {*(f"encoder.layers.encoder_layer_{i}" for i in (9, 10, 11)), "encoder.ln"}},
 }
 

@@ -241,9 +241,11 @@ def test_modes_give_the_settings_back():
 
 
 def test_what_the_compiler_asks_of_precision_has_an_answer():
-    """torch has an older and a newer setting for TF32, and raises where the older one is read (as max-autotune does) and differs."""
+    """torch has an older and a newer setting for TF32, and raises where the older one is read
+    (as max-autotune does) and differs."""
     def asked():
-        newer = [place.fp32_precision for place in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul)]
+        newer = [place.fp32_precision
+                 for place in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul)]
         return torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(), *newer
 
     before = asked()
@@ -297,7 +299,8 @@ def test_the_teacher_s_weights_are_cast_to_bf16_once_and_its_logits_stay_bit_for
                 if tensor.is_floating_point():
                     tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.2 + 0.05)
         # By hand as before: built in float32, autocast does the rest.
-        teacher = backbones.Teacher(backbone, classifier, execution if once else dataclasses.replace(execution, precision="float32"))
+        teacher = backbones.Teacher(backbone, classifier,
+                                    execution if once else dataclasses.replace(execution, precision="float32"))
         teacher.execution = execution
         place(teacher, execution, CPU)
         with Casts() as casts:
@@ -338,7 +341,8 @@ def test_deterministic_algorithms_are_asked_for_in_training_alone_and_given_back
 
 def test_tensors_are_made_unwritten_only_where_all_of_them_is_written_next():
     """Deterministic training leaves out torch's fill of such tensors, which is there for code that reads what it never wrote."""
-    known = {"model/execution.py: torch.empty_like(was).copy_(fused.weight)", "model/batch_norms.py: made = torch.empty_like(grad)",
+    known = {"model/execution.py: torch.empty_like(was).copy_(fused.weight)",
+             "model/batch_norms.py: made = torch.empty_like(grad)",
              "train/losses.py: buffer = torch.empty(min(_CHUNK, len(sketch)), dtype=sketch.dtype)",
              "data/pixels.py: torch.empty(shape, dtype=torch.uint8, pin_memory=True)"}
     root = Path(tcn.__file__).parent
@@ -351,9 +355,11 @@ def test_tensors_are_made_unwritten_only_where_all_of_them_is_written_next():
 
 
 def test_a_setting_that_came_later_leaves_earlier_identities_as_they_were():
-    """By hand: the hash of what earlier versions hashed, which knew none of these settings; at the values that those versions had."""
-    later = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float", "data.transparent": "white",
-             "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own", "execution.graphs": "none", "data.declared": "built-in"}
+    """By hand: the hash of what earlier versions hashed, which knew none of these settings;
+    at the values that those versions had."""
+    later = {"execution.algorithms": "fast", "execution.batch_norm": "native", "data.resize": "float",
+             "data.transparent": "white", "data.exif": "ignored", "evaluation.itq_start": "drawn", "data.validation": "own",
+             "execution.graphs": "none", "data.declared": "built-in"}
     settings = dataclasses.asdict(config(**later))
     for key in later:
         group, name = key.split(".")
@@ -361,6 +367,6 @@ def test_a_setting_that_came_later_leaves_earlier_identities_as_they_were():
     del settings["method_source"]
     earlier = hashlib.sha256(json.dumps({"config": settings, "data": "d", "split": "s", "words": ""}, sort_keys=True).encode())
     assert identity(config(**later), "d", "s") == earlier.hexdigest()
-    for key, other in (("execution.algorithms", "deterministic"), ("execution.batch_norm", "two-pass"), ("data.resize", "rounded"),
-                       ("execution.graphs", "encoders")):
+    for key, other in (("execution.algorithms", "deterministic"), ("execution.batch_norm", "two-pass"),
+                       ("data.resize", "rounded"), ("execution.graphs", "encoders")):
         assert identity(config(**{**later, key: other}), "d", "s") != earlier.hexdigest()

@@ -112,7 +112,8 @@ def test_the_page_shows_it_and_only_where_it_was_scored(scored, tmp_path_factory
      "row 1, value: expected a number from 0 to 1, found 1.5"),
     ({"rows": [{"domain": "elsewhere", "protocol": "released", "metric": "mAP@all", "value": 0.5, "queries": 3, "photos": 4}]},
      "expected in-domain or cross-domain"),
-    ({"rows": 2 * [{"domain": "in-domain", "protocol": "released", "metric": "mAP@all", "value": 0.5, "queries": 3, "photos": 4}]},
+    ({"rows": 2 * [{"domain": "in-domain", "protocol": "released", "metric": "mAP@all", "value": 0.5, "queries": 3,
+                    "photos": 4}]},
      "it holds a number twice"),
     ({"drawings": None}, "names no drawings"),
 ])
@@ -136,8 +137,8 @@ def test_names_from_the_file_are_escaped(scored, monkeypatch):
     assert "<script>alert" not in page and "<b>drawn" not in page and "&lt;b&gt;drawn" in page
 
 
-ODD = (None, True, "", "<script>alert(1)</script>", "\ud800", "../../etc", "a" * 5000, -1, 0, 0.5, 1e308, 10**400, float("nan"), float("inf"),
-       [], [None], {}, {"a": {"b": []}}, [[1]])
+ODD = (None, True, "", "<script>alert(1)</script>", "\ud800", "../../etc", "a" * 5000, -1, 0, 0.5, 1e308, 10**400, float("nan"),
+       float("inf"), [], [None], {}, {"a": {"b": []}}, [[1]])
 
 
 def test_odd_values_in_any_field_cost_no_more_than_the_file(scored):
@@ -146,7 +147,8 @@ def test_odd_values_in_any_field_cost_no_more_than_the_file(scored):
     path = next((scored / "cross-dataset").glob("*__hard-conv__seed0__*"))
     whole = json.loads(path.read_text())
     expected = row_of(cross_dataset.tables(suite, TASK)[0].to_csv(), naming.label("tcn"))[2:]
-    places = [(key,) for key in whole] + [("drawings", key) for key in whole["drawings"]] + [("rows", 0, key) for key in whole["rows"][0]]
+    places = ([(key,) for key in whole] + [("drawings", key) for key in whole["drawings"]]
+              + [("rows", 0, key) for key in whole["rows"][0]])
     for place in places:
         for value in ODD:
             found = json.loads(json.dumps(whole))
@@ -156,7 +158,9 @@ def test_odd_values_in_any_field_cost_no_more_than_the_file(scored):
             target[place[-1]] = value
             path.write_text(json.dumps(found))
             tables = cross_dataset.tables(suite, TASK)
-            texts = [text for table in tables for text in (table.to_csv(), table.to_markdown(), table.to_latex(), table.to_runs_csv())]
+            texts = [text for table in tables
+                     for text in (table.to_csv(), table.to_markdown(), table.to_latex(), table.to_runs_csv())]
             assert not any("<script>alert" in text for text in texts[1::4])
-            row = next(row for table in tables for row in csv.reader(table.to_csv().splitlines()) if row[1] == naming.label("tcn"))
+            row = next(row for table in tables for row in csv.reader(table.to_csv().splitlines())
+                       if row[1] == naming.label("tcn"))
             assert row[2:] == expected, (place, value)

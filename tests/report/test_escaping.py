@@ -34,10 +34,11 @@ from reports.tables.table import Column, Entry, Row, Table
 pytestmark = pytest.mark.usefixtures("whole_fonts")
 
 HOSTILE = ("<script>alert(1)</script>", "\" onmouseover=\"alert(1)", "' autofocus onfocus='alert(1)", "a&b &amp; &#60;",
-           "50% of $x_1$", "\\input{/etc/passwd}", "\\end{document}", "^^41 ~ # {", "}{", "line\nbreak\r\n\ttab", "abc\u202edcba\u2066x",
-           "nul\x00bell\x07esc\x1b[31m", "half \ud800 pair", "=HYPERLINK(\"x\")", "+1+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3",
-           "| cell | `code` *bold*", "[link](javascript:alert(1))", "![x](http://x/y.png)", "--> <!-- ]]> </style></pre>",
-           "猫 ő ß 😀", "../../../etc/x", "x" * 3000, "% comment", "# heading", "1. list", "- item", " ", "\u00a0")
+           "50% of $x_1$", "\\input{/etc/passwd}", "\\end{document}", "^^41 ~ # {", "}{", "line\nbreak\r\n\ttab",
+           "abc\u202edcba\u2066x", "nul\x00bell\x07esc\x1b[31m", "half \ud800 pair", "=HYPERLINK(\"x\")", "+1+cmd|' /C calc'!A0",
+           "@SUM(A1)", "-2+3", "| cell | `code` *bold*", "[link](javascript:alert(1))", "![x](http://x/y.png)",
+           "--> <!-- ]]> </style></pre>", "猫 ő ß 😀", "../../../etc/x", "x" * 3000, "% comment", "# heading", "1. list",
+           "- item", " ", "\u00a0")
 PRINTED = ENVIRONMENT.from_string('<p title="{{ text }}">{{ text }}{{ [text] | join }}!</p>')
 TEXT = st.text(st.one_of(st.characters(), st.sampled_from("<>&\"'%\\$#_{}^~|`*[]()!=+-@\n\r\t\x00\u202e\ud800")), max_size=60)
 

@@ -1,4 +1,5 @@
-"""The data of the report's explorer: the right photos for each query, the right tile for each file, and a line for what is missing."""
+"""The data of the report's explorer: the right photos for each query, the right tile for each file,
+and a line for what is missing."""
 from __future__ import annotations
 
 import base64
@@ -136,7 +137,8 @@ def test_beyond_the_budget_all_of_it_stands_beside_the_page(copied, monkeypatch)
     size = sum(map(len, inside.parts.values()))
     monkeypatch.setattr(explorer, "BUDGET", size - 1)
     made = explorer.build(read_suite(root), {}, {})
-    assert made.parts == {} and set(made.files) == {f"pictures/{name}.{'webp' if name[0] == 's' else 'js'}" for name in inside.parts}
+    assert made.parts == {} and set(made.files) == {f"pictures/{name}.{'webp' if name[0] == 's' else 'js'}"
+                                                    for name in inside.parts}
     script = made.files["pictures/run-0-0.js"].decode()
     assert re.fullmatch(r'tcnQueries\("run-0-0", (\{.*\})\);\n', script)[1] == str(inside.parts["run-0-0"])
     assert index_of(made)["folder"] == "pictures/" and any("pictures/ beside this page" in text for text in made.sentences)
@@ -158,7 +160,8 @@ def test_a_report_that_no_longer_needs_files_beside_it_removes_them(copied, monk
 @pytest.mark.parametrize("damage, words", [
     (lambda folder: shutil.rmtree(folder), "there is no folder pictures/emoji-fixed"),
     (lambda folder: (folder / "index.json").unlink(), "index.json is missing"),
-    (lambda folder: (folder / "index.json").write_text('{"side": 1000000, "columns": 5, "rows": 4, "queries": [], "photos": []}'), "side"),
+    (lambda folder: (folder / "index.json").write_text('{"side": 1000000, "columns": 5, "rows": 4, "queries": [], "photos": []}'),
+     "side"),
     (lambda folder: (folder / "002.webp").unlink(), "002.webp is missing"),
     (lambda folder: (folder / "002.webp").write_bytes(b"RIFF no picture"), "002.webp can't be read"),
     (lambda folder: Image.new("RGB", (80, 48)).save(folder / "004.webp"), "004.webp has 80 × 48 pixels")])

@@ -28,7 +28,8 @@ def root(tmp_path_factory, whole_fonts) -> Path:
     made = write_suite(root, ("tcn", "hws", "nws"), seeds=(0, 1), pictures=False, class_spread=0.3)
     write_pictures(root, made["tcn", 0], side=20)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "_figures", lambda suite, task, cache: [frames.tsne(suite, task, cache), frames.class_precision(suite, task)])
+        patch.setattr(command, "_figures",
+                      lambda suite, task, cache: [frames.tsne(suite, task, cache), frames.class_precision(suite, task)])
         command.render(root, root / "report")
         patch.setattr(explorer, "BUDGET", 0)
         command.render(root, root / "beside")
@@ -57,14 +58,17 @@ def texts(browser: Browser, selector: str) -> list[str]:
 
 
 def choose(browser: Browser, name: str, value: object) -> None:
-    browser.run(f"(one => {{ one.value = '{value}'; one.dispatchEvent(new Event('change')); }})(document.querySelector('[name={name}]'))")
+    browser.run(f"(one => {{ one.value = '{value}'; one.dispatchEvent(new Event('change')); }})"
+                f"(document.querySelector('[name={name}]'))")
 
 
 def shown(browser: Browser, selector: str) -> list[tuple[int, int, int]]:
     """The colour at the middle of each tile, as the browser paints it."""
-    middles = browser.run(f"""(all => {{ all[0].scrollIntoView({{block: 'center'}}); return all.map(one => {{ const box = one.getBoundingClientRect();
+    middles = browser.run("(all => { all[0].scrollIntoView({block: 'center'}); "
+                          f"""return all.map(one => {{ const box = one.getBoundingClientRect();
         return [box.left + box.width / 2, box.top + box.height / 4]; }}); }})([...document.querySelectorAll({selector!r})])""")
-    picture = Image.open(io.BytesIO(base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"]))).convert("RGB")
+    picture = Image.open(io.BytesIO(base64.b64decode(
+        browser.call("Page.captureScreenshot", format="png")["data"]))).convert("RGB")
     return [picture.getpixel((round(x), round(y))) for x, y in middles if y < picture.height]
 
 
@@ -79,15 +83,18 @@ def test_a_query_leads_to_the_photos_of_each_method(root, browser):
     browser.run(f"{BUTTONS}[{number}].click()")
     browser.until("document.querySelectorAll('#explorer .answer .row').length === 3")
     assert texts(browser, "#explorer .answer h3") == ["Query sketch of thing 05"]
-    assert [text.split(",")[0] for text in texts(browser, "#explorer .row p a")] == ["TCN (soft sharing)", "HWS (hard sharing)", "NWS (no sharing)"]
+    assert ([text.split(",")[0] for text in texts(browser, "#explorer .row p a")]
+            == ["TCN (soft sharing)", "HWS (hard sharing)", "NWS (no sharing)"])
     (asked,) = shown(browser, "#explorer .asked .tile")
     assert near(asked, tile_colour(number))
     for place, variant in enumerate(("tcn", "hws", "nws"), 1):
         found = arrays(root, variant)
         unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (found["query"], found["gallery"])]
         ranked = np.argsort(((unit[1] - unit[0][number]) ** 2).sum(1), kind="stable")[:10]
-        labels = browser.run(f"[...document.querySelectorAll('#explorer .row:nth-of-type({place + 1}) .tile')].map(one => one.ariaLabel)")
-        assert labels == [f"rank {rank}: {found['gallery_labels'][photo]}, {'right' if found['gallery_labels'][photo] == 'thing 05' else 'wrong'}"
+        labels = browser.run(f"[...document.querySelectorAll('#explorer .row:nth-of-type({place + 1}) .tile')]"
+                             ".map(one => one.ariaLabel)")
+        assert labels == [f"rank {rank}: {found['gallery_labels'][photo]}, "
+                          f"{'right' if found['gallery_labels'][photo] == 'thing 05' else 'wrong'}"
                           for rank, photo in enumerate(ranked, 1)]
         colours = shown(browser, f"#explorer .row:nth-of-type({place + 1}) .tile")
         assert len(colours) == 10 and all(near(colour, tile_colour(36 + photo)) for colour, photo in zip(colours, ranked))
@@ -103,7 +110,8 @@ def test_a_bar_leads_to_the_queries_of_its_class_and_orders_follow_the_values(ro
     means = pd.Series(tcn).groupby(arrays(root, "tcn")["class"]).mean().sort_values()
     assert texts(browser, "#explorer .bars .name") == means.index.tolist()
     assert texts(browser, "#explorer .bars .value")[0].startswith(f"{means.iloc[0]:.2f} · ")
-    browser.run("[...document.querySelectorAll('#explorer .bars button')].find(one => one.textContent.startsWith('thing 07')).click()")
+    browser.run("[...document.querySelectorAll('#explorer .bars button')]"
+                ".find(one => one.textContent.startsWith('thing 07')).click()")
     browser.until(f"{BUTTONS}.length === 3")
     assert sorted(browser.run(f"{BUTTONS}.map(one => +one.dataset.query)")) == [21, 22, 23]
     assert browser.run("document.querySelector('[name=class]').selectedOptions[0].text") == "thing 07"
@@ -127,7 +135,8 @@ def test_a_point_of_tsne_says_what_it_is(root, browser):
     told = json.loads(browser.run("document.getElementById('explorer-index').textContent"))["tasks"][0]["maps"][0]
     place = [np.frombuffer(base64.b64decode(told[axis]), "<u2") / 10_000 for axis in "xy"]
     browser.run(f"document.querySelector('#{FIGURE} .map').scrollIntoView()")
-    left, top, width, height = browser.run(f"(box => [box.left, box.top, box.width, box.height])(document.querySelector('#{FIGURE} img').getBoundingClientRect())")
+    left, top, width, height = browser.run("(box => [box.left, box.top, box.width, box.height])"
+                                           f"(document.querySelector('#{FIGURE} img').getBoundingClientRect())")
     for row in (0, 40, 75, 95, 200):
         browser.move(left + place[0][row] * width, top + place[1][row] * height)
         browser.until(f"!document.querySelector('#{FIGURE} .tip').hidden")
@@ -159,7 +168,8 @@ def test_arrow_keys_go_from_point_to_point_and_enter_opens_a_sketch(browser):
 
 def test_the_figure_of_hard_classes_and_the_entries_of_runs_lead_here(browser):
     assert browser.run("document.querySelector('#figure-emoji-fixed-class-precision figcaption a[href=\"#queries\"]') !== null")
-    browser.run("[...document.querySelectorAll('#runs details')].find(one => one.querySelector('summary').textContent.includes('__hws__seed1'))"
+    browser.run("[...document.querySelectorAll('#runs details')]"
+                ".find(one => one.querySelector('summary').textContent.includes('__hws__seed1'))"
                 ".querySelector('a[href=\"#queries\"]').click()")
     browser.until("document.querySelector('[name=a]').value === '3'")
     assert browser.run("document.querySelector('[name=a]').selectedOptions[0].text") == "HWS (hard sharing), seed 1"
@@ -172,7 +182,8 @@ def test_a_row_marked_in_a_table_is_the_run_that_is_looked_at(browser):
     choose(browser, "a", 0)
     choose(browser, "b", 2)
     assert [text.split(",")[0] for text in runs()] == ["TCN (soft sharing)", "HWS (hard sharing)"]
-    mark = "[...document.querySelectorAll('tbody td:first-child > button')].find(one => one.textContent.trim() === 'NWS (no sharing)').click()"
+    mark = ("[...document.querySelectorAll('tbody td:first-child > button')]"
+            ".find(one => one.textContent.trim() === 'NWS (no sharing)').click()")
     browser.run(mark)
     browser.until("document.querySelector('[name=a]').selectedOptions[0].text.startsWith('NWS')")
     assert runs()[1].startswith("TCN (soft sharing)")

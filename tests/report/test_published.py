@@ -213,8 +213,9 @@ def test_no_ranking_breaks_the_rules_where_classes_are_large_enough(generators, 
     assert a >= m * k / largest - 1e-12
     # and the lint agrees: honest numbers, rounded to three digits, are never called impossible
     facts = [(f"mAP@{k}", m), (f"Prec@{k}", p), (f"Prec@{2 * k}", q), ("mAP@all", a)]
-    lines = [lint.PublishedRow(n, published.Published("comparison", "X", "64", "real", "tuberlin", "220/30", metric, round(value, 3),
-                                          "zse-sbir", ""), 0.0005) for n, (metric, value) in enumerate(facts)]
+    lines = [lint.PublishedRow(n, published.Published("comparison", "X", "64", "real", "tuberlin", "220/30", metric,
+                                                      round(value, 3), "zse-sbir", ""), 0.0005)
+             for n, (metric, value) in enumerate(facts)]
     assert not [f for f in lint.findings(lines) if f.kind == "proof"]
 
 

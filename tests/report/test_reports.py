@@ -189,8 +189,10 @@ def test_verdicts_follow_the_numbers(suite, tmp_path):
 
 
 def test_training_beats_a_baseline_only_by_more_than_its_seeds_spread(tmp_path):
-    """Seeds at 0.30, 0.40 and 0.50: Student's interval is ± 0.248 (4.303 x 0.1 / sqrt 3), so 0.13 below their mean is not enough."""
-    for baseline, state, words in ((0.27, "no", "above, but by less than its interval"), (0.10, "yes", "+0.300 ± 0.248, 95 % over seeds")):
+    """Seeds at 0.30, 0.40 and 0.50: Student's interval is ± 0.248 (4.303 x 0.1 / sqrt 3),
+    so 0.13 below their mean is not enough."""
+    for baseline, state, words in ((0.27, "no", "above, but by less than its interval"),
+                                   (0.10, "yes", "+0.300 ± 0.248, 95 % over seeds")):
         root = tmp_path / state
         folders = write_suite(root, ("tcn", "untrained-svd"), seeds=(0, 1, 2))
         for seed, value in enumerate((0.30, 0.40, 0.50)):
@@ -592,7 +594,8 @@ def test_the_very_photo_has_a_table_of_its_own_beside_its_chance(tmp_path, rende
     lines = found.to_markdown()
     columns = [("instance-in-class", m) for m in INSTANCE_METRICS] + [("instance", m) for m in INSTANCE_METRICS]
     blocks = {text: lines[lines.index(text):] for text in ("Real-valued features**", "Real-valued features, each photo once**",
-                                                           "Binary codes, Hamming distance**", "Hamming distance, each photo once**")}
+                                                           "Binary codes, Hamming distance**",
+                                                           "Hamming distance, each photo once**")}
     for block, (features, duplicates) in zip(blocks.values(), ((f, d) for f in ("real", "binary")
                                                                for d in ("as-published", "distinct"))):
         for variant in ("tcn", "hard-conv"):
@@ -733,12 +736,15 @@ def test_ledger_bars_are_the_mean_differences_in_points(suite):
     panel, = figure.axes
     widths = [bar.get_width() for bar in panel.patches]
     hatches = [bar.get_hatch() for bar in panel.patches]
-    expected = [DEVIATIONS[deviation][3] * (110 if DEVIATIONS[deviation][0] == "scoring" else 100) for deviation in dict.fromkeys(frame["deviation"])]
+    expected = [DEVIATIONS[deviation][3] * (110 if DEVIATIONS[deviation][0] == "scoring" else 100)
+                for deviation in dict.fromkeys(frame["deviation"])]
     plt.close(figure)
     # seeds 0, 1, 2 of a scoring deviation are worth 1, 1.1, 1.2 times its made-up worth
     assert widths == pytest.approx(expected) and list(dict.fromkeys(frame["deviation"]))[-1] == "all"
-    assert len({h for h, deviation in zip(hatches, dict.fromkeys(frame["deviation"])) if DEVIATIONS[deviation][0] == "training" and deviation != "all"}
-               & {h for h, deviation in zip(hatches, dict.fromkeys(frame["deviation"])) if DEVIATIONS[deviation][0] == "scoring"}) == 0
+    assert len({h for h, deviation in zip(hatches, dict.fromkeys(frame["deviation"]))
+                if DEVIATIONS[deviation][0] == "training" and deviation != "all"}
+               & {h for h, deviation in zip(hatches, dict.fromkeys(frame["deviation"]))
+                  if DEVIATIONS[deviation][0] == "scoring"}) == 0
 
 
 def test_ledger_variants_stay_out_of_the_ablation(suite):
@@ -751,10 +757,10 @@ def test_ledger_variants_stay_out_of_the_ablation(suite):
 def test_page_tells_the_headline_first_then_ledger_and_rules(rendered):
     page = (rendered / "report" / "index.html").read_text()
     order = [page.index(f'id="{name}"') for name in (
-        "found", "figure-emoji-fixed-retrieval", "table-emoji-fixed-comparison", "answers", "claims", "figure-emoji-fixed-motivation",
-        "table-emoji-fixed-ledger", "figure-emoji-fixed-ledger", "table-emoji-fixed-ties", "table-emoji-fixed-protocols",
-        "table-emoji-fixed-cutoffs", "table-emoji-fixed-not-measured", "table-time", "runs", "table-reproductions",
-        "table-provenance")]
+        "found", "figure-emoji-fixed-retrieval", "table-emoji-fixed-comparison", "answers", "claims",
+        "figure-emoji-fixed-motivation", "table-emoji-fixed-ledger", "figure-emoji-fixed-ledger", "table-emoji-fixed-ties",
+        "table-emoji-fixed-protocols", "table-emoji-fixed-cutoffs", "table-emoji-fixed-not-measured", "table-time", "runs",
+        "table-reproductions", "table-provenance")]
     assert order == sorted(order)
 
 

@@ -41,7 +41,8 @@ def both(tmp_path):
     for name in ("today", "earlier"):
         write_suite(tmp_path / name, (*EMOJI_VARIANTS, "ledger-augmentation"), seeds=(0, 1), ledger=True, pictures=False)
     as_earlier(tmp_path / "earlier")
-    assert not (tmp_path / "earlier" / "runs").exists() and "cells" in json.loads((tmp_path / "earlier" / "suite.json").read_text())
+    assert (not (tmp_path / "earlier" / "runs").exists()
+            and "cells" in json.loads((tmp_path / "earlier" / "suite.json").read_text()))
     return tmp_path / "today", tmp_path / "earlier"
 
 
@@ -69,7 +70,8 @@ def test_an_earlier_folder_is_written_on(both):
 
 
 def test_earlier_names_and_options_are_understood_with_a_line(place, command, tmp_path, capsys):
-    assert baselines.named("floors") == baselines.named("untrained") and baselines.named("floor-svd") == baselines.named("untrained-svd")
+    assert (baselines.named("floors") == baselines.named("untrained")
+            and baselines.named("floor-svd") == baselines.named("untrained-svd"))
     err = capsys.readouterr().err
     assert "note: 'floors' is called 'untrained' now" in err and "note: 'floor-svd' is called 'untrained-svd' now" in err
     status, _, err = command(*common(place), *ONE, "--variants", "floor-svd", "--output", str(tmp_path / "out"), "--dry-run",
@@ -81,7 +83,8 @@ def test_earlier_names_and_options_are_understood_with_a_line(place, command, tm
 def test_of_two_settings_of_a_row_the_one_planned_last_is_shown(tmp_path):
     """Also where it was there before: a call that trains nothing still says what it asks about."""
     suite = SuiteFolder(tmp_path / "out", "laptop", False)
-    first, second = (RunFolder(suite.output, plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0], identity * 64) for identity in "ab")
+    first, second = (RunFolder(suite.output, plan(PROFILES["laptop"], None, ["tcn"], [0], {}, False)[0], identity * 64)
+                     for identity in "ab")
     for planned in (first, second, first):
         suite.write([planned], {}, "2026-01-01", "a command")
         assert [entry["folder"] for entry in suite.head()["runs"]][-1] == f"runs/{planned.path.name}"

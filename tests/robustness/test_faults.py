@@ -202,7 +202,8 @@ def test_a_damaged_list_of_runs_is_named_and_made_anew_once_it_is_moved_away(run
     assert code == 2 and "suite.json is damaged" in err and "move it away" in err
     (output / "suite.json").rename(output / "suite.json.old")
     code, out, _ = run(*ONE, "--variants", "untrained-svd-permodality", "--no-report", "--output", str(output))
-    assert code == 0 and {f.run.variant for f in SuiteFolder.open(output).folders()} == {"untrained-svd", "untrained-svd-permodality"}
+    assert (code == 0
+            and {f.run.variant for f in SuiteFolder.open(output).folders()} == {"untrained-svd", "untrained-svd-permodality"})
 
 
 # --- MLflow --------------------------------------------------------------------------------------------------
@@ -242,7 +243,8 @@ def test_a_store_that_is_no_store_costs_no_result_and_is_named(place, command, t
     code, text = Forked(place, "--variants", "untrained-svd", "--output", str(output), epochs=0).end()
     assert code == 0, text
     (output / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"garbage" * 1000)
-    code, text = Forked(place, "--variants", "untrained-svd", "untrained-svd-permodality", "--output", str(output), epochs=0).end()
+    code, text = Forked(place, "--variants", "untrained-svd", "untrained-svd-permodality", "--output", str(output),
+                        epochs=0).end()
     assert code == 0 and "1 run done, 1 already finished" in text and "mlflow.db is damaged: move it away" in text
     (output / "mlflow.db").unlink()
     assert command("--sync", "--output", str(output))[0] == 0
@@ -430,7 +432,8 @@ def test_a_clock_that_jumps_changes_no_number(place, straight, run, tmp_path, mo
 # --- pieces --------------------------------------------------------------------------------------------------
 
 def test_a_folder_of_another_run_is_not_taken_for_its_name(run, tmp_path):
-    assert run(*ONE, "--variants", "untrained-svd", "untrained-svd-permodality", "--no-report", "--output", str(tmp_path / "out"))[0] == 0
+    assert run(*ONE, "--variants", "untrained-svd", "untrained-svd-permodality", "--no-report",
+               "--output", str(tmp_path / "out"))[0] == 0
     first, second = sorted((tmp_path / "out" / "runs").iterdir())
     (first / "config.json").write_bytes((second / "config.json").read_bytes())
     with pytest.raises(InputError, match="another run's"):
@@ -464,6 +467,6 @@ def test_workers_and_driver_end_with_the_status_of_the_signal(place, tmp_path):
 
 @pytest.mark.parametrize("launcher", ["local", "processes"])
 def test_a_slip_in_the_number_of_threads_is_bad_input(run, tmp_path, launcher):
-    code, _, err = run(*ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"), "--launcher", launcher, "--threads",
-                       "999999")
+    code, _, err = run(*ONE, "--variants", "untrained-svd", "--output", str(tmp_path / "out"), "--launcher", launcher,
+                       "--threads", "999999")
     assert code == 2 and "999,999 threads" in err and not (tmp_path / "out").exists()

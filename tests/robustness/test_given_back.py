@@ -160,8 +160,10 @@ def test_signals_go_back_where_the_second_can_t_be_caught(monkeypatch):
 def test_modes_and_torch_s_global_stream_are_changed_in_the_named_places_only():
     allowed = {"tcn/scoring/features.py": {"model.eval()"},  # evaluating
                "tcn/model/execution.py": {"fused = fuse_conv_bn_eval(last.eval(), child.eval())"},  # in place, by its contract
-               "tcn/model/backbones.py": {"plain, other = backbone.eval()(noise), folded.eval()(noise)"},  # a teacher, which stays so
-               "benchmarks/checking.py": {"torch.manual_seed(noise)", "np.random.seed(noise)", "random.seed(noise)",  # inside _streams_kept
+               # a teacher, which stays so
+               "tcn/model/backbones.py": {"plain, other = backbone.eval()(noise), folded.eval()(noise)"},
+               # inside _streams_kept
+               "benchmarks/checking.py": {"torch.manual_seed(noise)", "np.random.seed(noise)", "random.seed(noise)",
                                           'torch.manual_seed(stream_seed(self.config.seed, "dropout", step))'},
                "tcn/train/loop.py": {'torch.manual_seed(stream_seed(config.seed, "dropout", epoch))'}}  # inside fork_rng
     found: dict[str, set[str]] = {}

@@ -253,7 +253,8 @@ def test_a_group_of_two_classes_is_noted(store, capsys):
 
 def test_instances_give_a_table_of_the_very_photo(store, capsys, tmp_path):
     data = example()
-    drawn = [int(np.flatnonzero(data["gallery_labels"] == label)[number % 3]) for number, label in enumerate(data["query_labels"])]
+    drawn = [int(np.flatnonzero(data["gallery_labels"] == label)[number % 3])
+             for number, label in enumerate(data["query_labels"])]
     listed = [*range(20), *drawn[:4]]
     arrays = {"gallery": data["gallery"][listed], "gallery_labels": data["gallery_labels"][listed],
               "gallery_group": np.array(listed), "gallery_instance": np.array(listed),
@@ -399,7 +400,8 @@ BAD_ARRAYS = {
     "labels [N, 1]": ({"query_labels": np.zeros((12, 1), int)}, "query_labels must be one-dimensional"),
     "real labels": ({"query_labels": np.zeros(12)}, "query_labels is an array of float64"),
     "two kinds of labels": ({"query_labels": np.zeros(12, int)}, 
-                            "gallery_labels are strings ('hot-air balloon') and query_labels integers (0); they must be of one kind"),
+                            "gallery_labels are strings ('hot-air balloon') and query_labels integers (0); "
+                            "they must be of one kind"),
     "bytes": ({"query_labels": np.array([b"\xff"] * 12)}, "query_labels holds bytes that are not UTF-8"),
     "fewer groups": ({"gallery_group": np.arange(19)}, "gallery_group has shape (19,)"),
     "instances of queries alone": ({"query_instance": np.arange(12)}, "query_instance without gallery_instance"),

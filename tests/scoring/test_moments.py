@@ -15,7 +15,8 @@ from tcn.scoring.features import Components, singular_values, unit
 def rows(seed: int, number: int = 301, width: int = 24) -> np.ndarray:
     """Correlated float32 rows around a mean far from 0, whose directions have unequal spreads."""
     rng = np.random.default_rng(seed)
-    return (rng.normal(size=(number, width)) @ rng.normal(size=(width, width)) * np.linspace(0.1, 3, width) + 7).astype(np.float32)
+    return (rng.normal(size=(number, width)) @ rng.normal(size=(width, width))
+            * np.linspace(0.1, 3, width) + 7).astype(np.float32)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """A headless Chromium of the system's packages, driven over its own protocol on two pipes: no driver has to be installed.
 
-`Browser` opens one page; `run` evaluates JavaScript there, `draw` sends pointer events as a mouse would, and `messages` and `requests`
-hold what the page's console said and what it asked for. `findings` checks the page by axe's rules, where axe-core-python is installed.
+`Browser` opens one page; `run` evaluates JavaScript there, `draw` sends pointer events as a mouse would, and `messages` and
+`requests` hold what the page's console said and what it asked for. `findings` checks the page by axe's rules, where
+axe-core-python is installed.
 """
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ COLOURS = ("color-contrast", "link-in-text-block")
 
 def installed() -> str:
     """The program; the test is skipped where there is none."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None) or pytest.skip("no Chromium here: apt-get install chromium")
+    return (next((found for name in NAMES if (found := shutil.which(name))), None)
+            or pytest.skip("no Chromium here: apt-get install chromium"))
 
 
 class Browser:
@@ -65,7 +67,8 @@ class Browser:
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol; its result."""
         self._last += 1
-        command = {"id": self._last, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        command = ({"id": self._last, "method": method, "params": parameters}
+                   | ({"sessionId": self._session} if self._session else {}))
         os.write(self._write, json.dumps(command).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
@@ -129,8 +132,8 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **text)
 
     def findings(self, *rules: str, within: str = "body", impacts: Sequence[str] = ("serious", "critical")) -> list[str]:
-        """What axe's accessibility rules (all, or those named) object to within an element, with the first place of each; the test is
-        skipped without axe."""
+        """What axe's accessibility rules (all, or those named) object to within an element, with the first place of each;
+        the test is skipped without axe."""
         package = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
         self.run((Path(package.__file__).with_name("axe.min.js")).read_text(encoding="utf-8") + "; 0")
         chosen = {"resultTypes": ["violations"]} | ({"runOnly": {"type": "rule", "values": rules}} if rules else {})

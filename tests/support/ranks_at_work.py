@@ -44,7 +44,8 @@ def one(ranks: Ranks, config: Config) -> Ranks:
 
 
 def train(ranks: Ranks, device: torch.device, cases: Sequence[Case], trouble: str = "", at: int = 0) -> None:
-    """Whole runs of the golden test's tiny network in float64, one after the other; in the last the second process has the trouble."""
+    """Whole runs of the golden test's tiny network in float64, one after the other;
+    in the last the second process has the trouble."""
     torch.set_num_threads(1)
     for number, (method, config, folder) in enumerate(cases, 1):
         pairs = Pairs(config.data, trouble if ranks.rank == 1 and number == len(cases) else "", at)

@@ -100,7 +100,8 @@ def made_up_accuracy(variant: str, seed: int, scope: str, metric: str, features:
 
 def deviation_value(deviation: str, arm: str, seed: int, metric: str, features: str) -> float:
     """The made-up value of one row of ledger.csv."""
-    worth = STARTS[arm] * (1 + seed) if arm in STARTS else TIES.get(arm, DEVIATIONS[deviation][3] * (1 + seed / 10) if arm == "released" else 0.0)
+    worth = (STARTS[arm] * (1 + seed) if arm in STARTS
+             else TIES.get(arm, DEVIATIONS[deviation][3] * (1 + seed / 10) if arm == "released" else 0.0))
     return round(made_up("tcn", seed, metric, features=features) + worth, 6)
 
 
@@ -181,7 +182,8 @@ def tile_colour(number: int) -> tuple[int, int, int]:
 
 def write_pictures(root: Path, run: Path, dataset: str = "emoji", split: str = "fixed", columns: int = 5, rows: int = 4,
                    side: int = 16) -> Path:
-    """Small pictures of the queries and photos of a run, in sheets beside the runs; returns their folder. All tiles are of one colour."""
+    """Small pictures of the queries and photos of a run, in sheets beside the runs; returns their folder.
+    All tiles are of one colour."""
     with np.load(run / "features.npz") as arrays:
         queries, photos = arrays["query_paths"].tolist(), arrays["gallery_paths"].tolist()
     folder = root / "pictures" / f"{dataset}-{split}"

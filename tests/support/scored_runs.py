@@ -1,4 +1,5 @@
-"""Writes folders of finished runs whose numbers follow from features, by the code that scores every run, under their true identity.
+"""Writes folders of finished runs whose numbers follow from features, by the code that scores every run,
+under their true identity.
 
 The data are lopsided: classes, publishers and galleries of unequal size, photos listed twice, sketches whose photo is known.
 """
@@ -34,17 +35,20 @@ def write_scored_run(root: Path, seed: int = 0, variant: str = "tcn", noise: flo
         labels = np.repeat(np.arange(len(names)), [counts[at] for counts in CLASSES.values()])
         values = (centres[labels] + noise * rng.normal(size=(len(labels), 6))).astype(np.float32)
         paths = tuple(f"{names[label]}/{'qp'[at]}{row}.png" for row, label in enumerate(labels))
-        # the last photo of a class is listed twice; a sketch was drawn from the photo of its class with its number, if there is one
-        repeated = [at == 1 and row > 0 and labels[row] == labels[row - 1] and (row + 1 == len(labels) or labels[row + 1] != labels[row])
-                    for row in range(len(labels))]
+        # the last photo of a class is listed twice;
+        # a sketch was drawn from the photo of its class with its number, if there is one
+        repeated = [at == 1 and row > 0 and labels[row] == labels[row - 1]
+                    and (row + 1 == len(labels) or labels[row + 1] != labels[row]) for row in range(len(labels))]
         groups = tuple(f"{paths[row - again]}" for row, again in enumerate(repeated)) if at else ()
         numbers = [int((labels[:row] == label).sum()) for row, label in enumerate(labels)]
         instances = tuple(f"{names[label]}-{number}" for label, number in zip(labels, numbers))
-        return values, Files(Path(), paths, labels, tuple(sources[row % len(sources)] for row in range(len(labels))), groups, instances)
+        return values, Files(Path(), paths, labels, tuple(sources[row % len(sources)] for row in range(len(labels))),
+                             groups, instances)
 
     query, queries = side(0, ("east", "east", "west"))
     gallery, photos = side(1, ("",))
-    features = RunFeatures({m: rng.normal(size=(40, 6)).astype(np.float32) for m in Modality}, SetFeatures(query, gallery, queries, photos),
+    features = RunFeatures({m: rng.normal(size=(40, 6)).astype(np.float32) for m in Modality},
+                           SetFeatures(query, gallery, queries, photos),
                            SetFeatures(query[::-1].copy(), gallery[::-1].copy(), queries, photos))
     config = change(Config(), {"data.dataset": "sketchy", "data.split": "1", "seed": seed, "training.optimizer": "none",
                                "training.epochs": 0, **(settings or {})})
@@ -55,8 +59,8 @@ def write_scored_run(root: Path, seed: int = 0, variant: str = "tcn", noise: flo
     write_numbers(folder.path, names, features.unseen, score_run(features, config))
     write_json(folder.path / "provenance.json", {
         **digests, "identity": folder.identity, "commit": "c0ffee" + "0" * 34, "dirty": False, "versions": {"torch": "0.0.1"},
-        "device": "made-up device", "protocol_version": PROTOCOL_VERSION, "seed": seed, "smoke": False, "command": "python made up",
-        "started": "2000-01-01T00:00:00", "finished": "2000-01-01T00:10:00", **record})
+        "device": "made-up device", "protocol_version": PROTOCOL_VERSION, "seed": seed, "smoke": False,
+        "command": "python made up", "started": "2000-01-01T00:00:00", "finished": "2000-01-01T00:10:00", **record})
     folder.seal()
     folder.set_state("finished")
     return folder.path

@@ -141,7 +141,8 @@ def test_a_training_step_is_that_of_the_cpu(parts):
 
 
 def test_deterministic_algorithms_give_the_same_bits_straight_twice_and_resumed(tmp_path):
-    settings = config(**{"execution.algorithms": "deterministic", "network.dropout": 0.5, "network.embedding_norm": "per_modality"})
+    settings = config(**{"execution.algorithms": "deterministic", "network.dropout": 0.5,
+                         "network.embedding_norm": "per_modality"})
 
     def trained(folder, stop_after=None):
         folder.mkdir(exist_ok=True)

@@ -48,8 +48,8 @@ def settings(delta: dict[str, Any]) -> Config:
 
 
 def fitted(case: ranks_at_work.Case, ranks: Ranks | None = None, device: torch.device = CPU, late: int = 0) -> Fitted:
-    """A run of the golden test's network in this process, as the first of several where there are ranks. `late`: the epoch that it
-    begins later than the others."""
+    """A run of the golden test's network in this process, as the first of several where there are ranks. `late`: the epoch that
+    it begins later than the others."""
     method, config, folder = case
     folder.mkdir(parents=True, exist_ok=True)
     model, gradients, make = built(config).to(device), [], loop.adam
@@ -62,16 +62,18 @@ def fitted(case: ranks_at_work.Case, ranks: Ranks | None = None, device: torch.d
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "adam", watched)
-        history = loop.fit(method, model, ranks_at_work.Pairs(config.data, "late", late), HELDOUT, config, folder, device, progress=False,
-                           ranks=ranks and ranks_at_work.one(ranks, config))
+        history = loop.fit(method, model, ranks_at_work.Pairs(config.data, "late", late), HELDOUT, config, folder, device,
+                           progress=False, ranks=ranks and ranks_at_work.one(ranks, config))
     return Fitted(model, history, gradients)
 
 
-def together(count: int, cases: Sequence[ranks_at_work.Case], found: list[Fitted], *trouble: Any, first: torch.device = CPU) -> None:
+def together(count: int, cases: Sequence[ranks_at_work.Case], found: list[Fitted], *trouble: Any,
+             first: torch.device = CPU) -> None:
     """Add to `found` the runs by `count` processes."""
     devices = parallel.devices_of(first, count)
     with parallel.together(devices, True, ranks_at_work.train, cases, *trouble) as ranks:
-        found += (fitted(case, ranks, devices[0], 1 if trouble[:1] == ("bad input",) and case is cases[-1] else 0) for case in cases)
+        found += (fitted(case, ranks, devices[0], 1 if trouble[:1] == ("bad input",) and case is cases[-1] else 0)
+                  for case in cases)
 
 
 def largest(found: Tensor, expected: Tensor) -> float:
@@ -94,19 +96,22 @@ def difference(several: Fitted, alone: Fitted) -> float:
 CASES: dict[int, dict[str, tuple[Method[Any], dict[str, Any]]]] = {
     # 25 pairs in batches of 7: shares of 4 and 3 pairs, and of 2 and 2 in the last batch
     2: {"synchronised": (TCN, {"coupling.embedding": "none"}),
-        "each alone, separate form": (TCN, {"network.batch_norm_split": 2, "losses.semantic_form": "separate", "losses.margin": 0.4,
-                                            "network.embedding_norm": "per_modality", "training.epochs": 2}),
+        "each alone, separate form": (TCN, {"network.batch_norm_split": 2, "losses.semantic_form": "separate",
+                                            "losses.margin": 0.4, "network.embedding_norm": "per_modality",
+                                            "training.epochs": 2}),
         # the distillation head takes no part, and must not decay
         "another method": (SIAMESE, {"losses.distillation": 0.0, "training.epochs": 2})},
     # last batches of 2 and of 3 pairs: some process has no share
     3: {"synchronised, shared statistics": (TCN, {"data.batch_pairs": 23, "coupling.batch_norm_affine": "hard",
                                                   "coupling.batch_norm_statistics": "hard", "training.epochs": 2}),
-        "each alone, plain execution": (TCN, {"data.batch_pairs": 11, "network.batch_norm_split": 3, "training.epochs": 2, **PLAIN})},
+        "each alone, plain execution": (TCN, {"data.batch_pairs": 11, "network.batch_norm_split": 3,
+                                              "training.epochs": 2, **PLAIN})},
 }
 
 
 TROUBLE = {2: ("killed", 3), 3: ("bad input", 1)}
-"""What happens to the second process in a last run, at which epoch. Processes take seconds to start, so that they do several runs."""
+"""What happens to the second process in a last run, at which epoch. Processes take seconds to start,
+so that they do several runs."""
 
 
 @dataclasses.dataclass
@@ -171,7 +176,8 @@ def test_an_error_in_another_process_ends_all_with_its_message(runs):
 
 
 def test_gradients_are_averaged_in_several_messages(monkeypatch):
-    """As if all processes had the same gradients; a tensor of more numbers than a message holds goes alone, one without stays so."""
+    """As if all processes had the same gradients; a tensor of more numbers than a message holds goes alone,
+    one without stays so."""
     monkeypatch.setattr(ranks_module, "_BUCKET", 10)
     sent = []
     monkeypatch.setattr(ranks_module.dist, "all_reduce", lambda flat: (sent.append(len(flat)), flat.mul_(4)))
@@ -212,7 +218,8 @@ def test_a_model_that_several_processes_cannot_train_is_refused():
 
 
 def test_the_devices_of_a_run():
-    assert parallel.devices_of(CPU, 3) == [CPU] * 3 and parallel.devices_of(torch.device("cuda", 1), 1) == [torch.device("cuda", 1)]
+    assert (parallel.devices_of(CPU, 3) == [CPU] * 3
+            and parallel.devices_of(torch.device("cuda", 1), 1) == [torch.device("cuda", 1)])
     with pytest.raises(InputError, match="names one GPU"):
         parallel.devices_of(torch.device("cuda", 1), 2)
     with pytest.raises(InputError, match="GPUs are visible"):

@@ -84,7 +84,8 @@ def test_divergence_is_reported_with_its_place(tmp_path):
 def test_an_exploding_loss_is_stopped_before_it_stops_being_a_number():
     readings = loop._Readings(History(), epoch=1, steps=5, every=1)
     readings.add({"sharing": torch.tensor(169.0), "total": torch.tensor(4e5)}, 4)  # the largest of 84 runs
-    with pytest.raises(Diverged, match=r"loss exploded at epoch 1, step 1 \(semantic=2e\+06\); lower training.encoder_rate") as stopped:
+    with pytest.raises(Diverged, match=r"loss exploded at epoch 1, step 1 \(semantic=2e\+06\); "
+                                       r"lower training.encoder_rate") as stopped:
         readings.add({"semantic": torch.tensor(2e6), "total": torch.tensor(2e6)}, 4)
     assert (stopped.value.epoch, stopped.value.step, stopped.value.values["total"]) == (1, 2, 2e6)
 
