@@ -22,19 +22,18 @@ from tcn.files.atomic import StorageError, warn, writing
 from tcn.files.checksums import file_digest
 
 FEATURES = "features.npz"
-EPILOG = (f"""\
+EPILOG = f"""\
 what it holds of each run
   {', '.join(FILES[:-1])}; with --features also {FEATURES}.
-  Among them: settings and identity, commit, versions of packages, device, the command line as it was typed (with its paths), """
-          """digests
-  of data, split and words, the protocol version. No picture, no network, and no code.
+  Among them: settings and identity, commit, versions of packages, device, the command line as it was typed (with its paths),
+  digests of data, split and words, the protocol version. No picture, no network, and no code.
 
 examples
   tcn bundle results/paper --output mine.zip
   tcn bundle results/laptop/runs/*__tcn__* --features --output tcn.zip
 
 exit status: 0 written; 2 refused, or bad usage.
-""")
+"""
 
 
 def finished(path: Path) -> list[FinishedRun]:

@@ -39,16 +39,15 @@ MOST_SAID = 20
 """Differences of one run that are printed."""
 MACHINE = ("unstable-sort", "as-released")
 """Rules for equal distances that depend on the machine (tcn/scoring/scores.py)."""
-EPILOG = ("""\
+EPILOG = """\
 what is worked out again
   the checksums of all files; the identity, a hash of the settings and the digests; each mean of metrics.csv that per-query values
-  determine, under every protocol; with features (tcn bundle --features) also the per-query values, and every number of """
-          """real-valued
-  features with its chance and ceiling.
+  determine, under every protocol; with features (tcn bundle --features) also the per-query values, and every number of
+  real-valued features with its chance and ceiling.
 What can't be: whether the features are those of the network that is named. `run_all.py --reproduce` tells that.
 
 exit status: 0 all agrees; 1 something differs, or can't be worked out here; 2 no bundle, or bad usage.
-""")
+"""
 
 
 @dataclass

@@ -30,11 +30,10 @@ BLOCK = 2048
 LISTS = {"query": ("query", Modality.SKETCH), "gallery": ("gallery", Modality.PHOTO),
          "train-sketches": ("train_sketches", Modality.SKETCH), "train-photos": ("train_photos", Modality.PHOTO)}
 """Name of a part -> (list of the split, modality)."""
-EXTRACT = ("""\
-Takes the features of a split's unseen classes by a frozen ImageNet network (pooled, before the classifier), and writes them """
-           """as the
-file that `evaluate`, `tcn add` and `tcn compare` read: features, class names, names of the pictures. Nothing is trained.
-""")
+EXTRACT = """\
+Takes the features of a split's unseen classes by a frozen ImageNet network (pooled, before the classifier), and writes them
+as the file that `evaluate`, `tcn add` and `tcn compare` read: features, class names, names of the pictures. Nothing is trained.
+"""
 EXTRACT_EPILOG = """\
   The parts lie in FILE.parts until all are there; the same command goes on from them, and removes them at the end.
 

@@ -11,18 +11,17 @@ DRAW = """\
 Draws QuickDraw's strokes (the .ndjson files that Google publishes) as pictures in class folders, for use as queries that come
 from another data set: python benchmarks/cross_dataset.py scores them. Downloads nothing.
 """
-DRAW_EPILOG = ("""\
+DRAW_EPILOG = """\
 output
   DIR/CLASS/KEY_ID.png: black lines on white, anti-aliased, the drawing's longer side between the margins, in the middle; and
-  DIR/drawings.json: settings, digests of the files, drawings by class. CLASS is the name that --names-of has for the word, """
-               """such as
-  car_(sedan), or else the word itself. A folder made of the same files in the same way stays; any other is left alone.
+  DIR/drawings.json: settings, digests of the files, drawings by class. CLASS is the name that --names-of has for the word,
+  such as car_(sedan), or else the word itself. A folder made of the same files in the same way stays; any other is left alone.
 
 drawings by Google's Quick, Draw! players, CC BY 4.0: credit "Quick, Draw! data set, Google" where you show them
 
 exit status
   0 drawn, or there already; 1 it could not be written; 2 bad files or usage; 130 interrupted.
-""")
+"""
 
 
 def add_quickdraw(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
