@@ -26,6 +26,7 @@ from benchmarks.records import write_json
 from benchmarks.run_artifacts import write_numbers
 from benchmarks.scoring import score_run
 from benchmarks.store import RunFolder, SuiteFolder
+from tcn.cli.ending import ending
 from tcn.cli.evaluate import labels_of
 from tcn.cli.feature_files import check_groups, distance, read_arrays, unit_length
 from tcn.config import Config, InputError, Modality, change, identity
@@ -191,22 +192,16 @@ def _name(text: str) -> str:
     return text
 
 
+@ending("interrupted; the same command starts from the beginning")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.seed < 0:
-            raise InputError(f"--seed {options.seed}: give a whole number from 0")
-        command = provenance.command()
-        folder, suite, new = add(options.features.expanduser(), options.name,
-                                 read_plan(declared.named(options.dataset), options.split), options.seed,
-                                 options.output.expanduser(), command)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command starts from the beginning", file=sys.stderr)
-        return 130
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: give a whole number from 0")
+    command = provenance.command()
+    folder, suite, new = add(options.features.expanduser(), options.name,
+                             read_plan(declared.named(options.dataset), options.split), options.seed,
+                             options.output.expanduser(), command)
     head = suite.head() if (suite.output / "suite.json").exists() else {}
     missing = head.get("missing_datasets")
     # suite.json keeps what the call that made the folder wrote about itself.

@@ -16,9 +16,10 @@ from benchmarks.store import damaged
 from reports.read.bundles import FILES, FORMAT, MANIFEST, MEMBER
 from reports.read.files import ReportError
 from reports.read.runs import FOLDER_NAME, FinishedRun, Unfinished, read_run
+from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.files import earlier
-from tcn.files.atomic import StorageError, warn, writing
+from tcn.files.atomic import warn, writing
 from tcn.files.checksums import file_digest
 
 FEATURES = "features.npz"
@@ -104,21 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
+@ending("interrupted; nothing was written")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Bundle what the arguments name; the exit status."""
     options = _parser().parse_args(arguments)
     output = options.output.expanduser()
     try:
         names = bundle([run for path in options.runs for run in finished(path.expanduser())], output, options.features)
-    except (InputError, StorageError) as error:
-        warn(f"error: {error}")
-        return 2
     except OSError as error:
         warn(f"error: {error.filename or output}: {error.strerror or error}")
         return 2
-    except KeyboardInterrupt:
-        warn("interrupted; nothing was written")
-        return 130
     print(f"{output}: {len(names)} run{'s' * (len(names) != 1)}, {output.stat().st_size / 1e6:,.2f} MB")
     return 0
 

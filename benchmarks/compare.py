@@ -25,12 +25,12 @@ from reports.read.files import ReportError, read_arrays
 from reports.read.runs import check_digest, read_finished, setting
 from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side, pairs
 from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
+from tcn.cli.ending import ending
 from tcn.cli.evaluate import as_options
 from tcn.cli.feature_files import check_groups, distance
 from tcn.cli.feature_files import read_arrays as read_feature_file
 from tcn.config import InputError
 from tcn.data.words import normal_form
-from tcn.files.atomic import warn
 from tcn.files.text import some
 from tcn.scoring import inputs
 from tcn.scoring.protocols import ALL, PROTOCOL_VERSION
@@ -250,23 +250,17 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if the comparison was made, 2 for bad files or usage."""
     options = _parser().parse_args(arguments)
+    sides = sides_of([read(text, options) for text in options.sides])
+    if not 2 <= len(sides) <= len(LETTERS):
+        raise InputError(f"{len(sides)} side(s) to compare; give 2 to {len(LETTERS)} (paths of one name are one side)")
     try:
-        sides = sides_of([read(text, options) for text in options.sides])
-        if not 2 <= len(sides) <= len(LETTERS):
-            raise InputError(f"{len(sides)} side(s) to compare; give 2 to {len(LETTERS)} (paths of one name are one side)")
-        try:
-            found = pairs(sides, options.metrics)
-        except ValueError as error:
-            raise InputError(f"{error}; nothing can be paired") from None
-    except InputError as error:
-        warn(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        warn("interrupted")
-        return 130
+        found = pairs(sides, options.metrics)
+    except ValueError as error:
+        raise InputError(f"{error}; nothing can be paired") from None
     tables = [sides_table(sides, found, options.metrics, f"{options.protocol}, protocol version {PROTOCOL_VERSION}"),
               pairs_table(found)]
     tables += [classes_table(found)] * options.per_class

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcn.cli.ending import ending
 from tcn.config import InputError
 
 STORE, ARTIFACTS = "mlflow.db", "mlartifacts"
@@ -76,6 +77,7 @@ def _changes(database: sqlite3.Connection, root: str) -> list[tuple[str, tuple[s
     return found
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python benchmarks/moved.py OUTPUT`: prints the store's address. Returns the exit status: 0, or 2 where the store can't be
     used."""
@@ -83,11 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(given) != 1:
         print("usage: python benchmarks/moved.py OUTPUT", file=sys.stderr)
         return 2
-    try:
-        changed = set_addresses(Path(given[0]))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    changed = set_addresses(Path(given[0]))
     if changed:
         print(f"{given[0]} was moved or copied: {changed} addresses of artifacts in {STORE} set to it", file=sys.stderr)
     print(address(Path(given[0]) / STORE))

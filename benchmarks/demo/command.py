@@ -18,6 +18,7 @@ from benchmarks.extension.cross_dataset import find_runs
 from benchmarks.material import Material
 from benchmarks.store import RunFolder
 from benchmarks.threads import check_threads, limit_threads
+from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.files.text import some
 
@@ -80,16 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C. Returns 0 then, 2 for bad usage."""
-    try:
-        return _run(_parser().parse_args(arguments))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return _run(_parser().parse_args(arguments))
 
 
 def _run(options: argparse.Namespace) -> int:

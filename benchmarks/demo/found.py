@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.demo.answers import UNSEEN, Demo, nearest, rank_of_first
 from benchmarks.demo.command import add_runs, opened
 from benchmarks.threads import limit_threads
+from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.data.strokes import Drawing, files_of, folder_names, read_drawings
 from tcn.data.words import normal_form
@@ -113,6 +114,7 @@ def ranking_milliseconds(photos: int, dim: int, rounds: int = 20) -> list[float]
     return sorted(times)
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if all was measured, 2 for bad usage."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.demo.found", description=__doc__, allow_abbrev=False,
@@ -122,29 +124,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--number", type=int, default=100, metavar="N", help="number of drawings (default: 100)")
     p.add_argument("--time", type=int, metavar="N", help="only measure how long the ranking of N photos takes; no run is needed")
     options = p.parse_args(arguments)
-    try:
-        if options.time is not None:
-            if options.time < 1:
-                raise InputError(f"--time {options.time}: give a whole number from 1")
-            if options.threads is not None:
-                limit_threads(options.threads)
-            for dim in (64, 512):
-                times = ranking_milliseconds(options.time, dim)
-                print(f"{options.time:,} photos, {dim} dimensions: {times[len(times) // 2]:.1f} ms, "
-                      f"the shortest of {len(times)} {times[0]:.1f}")
-            return 0
-        if not options.drawings:
-            raise InputError("give --drawings: QuickDraw's .ndjson files, or folders of them")
-        if options.number < 1:
-            raise InputError(f"--number {options.number}: give a whole number from 1")
-        for one in measure(opened(options), options.drawings, options.number):
-            print(f"{one.run}: Prec@{TOP} {one.drawn:.3f} +- {one.drawn_error:.3f} on {one.drawings} drawings of "
-                  f"{len(one.classes)} unseen classes, {one.own:.3f} +- {one.own_error:.3f} on the data set's {one.sketches} own "
-                  f"sketches of them; chance {one.chance:.3f}, {one.photos:,} photos, "
-                  f"{one.milliseconds:.0f} ms a drawing", flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.time is not None:
+        if options.time < 1:
+            raise InputError(f"--time {options.time}: give a whole number from 1")
+        if options.threads is not None:
+            limit_threads(options.threads)
+        for dim in (64, 512):
+            times = ranking_milliseconds(options.time, dim)
+            print(f"{options.time:,} photos, {dim} dimensions: {times[len(times) // 2]:.1f} ms, "
+                  f"the shortest of {len(times)} {times[0]:.1f}")
+        return 0
+    if not options.drawings:
+        raise InputError("give --drawings: QuickDraw's .ndjson files, or folders of them")
+    if options.number < 1:
+        raise InputError(f"--number {options.number}: give a whole number from 1")
+    for one in measure(opened(options), options.drawings, options.number):
+        print(f"{one.run}: Prec@{TOP} {one.drawn:.3f} +- {one.drawn_error:.3f} on {one.drawings} drawings of "
+              f"{len(one.classes)} unseen classes, {one.own:.3f} +- {one.own_error:.3f} on the data set's {one.sketches} own "
+              f"sketches of them; chance {one.chance:.3f}, {one.photos:,} photos, "
+              f"{one.milliseconds:.0f} ms a drawing", flush=True)
     return 0
 
 

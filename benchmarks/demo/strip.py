@@ -20,6 +20,7 @@ from benchmarks.demo.answers import UNSEEN, Demo
 from benchmarks.demo.command import add_runs, opened
 from benchmarks.demo.found import taken
 from reports.figures.style import RIGHT, WRONG
+from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.files.atomic import write_bytes
 
@@ -88,6 +89,7 @@ def _row(demo: Demo, drawing: np.ndarray, photos: Sequence[object]) -> Image.Ima
     return row
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 once the picture is written, 2 for bad usage."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.demo.strip", description=__doc__, allow_abbrev=False,
@@ -99,19 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                    help="number of drawings, each of another class as far as there are so many (default: 4)")
     p.add_argument("--out", type=Path, default=Path("docs/demo.webp"), metavar="FILE.webp", help="default: docs/demo.webp")
     options = p.parse_args(arguments)
-    try:
-        if options.number < 1:
-            raise InputError(f"--number {options.number}: give a whole number from 1")
-        options.most = 1
-        demo = opened(options)
-        picture, names = strip(demo, options.drawings, options.number)
-        content = io.BytesIO()
-        picture.save(content, "WEBP", quality=QUALITY)
-        write_bytes(options.out, content.getvalue())
-        print(f"{options.out}: {demo.runs[0].name}; drawings of {', '.join(names)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.number < 1:
+        raise InputError(f"--number {options.number}: give a whole number from 1")
+    options.most = 1
+    demo = opened(options)
+    picture, names = strip(demo, options.drawings, options.number)
+    content = io.BytesIO()
+    picture.save(content, "WEBP", quality=QUALITY)
+    write_bytes(options.out, content.getvalue())
+    print(f"{options.out}: {demo.runs[0].name}; drawings of {', '.join(names)}")
     return 0
 
 

@@ -26,6 +26,7 @@ from benchmarks.records import read_json, write_json
 from benchmarks.scoring import HEADLINE, METRICS
 from benchmarks.store import CROSS_DATASET, RunFolder
 from benchmarks.threads import check_threads, limit_threads
+from tcn.cli.ending import ending
 from tcn.config import GENERALISED, Config, InputError, Modality
 from tcn.data import strokes
 from tcn.data.decode import Reading
@@ -200,16 +201,10 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score the drawings with every run named. Returns 0 if all were scored, 1 if some could not be, 2 for bad usage."""
-    try:
-        return _run(_parser().parse_args(arguments))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return _run(_parser().parse_args(arguments))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from tcn.config import InputError, Modality
+from tcn.cli.ending import ending
+from tcn.config import Modality
 from tcn.data import emoji, emoji_packages
 
 SPLITS = Path(emoji.__file__).parent / "splits"
@@ -137,20 +138,17 @@ def make(folder: Path, vectors: np.ndarray, names: Sequence[str]
             [(name_of[a], a, b, reason, value) for a, b, reason, value in pairs])
 
 
+@ending()
 def main() -> int:
     """Run the command; returns the exit status."""
     from benchmarks.provenance import ROOT
     from benchmarks.tools.make_words import embed
     from tcn.data.words import write_table
 
-    try:
-        folder = emoji.build(ROOT / ".cache")
-        names = sorted(emoji.read_manifest(folder)["classes"])
-        vectors = embed(names)
-        table, pairs = make(folder, vectors, names)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = emoji.build(ROOT / ".cache")
+    names = sorted(emoji.read_manifest(folder)["classes"])
+    vectors = embed(names)
+    table, pairs = make(folder, vectors, names)
     note = ("# The emoji data set's fixed split. Made once by benchmarks/make_emoji_split.py; committed, never redrawn.\n"
             "# role: seen (trained on), validation (chooses settings and epochs), unseen (scored only).\n"
             "# heldout: the drawing kept from training, for class accuracy. left_out: its group's other name stands for it.\n")

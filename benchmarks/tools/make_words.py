@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.files import text
 
@@ -41,6 +42,7 @@ def _read_names(path: Path) -> list[str]:
     return names
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benchmarks/make_words.py", description=__doc__.splitlines()[0])
@@ -50,18 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--decimals", type=int, metavar="N", help="round to so many decimals (default: full float32)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table (CSV: name, v0, v1, ...)")
     options = parser.parse_args(arguments)
-    try:
-        from tcn.data.words import normal_form, write_table
-        from tcn.model.backbones import imagenet_names
+    from tcn.data.words import normal_form, write_table
+    from tcn.model.backbones import imagenet_names
 
-        # A table is looked up by normal form: `Cardigan` (a dog) and `cardigan` share a row.
-        once = {normal_form(name): name for name in reversed(imagenet_names())}
-        names = list(reversed(once.values())) if options.imagenet else _read_names(options.names)
-        vectors = embed(names)
-        write_table(options.out, names, vectors if options.decimals is None else vectors.round(options.decimals))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    # A table is looked up by normal form: `Cardigan` (a dog) and `cardigan` share a row.
+    once = {normal_form(name): name for name in reversed(imagenet_names())}
+    names = list(reversed(once.values())) if options.imagenet else _read_names(options.names)
+    vectors = embed(names)
+    write_table(options.out, names, vectors if options.decimals is None else vectors.round(options.decimals))
     print(f"{len(names)} names written to {options.out}")
     return 0
 

@@ -25,6 +25,7 @@ from benchmarks.prepared import device_named, overrides_of
 from benchmarks.provenance import ROOT
 from benchmarks.records import read_rows
 from benchmarks.threads import limit_threads
+from tcn.cli.ending import ending
 from tcn.config import Config, InputError, change
 from tcn.data.pairs import PairSource
 from tcn.files.atomic import writable
@@ -79,6 +80,7 @@ GRIDS = {"laptop": (laptop_grid, ("emoji", "fixed"), {}),
 """Profile -> its grid, the split searched on, and what the search changes in the profile's settings."""
 
 
+@ending("interrupted; the same command goes on with the points that are not there")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,11 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", default="1/1", help="K/N: every N-th point, from the K-th")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
-    try:
-        return _search(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return _search(options)
 
 
 def _search(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.tools.torture_checks import Count, Lost, compare, count_runs, examine
 from benchmarks.tools.torture_child import child, kill, wait
+from tcn.cli.ending import ending
 
 GRID = ("--profile", "laptop", "--quick", "--threads", "1", "--variants", "untrained-svd", "tcn", "hws",
         "--set", "training.epochs=3", "data.image_size=32")
@@ -143,6 +144,7 @@ def to_markdown(count: Count, command: str, machine: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@ending("interrupted; what was killed so far is not counted")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benchmarks/torture.py", description=__doc__.splitlines()[0],
@@ -165,16 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tcn.files.atomic import writable
 
     provenance.check_checkout(Path(__file__))
-    try:
-        writable(options.output, "the output folder", "--output")
-        for name, value in (("kills", options.kills), ("within", options.within)):
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} {value}: give a number above 0")
-        # Errors that stop the grid before any kill are bad input, not losses.
-        prepared.prepare(run_all.parser().parse_args([*grid, "--output", str(options.output.resolve() / "undisturbed")]))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    writable(options.output, "the output folder", "--output")
+    for name, value in (("kills", options.kills), ("within", options.within)):
+        if value is not None and value <= 0:
+            raise InputError(f"--{name} {value}: give a number above 0")
+    # Errors that stop the grid before any kill are bad input, not losses.
+    prepared.prepare(run_all.parser().parse_args([*grid, "--output", str(options.output.resolve() / "undisturbed")]))
     try:
         count = torture(grid, options.output.resolve(), options.kills, options.seed, options.within,
                         say=lambda line: print(line, flush=True))

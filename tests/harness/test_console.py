@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import console
+from tcn.cli.ending import ending
+from tcn.files.atomic import StorageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,3 +50,17 @@ def test_arguments_and_the_exit_status_are_handed_on(tmp_path, capsys):
 def test_an_unknown_command_is_named(capsys):
     assert console.main(["trian"]) == 2 and "unknown command 'trian'; choose among run, report" in capsys.readouterr().err
     assert console.main([]) == 2 and "usage: tcn COMMAND" in capsys.readouterr().err
+
+
+def test_a_command_ends_by_a_line_and_a_status(capsys):
+    def main(error: BaseException | None) -> int:
+        if error:
+            raise error
+        return 1
+
+    command = ending("interrupted; nothing was written")(main)
+    assert command(None) == 1 and capsys.readouterr() == ("", "")
+    assert command(StorageError("disk: no room")) == 2 and capsys.readouterr() == ("", "error: disk: no room\n")
+    assert command(KeyboardInterrupt()) == 130 and capsys.readouterr() == ("", "interrupted; nothing was written\n")
+    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+        command(ZeroDivisionError())
