@@ -30,6 +30,7 @@ bundle         finished runs in one file that can be sent
 verify         the numbers of such a file, worked out again
 everything     the whole grid in one call, within a budget
 demo           a page on which one draws and sees what finished runs find
+recorded       the command on results that are there: --sync, --reproduce
 run_all        the command
 console        `tcn run`, `tcn report`, `tcn compare`, `tcn add`, `tcn bundle`, `tcn verify`, `tcn evaluate`, `tcn data check`,
                `tcn extract`, `tcn quickdraw`, `tcn demo`

@@ -1,8 +1,8 @@
 """The command: plan, run, report.
 
 `python benchmarks/run_all.py` trains and scores what the profile lists, skips what is finished, resumes what was
-interrupted, mirrors everything into MLflow and renders the report. No science lives here. The file is long because the help of
-all options stands in it, which is their reference.
+interrupted, mirrors everything into MLflow and renders the report. No science lives here; the help of all options, their
+reference, does.
 """
 from __future__ import annotations
 
@@ -196,10 +196,16 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         provenance.check_checkout(Path(__file__))
         provenance.commit()  # now, not at the first run: the code in memory is of now
-        return _check(options) if options.check else _sync(options) if options.sync else _run(options)
+        return _check(options) if options.check else _recorded(options) if options.sync or options.reproduce else _run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _recorded(options: argparse.Namespace) -> int:
+    from benchmarks import prepared, recorded
+
+    return recorded.sync(options) if options.sync else recorded.repeat(options, prepared.data_root(options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -208,8 +214,6 @@ def _run(options: argparse.Namespace) -> int:
     from benchmarks.launch.chosen import launcher
     from benchmarks.store import SuiteFolder
 
-    if options.reproduce:
-        return _reproduce(options, prepared.data_root(options))
     planned, checks = prepared.prepare(options)
     if options.dry_run:
         _dry_run(planned, options)
@@ -304,84 +308,6 @@ def _check(options: argparse.Namespace) -> int:
         faults += len(found.faults)
         print(found.text(), flush=True)
     return 1 if faults else 0
-
-
-def _sync(options: argparse.Namespace) -> int:
-    """Mirror what lies in an output folder; needs neither data nor settings."""
-    from benchmarks import prepared, provenance
-    from benchmarks.mirror import Mirror
-    from benchmarks.store import SuiteFolder
-    from tcn.config import InputError
-
-    prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget",
-                       "overrides", "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu",
-                       "gpus_per_run", "cpus_per_run", "ray_address", "slurm", "threads", "words", "weights", "teacher_weights",
-                       "emoji_tarballs", "lists")
-    name = prepared.suite_name(options.profile or "laptop", options)
-    suite = SuiteFolder.open(options.output or provenance.ROOT / "results" / name)
-    mirror = Mirror(suite, provenance.command())
-    if not mirror.alive:
-        raise InputError("nothing was mirrored: MLflow is not available (see the line above); start its server or check "
-                         "$MLFLOW_TRACKING_URI, and give the command again")
-    folders = suite.folders()
-    written = sum(mirror.settle(folder) for folder in folders)
-    closed = mirror.close_stale()
-    if (suite.output / "report").is_dir():
-        mirror.report(suite.output / "report")
-    states = {folder.state for folder in folders}
-    mirror.close("FAILED" if "failed" in states else "FINISHED" if states == {"finished"} else "KILLED")
-    if not mirror.alive:
-        return 1
-    print(f"{_runs(len(folders))} in {suite.output}: {written} brought up to date in {mirror.uri}, the others were so; "
-          f"{closed} run{'' if closed == 1 else 's'} that no process works on closed")
-    return 0
-
-
-def _reproduce(options: argparse.Namespace, root: Path | None) -> int:
-    import torch
-
-    from benchmarks import preflight, prepared, provenance, reproduce
-    from benchmarks.launch.board import duration
-    from benchmarks.material import Material
-    from benchmarks.threads import limit_threads
-    from tcn.config import InputError
-    from tcn.data import declared
-    from tcn.files.atomic import writable
-    from tcn.train import parallel
-
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "generalised", "variants", "seeds",
-                       "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
-                       "runs_per_gpu", "cpus_per_run", "ray_address", "slurm", "launcher")
-    if not all(map(declared.is_file, options.datasets or ())):
-        raise InputError("--reproduce repeats a run as it was; leave out --datasets, but for the file that declares its data set")
-    folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")
-    original = reproduce.read(folder)
-    # Sums depend on the number of threads: without word from the user, take the original's.
-    threads = options.threads or original.provenance.get("threads")
-    if threads:
-        limit_threads(int(threads))
-    gpus = options.gpus_per_run or original.provenance.get("gpus_per_run") or 1
-    checks = preflight.Checks()
-    device = checks.ask(lambda: prepared.device_named(options.device))
-    if device is not None:
-        checks.ask(lambda: parallel.devices_of(device, gpus))
-    material = Material(prepared.places_of(options, root, checks))
-    checks.ask(lambda: writable(original.suite, "the output folder", "folder: copy the suite to where you may write"))
-    checks.ask(preflight.tracking_address)
-    preflight.check_runs(checks, [original.run], material, original.suite / reproduce.FOLDER, device, gpus=gpus)
-    checks.stop()
-    assert device is not None  # else that was a reason to stop
-    print(f"repeating {original.folder.name} on {provenance.device_name(device)}, {torch.get_num_threads()} threads"
-          + (f", {gpus} processes" if gpus > 1 else ""), flush=True)
-    started = time.perf_counter()
-    result = reproduce.reproduce(original, material, device, options.tolerance, provenance.command(), gpus)
-    print(f"{result.text()}\n  took {duration(time.perf_counter() - started)}; written to "
-          f"{original.suite / reproduce.FOLDER / (original.folder.name + '.json')}")
-    if not options.no_report:
-        from reports.render.command import render
-
-        print(f"report: {render(original.suite, original.suite / 'report')}")
-    return 0 if result.agrees else 1
 
 
 def _report(output: Path, mirror: Mirror, failures: dict[str, str]) -> Path | None:

@@ -40,6 +40,7 @@ LOOP = ("tests/train/test_golden.py", "tests/train/test_training.py")
 PLAN = (
     Subject("tcn/train/losses.py", 14, ("tests/train/test_losses.py", *FUSED)),
     Subject("tcn/data/augment.py", 11, ("tests/data/test_images.py", "tests/data/test_pairs.py")),
+    Subject("tcn/data/packing.py", 5, ("tests/data/test_packing.py", "tests/data/test_pixels.py")),
     Subject("tcn/data/pairs.py", 7, ("tests/data/test_images.py", "tests/data/test_pairs.py", "tests/train/test_golden.py")),
     Subject("tcn/seeding.py", 3, ("tests/train/test_seeding.py", *GIVEN_BACK)),
     Subject("tcn/scoring/protocols.py", 4, SCORING),

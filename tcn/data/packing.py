@@ -296,8 +296,8 @@ def _unpacked(data: np.ndarray, pool: str, size: int) -> np.ndarray:
     plain = bytearray(zlib.decompress(data.data, bufsize=size * size * channels))
     rows = np.frombuffer(plain, np.uint8).reshape(size, size, channels)
     step = 1 if channels == 3 else size
-    while step < size:  # sums of 2, 4, 8 ... rows: all sums from the first row in few passes
-        rows[step:] += rows[:-step].copy()
+    while step < size:  # sums of 2, 4, 8 ... rows, the first ones too; NumPy copies what overlaps
+        rows[step:] += rows[:-step]
         step *= 2
     return rows
 
