@@ -20,6 +20,7 @@ run_artifacts  features and numbers -> files of a run's folder
 runner         the life of a run: states, training, failure, resume
 checking       a method of one's own on a tiny network, in seconds
 preflight      what a plan needs, checked before anything runs
+resources      what `--slurm` asks for
 prepared       command line -> checked plan
 reproduce      one recorded run again, compared number by number
 launch         where runs are computed: worker processes, Ray, their cost

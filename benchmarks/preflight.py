@@ -124,8 +124,9 @@ def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, o
 
     Checked are the list files and folders of every split; the word vectors of the seen classes, and those of ImageNet's classes
     where a method compares them; and the image cache and the space it needs. For runs that are not finished, the weights of
-    encoder and teacher are read, and the model is built from them. `fetch`: False for --dry-run, which downloads nothing. `gpus`:
-    of each run; whether a method, its settings and its model can be trained on several is checked too.
+    encoder and teacher are read, and the model is built from them. `device`: None where it is not known here. `fetch`: False for
+    --dry-run, which downloads nothing. `gpus`: of each run; whether a method, its settings and its model can be trained on
+    several is checked too.
     """
     folders, to_do, known = [], [], set()
     for run in runs:
@@ -278,7 +279,8 @@ def _parameter_bytes(run: PlannedRun, config: Config, material: Material, encode
         model = made_model(run.definition.method, config, ingredients)
     if gpus > 1 and run.trained and run.definition.method.parallel:
         parallel.check_model(model, config.network.batch_norm_split == 1)
-    check_precision(config.execution, device or torch.device("cpu"))
+    if device is not None:  # workers elsewhere check it themselves
+        check_precision(config.execution, device)
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 

@@ -18,6 +18,7 @@ import yaml
 from benchmarks import experiments, preflight, provenance
 from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places
+from benchmarks.resources import asks_gpus, wishes
 from benchmarks.store import RunFolder, SuiteFolder
 from benchmarks.threads import limit_threads
 from tcn.config import BACKBONE, GENERALISED, LIBRARIES, InputError, change
@@ -59,7 +60,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     elif options.budget:
         raise InputError("--budget belongs to --everything, whose order says what is cut first")
     datasets, own = _datasets(options)
-    name = options.profile or default_profile(root, options.device, len(own) == len(datasets or "all"))
+    name = options.profile or default_profile(root, _device_of_runs(options), len(own) == len(datasets or "all"))
     if options.threads:
         limit_threads(options.threads)
     overrides, checks = overrides_of(options.overrides), preflight.Checks()
@@ -86,8 +87,9 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     if not runs and not checks.reasons:
         raise InputError("none of the data sets asked for is present; see the lines above, or run --profile laptop")
     # Where something is wrong already, nothing is downloaded to find out more.
-    folders = preflight.check_runs(checks, here, material, output, device, options.workers or 1,
-                                    fetch=not options.dry_run and not checks.reasons, gpus=options.gpus_per_run or 1)
+    known = None if options.launcher in ELSEWHERE and not options.dry_run else device
+    folders = preflight.check_runs(checks, here, material, output, known, options.workers or 1,
+                                   fetch=not options.dry_run and not checks.reasons, gpus=options.gpus_per_run or 1)
     if out := _rows_left_out(checks, here, options.everything):
         runs, here = ([run for run in some if run.name not in out] for some in (runs, here))
         folders = [folder for folder in folders if folder.run.name not in out]
@@ -166,6 +168,12 @@ def suite_name(profile: str, options: argparse.Namespace) -> str:
     """Name of a call's folder below `results` where `--output` does not say another."""
     return (profile + (f"-first{options.sample}" if options.sample else "") + ("-as-released" if options.as_released else "")
             + ("-smoke" if options.quick else ""))
+
+
+def _device_of_runs(options: argparse.Namespace) -> str:
+    """The device asked for. Of SLURM's jobs, which may have a GPU where this machine has none, by what they ask for."""
+    queued = options.launcher == "slurm" and options.device == "auto" and asks_gpus(wishes(options.slurm or ""))
+    return "cuda" if queued else str(options.device)
 
 
 def default_profile(root: Path | None, device: str, own: bool = False) -> str:

@@ -44,19 +44,21 @@ def _wishes(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("workers", "threads", "runs_per_gpu", "cpus_per_run", "gpus_per_run")}
 
 
-def _devices(device: torch.device) -> list[str]:
-    """All GPUs, if the command line names no single one."""
-    every = device.type == "cuda" and device.index is None
+def _devices(device: torch.device, its: int) -> list[str]:
+    """All GPUs, if the command line names no single one; also if each run has several, since it can name the first alone then."""
+    every = device.type == "cuda" and (device.index is None or its > 1)
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
 
 
 def _groups(options: argparse.Namespace, device: torch.device) -> list[str]:
     """The GPUs of each run at once, joined by commas; what is left over is not used."""
-    found, its = _devices(device), options.gpus_per_run or 1
+    its = options.gpus_per_run or 1
+    found = _devices(device, its)
     if device.type != "cuda":
         return found
     return [",".join(found[first:first + its]) for first in range(0, len(found) - its + 1, its)]
 
 
 def _share(options: argparse.Namespace, device: torch.device) -> jobs.Share:
-    return jobs.share(jobs.cores(), len(_devices(device)) if device.type == "cuda" else 0, **_wishes(options))
+    gpus = len(_devices(device, options.gpus_per_run or 1)) if device.type == "cuda" else 0
+    return jobs.share(jobs.cores(), gpus, **_wishes(options))

@@ -66,7 +66,8 @@ class RayLauncher:
                            (("CPU", each["num_cpus"]), ("GPU", each["num_gpus"]))) for node in ray.nodes() if node["Alive"]):
                 raise InputError(f"no machine of the Ray cluster has {each['num_cpus']} CPUs"
                                  + (f" and {each['num_gpus']:g} GPU" if each["num_gpus"] else "")
-                                 + " for one run; pass a smaller --cpus-per-run or --threads")
+                                 + " for one run; pass a smaller --cpus-per-run"
+                                 + (", --threads or --gpus-per-run" if its > 1 else " or --threads"))
         except InputError:
             ray.shutdown()
             raise

@@ -159,7 +159,7 @@ def _hours(seconds: float) -> str:
 
 
 def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, list[float]]:
-    """Training pairs per second of the runs in `output` that this device trained with as many threads, by shape."""
+    """Training pairs per second of the runs in `output` that one such device trained with as many threads, by shape."""
     found: dict[TrainingShape, list[float]] = {}
     for path in sorted(earlier.runs_folder(output).glob("*/history.csv")):
         try:
@@ -168,7 +168,7 @@ def kept_rates(output: Path, device: str, threads: int) -> dict[TrainingShape, l
             rates = [float(row["pairs_per_second"]) for row in rows if row.get("pairs_per_second")]
         except (InputError, ValueError):
             continue  # written by another version of the code, or damaged
-        if (record.get("device"), record.get("threads")) == (device, threads):
+        if (record.get("device"), record.get("threads"), record.get("gpus_per_run") or 1) == (device, threads, 1):
             found.setdefault(training_shape(config), []).extend(rates)
     return {shape: rates for shape, rates in found.items() if rates}
 

@@ -7,61 +7,24 @@ output folder, the data and the project at the same paths.
 from __future__ import annotations
 
 import contextlib
-import re
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.launch.jobs import Ended, Job, Share, work
+from benchmarks.resources import asks_gpus, wishes
 from benchmarks.threads import check_threads
 from tcn.config import InputError
 
-SHORT = {"gpus": "gpus_per_node", "cpus": "cpus_per_task"}
-"""Our name of a resource -> submitit's. All other names are sbatch's own with underscores: partition, account, mem, qos."""
 MOST_JOBS = 64
 """Number of jobs in the queue at once, unless `--workers` is given."""
 ARRAY = "tcn-runs"
+SBATCH_AGAIN = 20.0
+"""Seconds before jobs that sbatch did not take are tried again, a few times: its controller may just be starting."""
 REQUEUES = 100
 """How many times a job may reach its time limit; each time it goes on from the last epoch before."""
-
-
-def wishes(text: str) -> dict[str, Any]:
-    """The resources that `--slurm` asks for. InputError if the text can't be read.
-
-    >>> wishes("partition=long,gpus=1,time=1-12:00:00")
-    {'partition': 'long', 'gpus_per_node': 1, 'time': 2160}
-    """
-    found: dict[str, Any] = {}
-    for pair in filter(None, text.split(",")):
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not (key and equals and value):
-            raise InputError(f"--slurm takes KEY=VALUE,KEY=VALUE; got '{pair}'")
-        name = SHORT.get(key, key.replace("-", "_"))
-        found[name] = minutes(value) if key == "time" else int(value) if value.isdecimal() else value
-    return found
-
-
-def minutes(text: str) -> int:
-    """A time limit in minutes. It is written as sbatch takes it (minutes, H:M:S, D-H, D-H:M:S), or as 90m, 24h, 2d. InputError
-    for any other text.
-
-    >>> minutes("90"), minutes("2:30:00"), minutes("1-6"), minutes("24h")
-    (90, 150, 1800, 1440)
-    """
-    if match := re.fullmatch(r"(\d+)([mhd]?)", text, re.ASCII):
-        total = int(match[1]) * {"": 1, "m": 1, "h": 60, "d": 1440}[match[2]]
-    elif match := re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+)(?::(\d+))?)?", text, re.ASCII):
-        days, *parts = (int(part or 0) for part in match.groups())
-        # Two numbers without days are minutes and seconds.
-        if match[1] is None and match[4] is None:
-            parts = [0, *parts[:2]]
-        total = days * 1440 + parts[0] * 60 + parts[1] + (parts[2] > 0)
-    else:
-        total = 0
-    if not total:
-        raise InputError(f"--slurm time={text} is no time limit; give minutes, H:M:S or D-H:M:S")
-    return total
 
 
 class _Resumable:
@@ -97,10 +60,17 @@ class SlurmLauncher:
             raise InputError(f"--device {device} can't be used with --launcher slurm, which hands out GPUs itself; "
                              "pass cpu or cuda")
         found = wishes(asked)
-        gpus = bool(found.keys() & {"gpus_per_node", "gpus_per_task", "num_gpus", "gres"})
+        queued = cluster == "slurm"
+        if queued and "time" not in found:
+            raise InputError("--launcher slurm needs a time limit that holds an epoch or more; add time=24h to --slurm (without "
+                             "one, submitit asks for 5 minutes)")
+        gpus = asks_gpus(found)
         if device == "cuda" and not gpus:
             raise InputError("--device cuda needs jobs with a GPU; add gpus=1 to --slurm")
         its = gpus_per_run or 1
+        if its > 1 and device == "auto" and not gpus:
+            raise InputError(f"--gpus-per-run {its} needs jobs with as many GPUs; write gpus={its} in --slurm, or pass "
+                             "--device cpu to try it without")
         each = threads or max(1, found.get("cpus_per_task", 1) // its)
         check_threads(each)
         self.share, self.device = (Share(workers or MOST_JOBS, each, gpus_per_run=its),
@@ -112,8 +82,10 @@ class SlurmLauncher:
             logs.mkdir(parents=True, exist_ok=True)
             self._executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=REQUEUES)
             others = {f"slurm_{key}": value for key, value in found.items() if key != "cpus_per_task"}
-            self._executor.update_parameters(slurm_array_parallelism=self.share.workers,
-                                             slurm_cpus_per_task=found.get("cpus_per_task", each * its), **others)
+            cpus = found.get("cpus_per_task", each * its)
+            if queued:  # srun of SLURM 22.05 to 23.02 does not take over what the job has
+                others["slurm_srun_args"] = [f"--cpus-per-task={cpus}"]
+            self._executor.update_parameters(slurm_array_parallelism=self.share.workers, slurm_cpus_per_task=cpus, **others)
         except (RuntimeError, ValueError, NameError, OSError, TypeError) as error:
             raise InputError(f"--launcher slurm can't be used so: {' '.join(str(error).split())[:300]}") from error
         self._failed = submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError
@@ -128,17 +100,24 @@ class SlurmLauncher:
         """Keep the run for the next `poll`, which puts all that are new into the queue by one call."""
         self._new.append(job)
 
-    def _queue(self) -> None:
+    def _queue(self) -> list[Ended]:
+        """Put what is new into the queue; returns it as lost where sbatch takes no job, which may be so for a while only."""
         new, self._new = self._new, []
         if new:
             self._executor.update_parameters(name=new[0].run.name if len(new) == 1 else ARRAY)
-            with self._executor.batch() if len(new) > 1 else contextlib.nullcontext():
-                handles = [self._executor.submit(self._resumable, job) for job in new]
+            try:
+                with self._executor.batch() if len(new) > 1 else contextlib.nullcontext():
+                    handles = [self._executor.submit(self._resumable, job) for job in new]
+            except (*self._failed, OSError, subprocess.SubprocessError) as error:
+                return [Ended(job, lost=f"sbatch took no job ({' '.join(str(error).split())[:300]})") for job in new]
             self._running |= {job.run.name: (job, handle) for job, handle in zip(new, handles)}
+        return []
 
     def poll(self, seconds: float) -> list[Ended]:
         """Queue what is new; then jobs that ended, with an outcome or without one."""
-        self._queue()
+        if refused := self._queue():
+            time.sleep(SBATCH_AGAIN)
+            return refused
         until = time.monotonic() + seconds
         while self._running:
             ended = [name for name, (_, handle) in self._running.items() if handle.done()]

@@ -33,6 +33,17 @@ class Ranks:
         self.rank, self.count, self.synchronised = rank, count, synchronised
         self.pairs = 0
         """Pairs of the batch at hand; 0 outside of a step."""
+        self.exchanging = False
+        """Whether this process may be waiting for the others."""
+
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """A block in which this process may wait for the others: on a GPU not where it sends, but where it reads numbers next."""
+        before, self.exchanging = self.exchanging, True
+        try:
+            yield
+        finally:
+            self.exchanging = before
 
     @contextmanager
     def step(self, pairs: int) -> Iterator[None]:

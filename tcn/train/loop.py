@@ -222,7 +222,8 @@ def _join(model: Model, optimizer: torch.optim.Optimizer, ranks: Ranks | None) -
         return
     assert isinstance(model, TcnModel)  # tcn.train.parallel.check has looked at it
     model.spread(ranks)
-    ranks.check_alike(_parameters(optimizer))
+    with ranks.exchange():
+        ranks.check_alike(_parameters(optimizer))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -294,7 +295,8 @@ def _epoch(method: Method[AnyModel], model: AnyModel, optimizer: torch.optim.Opt
     started = time.perf_counter()
     readings = _Readings(history, epoch, source.steps, 1 if device.type == "cpu" else READ_EVERY)
     # Dropout draws from torch's global stream, which is seeded for each epoch and restored afterwards.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training_mode(config.execution, device):
+    with (torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training_mode(config.execution, device),
+          ranks.exchange() if ranks else nullcontext()):
         torch.manual_seed(stream_seed(config.seed, "dropout", epoch))
         for step, batch in enumerate(source.epoch(config.seed, epoch, device, rows=ranks.rows if ranks else None)):
             generator = torch_stream(config.seed, "alpha", epoch, step)

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def together(devices: Sequence[torch.device], synchronised: bool, work: Callable
           _Others(devices, synchronised, work, arguments, folder) as others):
         ranks = Ranks(0, len(devices), synchronised)
         others.wait_until_here()
-        with ranks.step(1):  # an exchange, too
+        with ranks.exchange():
             others.watch(ranks)
             _open_group(Path(folder), 0, devices)
         try:
@@ -140,6 +140,7 @@ class _Others:
 
     def __enter__(self) -> _Others:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads and a GPU context may hang
+        resource_tracker.ensure_running()  # its start unblocks SIGINT and SIGTERM, so it comes before they are held back
         try:
             for given in self._given:
                 ours, theirs = context.Pipe()
@@ -200,7 +201,7 @@ class _Others:
         self._aborted.set()
         _abort_group()  # NCCL does not notice that a process on the same machine is gone
         while not self._left.wait(SOON):
-            if ranks.pairs:  # else it validates or writes, and its next exchange will fail
+            if ranks.exchanging:  # else it validates or writes, and its next exchange will fail
                 sys.stderr.write(f"{self.failure}; this process waits for it in vain and ends too\n")
                 sys.stderr.flush()
                 os._exit(ENDED_BY_OTHERS)
@@ -256,16 +257,24 @@ def _signals_held_back() -> Iterator[None]:
 def _open_group(folder: Path, rank: int, devices: Sequence[torch.device]) -> None:
     """Join torch.distributed's default group of all processes of a run. They meet by a file in `folder`."""
     cuda = devices[0].type == "cuda"
-    if not cuda and sys.platform.startswith("linux"):
+    if cuda:
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")  # it would end a process before the reason is known
+    elif sys.platform.startswith("linux"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("nccl" if cuda else "gloo", init_method=(folder / "meeting").as_uri(), rank=rank,
-                            world_size=len(devices), timeout=PATIENCE)
+                            world_size=len(devices), timeout=PATIENCE, device_id=devices[rank] if cuda else None)
 
 
 def _abort_group() -> None:
-    """Leave the group without a word to the others; an exchange that waits for them fails."""
-    with contextlib.suppress(Exception):  # it may have failed already
-        dist.distributed_c10d._abort_process_group()
+    """Leave the group without a word to the others; an exchange that waits for them fails. NCCL's way out may itself wait for
+    them, so it is not waited for longer than SOON."""
+    def leave() -> None:
+        with contextlib.suppress(Exception):  # it may have failed already
+            dist.distributed_c10d._abort_process_group()
+
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    thread.join(SOON)
 
 
 def _serve(pipe: connection.Connection, rank: int, devices: Sequence[torch.device], synchronised: bool,

@@ -14,7 +14,7 @@ from support.golden_runs import Recorded, built
 from tcn.config import Config, InputError
 from tcn.data.pairs import PairBatch
 from tcn.model.ranks import Ranks
-from tcn.train import loop
+from tcn.train import loop, parallel
 from tcn.train.method import Method
 
 Case = tuple[Method[Any], Config, Path]
@@ -50,3 +50,20 @@ def train(ranks: Ranks, device: torch.device, cases: Sequence[Case], trouble: st
     for number, (method, config, folder) in enumerate(cases, 1):
         pairs = Pairs(config.data, trouble if ranks.rank == 1 and number == len(cases) else "", at)
         loop.follow(method, built(config).to(device), pairs, config, folder, device, one(ranks, config))
+
+
+def signals_then_death(ranks: Ranks, device: torch.device, folder: Path) -> None:
+    """Write which signals are held back from this process, and die."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    (folder / "held back").write_text(" ".join(sorted(signal.Signals(number).name for number in blocked)))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_in_vain(folder: Path, hangs: bool) -> None:
+    """The first process of a run whose second one dies. As on a GPU, its exchange does not fail, but it waits where it would read
+    numbers; `hangs`: and the way out of the group waits as well."""
+    parallel.SOON = 0.5
+    if hangs:
+        torch.distributed.distributed_c10d._abort_process_group = lambda *_: time.sleep(600)
+    with parallel.together([torch.device("cpu")] * 2, True, signals_then_death, folder) as ranks, ranks.exchange():
+        time.sleep(600)

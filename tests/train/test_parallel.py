@@ -175,6 +175,18 @@ def test_an_error_in_another_process_ends_all_with_its_message(runs):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_first_process_waits_for_a_dead_one_neither_where_nothing_fails_nor_where_the_way_out_hangs(tmp_path, hangs):
+    """In a new process: its first child is the second process of the run, from which signals to the group are held back."""
+    first = multiprocessing.get_context("spawn").Process(target=ranks_at_work.wait_in_vain, args=(tmp_path, hangs))
+    first.start()
+    first.join(300)
+    alive = first.is_alive()
+    first.kill()
+    assert not alive and first.exitcode == parallel.ENDED_BY_OTHERS
+    assert (tmp_path / "held back").read_text().split() == sorted(parallel._HELD_BACK)
+
+
 def test_gradients_are_averaged_in_several_messages(monkeypatch):
     """As if all processes had the same gradients; a tensor of more numbers than a message holds goes alone,
     one without stays so."""
