@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.trees import FOLDER, SKETCHY_EXTENDED, SKETCHY_ORIGINALS, SKETCHY_SKETCHES, make_lists, make_tree, split_table
 
-from benchmarks import experiments, prepared
+from benchmarks import experiments, prepared, run_all
 from benchmarks.material import Material, Places
 from tcn.config import Config, InputError, change
 from tcn.data import doctor
@@ -103,6 +103,9 @@ def test_the_default_profile_follows_from_the_data_root_and_the_device(roots, tm
     assert prepared.default_profile(roots, "cpu") == "sample" and "running the sample profile" in capsys.readouterr().out
     assert prepared.default_profile(roots, "cuda:1") == "paper"
     assert prepared.default_profile(tmp_path, "cpu") == "paper", "no Sketchy there"
+    device_of = {asked: prepared._device_of_runs(run_all.parser().parse_args(["--launcher", "slurm", *asked.split()]))
+                 for asked in ("--slurm gpus=1,time=60", "--slurm cpus=4,time=60", "--slurm gpus=1,time=60 --device cpu")}
+    assert list(device_of.values()) == ["cuda", "auto", "cpu"], "jobs in a queue have a GPU where the login node has none"
 
 
 def test_carved_classes_are_seen_ones_by_their_hash_and_nothing_of_them_is_trained_on(roots, tmp_path):

@@ -162,12 +162,14 @@ def test_cost_by_hand(place, material, tmp_path):
 def test_epochs_run_here_on_this_device_count_before_the_calibration(place, material, tmp_path):
     runs, device = planned("tcn", "nws"), torch.device("cpu")
     one_run = runs["tcn"]
-    for seed, where, rates in ((4, provenance.device_name(device), (40.0, 50.0, 60.0)), (5, "another GPU", (9e9,))):
+    here = provenance.device_name(device)
+    for seed, where, gpus, rates in ((4, here, 1, (40.0, 50.0, 60.0)), (5, "another GPU", 1, (9e9,)), (6, here, 2, (8e9,))):
         config = replace(one_run.config, seed=seed)
         folder = RunFolder(tmp_path, replace(one_run, config=config), f"{seed:064x}")
         write_table(folder.path / "history.csv", [{"epoch": 0}, *({"epoch": i, "pairs_per_second": r} for i, r in
                                                                  enumerate(rates, 1))], ("epoch", "pairs_per_second"))
-        write_json(folder.path / "provenance.json", {"device": where, "threads": torch.get_num_threads()})
+        write_json(folder.path / "provenance.json", {"device": where, "threads": torch.get_num_threads(),
+                                                           **({"gpus_per_run": gpus} if gpus > 1 else {})})
         write_json(folder.path / "config.json", {**to_dict(config), "variant": "tcn", "identity": ""})
     assert launch_cost.kept_rates(tmp_path, provenance.device_name(device), torch.get_num_threads()) == {
         training_shape(one_run.config): [40.0, 50.0, 60.0]}

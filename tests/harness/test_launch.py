@@ -514,6 +514,8 @@ def test_a_worker_sees_all_gpus_of_its_run(monkeypatch, tmp_path):
     monkeypatch.delenv(processes.VISIBLE, raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
     options = run_all.parser().parse_args(["--launcher", "processes", "--gpus-per-run", "2"])
-    launcher = chosen.launcher(options, torch.device("cuda"), tmp_path)
-    assert [slot.device for slot in launcher._slots] == ["cuda:0,cuda:1", "cuda:2,cuda:3"]
-    assert launcher.share.gpus_per_run == 2 and launcher.about == "2 worker processes on 4 GPUs"
+    for device in (torch.device("cuda"), torch.device("cuda:0")):
+        launcher = chosen.launcher(options, device, tmp_path)
+        assert [slot.device for slot in launcher._slots] == ["cuda:0,cuda:1", "cuda:2,cuda:3"]
+        assert launcher.share.gpus_per_run == 2 and launcher.about == "2 worker processes on 4 GPUs"
+        assert chosen.measured_at_once(options, device) == 2

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.small_suite import ONE, common, run_folders
 
+from benchmarks import resources
 from benchmarks.launch import slurm
 from benchmarks.launch.jobs import Failure
 from tcn.config import InputError
@@ -47,20 +48,20 @@ def by_name(task: Task) -> Failure | None:
     ("", {}), ("partition=a,gpus=2,cpus=8", {"partition": "a", "gpus_per_node": 2, "cpus_per_task": 8}),
     ("mem=32GB, time=90m,mem-per-cpu=4", {"mem": "32GB", "time": 90, "mem_per_cpu": 4})])
 def test_what_a_job_asks_for(text, expected):
-    assert slurm.wishes(text) == expected
+    assert resources.wishes(text) == expected
 
 
 @pytest.mark.parametrize("text, expected", [("5", 5), ("2d", 2880), ("30:00", 30), ("30:01", 31), ("1:00:00", 60), ("0-1", 60),
                                             ("2-03:04", 3064), ("2-03:04:05", 3065)])
 def test_time_limits_are_sbatchs(text, expected):
     """man sbatch, --time: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, ...:seconds."""
-    assert slurm.minutes(text) == expected
+    assert resources.minutes(text) == expected
 
 
 @pytest.mark.parametrize("text", ["time=soon", "time=0", "gpus", "=3", "time=1-"])
 def test_what_cannot_be_read_is_an_error(text):
     with pytest.raises(InputError, match="--slurm"):
-        slurm.wishes(text)
+        resources.wishes(text)
 
 
 def local(monkeypatch) -> None:
@@ -129,6 +130,8 @@ def test_without_submitit_or_slurm_the_command_names_the_way_out(place, command,
 
 
 SBATCH = """#!/bin/sh
+left=$(cat {here}/refuse 2>/dev/null || echo 0)
+if [ $left -gt 0 ]; then echo $(( left - 1 )) > {here}/refuse; echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; fi
 number=$(( $(cat {here}/count 2>/dev/null || echo 0) + 1 )); echo $number > {here}/count
 cp "$1" {here}/$number.sh
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
@@ -139,7 +142,11 @@ done
 echo "Submitted batch job $number"
 """
 SRUN = """#!/bin/sh
-while :; do case "$1" in --unbuffered) shift;; --output|--error) shift 2;; *) break;; esac; done
+while :; do
+  case "$1" in
+    --unbuffered) shift;; --cpus-per-task=*) echo "$1" >> {here}/cpus; shift;; --output|--error) shift 2;; *) break;;
+  esac
+done
 echo $$ > {here}/$SLURM_JOB_ID.pid
 exec "$@"
 """
@@ -162,6 +169,7 @@ def queue(tmp_path, monkeypatch) -> Path:
         (here / name).write_text(text.format(here=here))
         (here / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "SBATCH_AGAIN", 0.01)
     return here
 
 
@@ -198,12 +206,15 @@ def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place
 
 
 def test_runs_that_start_together_are_one_array(place, command, queue, tmp_path):
-    """One call of sbatch for both; each task gives the files of its own run."""
+    """One call of sbatch for both, which is not taken the first time; each task gives the files of its own run."""
     arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
     assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    (queue / "refuse").write_text("1")
     status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "time=60",
                                "--workers", "5")
     assert status == 0 and "2 runs done" in out, err + out
+    assert out.count("again (1 of 3)") == 2 and "sbatch took no job" in out and "QOSMaxSubmit" in out
+    assert set((queue / "cpus").read_text().split()) == {"--cpus-per-task=1"}, "not all versions of srun know what the job has"
     assert (queue / "count").read_text().strip() == "1"
     text = (queue / "1.sh").read_text()
     assert "#SBATCH --array=0-1%2\n" in text and "#SBATCH --job-name=tcn-runs\n" in text
@@ -214,16 +225,31 @@ def test_runs_that_start_together_are_one_array(place, command, queue, tmp_path)
     assert {path.name for path in (tmp_path / "jobs" / "slurm").glob("*_result.pkl")} == {"1_0_0_result.pkl", "1_1_0_result.pkl"}
 
 
+def test_a_queue_that_takes_no_job_fails_the_runs_in_its_own_words(place, command, queue, tmp_path):
+    """With a precision that this machine's processor does not have: the jobs' GPUs may."""
+    (queue / "refuse").write_text("99")
+    status, out, err = command(*common(place), *ONE, "--variants", "nws", "hws", "--no-report", "--threads", "1",
+                               "--launcher", "slurm", "--slurm", "gpus=1,time=60", "--set", "execution.precision=tf32",
+                               "--output", str(tmp_path / "jobs"))
+    assert status == 1 and "0 runs done, 0 already finished, 2 failed" in out, err + out
+    assert err.count("QOSMaxSubmitJobPerUserLimit); given up after 3 retries") == 2
+    assert (queue / "refuse").read_text().strip() == "95", "both runs in one call, four times"
+
+
 def test_several_gpus_of_a_run_are_those_of_its_job(queue, tmp_path):
-    with pytest.raises(InputError, match="write gpus=2 in --slurm"):
-        slurm.SlurmLauncher("auto", "gpus=1,cpus=8", tmp_path / "logs", gpus_per_run=2)
-    launcher = slurm.SlurmLauncher("auto", "gpus=2,cpus=8", tmp_path / "logs", gpus_per_run=2)
+    for wishes in ("gpus=1,cpus=8,time=60", "cpus=8,time=60"):
+        with pytest.raises(InputError, match="write gpus=2 in --slurm"):
+            slurm.SlurmLauncher("auto", wishes, tmp_path / "logs", gpus_per_run=2)
+    assert slurm.SlurmLauncher("cpu", "cpus=8,time=60", tmp_path / "logs", gpus_per_run=2).device == "cpu"
+    launcher = slurm.SlurmLauncher("auto", "gpus=2,cpus=8,time=60", tmp_path / "logs", gpus_per_run=2)
     assert launcher.share.threads == 4 and launcher.share.gpus_per_run == 2 and launcher.device == "cuda"
 
 
 def test_a_job_that_cannot_be_asked_for_is_an_error(queue, tmp_path):
     with pytest.raises(InputError, match="can't be used so: .*partitio"):
-        slurm.SlurmLauncher("auto", "partitio=long", tmp_path / "logs")
+        slurm.SlurmLauncher("auto", "partitio=long,time=60", tmp_path / "logs")
+    with pytest.raises(InputError, match="add time=24h to --slurm"):
+        slurm.SlurmLauncher("auto", "partition=long,gpus=1", tmp_path / "logs")
     with pytest.raises(InputError, match="add gpus=1 to --slurm"):
-        slurm.SlurmLauncher("cuda", "partition=long", tmp_path / "logs")
-    assert slurm.SlurmLauncher("auto", "partition=long,gpus=1", tmp_path / "logs").device == "cuda"
+        slurm.SlurmLauncher("cuda", "partition=long,time=60", tmp_path / "logs")
+    assert slurm.SlurmLauncher("auto", "partition=long,gpus=1,time=60", tmp_path / "logs").device == "cuda"
