@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines import VARIANTS
+import baselines
 from benchmarks import reproduce, runner
 from benchmarks.demo.drawing import picture_of, pixels_of, unnamed
 from benchmarks.demo.pictures import PictureSet, contents_digest, photos_below
@@ -294,8 +294,9 @@ class Demo:
                           "classes": [{"name": str(name), "queries": np.flatnonzero(names == name).tolist()}
                                       for name in dict.fromkeys(names.tolist())]})
         return {"tasks": tasks, "galleries": self.galleries, "notes": self.notes, "runs": [
-            {"variant": searcher.run.variant, "title": VARIANTS[searcher.run.variant].title, "seed": searcher.run.seed,
-             "task": self.task_of(searcher)} for searcher in self.runs]}
+            {"variant": searcher.run.variant, "seed": searcher.run.seed, "task": self.task_of(searcher),
+             "title": baselines.find(searcher.run.variant, searcher.run.config.method_source).title}
+            for searcher in self.runs]}
 
     def draw(self, strokes: Any, runs: Sequence[int], gallery: str, top: int = 12, wanted: str | None = None
              ) -> tuple[np.ndarray, list[Answer]]:
