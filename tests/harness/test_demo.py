@@ -178,14 +178,29 @@ def test_seen_classes_can_be_searched_and_told_apart(demo, place):
     assert all(normal_form(Path(files.paths[one["number"]]).parent.name) == normal_form(one["name"]) for one in answer.photos)
 
 
-def test_a_run_of_a_method_of_ones_own_is_named_by_its_title(place, demo):
+@pytest.fixture(scope="module")
+def own_method(place) -> Demo:
+    """A run of a method of one's own, scored on photos of seen classes too."""
     output = place / "own-method"
     assert run_all.main([*common(place), *ONE, "--variants", str(Path(__file__).parents[2] / "examples" / "own_loss.py"),
-                         "--output", str(output), "--no-report"]) == 0
+                         "--generalised", "--output", str(output), "--no-report"]) == 0
     (folder,) = run_folders(output).values()
-    (run,) = Demo([RunFolder.read(folder)], material(place), torch.device("cpu")).state()["runs"]
+    return Demo([RunFolder.read(folder)], material(place), torch.device("cpu"), seen=True)
+
+
+def test_a_run_of_a_method_of_ones_own_is_named_by_its_title(own_method, demo):
+    (run,) = own_method.state()["runs"]
     assert (run["variant"], run["title"]) == ("info-nce", "InfoNCE across modalities")
     assert [one["title"] for one in demo.state()["runs"]] == [VARIANTS[one.run.variant].title for one in demo.runs]
+
+
+def test_each_photo_stands_once_where_the_scored_ones_hold_those_of_training(own_method, demo, place):
+    split = material(place).split("quickdraw-generalised", "1")
+    every = {*split.gallery.paths, *split.train_photos.paths}
+    _, (answer,) = own_method.draw(HOOK, [0], EVERY, top=100)
+    paths = own_method.sets[answer.photos[0]["set"]].files.paths
+    assert answer.searched == len(paths) == len(every) == len(split.gallery) and set(paths) == every
+    assert own_method.state()["generalised"] and not demo.state()["generalised"]
 
 
 # --- a folder of one's own
