@@ -67,7 +67,7 @@ def root_of(folders: dict[tuple[str, int], Path]) -> Path:
 def test_the_nearest_photos_are_those_of_the_scored_ranking(queries, photos, most):
     rng = np.random.default_rng(5)
     gallery = rng.normal(size=(photos, 6)).astype(np.float32)
-    gallery[photos // 2:] = gallery[:photos - photos // 2] * 3  # the same directions again: equal distances, in gallery order
+    gallery[photos // 2:] = gallery[:photos - photos // 2] * 4  # the same directions again: equal distances, in gallery order
     query = rng.normal(size=(queries, 6)).astype(np.float32)
     found = nearest(query, gallery, most)
     assert found.shape == (queries, min(most, photos))
@@ -75,7 +75,9 @@ def test_the_nearest_photos_are_those_of_the_scored_ranking(queries, photos, mos
     distance = np.round(np.linalg.norm(length(query)[:, None] - length(gallery)[None], axis=2), 5)
     assert found.tolist() == np.argsort(distance, axis=1, kind="stable")[:, :most].tolist()
     apart = rng.normal(size=(photos, 6)).astype(np.float32)
-    assert (nearest(query, apart, most) == retrieve.rank(query, apart, most)).all()
+    for together in (0, 300):  # features that all point nearly the same way
+        moved = query + np.float32(together), np.concatenate([gallery, apart]) + np.float32(together)
+        assert (nearest(*moved, most) == retrieve.rank(*moved, most)).all()
 
 
 def test_blocks_of_queries_give_the_same(monkeypatch):
