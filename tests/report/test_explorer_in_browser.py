@@ -124,9 +124,15 @@ def test_keys_alone_open_a_query_and_go_on(browser):
     first = texts(browser, "#explorer .answer h3")
     order = browser.run(f"{BUTTONS}.map(one => one.title)")
     browser.run("[...document.querySelectorAll('#explorer .answer button')][1].focus()")
+    for step in (1, 2):  # the focus stays on "next →"
+        browser.press("Enter")
+        browser.until(f"{BUTTONS}[{step}].getAttribute('aria-pressed') === 'true' && document.activeElement.textContent === 'next →'")
+        assert texts(browser, "#explorer .answer h3") == [f"Query sketch of {order[step]}"]
+    assert first == [f"Query sketch of {order[0]}"]
+    browser.run("[...document.querySelectorAll('#explorer .answer button')].at(-1).focus()")
     browser.press("Enter")
-    browser.until(f"{BUTTONS}[1].getAttribute('aria-pressed') === 'true'")
-    assert first == [f"Query sketch of {order[0]}"] and texts(browser, "#explorer .answer h3") == [f"Query sketch of {order[1]}"]
+    browser.until("document.querySelectorAll('#explorer .answer .row').length === 0")
+    assert browser.run(f"document.activeElement === {BUTTONS}[2]")
 
 
 def test_a_point_of_tsne_says_what_it_is(root, browser):

@@ -15,6 +15,15 @@ function element(name, attributes = {}, ...inside) {
   return made;
 }
 
+/** Put other contents into an element; the focus stays on the button that is the same there, or on the nearest that is left. */
+function refill(root, ...inside) {
+  const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  root.replaceChildren(...inside);
+  if (key === undefined) return;
+  const same = [...root.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
+  (same && !same.disabled ? same : root.querySelector("button:enabled"))?.focus({ preventScroll: true });
+}
+
 /** The numbers that a text of base64 holds. */
 function unpacked(text, bits) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -165,7 +174,7 @@ class Explorer {
     const items = rows.map((row) => {
       const [first, second] = [row.a / row.number, row.b / row.number];
       return element("li", {}, element("button", {
-        type: "button", "aria-pressed": String(wanted.class === row.name),
+        type: "button", "data-key": `class-${row.name}`, "aria-pressed": String(wanted.class === row.name),
         click: () => { this.set({ class: wanted.class === row.name ? -1 : row.name, query: -1, most: FEW }); this.list.scrollIntoView({ block: "nearest" }); },
       }, element("span", { class: "name" }, plainName(task.classes[row.name])),
       element("span", { class: "pair" }, bar("first", first), two ? bar("second", second) : null),
@@ -174,7 +183,7 @@ class Explorer {
     const open = this.bars.querySelector("details")?.open ?? true;
     const top = this.bars.querySelector("ul")?.scrollTop ?? 0;
     const list = element("ul", { tabindex: "0", "aria-label": "classes by mean average precision" }, ...items);
-    this.bars.replaceChildren(element("details", { open }, element("summary", {}, `Mean AP of each class, hardest first: ${task.runs[wanted.a].name}`
+    refill(this.bars, element("details", { open }, element("summary", {}, `Mean AP of each class, hardest first: ${task.runs[wanted.a].name}`
       + (two ? ` · ${task.runs[wanted.b].name}` : "")), list));
     list.scrollTop = top;
   }
@@ -200,16 +209,16 @@ class Explorer {
       const name = plainName(task.classes[task.of.queries[query]]);
       const text = `${value(a, query)}${two ? ` · ${value(b, query)}` : ""}`;
       return element("li", {}, element("button", {
-        type: "button", "data-query": query, "aria-pressed": String(query === wanted.query), title: name,
+        type: "button", "data-query": query, "data-key": `query-${query}`, "aria-pressed": String(query === wanted.query), title: name,
         "aria-label": `query sketch of ${name}, AP ${text}`, click: () => this.set({ query }),
       }, tile(task, "queries", query, ""), element("span", { class: "value" }, text)));
     });
     const rest = this.numbers.length - items.length;
-    this.list.replaceChildren(
+    refill(this.list,
       element("p", { class: "soft" }, `${this.numbers.length} queries${wanted.class < 0 ? "" : ` of ${plainName(task.classes[wanted.class])}`}; `
         + `AP of ${task.runs[wanted.a].name}${two ? ` · ${task.runs[wanted.b].name}` : ""}. Choose one to see what it finds.`),
       element("ul", { class: "queries", "aria-label": "queries" }, ...items),
-      ...(rest > 0 ? [element("button", { type: "button", class: "more", click: () => this.set({ most: wanted.most + 4 * FEW }) }, `${rest} more`)] : []));
+      ...(rest > 0 ? [element("button", { type: "button", class: "more", "data-key": "more", click: () => this.set({ most: wanted.most + 4 * FEW }) }, `${rest} more`)] : []));
   }
 
   /** What each run finds for the chosen query: the two runs, then the first run of each other row. */
@@ -235,11 +244,11 @@ class Explorer {
         told.ap === null ? "" : ` AP ${share(told.ap[query])}`), element("ol", { "aria-label": `photos that ${run.name} finds first` }, ...photos));
     });
     const at = this.numbers.indexOf(query);
-    const step = (by, text) => element("button", { type: "button", disabled: !(at >= 0 && this.numbers[at + by] !== undefined),
+    const step = (by, text) => element("button", { type: "button", "data-key": text, disabled: !(at >= 0 && this.numbers[at + by] !== undefined),
       click: () => this.set({ query: this.numbers[at + by] }) }, text);
-    this.answer.replaceChildren(element("div", { class: "asked" }, tile(task, "queries", query, `query sketch of ${name}`, 2), element("div", {},
+    refill(this.answer, element("div", { class: "asked" }, tile(task, "queries", query, `query sketch of ${name}`, 2), element("div", {},
       element("h3", {}, `Query sketch of ${name}`), element("p", {}, step(-1, "← previous"), " ", step(1, "next →"), " ",
-        element("button", { type: "button", click: () => this.set({ query: -1 }) }, "close")))), ...rows);
+        element("button", { type: "button", click: () => { this.list.querySelector(`[data-query="${query}"]`)?.focus(); this.set({ query: -1 }); } }, "close")))), ...rows);
     this.answer.scrollIntoView({ block: "nearest" });
   }
 
