@@ -116,7 +116,8 @@ def _file(name: str) -> str:
 
 
 def _blank(task: Task) -> dict[str, Any]:
-    return {"title": naming.task_title(task), "classes": [], "queries": "", "photos": "", "sheets": None, "runs": []}
+    return {"title": naming.task_title(task), "slug": task.slug, "classes": [], "queries": "", "photos": "", "sheets": None,
+            "runs": []}
 
 
 def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], sentences: list[str]) -> dict[str, Any] | None:
@@ -153,7 +154,8 @@ def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], 
     sheets = _sheets(suite, task, title, sentences)
     sentences.append(f"{title}: each of {len(lists[0]):,} query sketches under each of {len(runs):,} runs, with the "
                      f"{min(SHOWN, len(lists[2]))} photos that it finds first among {len(lists[2]):,}.")
-    return {"title": title, "classes": classes, "queries": packed(np.array([place[name] for name in lists[0].tolist()]), 32),
+    return {"title": title, "slug": task.slug, "classes": classes,
+            "queries": packed(np.array([place[name] for name in lists[0].tolist()]), 32),
             "photos": packed(np.array([place[name] for name in lists[2].tolist()]), 32), "runs": runs,
             "sheets": None if sheets is None else _tiles(sheets, lists, number, texts)}
 

@@ -197,6 +197,31 @@ def test_a_row_marked_in_a_table_is_the_run_that_is_looked_at(browser):
     assert runs()[0].startswith("NWS")
 
 
+@pytest.fixture(scope="module")
+def two_splits(tmp_path_factory, whole_fonts) -> Path:
+    """The page of a report on two splits, of which the name of one begins that of the other."""
+    root = tmp_path_factory.mktemp("two")
+    for split in ("1", "1-b"):
+        write_suite(root, ("tcn", "hws", "nws"), dataset="sketchy", split=split, pictures=False, class_spread=0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_figures", lambda suite, task, cache: [frames.class_precision(suite, task)])
+        return command.render(root, root / "report")
+
+
+def test_a_figure_and_a_row_lead_to_the_queries_of_their_own_data_set(two_splits, tmp_path):
+    with Browser(installed(), tmp_path / "profile") as own:
+        own.open(two_splits.as_uri())
+        splits = list(enumerate(("sketchy-1", "sketchy-1-b")))
+        for number, name in splits[::-1]:
+            own.run(f"document.querySelector('#figure-{name}-class-precision a[href=\"#queries\"]').click()")
+            own.until(f"document.querySelector('[name=task]').value === '{number}'")
+        for (number, name), row in zip(splits[::-1], ("NWS", "HWS")):
+            own.run(f"[...document.querySelectorAll('#table-{name}-comparison tbody td:first-child > button')]"
+                    f".find(one => one.textContent.startsWith('{row}')).click()")
+            own.until(f"document.querySelector('[name=task]').value === '{number}'"
+                      f" && document.querySelector('[name=a]').selectedOptions[0].text.startsWith('{row}')")
+
+
 @pytest.mark.parametrize("scheme, width", [("light", 1200), ("dark", 390)])
 def test_the_page_passes_the_rules_of_accessibility(root, tmp_path, scheme, width):
     with Browser(installed(), tmp_path / "profile") as own:

@@ -348,18 +348,21 @@ for (const task of explored.tasks) for (const map of task.maps) nameable(task, m
 // From the figure of hard classes, and from a run's entry, to its queries.
 if (explorer) {
   const link = (text, then) => element("a", { href: "#queries", click: then }, text);
-  for (const figure of document.querySelectorAll("figure[id$='-class-precision'] figcaption")) {
-    figure.append(" ", link("Each class's queries.", () => {}));
-  }
+  const chosen = (number) => { if (explorer.wanted.task !== number) explorer.choose(number); };
+  browsed.forEach((task, number) => document.querySelector(`#${CSS.escape(`figure-${task.slug}-class-precision`)} figcaption`)
+    ?.append(" ", link("Each class's queries.", () => chosen(number))));
   browsed.forEach((task, number) => task.runs.forEach((run, at) => {
     const facts = document.querySelector(`#${CSS.escape(run.anchor)} dl`);
     facts?.append(element("dt", {}, "queries"), element("dd", {}, link("what each query finds", () => {
-      if (explorer.wanted.task !== number) explorer.choose(number);
+      chosen(number);
       explorer.set({ a: at, order: "hardest" });
     })));
   }));
   // A row that is marked in a table is the run that is looked at; what was looked at stands beside it.
   document.addEventListener("picked", ({ detail }) => {
+    // The longest, since the name of one data set may begin that of another.
+    const [its] = browsed.filter((task) => detail.table.startsWith(`table-${task.slug}-`)).sort((x, y) => y.slug.length - x.slug.length);
+    if (detail.on && its?.runs.some((run) => run.row === detail.name)) chosen(browsed.indexOf(its));
     const { task, wanted } = explorer, at = task.runs.findIndex((run) => run.row === detail.name);
     if (detail.on && at >= 0 && at !== wanted.a) explorer.set({ a: at, b: wanted.a });
   });
