@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw
 from baselines import VARIANTS
 from benchmarks.experiments import PlannedRun
 from benchmarks.records import read_json
-from benchmarks.result_folder import CHECKED_BYTES
+from benchmarks.result_folder import CHECKED_BYTES, is_own
 from benchmarks.store import RunFolder, SuiteFolder
+from tcn.config import InputError
 from tcn.files.text import shown
 
 MOST_NOTE = 7_000
@@ -96,7 +97,7 @@ def per_query_table(folder: Path) -> str | None:
     """per_query.csv as MLflow keeps tables: JSON with `columns` and `data`. None where it is missing, large or damaged."""
     path = folder / "per_query.csv"
     try:
-        if path.stat().st_size > CHECKED_BYTES:
+        if not is_own(path, folder) or path.stat().st_size > CHECKED_BYTES:
             return None
         with path.open(newline="", encoding="utf-8") as source:
             columns, *rows = csv.reader(source)
@@ -110,6 +111,8 @@ def per_query_table(folder: Path) -> str | None:
 def example_strips(folder: Path) -> Iterator[tuple[int, Image.Image]]:
     """Example retrievals as pictures, by number: the query, then its photos, right ones framed in green. The same number is the
     same query in every run of a split, but for the last one, which is the run's own worst."""
+    if not is_own(folder / "examples.json", folder):
+        return
     try:
         examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))["examples"]
         strips = [_strip(folder, example) for example in examples]
@@ -119,7 +122,7 @@ def example_strips(folder: Path) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _strip(folder: Path, example: Mapping[str, Any]) -> Image.Image:
-    hits = example["retrieved"]
+    hits, pictures = example["retrieved"], folder / "examples"
     strip = Image.new("RGB", ((len(hits) + 1) * (TILE + 2 * GAP) + 2 * GAP, TILE + 2 * GAP), "white")
     pen = ImageDraw.Draw(strip)
     for place, (one, colour) in enumerate([(example["query"], None),
@@ -127,7 +130,10 @@ def _strip(folder: Path, example: Mapping[str, Any]) -> Image.Image:
         left = place * (TILE + 2 * GAP) + (2 * GAP if place else 0)
         if colour:
             pen.rectangle((left, 0, left + TILE + 2 * GAP - 1, TILE + 2 * GAP - 1), outline=colour, width=GAP - 1)
-        with Image.open(folder / "examples" / Path(str(one["file"])).name) as found:
+        path = pictures / Path(str(one["file"])).name
+        if not is_own(path, folder):
+            raise InputError(f"{path} is no file of the run")
+        with Image.open(path) as found:
             picture = found.convert("RGB")
         picture.thumbnail((TILE, TILE))
         strip.paste(picture, (left + GAP, GAP))
