@@ -15,7 +15,8 @@ function blocksOf(table) {
 
 /** What a cell is sorted by: the number that it keeps, else the one that it begins with ("−0.030 ± 0.004" is -0.03), else its text. */
 function keyOf(cell) {
-  const text = cell ? cell.dataset.value ?? cell.textContent.trim() : "";
+  if (cell?.dataset.value && Number.isFinite(+cell.dataset.value)) return +cell.dataset.value;
+  const text = cell ? cell.textContent.trim() : "";
   const number = text.replace("−", "-").match(/^[+-]?[\d,]*\.?\d+/);
   return number ? parseFloat(number[0].replace(/,/g, "")) : text;
 }
