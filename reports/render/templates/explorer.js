@@ -296,7 +296,7 @@ function nameable(task, map) {
     ring.style.left = `${left}px`;
     ring.style.top = `${top}px`;
     const name = map.classes[classes[point]];
-    const known = task.classes[task.of[kind][number[point]]] === name; // else the run's lists are not those that can be looked at
+    const known = map.lists[panel[point]]; // else the run's lists are not those that can be looked at
     tip.replaceChildren(...(known && task.sheets ? [tile(task, kind, number[point], "")] : []),
       element("span", {}, `${photo[point] ? "photo" : "sketch"} of ${plainName(name)}`, element("br"), element("small", {}, map.panels[panel[point]])));
     tip.style.left = `${Math.max(0, Math.min(left + 12, frame.clientWidth - tip.offsetWidth))}px`;
@@ -313,7 +313,7 @@ function nameable(task, map) {
     return best;
   };
   const openSketch = (point) => {
-    if (explorer && point >= 0 && !photo[point] && task.classes[task.of.queries[number[point]]] === map.classes[classes[point]]) explorer.open(task, number[point]);
+    if (explorer && point >= 0 && !photo[point] && map.lists[panel[point]]) explorer.open(task, number[point]);
   };
   /** The nearest point in a direction, as (right, down). */
   const towards = (right, down) => {
