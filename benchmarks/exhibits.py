@@ -64,9 +64,10 @@ def run_note(run: PlannedRun, values: Mapping[str, float], record: Mapping[str, 
     score = values.get("unseen/real/released/mAP_at_all")
     found = ("" if score is None
              else f" finds unseen classes with an mAP@all of **{score:.3f}** (released rule, real-valued features)")
-    steps = record.get("optimizer_steps")
-    how = f", after {steps:,} optimiser steps" if steps and _counts(steps) else ", untrained" if not run.trained else ""
-    where = f", on {_plain(shown(record['device'][:80]))}" if isinstance(record.get("device"), str) else ""
+    steps, brought = record.get("optimizer_steps"), bool(record.get("brought"))
+    how = (", by features made elsewhere and scored here" if brought
+           else f", after {steps:,} optimiser steps" if steps and _counts(steps) else ", untrained" if not run.trained else "")
+    where = f", on {_plain(shown(record['device'][:80]))}" if isinstance(record.get("device"), str) and not brought else ""
     title = str(record.get("title") or (VARIANTS[run.variant].title if run.variant in VARIANTS else run.variant))[:200]
     smoke = " A smoke run: its numbers say nothing about the method." if record.get("smoke") is True else ""
     return (f"**{_plain(title)}** (`{run.variant}`) on {_plain(run.dataset)}, split {_plain(run.split)}, "
