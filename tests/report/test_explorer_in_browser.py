@@ -197,6 +197,18 @@ def test_a_row_marked_in_a_table_is_the_run_that_is_looked_at(browser):
     assert runs()[0].startswith("NWS")
 
 
+def test_a_long_name_of_a_class_widens_no_page(root, tmp_path):
+    with Browser(installed(), tmp_path / "profile") as own:
+        own.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        own.open((root / "report" / "index.html").as_uri())
+        own.run("explored.tasks[0].maps[0].classes.fill('letters'.repeat(15))")
+        own.run(f"document.querySelector('#{FIGURE} .map').focus()")
+        for key in ("ArrowRight",) * 4 + ("ArrowDown",) * 3:
+            own.press(key)
+            assert "letters" in texts(own, f"#{FIGURE} .tip span:last-child")[0]
+            assert own.run("document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.fixture(scope="module")
 def two_splits(tmp_path_factory, whole_fonts) -> Path:
     """The page of a report on two splits, of which the name of one begins that of the other."""
