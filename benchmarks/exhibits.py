@@ -72,7 +72,7 @@ def run_note(run: PlannedRun, values: Mapping[str, float], record: Mapping[str, 
     smoke = " A smoke run: its numbers say nothing about the method." if record.get("smoke") is True else ""
     return (f"**{_plain(title)}** (`{run.variant}`) on {_plain(run.dataset)}, split {_plain(run.split)}, "
             f"seed {run.seed}{found}{how}{where}.{smoke}\n\n"
-            f"[The report of all runs]({report}), with each query's photos. Metrics are named CLASSES/FEATURES/RULE/METRIC and "
+            f"[The report of all runs]({report}). Metrics are named CLASSES/FEATURES/RULE/METRIC and "
             f"are shares from 0 to 1; what has a unit says it in its name.")
 
 
@@ -83,8 +83,9 @@ def suite_note(suite: SuiteFolder, report: Path, address: str, parent: str) -> s
     """
     runs = len(suite.head()["runs"])
     smoke = " (a smoke run: these numbers say nothing about the method)" if suite.smoke else ""
+    lost = any((report / "pictures").glob("*"))  # MLflow shows a page without the files beside it
     text = (f"{runs:,} run{'s' * (runs != 1)} of the profile `{suite.profile}`{smoke}. [Open the report]({address}): every "
-            f"table, figure and query, and where each number comes from.\n")
+            f"table{' and figure' if lost else ', figure and query'}, and where each number comes from.\n")
     figures = "".join(f"\n![{path.stem}](get-artifact?path={quote(f'report/figures/{path.name}', safe='')}&run_uuid={parent})\n"
                       for ending in SHOWN_FIGURES for path in sorted((report / "figures").glob(f"*-{ending}.png")))
     for path in sorted((report / "tables").glob("*-comparison.md")):

@@ -126,7 +126,8 @@ def test_keys_alone_open_a_query_and_go_on(browser):
     browser.run("[...document.querySelectorAll('#explorer .answer button')][1].focus()")
     for step in (1, 2):  # the focus stays on "next →"
         browser.press("Enter")
-        browser.until(f"{BUTTONS}[{step}].getAttribute('aria-pressed') === 'true' && document.activeElement.textContent === 'next →'")
+        browser.until(f"{BUTTONS}[{step}].getAttribute('aria-pressed') === 'true'"
+                      " && document.activeElement.textContent === 'next →'")
         assert texts(browser, "#explorer .answer h3") == [f"Query sketch of {order[step]}"]
     assert first == [f"Query sketch of {order[0]}"]
     browser.run("[...document.querySelectorAll('#explorer .answer button')].at(-1).focus()")
@@ -257,6 +258,23 @@ def test_on_paper_the_report_is_as_before(root, tmp_path):
         assert own.run("getComputedStyle(document.getElementById('queries')).display") == "none"
         own.run(f"document.querySelector('#{FIGURE} .map').focus()")
         assert own.run(f"document.querySelector('#{FIGURE} img').getBoundingClientRect().width") > 100
+
+
+def test_inside_mlflow_the_page_says_where_its_queries_can_be_seen(root, tmp_path):
+    """MLflow shows a page as a blob, in a frame that may run scripts and nothing else; there the files beside it are lost."""
+    page = (root / "beside" / "index.html").read_text()
+    page += "<script>setInterval(() => parent.postMessage(document.getElementById('explorer').innerText, '*'), 50)</script>"
+    text = json.dumps(page).replace("<", r"\u003c")
+    (tmp_path / "frame.html").write_text(f"""<!doctype html><body><script>
+        addEventListener("message", (event) => {{ window.told = event.data; }});
+        const frame = document.createElement("iframe");
+        frame.sandbox = "allow-scripts";
+        frame.src = URL.createObjectURL(new Blob([{text}], {{ type: "text/html" }}));
+        document.body.append(frame);
+        </script>""")
+    with Browser(installed(), tmp_path / "profile") as own:
+        own.open((tmp_path / "frame.html").as_uri())
+        own.until("window.told?.includes('MLflow shows this page without its folder: open report/index.html')")
 
 
 def test_without_scripts_the_section_says_what_it_holds(root):

@@ -128,7 +128,9 @@ class Explorer {
       this.drawList(a, b);
       await this.drawAnswer();
     } catch {
-      this.list.replaceChildren(element("p", {}, `The files in ${explored.folder} can't be read: keep that folder beside this page.`));
+      this.list.replaceChildren(element("p", {}, location.protocol === "blob:"
+        ? "MLflow shows this page without its folder: open report/index.html of the results folder, or download the artifacts."
+        : `The files in ${explored.folder} can't be read: keep that folder beside this page.`));
     }
   }
 
