@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw
 from baselines import VARIANTS
 from benchmarks.experiments import PlannedRun
 from benchmarks.records import read_json
-from benchmarks.result_folder import CHECKED_BYTES
+from benchmarks.result_folder import CHECKED_BYTES, is_own
 from benchmarks.store import RunFolder, SuiteFolder
+from tcn.config import InputError
 from tcn.files.text import shown
 
 MOST_NOTE = 7_000
@@ -63,14 +64,15 @@ def run_note(run: PlannedRun, values: Mapping[str, float], record: Mapping[str, 
     score = values.get("unseen/real/released/mAP_at_all")
     found = ("" if score is None
              else f" finds unseen classes with an mAP@all of **{score:.3f}** (released rule, real-valued features)")
-    steps = record.get("optimizer_steps")
-    how = f", after {steps:,} optimiser steps" if steps and _counts(steps) else ", untrained" if not run.trained else ""
-    where = f", on {_plain(shown(record['device'][:80]))}" if isinstance(record.get("device"), str) else ""
+    steps, brought = record.get("optimizer_steps"), bool(record.get("brought"))
+    how = (", by features made elsewhere and scored here" if brought
+           else f", after {steps:,} optimiser steps" if steps and _counts(steps) else ", untrained" if not run.trained else "")
+    where = f", on {_plain(shown(record['device'][:80]))}" if isinstance(record.get("device"), str) and not brought else ""
     title = str(record.get("title") or (VARIANTS[run.variant].title if run.variant in VARIANTS else run.variant))[:200]
     smoke = " A smoke run: its numbers say nothing about the method." if record.get("smoke") is True else ""
     return (f"**{_plain(title)}** (`{run.variant}`) on {_plain(run.dataset)}, split {_plain(run.split)}, "
             f"seed {run.seed}{found}{how}{where}.{smoke}\n\n"
-            f"[The report of all runs]({report}), with each query's photos. Metrics are named CLASSES/FEATURES/RULE/METRIC and "
+            f"[The report of all runs]({report}). Metrics are named CLASSES/FEATURES/RULE/METRIC and "
             f"are shares from 0 to 1; what has a unit says it in its name.")
 
 
@@ -81,8 +83,9 @@ def suite_note(suite: SuiteFolder, report: Path, address: str, parent: str) -> s
     """
     runs = len(suite.head()["runs"])
     smoke = " (a smoke run: these numbers say nothing about the method)" if suite.smoke else ""
+    lost = any((report / "pictures").glob("*"))  # MLflow shows a page without the files beside it
     text = (f"{runs:,} run{'s' * (runs != 1)} of the profile `{suite.profile}`{smoke}. [Open the report]({address}): every "
-            f"table, figure and query, and where each number comes from.\n")
+            f"table{' and figure' if lost else ', figure and query'}, and where each number comes from.\n")
     figures = "".join(f"\n![{path.stem}](get-artifact?path={quote(f'report/figures/{path.name}', safe='')}&run_uuid={parent})\n"
                       for ending in SHOWN_FIGURES for path in sorted((report / "figures").glob(f"*-{ending}.png")))
     for path in sorted((report / "tables").glob("*-comparison.md")):
@@ -96,7 +99,7 @@ def per_query_table(folder: Path) -> str | None:
     """per_query.csv as MLflow keeps tables: JSON with `columns` and `data`. None where it is missing, large or damaged."""
     path = folder / "per_query.csv"
     try:
-        if path.stat().st_size > CHECKED_BYTES:
+        if not is_own(path, folder) or path.stat().st_size > CHECKED_BYTES:
             return None
         with path.open(newline="", encoding="utf-8") as source:
             columns, *rows = csv.reader(source)
@@ -110,6 +113,8 @@ def per_query_table(folder: Path) -> str | None:
 def example_strips(folder: Path) -> Iterator[tuple[int, Image.Image]]:
     """Example retrievals as pictures, by number: the query, then its photos, right ones framed in green. The same number is the
     same query in every run of a split, but for the last one, which is the run's own worst."""
+    if not is_own(folder / "examples.json", folder):
+        return
     try:
         examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))["examples"]
         strips = [_strip(folder, example) for example in examples]
@@ -119,7 +124,7 @@ def example_strips(folder: Path) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _strip(folder: Path, example: Mapping[str, Any]) -> Image.Image:
-    hits = example["retrieved"]
+    hits, pictures = example["retrieved"], folder / "examples"
     strip = Image.new("RGB", ((len(hits) + 1) * (TILE + 2 * GAP) + 2 * GAP, TILE + 2 * GAP), "white")
     pen = ImageDraw.Draw(strip)
     for place, (one, colour) in enumerate([(example["query"], None),
@@ -127,7 +132,10 @@ def _strip(folder: Path, example: Mapping[str, Any]) -> Image.Image:
         left = place * (TILE + 2 * GAP) + (2 * GAP if place else 0)
         if colour:
             pen.rectangle((left, 0, left + TILE + 2 * GAP - 1, TILE + 2 * GAP - 1), outline=colour, width=GAP - 1)
-        with Image.open(folder / "examples" / Path(str(one["file"])).name) as found:
+        path = pictures / Path(str(one["file"])).name
+        if not is_own(path, folder):
+            raise InputError(f"{path} is no file of the run")
+        with Image.open(path) as found:
             picture = found.convert("RGB")
         picture.thumbnail((TILE, TILE))
         strip.paste(picture, (left + GAP, GAP))

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import exhibits
 from benchmarks.moved import STORE, address, artifact_root, set_addresses
 from benchmarks.records import count, read_json, read_rows, word, write_json
-from benchmarks.result_folder import LOCK
+from benchmarks.result_folder import LOCK, is_own
 from benchmarks.store import RunFolder, SuiteFolder
 from tcn.config import InputError, flatten, to_dict
 from tcn.files import earlier
@@ -413,10 +413,11 @@ class RunMirror:
         metric = self.mirror.mlflow.entities.Metric
         self.mirror.client.log_batch(self.run_id, metrics=[metric(name, value, stamp, 0) for name, value in values.items()])
         for name in MIRRORED:
-            if (self.folder.path / name).is_file():
+            if is_own(self.folder.path / name, self.folder.path):
                 self.mirror.client.log_artifact(self.run_id, str(self.folder.path / name))
-        if (self.folder.path / "examples").is_dir():
-            self.mirror.client.log_artifacts(self.run_id, str(self.folder.path / "examples"), "examples")
+        for path in sorted((self.folder.path / "examples").glob("*")):
+            if is_own(path, self.folder.path):
+                self.mirror.client.log_artifact(self.run_id, str(path), "examples")
         exhibits.log(self.mirror.client, self.mirror.mlflow.entities, self.run_id, self.folder, values, stamp,
                      exhibits.report_address(self.mirror.experiment, self.mirror.parent))
 

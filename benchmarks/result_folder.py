@@ -30,6 +30,15 @@ _UNSEALED = re.compile(rf"status\.json|mlflow\.json|error\.txt|\.lock|{SUMS}|.*\
 """Files that change, or go, after a run is sealed."""
 
 
+def is_own(path: Path, folder: Path) -> bool:
+    """Whether this is a file of a folder: no link, and nothing that lies elsewhere. What is shown or copied must be, since a
+    folder that was made by others may hold a link to any file of this machine."""
+    try:
+        return path.is_file() and not path.is_symlink() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        return False
+
+
 class ResultFolder:
     """The files of one run, in OUTPUT/KIND/NAME."""
 

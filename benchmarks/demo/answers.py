@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines import VARIANTS
+import baselines
 from benchmarks import reproduce, runner
 from benchmarks.demo.drawing import picture_of, pixels_of, unnamed
 from benchmarks.demo.pictures import PictureSet, contents_digest, photos_below
@@ -31,6 +31,7 @@ from benchmarks.store import RunFolder
 from tcn.config import InputError, Modality
 from tcn.data.decode import Reading, decode
 from tcn.data.specs import spec
+from tcn.data.splits import Split
 from tcn.files.atomic import warn
 from tcn.files.checksums import file_digest
 from tcn.files.text import shown, some
@@ -87,6 +88,13 @@ class Queries:
 def note_on(dataset: str) -> str:
     """A note on a data set's sketches for the person who draws; empty if the sketches are line drawings."""
     return PICTOGRAMS if spec(dataset)[0].builder else ""
+
+
+def not_scored(split: Split) -> np.ndarray:
+    """Which photos of `split.train_photos` are not among those that a run is scored on, bool [N]; a generalised gallery may hold
+    them."""
+    scored = set(split.gallery.paths)
+    return np.array([path not in scored for path in split.train_photos.paths], dtype=bool)
 
 
 def nearest(query: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,11 +166,11 @@ class Searcher:
         return photos, None if right is None else rank_of_first(distances, right)
 
     def encode_trained(self) -> np.ndarray:
-        """Unit features of the photos of the seen classes, read from the cache if it has them."""
+        """Unit features of the photos that the run was trained on and not scored on, read from the cache if it has them."""
         split = self._material.split_of(self.run.config)
         key = [split.data_digest, split.split_digest, "train_photos"]
         return self._kept(key, lambda: {"features": unit(self._encoder(self._material.pixels(
-            self.run.config, "train_photos"), Modality.PHOTO)).astype(np.float32)})["features"]
+            self.run.config, "train_photos"), Modality.PHOTO)).astype(np.float32)})["features"][not_scored(split)]
 
     def encode_folder(self, pictures: PictureSet, digest: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Numbers of the photos that can be read, their unit features, and an error message for each other photo."""
@@ -271,9 +279,10 @@ class Demo:
                 return task
         lists = [split.query, split.gallery]
         if EVERY in self.galleries:
-            lists.append(replace(split.gallery, paths=(*split.gallery.paths, *split.train_photos.paths),
-                                 labels=np.concatenate([split.gallery.labels, split.train_photos.labels]),
-                                 sources=(*split.gallery.sources, *split.train_photos.sources), groups=(), instances=()))
+            scored, trained, further = split.gallery, split.train_photos, np.flatnonzero(not_scored(split))
+            lists.append(replace(scored, paths=(*scored.paths, *(trained.paths[i] for i in further)),
+                                 labels=np.concatenate([scored.labels, trained.labels[further]]),
+                                 sources=(*scored.sources, *(trained.sources[i] for i in further)), groups=(), instances=()))
         self.tasks.append(Queries(data.dataset, data.split, searcher.split_digest, len(self.sets), note_on(data.dataset)))
         self.sets += [PictureSet(files, split.classes, frozenset(split.seen)) for files in lists]
         return self.tasks[-1]
@@ -293,9 +302,11 @@ class Demo:
                           "seen": sorted(self.sets[task.queries].seen) if EVERY in self.galleries else [],
                           "classes": [{"name": str(name), "queries": np.flatnonzero(names == name).tolist()}
                                       for name in dict.fromkeys(names.tolist())]})
-        return {"tasks": tasks, "galleries": self.galleries, "notes": self.notes, "runs": [
-            {"variant": searcher.run.variant, "title": VARIANTS[searcher.run.variant].title, "seed": searcher.run.seed,
-             "task": self.task_of(searcher)} for searcher in self.runs]}
+        generalised = any(spec(task.dataset)[0].generalised for task in self.tasks)
+        return {"tasks": tasks, "galleries": self.galleries, "generalised": generalised, "notes": self.notes, "runs": [
+            {"variant": searcher.run.variant, "seed": searcher.run.seed, "task": self.task_of(searcher),
+             "title": baselines.find(searcher.run.variant, searcher.run.config.method_source).title}
+            for searcher in self.runs]}
 
     def draw(self, strokes: Any, runs: Sequence[int], gallery: str, top: int = 12, wanted: str | None = None
              ) -> tuple[np.ndarray, list[Answer]]:

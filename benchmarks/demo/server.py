@@ -88,7 +88,7 @@ def _add_questions(app: FastAPI, demo: Demo) -> None:
     async def draw(request: Request) -> JSONResponse:
         asked = await _json(request)
         wanted = asked.get("wanted")
-        if wanted is not None and not isinstance(wanted, str):
+        if wanted is not None and (not isinstance(wanted, str) or any("\ud800" <= sign <= "\udfff" for sign in wanted)):
             raise InputError("The class that was drawn must be a name: load the page again.")
         drawn, answers = await run_in_threadpool(demo.draw, asked.get("strokes"), _numbers(asked), _text(asked), wanted=wanted)
         return JSONResponse({"picture": _png(drawn), "wanted": wanted, "answers": [asdict(one) for one in answers]})

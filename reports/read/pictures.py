@@ -6,7 +6,7 @@ or a ReportError that says what is missing or wrong.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from reports.read.files import ReportError, read_json
 from reports.read.schema import SheetIndex, Task, parse
+from reports.wording import listed
 
 FOLDER = "pictures"
 MOST_BYTES = 16 << 20
@@ -36,13 +37,17 @@ class Sheets:
     photos: Mapping[str, int]
 
 
-def read_sheets(root: Path, task: Task) -> Sheets:
-    """The sheets of a task below `root`. Raises ReportError where there are none, or one is not what the index says."""
+def read_sheets(root: Path, task: Task, digests: Collection[str] = ()) -> Sheets:
+    """The sheets of a task below `root`. digests: those of the data of its runs, as far as they are recorded. Raises ReportError
+    where there are no sheets, where they show other data, or where one is not what the index says."""
     name = f"{task.dataset}-{task.split}"
     folder = root / FOLDER / name
     if Path(name).name != name or not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
         raise ReportError(f"there is no folder {FOLDER}/{name if Path(name).name == name else '…'} beside the runs")
     index = parse(SheetIndex, read_json(folder / "index.json"), "index.json")
+    if index.data_digest and digests and index.data_digest not in digests:
+        raise ReportError(f"those in {FOLDER}/{name} are of other data than the runs: SHA-256 {index.data_digest[:8]}, not "
+                          f"{listed(sorted(digest[:8] for digest in digests))}")
     each, total = index.columns * index.rows, len(index.queries) + len(index.photos)
     contents = tuple(_sheet(folder / f"{start // each:03d}.webp", index, min(each, total - start))
                      for start in range(0, total, each))

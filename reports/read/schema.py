@@ -264,6 +264,8 @@ class SheetIndex(Record):
     rows: Annotated[int, _kind("a number from 1 to 64", lambda value: type(value) is int and 1 <= value <= 64)]
     queries: Texts
     photos: Texts
+    data_digest: Text = ""
+    """Of the data that the pictures were made from."""
 
 
 # --- suite.json, reproductions/*.json --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +60,8 @@ def build(suite: Suite, figures: Mapping[Task, Sequence[FigureData]], places: Ma
     tasks: list[dict[str, Any]] = []
     texts: dict[str, str | bytes] = {}
     for number, task in enumerate(suite.tasks()):
-        maps = [_map(data, places[data.name]) for data in figures.get(task, ()) if data.name in places]
-        found = _task(suite, task, number, texts, made.sentences)
+        found, alike = _task(suite, task, number, texts, made.sentences)
+        maps = [_map(data, places[data.name], alike) for data in figures.get(task, ()) if data.name in places]
         if found is None and not maps:
             continue
         tasks.append((found or _blank(task)) | {"maps": maps})
@@ -116,12 +116,16 @@ def _file(name: str) -> str:
 
 
 def _blank(task: Task) -> dict[str, Any]:
-    return {"title": naming.task_title(task), "classes": [], "queries": "", "photos": "", "sheets": None, "runs": []}
+    return {"title": naming.task_title(task), "slug": task.slug, "classes": [], "queries": "", "photos": "", "sheets": None,
+            "runs": []}
 
 
-def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], sentences: list[str]) -> dict[str, Any] | None:
-    """What the index says of a task; sheets and runs are added to `texts`. None where no run can be looked at."""
+def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], sentences: list[str]
+          ) -> tuple[dict[str, Any] | None, set[tuple[str, int]]]:
+    """What the index says of a task, None where no run can be looked at; and variant and seed of the runs that can, whose lists
+    of files are the same. Sheets and runs are added to `texts`."""
     lists: Lists | None = None
+    alike: set[tuple[str, int]] = set()
     runs: list[dict[str, str]] = []
     without: list[str] = []
     variants = sorted(suite.variants(task), key=lambda v: (v not in naming.SHORT_LABELS, list(naming.LABELS).index(v)
@@ -134,6 +138,7 @@ def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], 
             without.append(run.name)
             continue
         lists = own
+        alike.add((run.variant, run.seed))
         precisions = suite.precisions(run, own[0])
         name = f"run-{number}-{len(runs)}"
         wide = 32 if len(own[2]) > 0xFFFF else 16
@@ -147,20 +152,22 @@ def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], 
         sentences.append(f"{title}: {len(without)} run{'s' * (len(without) != 1)} kept no features with their files, or of "
                          f"other files, and can't be looked at here: {listed(without[:3])}{' and others' * (len(without) > 3)}.")
     if lists is None:
-        return None
+        return None, alike
     classes = sorted({*lists[0].tolist(), *lists[2].tolist()})
     place = {name: at for at, name in enumerate(classes)}
-    sheets = _sheets(suite, task, title, sentences)
+    digests = {run.provenance.data_digest for run in suite.runs if run.task == task and (run.variant, run.seed) in alike}
+    sheets = _sheets(suite, task, digests - {""}, title, sentences)
     sentences.append(f"{title}: each of {len(lists[0]):,} query sketches under each of {len(runs):,} runs, with the "
                      f"{min(SHOWN, len(lists[2]))} photos that it finds first among {len(lists[2]):,}.")
-    return {"title": title, "classes": classes, "queries": packed(np.array([place[name] for name in lists[0].tolist()]), 32),
+    return {"title": title, "slug": task.slug, "classes": classes,
+            "queries": packed(np.array([place[name] for name in lists[0].tolist()]), 32),
             "photos": packed(np.array([place[name] for name in lists[2].tolist()]), 32), "runs": runs,
-            "sheets": None if sheets is None else _tiles(sheets, lists, number, texts)}
+            "sheets": None if sheets is None else _tiles(sheets, lists, number, texts)}, alike
 
 
-def _sheets(suite: Suite, task: Task, title: str, sentences: list[str]) -> Sheets | None:
+def _sheets(suite: Suite, task: Task, digests: Collection[str], title: str, sentences: list[str]) -> Sheets | None:
     try:
-        return read_sheets(suite.root, task)
+        return read_sheets(suite.root, task, digests)
     except ReportError as error:
         sentences.append(f"{title}: no small pictures ({error}). The command that made the runs writes them when it is "
                          "given again where the data are.")
@@ -176,14 +183,17 @@ def _tiles(sheets: Sheets, lists: Lists, number: int, texts: dict[str, str | byt
             "photos": packed(np.array([sheets.photos.get(path, NONE) for path in lists[3].tolist()]), 32)}
 
 
-def _map(data: FigureData, places: np.ndarray) -> dict[str, Any]:
-    """The points of a figure: where each is, and what it shows. Its frame has the columns of `feature_frames.tsne`."""
+def _map(data: FigureData, places: np.ndarray, alike: Collection[tuple[str, int]]) -> dict[str, Any]:
+    """The points of a figure: where each is, and what it shows. Its frame has the columns of `feature_frames.tsne`, with one
+    seed of a variant. alike: variant and seed of the runs whose lists of files are those of the task."""
     frame: pd.DataFrame = data.frame
     names = sorted(frame["class"].unique())
-    variants = list(dict.fromkeys(frame["variant"]))
+    runs = list(dict.fromkeys(zip(frame["variant"], frame["seed"])))
+    variants = [variant for variant, _ in runs]
     inside = ((places >= 0) & (places <= 1)).all(axis=1)
     kept = frame[inside]
     return {"figure": f"figure-{data.name}", "classes": names, "panels": [naming.label(variant) for variant in variants],
+            "lists": [run in alike for run in runs],
             "x": packed(np.round(places[inside, 0] * SCALE)), "y": packed(np.round(places[inside, 1] * SCALE)),
             "class": packed(kept["class"].map(names.index).to_numpy(), 32),
             "panel": packed(kept["variant"].map(variants.index).to_numpy()),

@@ -18,6 +18,7 @@ from reports.tables.entries import (
     difference_entry,
     dim_entry,
     duration,
+    duration_entry,
     measured_entry,
     reference_entry,
     seed_names,
@@ -337,8 +338,7 @@ def _spent(runs: Sequence[FinishedRun]) -> list[Entry]:
     shown = "–" if not steps else f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,}–{steps[-1]:,}"
     return [Entry(str(variants), variants), Entry(str(len(runs)), len(runs)), Entry(seed_names(seeds)),
             Entry(shown, float(steps[0])) if len(steps) == 1 else Entry(shown),
-            Entry(duration(median), median) if median is not None else Entry("–"),
-            *(Entry(duration(seconds), seconds) for seconds in whole)]
+            duration_entry(median), *map(duration_entry, whole)]
 
 
 def _total(runs: Iterable[FinishedRun], key: Literal["train_seconds", "total_seconds"]) -> float:

@@ -71,6 +71,11 @@ def difference_entry(suite: Suite, task: Task, variant: str, metric: str) -> Ent
     return Entry("–") if variant == "tcn" else signed_entry(gap, remark=fewer)
 
 
+def duration_entry(seconds: float | None) -> Entry:
+    """A time, with its seconds as the number."""
+    return Entry(duration(seconds), math.nan if seconds is None else seconds)
+
+
 def duration(seconds: object) -> str:
     """Seconds as people write them.
 

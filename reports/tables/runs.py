@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports import naming
 from reports.read.suite import NOT_MEASURED, Suite
-from reports.tables.entries import duration
+from reports.tables.entries import duration_entry
 from reports.tables.table import Column, Entry, Row, Table
 from reports.wording import listed
 
@@ -26,8 +26,8 @@ def provenance(suite: Suite, compact: bool = False) -> Table:
             Entry(", ".join(shown)),
             Entry(p.data_digest[:8] or "?"), Entry(p.split_digest[:8] or "?"),
             _count(p.optimizer_steps), Entry("–" if best is None else str(best)),
-            Entry(p.selected_by or "?"), Entry(duration(p.train_seconds)),
-            Entry(duration(p.total_seconds)), Entry(p.command or "?"))))
+            Entry(p.selected_by or "?"), duration_entry(p.train_seconds),
+            duration_entry(p.total_seconds), Entry(p.command or "?"))))
     columns = (Column("Run"), Column("Seed", numeric=True), Column("Identity"), Column("Commit"),
                Column("Device", wrap=True), Column("Versions", wrap=True), Column("Data"), Column("Split"),
                Column("Steps", numeric=True), Column("Best epoch", numeric=True), Column("Selected by"),

@@ -100,6 +100,8 @@ def test_mlflow_has_it_marked_and_a_lost_store_gets_it_back(tmp_path, run):
         run, = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
         assert (run.info.status, run.data.tags["brought"], run.data.tags["variant"]) == ("FINISHED", "along", "brought-mine")
         assert run.data.params["data.dataset"] == DATASET and "network.backbone" not in run.data.params
+        told = run.data.tags["mlflow.note.content"]
+        assert "by features made elsewhere and scored here." in told and "untrained" not in told and "CPU" not in told
         return run.data.metrics
     first = found(tmp_path / "out")
     assert first["unseen/real/released/mAP_at_all"] > 0

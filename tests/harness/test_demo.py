@@ -16,6 +16,7 @@ from PIL import Image
 from support.browser import Browser, installed
 from support.small_suite import ONE, common, places, run_folders
 
+from baselines import VARIANTS
 from benchmarks import run_all
 from benchmarks.demo import answers, command, drawing, found, pictures, strip
 from benchmarks.demo.answers import EVERY, FOLDER, UNSEEN, Demo, nearest
@@ -175,6 +176,31 @@ def test_seen_classes_can_be_searched_and_told_apart(demo, place):
     assert named.first_right and other.first_right is None
     files = demo.sets[answer.photos[0]["set"]].files
     assert all(normal_form(Path(files.paths[one["number"]]).parent.name) == normal_form(one["name"]) for one in answer.photos)
+
+
+@pytest.fixture(scope="module")
+def own_method(place) -> Demo:
+    """A run of a method of one's own, scored on photos of seen classes too."""
+    output = place / "own-method"
+    assert run_all.main([*common(place), *ONE, "--variants", str(Path(__file__).parents[2] / "examples" / "own_loss.py"),
+                         "--generalised", "--output", str(output), "--no-report"]) == 0
+    (folder,) = run_folders(output).values()
+    return Demo([RunFolder.read(folder)], material(place), torch.device("cpu"), seen=True)
+
+
+def test_a_run_of_a_method_of_ones_own_is_named_by_its_title(own_method, demo):
+    (run,) = own_method.state()["runs"]
+    assert (run["variant"], run["title"]) == ("info-nce", "InfoNCE across modalities")
+    assert [one["title"] for one in demo.state()["runs"]] == [VARIANTS[one.run.variant].title for one in demo.runs]
+
+
+def test_each_photo_stands_once_where_the_scored_ones_hold_those_of_training(own_method, demo, place):
+    split = material(place).split("quickdraw-generalised", "1")
+    every = {*split.gallery.paths, *split.train_photos.paths}
+    _, (answer,) = own_method.draw(HOOK, [0], EVERY, top=100)
+    paths = own_method.sets[answer.photos[0]["set"]].files.paths
+    assert answer.searched == len(paths) == len(every) == len(split.gallery) and set(paths) == every
+    assert own_method.state()["generalised"] and not demo.state()["generalised"]
 
 
 # --- a folder of one's own
@@ -420,10 +446,11 @@ def test_pictures_are_asked_for_by_number_alone(client, demo):
     ("draw", {"strokes": HOOK, "runs": [True], "gallery": UNSEEN}, "names no runs"),
     ("draw", {"strokes": HOOK, "runs": [0]}, "load the page again"),
     ("draw", {"strokes": HOOK, "runs": [0], "gallery": UNSEEN, "wanted": 3}, "must be a name"),
+    ("draw", {"strokes": HOOK, "runs": [0], "gallery": UNSEEN, "wanted": "\ud800"}, "must be a name"),
     ("query", {"runs": [0], "gallery": UNSEEN}, "no such query"),
     ("query", {"task": 0, "number": 10**9, "runs": [0]}, "load the page"), ("draw", [1], "no JSON object")])
 def test_bad_requests_get_a_sentence(client, path, body, words):
-    response = client.post(f"/{path}", json=body)
+    response = client.post(f"/{path}", content=json.dumps(body), headers={"content-type": "application/json"})
     assert response.status_code == 400 and words in response.json()["error"]
 
 

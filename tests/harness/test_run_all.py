@@ -17,7 +17,7 @@ from PIL import Image
 from support.small_suite import ONE, common, run_folders
 from support.trees import make_tree
 
-from benchmarks import exhibits, picture_sheets, provenance, run_all
+from benchmarks import exhibits, mirror, picture_sheets, provenance, run_all
 from benchmarks.launch import calibration, local
 from benchmarks.store import RunFolder, damaged
 from tcn.config import InputError
@@ -167,6 +167,49 @@ def test_what_pages_can_not_show_is_left_out_and_costs_nothing_else(damage, fini
     assert exhibits.costs(record) == {}
     note = exhibits.run_note(folder.run, {}, record, "#/x")
     assert len(note) < 1000 and "<b>" not in note.replace("\\<b\\>", "") and "\n#" not in note and "[a](b)" not in note
+
+
+def test_nothing_that_lies_outside_a_folder_is_copied_to_mlflow(finished, tmp_path):
+    """A folder made by others may hold links to files of this machine, and a folder of them."""
+    source = run_folders(finished)["quickdraw-1__tcn__seed3"]
+    folder = RunFolder.read(shutil.copytree(source, tmp_path / "runs" / source.name))
+    sent: list[str] = []
+
+    class Client:
+        def log_artifact(self, run_id, path, place=None):
+            sent.append(Path(path).relative_to(folder.path).as_posix())
+
+        def log_image(self, run_id, picture, **more):
+            sent.append("a strip")
+
+        def log_text(self, run_id, text, name):
+            sent.append(name)
+
+        def log_batch(self, run_id, **more):
+            pass
+
+        def list_artifacts(self, run_id, place):
+            return []
+
+    def copied() -> list[str]:
+        sent.clear()
+        own = SimpleNamespace(client=Client(), mlflow=mlflow, experiment="1", parent="p")
+        mirror.RunMirror._results(SimpleNamespace(mirror=own, folder=folder, run_id="r"), {}, 0)
+        return sorted(sent)
+
+    whole = copied()
+    assert {"metrics.csv", "per_query.csv", "per_query.json", "a strip"} <= set(whole)
+    picture = next((folder.path / "examples").iterdir())
+    for path in (picture, folder.path / "per_query.csv", folder.path / "examples.json"):
+        shutil.move(path, tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    gone = {f"examples/{picture.name}", "per_query.csv", "per_query.json", "examples.json", "a strip"}
+    assert copied() == [name for name in whole if name not in gone]
+    shutil.move(tmp_path / "examples.json", folder.path / "examples.json")  # takes the place of the link
+    assert "a strip" not in copied() and "examples.json" in copied()
+    shutil.move(folder.path / "examples", tmp_path / "elsewhere")
+    (folder.path / "examples").symlink_to(tmp_path / "elsewhere")
+    assert not [name for name in copied() if name.startswith("examples/")]
 
 
 def test_small_pictures_of_a_split_show_each_file_in_its_place(finished, tmp_path, monkeypatch):

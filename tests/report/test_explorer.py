@@ -67,7 +67,7 @@ def root_of(folders: dict[tuple[str, int], Path]) -> Path:
 def test_the_nearest_photos_are_those_of_the_scored_ranking(queries, photos, most):
     rng = np.random.default_rng(5)
     gallery = rng.normal(size=(photos, 6)).astype(np.float32)
-    gallery[photos // 2:] = gallery[:photos - photos // 2] * 3  # the same directions again: equal distances, in gallery order
+    gallery[photos // 2:] = gallery[:photos - photos // 2] * 4  # the same directions again: equal distances, in gallery order
     query = rng.normal(size=(queries, 6)).astype(np.float32)
     found = nearest(query, gallery, most)
     assert found.shape == (queries, min(most, photos))
@@ -75,7 +75,9 @@ def test_the_nearest_photos_are_those_of_the_scored_ranking(queries, photos, mos
     distance = np.round(np.linalg.norm(length(query)[:, None] - length(gallery)[None], axis=2), 5)
     assert found.tolist() == np.argsort(distance, axis=1, kind="stable")[:, :most].tolist()
     apart = rng.normal(size=(photos, 6)).astype(np.float32)
-    assert (nearest(query, apart, most) == retrieve.rank(query, apart, most)).all()
+    for together in (0, 300):  # features that all point nearly the same way
+        moved = query + np.float32(together), np.concatenate([gallery, apart]) + np.float32(together)
+        assert (nearest(*moved, most) == retrieve.rank(*moved, most)).all()
 
 
 def test_blocks_of_queries_give_the_same(monkeypatch):
@@ -175,6 +177,17 @@ def test_pictures_that_are_gone_or_damaged_cost_pictures_alone(copied, damage, w
     assert words in line and any("classes are named instead" in text for text in made.sentences)
 
 
+def test_pictures_of_other_data_than_the_runs_were_scored_on_are_not_shown(copied):
+    root, made = copied
+    path = root / "pictures" / "emoji-fixed" / "index.json"
+    digest = json.loads((made["tcn", 0] / "provenance.json").read_text())["data_digest"]
+    for told, shown in ((digest, True), ("f" * 64, False)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data_digest": told}))
+        made_ = explorer.build(read_suite(root), {}, {})
+        assert (index_of(made_)["tasks"][0]["sheets"] is not None) == shown
+    assert any("of other data than the runs: SHA-256 ffffffff" in text for text in made_.sentences)
+
+
 def test_no_picture_is_read_outside_the_results(copied, tmp_path_factory):
     root, _ = copied
     folder = root / "pictures" / "emoji-fixed"
@@ -269,4 +282,20 @@ def test_a_point_names_the_picture_that_its_features_are_of(folders, tmp_path):
     assert all(labels[kind][at] == name for kind, at, name in zip(photo, number, named))
     for kind, size in ((1, len(labels[1])), (0, len(labels[0]))):  # every picture once in each panel
         assert sorted(number[(photo == kind) & (panel == 0)].tolist()) == list(range(size))
+    assert told["lists"] == [True] * 3
     assert numbers(told["x"], 16)[0] == 1000 and numbers(told["y"], 16)[-1] == 9000
+
+
+def test_a_point_of_a_run_with_other_files_of_the_same_classes_shows_none(copied, tmp_path):
+    root, made = copied
+    path = made["nws", 0] / "features.npz"
+    arrays = dict(np.load(path))
+    first, second = np.flatnonzero(arrays["query_labels"] == arrays["query_labels"][0])[:2]
+    arrays["query_paths"][[first, second]] = arrays["query_paths"][[second, first]]
+    np.savez(path, **arrays)
+    suite = read_suite(root)
+    data = frames.tsne(suite, EMOJI, tmp_path)
+    places = np.full((len(data.frame), 2), 0.5)
+    (task,) = index_of(explorer.build(suite, {EMOJI: [data]}, {data.name: places}))["tasks"]
+    (told,) = task["maps"]
+    assert dict(zip(told["panels"], told["lists"])) == {"NWS (no sharing)": False, "TCN (soft sharing)": True}

@@ -124,9 +124,16 @@ def test_keys_alone_open_a_query_and_go_on(browser):
     first = texts(browser, "#explorer .answer h3")
     order = browser.run(f"{BUTTONS}.map(one => one.title)")
     browser.run("[...document.querySelectorAll('#explorer .answer button')][1].focus()")
+    for step in (1, 2):  # the focus stays on "next →"
+        browser.press("Enter")
+        browser.until(f"{BUTTONS}[{step}].getAttribute('aria-pressed') === 'true'"
+                      " && document.activeElement.textContent === 'next →'")
+        assert texts(browser, "#explorer .answer h3") == [f"Query sketch of {order[step]}"]
+    assert first == [f"Query sketch of {order[0]}"]
+    browser.run("[...document.querySelectorAll('#explorer .answer button')].at(-1).focus()")
     browser.press("Enter")
-    browser.until(f"{BUTTONS}[1].getAttribute('aria-pressed') === 'true'")
-    assert first == [f"Query sketch of {order[0]}"] and texts(browser, "#explorer .answer h3") == [f"Query sketch of {order[1]}"]
+    browser.until("document.querySelectorAll('#explorer .answer .row').length === 0")
+    assert browser.run(f"document.activeElement === {BUTTONS}[2]")
 
 
 def test_a_point_of_tsne_says_what_it_is(root, browser):
@@ -191,6 +198,43 @@ def test_a_row_marked_in_a_table_is_the_run_that_is_looked_at(browser):
     assert runs()[0].startswith("NWS")
 
 
+def test_a_long_name_of_a_class_widens_no_page(root, tmp_path):
+    with Browser(installed(), tmp_path / "profile") as own:
+        own.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        own.open((root / "report" / "index.html").as_uri())
+        own.run("explored.tasks[0].maps[0].classes.fill('letters'.repeat(15))")
+        own.run(f"document.querySelector('#{FIGURE} .map').focus()")
+        for key in ("ArrowRight",) * 4 + ("ArrowDown",) * 3:
+            own.press(key)
+            assert "letters" in texts(own, f"#{FIGURE} .tip span:last-child")[0]
+            assert own.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture(scope="module")
+def two_splits(tmp_path_factory, whole_fonts) -> Path:
+    """The page of a report on two splits, of which the name of one begins that of the other."""
+    root = tmp_path_factory.mktemp("two")
+    for split in ("1", "1-b"):
+        write_suite(root, ("tcn", "hws", "nws"), dataset="sketchy", split=split, pictures=False, class_spread=0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_figures", lambda suite, task, cache: [frames.class_precision(suite, task)])
+        return command.render(root, root / "report")
+
+
+def test_a_figure_and_a_row_lead_to_the_queries_of_their_own_data_set(two_splits, tmp_path):
+    with Browser(installed(), tmp_path / "profile") as own:
+        own.open(two_splits.as_uri())
+        splits = list(enumerate(("sketchy-1", "sketchy-1-b")))
+        for number, name in splits[::-1]:
+            own.run(f"document.querySelector('#figure-{name}-class-precision a[href=\"#queries\"]').click()")
+            own.until(f"document.querySelector('[name=task]').value === '{number}'")
+        for (number, name), row in zip(splits[::-1], ("NWS", "HWS")):
+            own.run(f"[...document.querySelectorAll('#table-{name}-comparison tbody td:first-child > button')]"
+                    f".find(one => one.textContent.startsWith('{row}')).click()")
+            own.until(f"document.querySelector('[name=task]').value === '{number}'"
+                      f" && document.querySelector('[name=a]').selectedOptions[0].text.startsWith('{row}')")
+
+
 @pytest.mark.parametrize("scheme, width", [("light", 1200), ("dark", 390)])
 def test_the_page_passes_the_rules_of_accessibility(root, tmp_path, scheme, width):
     with Browser(installed(), tmp_path / "profile") as own:
@@ -214,6 +258,23 @@ def test_on_paper_the_report_is_as_before(root, tmp_path):
         assert own.run("getComputedStyle(document.getElementById('queries')).display") == "none"
         own.run(f"document.querySelector('#{FIGURE} .map').focus()")
         assert own.run(f"document.querySelector('#{FIGURE} img').getBoundingClientRect().width") > 100
+
+
+def test_inside_mlflow_the_page_says_where_its_queries_can_be_seen(root, tmp_path):
+    """MLflow shows a page as a blob, in a frame that may run scripts and nothing else; there the files beside it are lost."""
+    page = (root / "beside" / "index.html").read_text()
+    page += "<script>setInterval(() => parent.postMessage(document.getElementById('explorer').innerText, '*'), 50)</script>"
+    text = json.dumps(page).replace("<", r"\u003c")
+    (tmp_path / "frame.html").write_text(f"""<!doctype html><body><script>
+        addEventListener("message", (event) => {{ window.told = event.data; }});
+        const frame = document.createElement("iframe");
+        frame.sandbox = "allow-scripts";
+        frame.src = URL.createObjectURL(new Blob([{text}], {{ type: "text/html" }}));
+        document.body.append(frame);
+        </script>""")
+    with Browser(installed(), tmp_path / "profile") as own:
+        own.open((tmp_path / "frame.html").as_uri())
+        own.until("window.told?.includes('MLflow shows this page without its folder: open report/index.html')")
 
 
 def test_without_scripts_the_section_says_what_it_holds(root):

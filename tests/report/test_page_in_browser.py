@@ -1,19 +1,25 @@
 """The report's page in a real browser: tables sort and filter, rows are marked wherever they stand, and nothing is asked for."""
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.browser import COLOURS, Browser, installed
 from support.result_folders import EMOJI_VARIANTS, write_suite
 
 from reports.render.command import render
 
+SECONDS = (42.0, 7560.0, 3000.0, None, 0.00001)
 TABLE = "document.querySelector('#table-emoji-fixed-comparison table')"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, whole_fonts):
     root = tmp_path_factory.mktemp("suite")
-    write_suite(root, EMOJI_VARIANTS, seeds=(0, 1), pictures=False)
+    made = write_suite(root, EMOJI_VARIANTS, seeds=(0, 1), pictures=False)
+    for run, seconds in zip(made.values(), SECONDS):
+        record = json.loads((run / "provenance.json").read_text())
+        (run / "provenance.json").write_text(json.dumps(record | {"train_seconds": seconds}))
     render(root, root / "report")
     return root / "report" / "index.html"
 
@@ -54,6 +60,16 @@ def test_a_column_sorts_within_its_blocks_and_goes_back(browser):
     assert click(browser, 2) == "none" and (columns(browser, 2), columns(browser, 0)) == as_rendered
     last = browser.run(f"[...{TABLE}.tBodies[0].rows].at(-1).className")
     assert "reference" in last  # the ceiling stays below its rows
+
+
+def test_times_sort_by_how_long_they_are(browser):
+    """And not by the number that they begin with."""
+    table = TABLE.replace("emoji-fixed-comparison", "provenance")
+    column = browser.run(f"[...[...{table}.tHead.rows].at(-1).cells]"
+                         ".findIndex(cell => cell.textContent === 'Training')")
+    browser.run(f"[...{table}.tHead.rows].at(-1).cells[{column}].querySelector('button').click()")
+    found = browser.run(f"[...{table}.tBodies[0].rows].map(row => row.cells[{column}].textContent.trim())")
+    assert list(dict.fromkeys(found)) == ["2 h 06 min", "50 min 00 s", "12 min 34 s", "42 s", "0 s", "–"]
 
 
 def test_a_filter_leaves_the_rows_that_hold_its_text(browser):

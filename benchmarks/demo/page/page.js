@@ -242,6 +242,7 @@ async function begin() {
     label.append(box, ` ${run.title}: ${where(run)}`);
     part("runs").append(label);
   });
+  if (state.generalised) GALLERIES.unseen = "the photos that the run was scored on";
   part("gallery").append(...state.galleries.map(name => made("option", GALLERIES[name], {value: name})));
   part("task").append(...state.tasks.map((task, i) => made("option", `${task.title}, split ${task.split}`, {value: i})));
   const unseen = state.tasks.flatMap(task => task.classes.map(one => one.name)), seen = state.tasks.flatMap(task => task.seen);

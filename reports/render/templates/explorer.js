@@ -15,6 +15,15 @@ function element(name, attributes = {}, ...inside) {
   return made;
 }
 
+/** Put other contents into an element; the focus stays on the button that is the same there, or on the nearest that is left. */
+function refill(root, ...inside) {
+  const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  root.replaceChildren(...inside);
+  if (key === undefined) return;
+  const same = [...root.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
+  (same && !same.disabled ? same : root.querySelector("button:enabled"))?.focus({ preventScroll: true });
+}
+
 /** The numbers that a text of base64 holds. */
 function unpacked(text, bits) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -119,7 +128,9 @@ class Explorer {
       this.drawList(a, b);
       await this.drawAnswer();
     } catch {
-      this.list.replaceChildren(element("p", {}, `The files in ${explored.folder} can't be read: keep that folder beside this page.`));
+      this.list.replaceChildren(element("p", {}, location.protocol === "blob:"
+        ? "MLflow shows this page without its folder: open report/index.html of the results folder, or download the artifacts."
+        : `The files in ${explored.folder} can't be read: keep that folder beside this page.`));
     }
   }
 
@@ -165,7 +176,7 @@ class Explorer {
     const items = rows.map((row) => {
       const [first, second] = [row.a / row.number, row.b / row.number];
       return element("li", {}, element("button", {
-        type: "button", "aria-pressed": String(wanted.class === row.name),
+        type: "button", "data-key": `class-${row.name}`, "aria-pressed": String(wanted.class === row.name),
         click: () => { this.set({ class: wanted.class === row.name ? -1 : row.name, query: -1, most: FEW }); this.list.scrollIntoView({ block: "nearest" }); },
       }, element("span", { class: "name" }, plainName(task.classes[row.name])),
       element("span", { class: "pair" }, bar("first", first), two ? bar("second", second) : null),
@@ -174,7 +185,7 @@ class Explorer {
     const open = this.bars.querySelector("details")?.open ?? true;
     const top = this.bars.querySelector("ul")?.scrollTop ?? 0;
     const list = element("ul", { tabindex: "0", "aria-label": "classes by mean average precision" }, ...items);
-    this.bars.replaceChildren(element("details", { open }, element("summary", {}, `Mean AP of each class, hardest first: ${task.runs[wanted.a].name}`
+    refill(this.bars, element("details", { open }, element("summary", {}, `Mean AP of each class, hardest first: ${task.runs[wanted.a].name}`
       + (two ? ` · ${task.runs[wanted.b].name}` : "")), list));
     list.scrollTop = top;
   }
@@ -200,16 +211,16 @@ class Explorer {
       const name = plainName(task.classes[task.of.queries[query]]);
       const text = `${value(a, query)}${two ? ` · ${value(b, query)}` : ""}`;
       return element("li", {}, element("button", {
-        type: "button", "data-query": query, "aria-pressed": String(query === wanted.query), title: name,
+        type: "button", "data-query": query, "data-key": `query-${query}`, "aria-pressed": String(query === wanted.query), title: name,
         "aria-label": `query sketch of ${name}, AP ${text}`, click: () => this.set({ query }),
       }, tile(task, "queries", query, ""), element("span", { class: "value" }, text)));
     });
     const rest = this.numbers.length - items.length;
-    this.list.replaceChildren(
+    refill(this.list,
       element("p", { class: "soft" }, `${this.numbers.length} queries${wanted.class < 0 ? "" : ` of ${plainName(task.classes[wanted.class])}`}; `
         + `AP of ${task.runs[wanted.a].name}${two ? ` · ${task.runs[wanted.b].name}` : ""}. Choose one to see what it finds.`),
       element("ul", { class: "queries", "aria-label": "queries" }, ...items),
-      ...(rest > 0 ? [element("button", { type: "button", class: "more", click: () => this.set({ most: wanted.most + 4 * FEW }) }, `${rest} more`)] : []));
+      ...(rest > 0 ? [element("button", { type: "button", class: "more", "data-key": "more", click: () => this.set({ most: wanted.most + 4 * FEW }) }, `${rest} more`)] : []));
   }
 
   /** What each run finds for the chosen query: the two runs, then the first run of each other row. */
@@ -235,11 +246,11 @@ class Explorer {
         told.ap === null ? "" : ` AP ${share(told.ap[query])}`), element("ol", { "aria-label": `photos that ${run.name} finds first` }, ...photos));
     });
     const at = this.numbers.indexOf(query);
-    const step = (by, text) => element("button", { type: "button", disabled: !(at >= 0 && this.numbers[at + by] !== undefined),
+    const step = (by, text) => element("button", { type: "button", "data-key": text, disabled: !(at >= 0 && this.numbers[at + by] !== undefined),
       click: () => this.set({ query: this.numbers[at + by] }) }, text);
-    this.answer.replaceChildren(element("div", { class: "asked" }, tile(task, "queries", query, `query sketch of ${name}`, 2), element("div", {},
+    refill(this.answer, element("div", { class: "asked" }, tile(task, "queries", query, `query sketch of ${name}`, 2), element("div", {},
       element("h3", {}, `Query sketch of ${name}`), element("p", {}, step(-1, "← previous"), " ", step(1, "next →"), " ",
-        element("button", { type: "button", click: () => this.set({ query: -1 }) }, "close")))), ...rows);
+        element("button", { type: "button", click: () => { this.list.querySelector(`[data-query="${query}"]`)?.focus(); this.set({ query: -1 }); } }, "close")))), ...rows);
     this.answer.scrollIntoView({ block: "nearest" });
   }
 
@@ -287,7 +298,7 @@ function nameable(task, map) {
     ring.style.left = `${left}px`;
     ring.style.top = `${top}px`;
     const name = map.classes[classes[point]];
-    const known = task.classes[task.of[kind][number[point]]] === name; // else the run's lists are not those that can be looked at
+    const known = map.lists[panel[point]]; // else the run's lists are not those that can be looked at
     tip.replaceChildren(...(known && task.sheets ? [tile(task, kind, number[point], "")] : []),
       element("span", {}, `${photo[point] ? "photo" : "sketch"} of ${plainName(name)}`, element("br"), element("small", {}, map.panels[panel[point]])));
     tip.style.left = `${Math.max(0, Math.min(left + 12, frame.clientWidth - tip.offsetWidth))}px`;
@@ -304,7 +315,7 @@ function nameable(task, map) {
     return best;
   };
   const openSketch = (point) => {
-    if (explorer && point >= 0 && !photo[point] && task.classes[task.of.queries[number[point]]] === map.classes[classes[point]]) explorer.open(task, number[point]);
+    if (explorer && point >= 0 && !photo[point] && map.lists[panel[point]]) explorer.open(task, number[point]);
   };
   /** The nearest point in a direction, as (right, down). */
   const towards = (right, down) => {
@@ -339,18 +350,21 @@ for (const task of explored.tasks) for (const map of task.maps) nameable(task, m
 // From the figure of hard classes, and from a run's entry, to its queries.
 if (explorer) {
   const link = (text, then) => element("a", { href: "#queries", click: then }, text);
-  for (const figure of document.querySelectorAll("figure[id$='-class-precision'] figcaption")) {
-    figure.append(" ", link("Each class's queries.", () => {}));
-  }
+  const chosen = (number) => { if (explorer.wanted.task !== number) explorer.choose(number); };
+  browsed.forEach((task, number) => document.querySelector(`#${CSS.escape(`figure-${task.slug}-class-precision`)} figcaption`)
+    ?.append(" ", link("Each class's queries.", () => chosen(number))));
   browsed.forEach((task, number) => task.runs.forEach((run, at) => {
     const facts = document.querySelector(`#${CSS.escape(run.anchor)} dl`);
     facts?.append(element("dt", {}, "queries"), element("dd", {}, link("what each query finds", () => {
-      if (explorer.wanted.task !== number) explorer.choose(number);
+      chosen(number);
       explorer.set({ a: at, order: "hardest" });
     })));
   }));
   // A row that is marked in a table is the run that is looked at; what was looked at stands beside it.
   document.addEventListener("picked", ({ detail }) => {
+    // The longest, since the name of one data set may begin that of another.
+    const [its] = browsed.filter((task) => detail.table.startsWith(`table-${task.slug}-`)).sort((x, y) => y.slug.length - x.slug.length);
+    if (detail.on && its?.runs.some((run) => run.row === detail.name)) chosen(browsed.indexOf(its));
     const { task, wanted } = explorer, at = task.runs.findIndex((run) => run.row === detail.name);
     if (detail.on && at >= 0 && at !== wanted.a) explorer.set({ a: at, b: wanted.a });
   });

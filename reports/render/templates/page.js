@@ -15,7 +15,8 @@ function blocksOf(table) {
 
 /** What a cell is sorted by: the number that it keeps, else the one that it begins with ("−0.030 ± 0.004" is -0.03), else its text. */
 function keyOf(cell) {
-  const text = cell ? cell.dataset.value ?? cell.textContent.trim() : "";
+  if (cell?.dataset.value && Number.isFinite(+cell.dataset.value)) return +cell.dataset.value;
+  const text = cell ? cell.textContent.trim() : "";
   const number = text.replace("−", "-").match(/^[+-]?[\d,]*\.?\d+/);
   return number ? parseFloat(number[0].replace(/,/g, "")) : text;
 }
@@ -65,14 +66,14 @@ function buttonIn(element) {
 }
 
 /** Mark the rows of one name in every table, or take the mark away; and tell other parts of the page. */
-function pick(name) {
+function pick(name, table) {
   let on = false;
   for (const button of document.querySelectorAll("tbody td:first-child > button")) {
     if (button.textContent.trim() !== name) continue;
     on = button.closest("tr").classList.toggle("picked");
     button.setAttribute("aria-pressed", on);
   }
-  document.dispatchEvent(new CustomEvent("picked", { detail: { name, on } }));
+  document.dispatchEvent(new CustomEvent("picked", { detail: { name, on, table } }));
 }
 
 for (const figure of document.querySelectorAll("figure.table")) {
@@ -99,6 +100,6 @@ for (const figure of document.querySelectorAll("figure.table")) {
     if (!name || row.classList.contains("reference") || row.cells[0].querySelector("a")) continue;
     const button = buttonIn(row.cells[0]);
     button.setAttribute("aria-pressed", "false");
-    button.addEventListener("click", () => pick(name));
+    button.addEventListener("click", () => pick(name, figure.id));
   }
 }
