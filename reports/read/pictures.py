@@ -14,7 +14,6 @@ from PIL import Image
 
 from reports.read.files import ReportError, read_json
 from reports.read.schema import SheetIndex, Task, parse
-from reports.wording import listed
 
 FOLDER = "pictures"
 MOST_BYTES = 16 << 20
@@ -47,7 +46,7 @@ def read_sheets(root: Path, task: Task, digests: Collection[str] = ()) -> Sheets
     index = parse(SheetIndex, read_json(folder / "index.json"), "index.json")
     if index.data_digest and digests and index.data_digest not in digests:
         raise ReportError(f"those in {FOLDER}/{name} are of other data than the runs: SHA-256 {index.data_digest[:8]}, not "
-                          f"{listed(sorted(digest[:8] for digest in digests))}")
+                          f"{', '.join(sorted(digest[:8] for digest in digests))}")
     each, total = index.columns * index.rows, len(index.queries) + len(index.photos)
     contents = tuple(_sheet(folder / f"{start // each:03d}.webp", index, min(each, total - start))
                      for start in range(0, total, each))
