@@ -15,6 +15,7 @@ from benchmarks.records import read_json, write_json
 from tcn.config import InputError
 from tcn.files.atomic import remove_partial, warn, write_bytes
 from tcn.files.checksums import SUMS, file_digest, read_sums, write_line
+from tcn.files.inside import is_inside
 from tcn.files.locks import Held, holder, lock
 from tcn.train import checkpoints
 
@@ -31,12 +32,8 @@ _UNSEALED = re.compile(rf"status\.json|mlflow\.json|error\.txt|\.lock|{SUMS}|.*\
 
 
 def is_own(path: Path, folder: Path) -> bool:
-    """Whether this is a file of a folder: no link, and nothing that lies elsewhere. What is shown or copied must be, since a
-    folder that was made by others may hold a link to any file of this machine."""
-    try:
-        return path.is_file() and not path.is_symlink() and path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
-        return False
+    """Whether this is a file of a folder: no link, and nothing that lies elsewhere."""
+    return is_inside(path, folder) and not path.is_symlink()
 
 
 class ResultFolder:

@@ -44,21 +44,19 @@ def _wishes(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("workers", "threads", "runs_per_gpu", "cpus_per_run", "gpus_per_run")}
 
 
-def _devices(device: torch.device, its: int) -> list[str]:
+def _devices(options: argparse.Namespace, device: torch.device) -> list[str]:
     """All GPUs, if the command line names no single one; also if each run has several, since it can name the first alone then."""
-    every = device.type == "cuda" and (device.index is None or its > 1)
+    every = device.type == "cuda" and (device.index is None or (options.gpus_per_run or 1) > 1)
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(device)]
 
 
 def _groups(options: argparse.Namespace, device: torch.device) -> list[str]:
     """The GPUs of each run at once, joined by commas; what is left over is not used."""
-    its = options.gpus_per_run or 1
-    found = _devices(device, its)
+    found, its = _devices(options, device), options.gpus_per_run or 1
     if device.type != "cuda":
         return found
     return [",".join(found[first:first + its]) for first in range(0, len(found) - its + 1, its)]
 
 
 def _share(options: argparse.Namespace, device: torch.device) -> jobs.Share:
-    gpus = len(_devices(device, options.gpus_per_run or 1)) if device.type == "cuda" else 0
-    return jobs.share(jobs.cores(), gpus, **_wishes(options))
+    return jobs.share(jobs.cores(), len(_devices(options, device)) if device.type == "cuda" else 0, **_wishes(options))

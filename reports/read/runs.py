@@ -44,6 +44,7 @@ from reports.read.schema import (
 )
 from tcn.files import earlier
 from tcn.files.checksums import SUMS, file_digest, read_sums
+from tcn.files.inside import is_inside
 
 FOLDER_NAME = re.compile(r"^(?P<dataset>[^-]+)-(?P<split>.+?)__(?P<variant>.+)__seed(?P<seed>\d+)__(?P<identity>\w+)$")
 CLASS_TOLERANCE = 1e-6
@@ -350,11 +351,7 @@ def _example(folder: Path, where: str, entry: Any) -> dict[str, Any]:
 def _picture(folder: Path, name: str) -> Path:
     """Path of a readable picture below the run's examples/; ReportError for any other name."""
     for path in (folder / "examples" / name, folder / name):
-        try:
-            there = path.is_file() and path.resolve().is_relative_to((folder / "examples").resolve())
-        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
-            there = False
-        if there:
+        if is_inside(path, folder / "examples"):
             check_picture(path)
             return path
     raise ReportError(f"examples.json names {shown(name)}, which is not under examples/")

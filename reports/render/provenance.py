@@ -19,6 +19,7 @@ from reports.read.means import Recomputed
 from reports.read.runs import FinishedRun, setting
 from reports.read.schema import Mirrored, Reproduction, parse
 from reports.read.suite import Suite
+from tcn.files.inside import is_inside
 
 SHORT_DIFF = 200
 """A diff of at most so many lines stands on the page in full; a longer one is linked."""
@@ -139,7 +140,7 @@ def _changes(run: FinishedRun, page_folder: Path) -> Changes | None:
     if not run.provenance.dirty:
         return None
     path = run.folder / "diff.patch"
-    if not path.is_file() or not path.resolve().is_relative_to(run.folder.resolve()):
+    if not is_inside(path, run.folder):
         return Changes(None)  # a link that leads elsewhere could show any file of this machine
     file = kept(path, page_folder)
     if path.stat().st_size > LONG_DIFF:

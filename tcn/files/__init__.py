@@ -3,6 +3,7 @@
 text        text files as people save them: byte-order marks, line ends, encodings
 atomic      a file appears under its name only when it is complete and on the disk
 checksums   SHA-256 of files, and the list of them beside the files
+inside      whether a file lies where its path says
 locks       one process at a time, and who it is
 earlier     what earlier versions called things, in their result folders and on the command line
 """
