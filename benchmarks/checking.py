@@ -27,6 +27,7 @@ from benchmarks.material import build_model
 from benchmarks.store import EPOCH_TERMS, STEP_TERMS
 from tcn.config import BUILT_IN, Config, InputError, Modality, change
 from tcn.data.pairs import PairBatch
+from tcn.files.text import some
 from tcn.model import backbones
 from tcn.model.execution import training_mode
 from tcn.scoring.features import evaluating
@@ -244,10 +245,10 @@ def _check_groups(trial: _Trial, found: Checked) -> None:
     grouped = [id(parameter) for group in groups.values() for parameter in group]
     named = {id(parameter): name for name, parameter in trial.model.named_parameters() if parameter.requires_grad}
     if missing := [name for key, name in named.items() if key not in grouped]:
-        found.fault("groups", f"leaves out {_some(missing)}, which would stay as it started; add it, or set its requires_grad "
+        found.fault("groups", f"leaves out {some(missing)}, which would stay as it started; add it, or set its requires_grad "
                               "to False")
     if twice := [named.get(key, "a parameter") for key in dict.fromkeys(grouped) if grouped.count(key) > 1]:
-        raise Wrong("groups", f"names {_some(twice)} twice; each parameter belongs to one group")
+        raise Wrong("groups", f"names {some(twice)} twice; each parameter belongs to one group")
     if not set(grouped) & set(named):
         raise Wrong("groups", "names no parameter that can be trained; a variant without training has the setting "
                               "{'training.optimizer': 'none'}")
@@ -270,8 +271,8 @@ def _check_terms(found: Any, pairs: int) -> None:
     if not isinstance(found.terms, dict) or not found.terms:
         raise Wrong("losses", "gave no terms; LossTerms takes a dictionary from names to tensors, one at least")
     if not isinstance(found.weights, dict) or set(found.weights) != set(found.terms):
-        raise Wrong("losses", f"gave weights of {_some(sorted(map(str, found.weights)))} for the terms "
-                              f"{_some(sorted(map(str, found.terms)))}; each term has one weight of the same name")
+        raise Wrong("losses", f"gave weights of {some(sorted(map(str, found.weights)))} for the terms "
+                              f"{some(sorted(map(str, found.terms)))}; each term has one weight of the same name")
     for name, value in found.terms.items():
         if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]{0,39}", name) or name in TAKEN:
             raise Wrong("losses", f"the term's name {name!r:.60} can't be a column of the history; use letters in lower case, "
@@ -303,12 +304,12 @@ def _train(trial: _Trial, found: Checked | None = None) -> list[dict[str, float]
         if found is not None:
             named = [(name, p.grad) for name, p in trial.model.named_parameters() if p.requires_grad]
             if bad := [name for name, grad in named if grad is not None and not grad.isfinite().all()]:
-                raise Wrong("losses", f"the gradient of {_some(bad)} is not finite, though the losses are; look for a square "
+                raise Wrong("losses", f"the gradient of {some(bad)} is not finite, though the losses are; look for a square "
                                       "root or norm at zero, or a masked infinity")
             if all(grad is None or not grad.any() for _, grad in named):
                 raise Wrong("losses", "no parameter of the model gets a gradient; compute the terms from what the model returns")
             if step == 0 and (idle := [name for name, grad in named if grad is None]):
-                found.notes.append(f"losses gives no gradient to {_some(idle)}: as it should be where these serve another loss")
+                found.notes.append(f"losses gives no gradient to {some(idle)}: as it should be where these serve another loss")
     if any(not value.isfinite().all() for value in trial.model.state_dict().values() if value.is_floating_point()):
         raise Wrong("losses", "after two steps the model holds values that are not finite; look at what losses changes in it")
     return means
@@ -328,7 +329,7 @@ def _check_checkpoint(trial: _Trial, found: Checked) -> None:
     batch = trial.batches()[0]
     first, second = (one.losses(batch, len(LABELS)).means() for one in (trial, fresh))
     if other := [name for name in first if name not in second or not torch.equal(first[name], second[name])]:
-        found.fault("losses", f"after a checkpoint the next step gives another {_some(other)}: a resumed run would differ; "
+        found.fault("losses", f"after a checkpoint the next step gives another {some(other)}: a resumed run would differ; "
                               f"{cure}")
 
 
@@ -348,10 +349,6 @@ def _shown(value: Any) -> str:
 
 def _odd(value: Tensor) -> str:
     return f"{value[~value.isfinite()].flatten()[0].item():g}" if value.ndim else f"{value.item():g}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 # --- files and connections that a method opens by itself -----------------------------------------------------------
@@ -388,5 +385,5 @@ def _reads(function: str, endings: tuple[str, ...] = ("",)) -> Iterator[None]:
         opened = _watched.pop()
     ours = (sys.prefix, sys.base_prefix, str(Path(torch.__file__).parent))
     if odd := sorted(name for name in opened if name.lower().endswith(endings) and not name.startswith(ours)):
-        raise Wrong(function, f"opens {_some(odd)}: it may look at images of unseen classes; use the batch and the ingredients, "
+        raise Wrong(function, f"opens {some(odd)}: it may look at images of unseen classes; use the batch and the ingredients, "
                               "which are of seen classes, and read weights in build")

@@ -61,16 +61,10 @@ class Worth:
 
 def measure_arm(suite: Suite, task: Task, deviation: str, arm: str, features: str, metric: str) -> Measured:
     """One number of ledger.csv over the seeds of TCN."""
-    values: dict[int, float] = {}
-    runs: list[FinishedRun] = []
-    for run in suite.runs_of(task, VARIANT):
-        rows = _rows(suite, run, deviation)
-        rows = rows[(rows["arm"] == arm) & (rows["features"] == features) & (rows["protocol"] == "released")
-                    & (rows["metric"] == metric) & rows["value"].notna()]
-        if len(rows):
-            values[run.seed] = float(rows["value"].iloc[0])
-            runs.append(run)
-    return Measured(values, tuple(sorted(suite.planned.get((task, VARIANT), ()))), runs=tuple(runs))
+    found = [(run, value) for run in suite.runs_of(task, VARIANT)
+             if (value := _values(suite, run).get((deviation, arm, features, metric))) is not None]
+    return Measured({run.seed: value for run, value in found}, tuple(sorted(suite.planned.get((task, VARIANT), ()))),
+                    runs=tuple(run for run, _ in found))
 
 
 def worth(suite: Suite, task: Task, deviation: Deviation, metric: str) -> tuple[Worth, str]:
@@ -255,6 +249,16 @@ def _over(measured: Measured, gap: Measured) -> Measured:
     """The same number over only those seeds that the difference has, so that the columns add up."""
     return Measured({seed: measured.values[seed] for seed in gap.values}, gap.expected,
                     runs=tuple(run for run in measured.runs if run.seed in gap.values))
+
+
+def _values(suite: Suite, run: FinishedRun) -> dict[tuple[str, str, str, str], float]:
+    """(deviation, arm, features, metric) -> value under the released rule, where the run's ledger.csv holds one."""
+    if ("ledger values", run.name) not in suite.memory:
+        frame = suite.ledger(run)
+        there = [] if frame is None else frame[(frame["protocol"] == "released") & frame["value"].notna()].to_dict("records")
+        suite.memory["ledger values", run.name] = {
+            (row["deviation"], row["arm"], row["features"], row["metric"]): float(row["value"]) for row in there}
+    return suite.memory["ledger values", run.name]
 
 
 def _rows(suite: Suite, run: FinishedRun, deviation: str) -> pd.DataFrame:

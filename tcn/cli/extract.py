@@ -22,6 +22,7 @@ from tcn.data.pixels import Pixels
 from tcn.data.splits import Split
 from tcn.data.store import pack
 from tcn.files.atomic import write_bytes, writing
+from tcn.files.text import some
 from tcn.model import backbones
 from tcn.scoring.features import extract as extract_features
 
@@ -141,7 +142,7 @@ def _begin(parts: Path, settings: dict[str, Any]) -> None:
             odd = [key for key, value in settings.items() if json.loads(found).get(key) != value]
         except (ValueError, AttributeError):
             odd = ["its settings.json is damaged"]
-        raise InputError(f"{parts} holds parts of another extraction ({', '.join(odd)}); remove it, or give another --out")
+        raise InputError(f"{parts} holds parts of another extraction ({some(odd)}); remove it, or give another --out")
 
 
 def _extract_list(parts: Path, name: str, pixels: Pixels, model: _Frozen, modality: Modality, size: int,

@@ -116,7 +116,7 @@ def _class_folders(path: Path, where: str, plan: Plan, findings: Findings) -> tu
     aliased = [f"'{shown(its)}' as '{name}'" for name, its in on_disk.items() if normal_form(its) != normal_form(name)]
     if aliased:
         findings.notes.append(f"{where}: {len(aliased)} class folder{'s' if len(aliased) > 1 else ''} with a known misspelling "
-                              f"taken for the class: {', '.join(aliased)}")
+                              f"taken for the class: {some(aliased, 20)}")
     lacking = [name for name in plan.roles if name not in on_disk]  # a class that is left out may be missing
     if lacking:
         findings.problems.append(f"{where}: {len(lacking)} of {len(plan.roles) + len(plan.left_out)} classes missing: "
@@ -185,7 +185,7 @@ def _expected(names: Sequence[str], plan: Plan) -> str:
     for name in names:
         counts = [f"{counts[name]} {kind}" for kind, counts in plan.counts.items() if name in counts]
         parts.append(f"{name} ({', '.join(counts)} expected)" if counts else name)
-    return ", ".join(parts)
+    return some(parts, 20)
 
 
 # --- against the table and the builder's manifest ----------------------------------------------------------------------

@@ -105,7 +105,7 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         flat = [name for name, length in zip(names, lengths[:, 0]) if length == 0]
         if flat:
-            raise InputError(f"{source}: all-zero vectors can't be scaled to unit length: {', '.join(flat)}")
+            raise InputError(f"{source}: all-zero vectors can't be scaled to unit length: {text.some(flat)}")
         vectors = vectors / lengths
     words = Words(names, np.ascontiguousarray(vectors, dtype=np.float32), "")
     shared = f"; {_shared(words.alike)}" if words.alike else ""
@@ -152,7 +152,7 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
     unknown = [name for name in names if normal_form(name) not in rows]
     if unknown:
         raise InputError(f"{source} has no row for {len(unknown)} of {len(names)} class names: "
-                         f"{', '.join(unknown)}")
+                         f"{text.some(unknown)}")
     vectors = np.stack([rows[normal_form(name)] for name in names])
     return vectors, f"{source.name}: table, {vectors.shape[1]}-d, one row a class"
 
@@ -261,7 +261,7 @@ def _from_vocabulary(source: Path, names: Sequence[str]) -> tuple[np.ndarray, st
     if unknown:
         foreign = wanted.garbled and any(not name.isascii() for name in unknown)
         raise InputError(f"{source} ({kind}, {count:,} words) has no vector for {len(unknown)} of "
-                         f"{len(names)} class names: {', '.join(unknown)}. Use another file, or a table with "
+                         f"{len(names)} class names: {text.some(unknown)}. Use another file, or a table with "
                          f"a row for each class" + ("; some of the file's words are not UTF-8: save it so" if foreign else ""))
     exact = len(names) - len(whole) - len(averaged)
     description = f"{source.name}: {kind}, {count:,} words, {width}-d; {exact} names are tokens as they stand"

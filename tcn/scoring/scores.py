@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tcn.config import InputError
+from tcn.files.text import some
 from tcn.scoring.cpu.one_pass import rank_all
 from tcn.scoring.inputs import (
     check_choice,
@@ -311,10 +312,6 @@ def first_of_each(groups: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.sort(np.unique(group * (label.max() + 1) + label, return_index=True)[1])
 
 
-def _some(names: np.ndarray) -> str:
-    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
-
-
 @dataclass(frozen=True)
 class _Task:
     """Queries and gallery with the photos of one class side by side, so that a query's relevant photos are a slice."""
@@ -343,11 +340,11 @@ class _Task:
     def check_missing(self, missing_classes: str, photo_names: np.ndarray) -> None:
         """Raise InputError if no class has a photo, or if one class has none and `missing_classes` is "error"."""
         if not self.photo_count.any():
-            raise InputError(f"gallery_labels has no photo of any query class ({_some(self.classes)}; the gallery holds "
-                             f"{_some(np.unique(photo_names))}): nothing can be scored; check both arrays of labels")
+            raise InputError(f"gallery_labels has no photo of any query class ({some([*self.classes], 5)}; the gallery holds "
+                             f"{some([*np.unique(photo_names)], 5)}): nothing can be scored; check both arrays of labels")
         if missing_classes == "error" and (self.photo_count == 0).any():
             absent = self.classes[self.photo_count == 0]
-            raise InputError(f"gallery_labels has no photo for {len(absent)} query class(es): {_some(absent)}; "
+            raise InputError(f"gallery_labels has no photo for {len(absent)} query class(es): {some([*absent], 5)}; "
                              "leave their queries out, or choose missing_classes='zero' or 'as-released'")
 
 
