@@ -71,6 +71,17 @@ def overview_alone(whole_fonts: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes are forks of a server that has imported everything (support/warm.py). Not for tests of how a process is
+    started."""
+    import multiprocessing
+
+    from support import warm
+
+    monkeypatch.setattr(multiprocessing, "get_context", warm.context)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data files for development ($TCN_SHARED_DATA); tests that need it are skipped elsewhere."""

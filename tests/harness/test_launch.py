@@ -78,7 +78,7 @@ def kill_after_first_epoch(output: Path, ids) -> threading.Thread:
     return thread
 
 
-def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, monkeypatch, capsys):
+def test_two_workers_one_of_them_killed_give_the_bits_of_one(place, alone, warm_workers, monkeypatch, capsys):
     """Two worker processes; the one that trains is killed after an epoch: nothing but that epoch's successor is lost."""
     made = []
     original = processes.Processes.__init__
@@ -475,7 +475,7 @@ def test_ray_takes_one_process_a_task_where_gpus_are_asked_for(gpus, asked, call
 
 # --- several devices for a run ---------------------------------------------------------------------------------
 
-def test_a_run_on_several_devices(place, alone, tmp_path, capsys):
+def test_a_run_on_several_devices(place, alone, warm_workers, tmp_path, capsys):
     """Two processes, begun by this one and by a worker: the same bits from both, and what one process gives but for rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -117,7 +117,7 @@ def test_a_run_is_repeated_with_the_file_and_refused_without_it(finished, outsid
     assert status == 2 and "leave out --datasets" in err
 
 
-def test_workers_read_the_file_themselves(outside, tmp_path, command):
+def test_workers_read_the_file_themselves(outside, tmp_path, command, warm_workers):
     output = tmp_path / "out"
     status, out, err = command(*call(outside, "--variants", "untrained-svd", "--output", str(output), "--launcher", "processes",
                                      "--workers", "1", "--no-report"))

@@ -180,7 +180,7 @@ def test_a_folder_of_an_own_method_is_read_without_running_it(finished, command)
     assert status == 0 and f"{len(names) + 1} runs" in out and "left out" not in err and set(baselines._TABLES) == {BUILT_IN}
 
 
-def test_workers_read_the_same_file_and_refuse_another(place, command, tmp_path):
+def test_workers_read_the_same_file_and_refuse_another(place, command, tmp_path, warm_workers):
     mine = written(tmp_path)
     output = tmp_path / "out"
     status, out, err = command(*common(place), *ONE, "--variants", str(mine), "--output", str(output), "--launcher", "processes",
