@@ -107,7 +107,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", nargs="+", metavar="FILE|NAME=FILE|DIR",
                    help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for "
                         "each encoder by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
-    p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher, one file (default: --weights)")
+    p.add_argument("--teacher-weights", type=Path, metavar="FILE",
+                   help="one file for the teacher of every run, whatever --weights gives (default: its encoder's file)")
     p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                    help="replace settings of every run but those that make its variant, e.g. --set training.epochs=4 "
                         "losses.sharing=100 (which leaves nws without a sharing loss)")
