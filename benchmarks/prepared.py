@@ -319,7 +319,7 @@ def add_places(p: argparse.ArgumentParser) -> None:
     p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
                        ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
-                       ("words", "word vectors, as for the runs"), ("teacher-weights", "ImageNet weights of the teacher, as for the runs")):
+                       ("words", "word vectors, as for the runs"), ("teacher-weights", "those of the teacher, as for the runs")):
         p.add_argument(f"--{name}", type=Path, help=text)
     p.add_argument("--weights", action="append", metavar="FILE|NAME=FILE|DIR", help="weights of the encoders, as for the runs; "
                                                                                     "once for each")

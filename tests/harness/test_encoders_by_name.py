@@ -130,8 +130,8 @@ def test_a_file_given_for_the_teacher_is_the_teacher_s_however_the_encoder_s_was
     own, theirs = weights / "test_vit.pth", tmp_path / "teacher.pth"
     torch.manual_seed(9)
     torch.save(timm.create_model("test_vit").state_dict(), theirs)
-    call = [*places(place)[:-2], *ONE, "--set", *TINY, f"network.backbone={VIT}", "--variants", "tcn", "--output", str(tmp_path / "out"),
-            "--weights", f"{name}{own}"]
+    call = [*places(place)[:-2], *ONE, "--set", *TINY, f"network.backbone={VIT}", "--variants", "tcn", "--output",
+            str(tmp_path / "out"), "--weights", f"{name}{own}"]
     for more, teacher in (([], own), (["--teacher-weights", str(theirs)], theirs)):
         planned, _ = prepared.prepare(run_all.parser().parse_args([*call, *more]))
         config = planned.runs[0].config
