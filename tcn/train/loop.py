@@ -121,10 +121,10 @@ def check_choice(select_by: str, heldout: Sized | None, sketches: Sized | None, 
     In: held-out sketches of seen classes, and sketches and photos of validation classes."""
     if select_by == "seen_accuracy" and not heldout:
         raise InputError("setting 'training.select_by' is 'seen_accuracy', and no sketches of seen classes are held out to "
-                         "measure it on; let each class have more, or set training.select_by=validation_map data.validation=carved")
+                         "measure it on; add sketches, or set training.select_by=validation_map data.validation=carved")
     if select_by == "validation_map" and not (sketches and photos):
-        raise InputError("setting 'training.select_by' is 'validation_map', and there are no validation classes to measure it on; set "
-                         "training.select_by=seen_accuracy, or have seen classes carved out with data.validation=carved")
+        raise InputError("setting 'training.select_by' is 'validation_map', and there are no validation classes to measure it "
+                         "on; set training.select_by=seen_accuracy, or have seen classes carved out with data.validation=carved")
 
 
 def base_rates(config: Config) -> dict[str, float]:
