@@ -249,6 +249,11 @@ def leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
         raise InputError(f"{why}; leave out {', '.join(given)}")
 
 
+def keep_only(why: str, options: argparse.Namespace, *used: str) -> None:
+    """The same for an action that reads the options `used` alone: whatever else was given is named."""
+    leave_out(why, options, *(name for name in vars(options) if name not in used))
+
+
 def _check_launcher(options: argparse.Namespace) -> None:
     if options.launcher == "local":
         given = [f"--{name.replace('_', '-')}" for name in ("workers", "runs_per_gpu", "cpus_per_run")
@@ -293,11 +298,14 @@ def device_named(name: str, here: bool = True) -> torch.device:
 
 def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings by their dotted keys, from KEY=VALUE as the command line takes them. InputError where one can't be read."""
-    values = {}
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for pair in pairs:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
+        if given.setdefault(key, pair) != pair:
+            raise InputError(f"--set gives '{key}' two values, {given[key]} and {pair}; leave one of them out")
         if key in ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights",
                    "network.teacher_weights"):
             raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")

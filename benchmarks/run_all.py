@@ -76,20 +76,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sample", type=_count, metavar="N",
                    help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: "
                         "data sets of their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
-    p.add_argument("--datasets", nargs="+", metavar="NAME",
+    p.add_argument("--datasets", nargs="+", action="extend", metavar="NAME",
                    help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or "
                         "YAML files that declare data sets of your own (docs/own-dataset.md)")
     p.add_argument("--generalised", action="store_true",
                    help="photos of seen classes in the gallery too: data sets of their own, such as sketchy-generalised")
-    p.add_argument("--variants", nargs="+", metavar="NAME",
+    p.add_argument("--variants", nargs="+", action="extend", metavar="NAME",
                    help=f"variants, groups, or Python files that declare variants (default: untrained main). "
                         f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
                         f"announce some by an entry point of the group tcn_zs_sbir.variants, to be named here")
-    p.add_argument("--check", nargs="+", metavar="FILE",
+    p.add_argument("--check", nargs="+", action="extend", metavar="FILE",
                    help="try the variants that a Python file declares on a tiny network and random pairs, and say what they lack "
                         "(shapes, gradients, finite losses, seeds, checkpoints, a look at unseen classes); status 1 "
                         "where anything")
-    p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 2020 for the paper profile, else 0")
+    p.add_argument("--seeds", nargs="+", action="extend", type=_seed, metavar="N",
+                   help="default: 2020 for the paper profile, else 0")
     p.add_argument("--everything", action="store_true",
                    help="every table and figure: all variants, with the seeds that verdicts on the claims need, main "
                         "rows first, and the extension on digits at the end")
@@ -104,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--emoji-tarballs", type=Path, metavar="DIR", help="folder of the npm packages' .tgz files, for "
                                                                       "machines without npm or network")
     p.add_argument("--words", type=Path, metavar="FILE", help="word vectors: word2vec binary, GloVe text, or CSV table")
-    p.add_argument("--weights", nargs="+", metavar="FILE|NAME=FILE|DIR",
+    p.add_argument("--weights", nargs="+", action="extend", metavar="FILE|NAME=FILE|DIR",
                    help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for "
                         "each encoder by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
     p.add_argument("--teacher-weights", type=Path, metavar="FILE",
@@ -300,9 +301,7 @@ def _check(options: argparse.Namespace) -> int:
     """Try variants of the user's own; needs neither data nor weights."""
     from benchmarks import checking, experiments, prepared
 
-    prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run",
-                       "calibrate", "quick", "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers",
-                       "gpus_per_run", "threads", "words", "weights")
+    prepared.keep_only("--check runs nothing", options, "check")
     faults = 0
     for variant in experiments.expand_variants(options.check):
         found = checking.check(variant)

@@ -159,6 +159,9 @@ def _suite(options: argparse.Namespace, unpacked: Path) -> Suite:
 
 def _written(suite: Suite, options: argparse.Namespace) -> Path:
     """The page that was asked for, once it is written."""
+    if options.leaderboard and options.out:
+        raise ReportError(f"--leaderboard {options.leaderboard} is written in place of the report, which would go to --out "
+                          f"{options.out}; leave one of them out")
     if options.leaderboard:
         with naming.recorded(suite.titles):
             try:

@@ -215,6 +215,24 @@ def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, mo
     assert status == 2 and all(text in err for text in ("elsewhere", "cuda:77", "no words"))
 
 
+def test_the_search_takes_settings_that_its_points_leave_open_and_derives_what_follows(tmp_path, capsys, monkeypatch):
+    planned = []
+    monkeypatch.setattr(preflight, "check_runs", lambda checks, runs, *rest, **options: planned.extend(runs))
+    monkeypatch.setattr(search_settings, "_try", lambda *arguments: {})
+    assert search_settings.main(["--out", str(tmp_path / "a.csv"), "--set", "training.epochs=1"]) == 2
+    points = len(search_settings.laptop_grid())
+    assert f"--set training.epochs: {points} of the grid's {points} points have a value of their own" in capsys.readouterr().err
+    for setting in ("network.dim=128", "network.dim=64"):
+        planned.clear()
+        assert search_settings.main(["--out", str(tmp_path / "b.csv"), "--set", "data.image_size=96", setting, "--set",
+                                     "network.dropout=0.2", "losses.sharing=3"]) == 0
+        assert "note: --set losses.sharing: 11 of the grid's" in capsys.readouterr().err
+        assert len(planned) == points, "a point with other settings is another point"
+        assert {(run.config.data.stored_size, f"network.dim={run.config.network.dim}") for run in planned} == {(96, setting)}
+    weights = [run.config.losses.sharing for run in planned if run.variant == "tcn"]
+    assert 3.0 not in weights and len(set(weights)) > 5
+
+
 def test_other_commands_say_their_slips_before_they_begin(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(preflight, "check_runs", lambda checks, runs, *rest, **options: [])
     assert search_settings.main(["--part", "3/2", "--threads", "5000", "--out", str(tmp_path)]) == 2
