@@ -28,7 +28,7 @@ from benchmarks.threads import limit_threads
 from tcn.cli.ending import ending
 from tcn.config import Config, InputError
 from tcn.data.pairs import PairSource
-from tcn.files.atomic import warn, writable
+from tcn.files.atomic import warn, writable_file
 from tcn.train import loop
 
 SEED = 100
@@ -102,9 +102,7 @@ def _search(options: argparse.Namespace) -> int:
     checks = preflight.Checks()
     part, parts = checks.ask(lambda: _part(options.part)) or (1, 1)
     checks.ask(lambda: limit_threads(options.threads))
-    checks.ask(lambda: writable(options.out.parent, "the folder", "--out"))
-    if options.out.is_dir():
-        checks.add(f"--out {options.out} is a folder; pass a file")
+    checks.ask(lambda: writable_file(options.out, "--out"))
     device = checks.ask(lambda: device_named(options.device)) or torch.device("cpu")
     material = Material(Places(options.cache, options.data_root, options.words, progress=False))
     grid, key, changes = GRIDS[options.profile]
