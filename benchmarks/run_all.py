@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported by the functions that use them: --help must not wait for torch
     from benchmarks.launch.calibration import Calibration
@@ -76,21 +76,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sample", type=_count, metavar="N",
                    help="only the first N sketches and N photos of each class by name, of Sketchy the original photos: "
                         "data sets of their own, such as sketchy-first25 (default of the sample profile: 25; else everything)")
-    p.add_argument("--datasets", nargs="+", action="extend", metavar="NAME",
+    p.add_argument("--datasets", nargs="+", metavar="NAME",
                    help="emoji; or sketchy (both splits; sketchy/1 for one), tuberlin, quickdraw (default: all); or "
                         "YAML files that declare data sets of your own (docs/own-dataset.md)")
     p.add_argument("--generalised", action="store_true",
                    help="photos of seen classes in the gallery too: data sets of their own, such as sketchy-generalised")
-    p.add_argument("--variants", nargs="+", action="extend", metavar="NAME",
+    p.add_argument("--variants", nargs="+", metavar="NAME",
                    help=f"variants, groups, or Python files that declare variants (default: untrained main). "
                         f"Variants: {', '.join(VARIANTS)}. Groups: {', '.join(GROUPS)}. Files: docs/own-method.md; a package may "
                         f"announce some by an entry point of the group tcn_zs_sbir.variants, to be named here")
-    p.add_argument("--check", nargs="+", action="extend", metavar="FILE",
+    p.add_argument("--check", nargs="+", metavar="FILE",
                    help="try the variants that a Python file declares on a tiny network and random pairs, and say what they lack "
                         "(shapes, gradients, finite losses, seeds, checkpoints, a look at unseen classes); status 1 "
                         "where anything")
-    p.add_argument("--seeds", nargs="+", action="extend", type=_seed, metavar="N",
-                   help="default: 2020 for the paper profile, else 0")
+    p.add_argument("--seeds", nargs="+", type=_seed, metavar="N", help="default: 2020 for the paper profile, else 0")
     p.add_argument("--everything", action="store_true",
                    help="every table and figure: all variants, with the seeds that verdicts on the claims need, main "
                         "rows first, and the extension on digits at the end")
@@ -105,14 +104,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--emoji-tarballs", type=Path, metavar="DIR", help="folder of the npm packages' .tgz files, for "
                                                                       "machines without npm or network")
     p.add_argument("--words", type=Path, metavar="FILE", help="word vectors: word2vec binary, GloVe text, or CSV table")
-    p.add_argument("--weights", nargs="+", action="extend", metavar="FILE|NAME=FILE|DIR",
+    p.add_argument("--weights", nargs="+", metavar="FILE|NAME=FILE|DIR",
                    help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for "
                         "each encoder by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
     p.add_argument("--teacher-weights", type=Path, metavar="FILE",
                    help="one file for the teacher of every run, whatever --weights gives (default: its encoder's file)")
-    p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+    p.add_argument("--set", nargs="+", action=_Settings, default=[], metavar="KEY=VALUE", dest="overrides",
                    help="replace settings of every run but those that make its variant, e.g. --set training.epochs=4 "
-                        "losses.sharing=100 (which leaves nws without a sharing loss)")
+                        "losses.sharing=100 (which leaves nws without a sharing loss); a later --set goes over an earlier one")
     p.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all cores); results are bit-identical "
                                                                "only at an equal number")
     p.add_argument("--as-released", action="store_true",
@@ -150,6 +149,15 @@ def parser() -> argparse.ArgumentParser:
                         "killed process left open")
     p.add_argument("--no-report", action="store_true", help="leave the report out")
     return p
+
+
+class _Settings(argparse.Action):
+    """Adds to the settings of an earlier --set, in place of those that have the same keys there."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None) -> None:
+        keys = {pair.partition("=")[0] for pair in values}
+        earlier = [pair for pair in getattr(namespace, self.dest) if pair.partition("=")[0] not in keys]
+        setattr(namespace, self.dest, [*earlier, *values])
 
 
 def _seed(text: str) -> int:
