@@ -19,6 +19,7 @@ scoring        features -> every number that is reported
 run_artifacts  features and numbers -> files of a run's folder
 runner         the life of a run: states, training, failure, resume
 checking       a method of one's own on a tiny network, in seconds
+counts         what the numbers of pictures and classes rule out
 preflight      what a plan needs, checked before anything runs
 resources      what `--slurm` asks for
 prepared       command line -> checked plan

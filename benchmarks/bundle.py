@@ -19,7 +19,7 @@ from reports.read.runs import FOLDER_NAME, FinishedRun, Unfinished, read_run
 from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.files import earlier
-from tcn.files.atomic import warn, writing
+from tcn.files.atomic import warn, writable_file, writing
 from tcn.files.checksums import file_digest
 
 FEATURES = "features.npz"
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Bundle what the arguments name; the exit status."""
     options = _parser().parse_args(arguments)
     output = options.output.expanduser()
+    writable_file(output, "--output")
     try:
         names = bundle([run for path in options.runs for run in finished(path.expanduser())], output, options.features)
     except OSError as error:

@@ -37,6 +37,8 @@ from tcn.scoring.protocols import ALL, PROTOCOL_VERSION
 from tcn.scoring.scores import DUPLICATES, MISSING_CLASSES, score
 
 METRIC = re.compile(r"(mAP|Prec)@(all|R|[1-9][0-9]{0,8})")
+OF_FILES = ("duplicates", "missing_classes", "spellings")
+"""Options that say how files of features are scored."""
 EPILOG = """\
 what is compared
   [NAME=]PATH, each either
@@ -86,13 +88,17 @@ def read(text: str, options: argparse.Namespace) -> Values:
 
 
 def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
+    if given := [f"--{key.replace('_', '-')}" for key in OF_FILES if getattr(options, key)]:
+        raise InputError(f"{', '.join(given)}: {folder} is a run, whose values are read as they were recorded; leave out what "
+                         "says how files are scored, or give the run's features.npz in its place")
+    kind = options.features or "real"
     try:
         run = read_finished(folder)
         if (version := run.provenance.protocol_version) != PROTOCOL_VERSION:
             raise ReportError(f"scored under protocol version {version}, this is {PROTOCOL_VERSION}: numbers of two versions "
                               "can't be compared. Its features.npz can be, which is scored anew")
-        keys = {metric: f"{options.features}/{options.protocol}/{metric}" for metric in options.metrics}
-        every = f"{options.features}/{options.protocol}/mAP@all"
+        keys = {metric: f"{kind}/{options.protocol}/{metric}" for metric in options.metrics}
+        every = f"{kind}/{options.protocol}/mAP@all"
         check_digest(folder, "per_query.npz")
         arrays = read_arrays(folder / "per_query.npz")
         if absent := [key for key in keys.values() if key not in arrays]:
@@ -116,13 +122,18 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
 
 def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
     arrays, _ = read_feature_file(path)
+    missing = options.missing_classes or "error"
     ks = [int(k) for k in dict.fromkeys(metric.partition("@")[2] for metric in options.metrics) if k.isdecimal()]
     try:
         if "gallery_group" in arrays:
             check_groups(arrays)
+        metric = distance(arrays, None)
+        if options.features and (options.features == "binary") != (metric == "hamming"):
+            raise InputError(f"--features {options.features} chooses among a run's features, and this file holds "
+                             f"{'codes' if metric == 'hamming' else 'real-valued ones, no codes'}; leave it out")
         found = score(arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"], [options.protocol],
-                      distance(arrays, None), ks or (100,), missing_classes=options.missing_classes, spellings=options.spellings,
-                      gallery_group=arrays.get("gallery_group"), duplicates=options.duplicates)
+                      metric, ks or (100,), missing_classes=missing, spellings=options.spellings or "error",
+                      gallery_group=arrays.get("gallery_group"), duplicates=options.duplicates or "as-published")
         if absent := [metric for metric in options.metrics if metric not in found.metrics(options.protocol)]:
             raise InputError(f"{options.protocol} has no {', '.join(absent)}; it has "
                              f"{', '.join(found.metrics(options.protocol))}")
@@ -130,7 +141,7 @@ def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
         raise InputError(f"{path}: {as_options(str(error))}") from None
     classes = found.classes.astype(str)
     skipped = frozenset(str(c) for at, c in enumerate(classes) if not found.relevant[found.query_class == at].any())
-    out = skipped if options.missing_classes == "as-released" else frozenset()
+    out = skipped if missing == "as-released" else frozenset()
     return Values(str(path), name or (path.parent.name if path.name == "features.npz" else path.stem), 0,
                   classes[found.query_class], _query_names(path, found.queries),
                   {metric: found.per_query(options.protocol, metric) for metric in options.metrics},
@@ -237,13 +248,13 @@ def _parser() -> argparse.ArgumentParser:
                    help="default: mAP@all Prec@100")
     p.add_argument("--protocol", choices=ALL, default="released", metavar="NAME", help=f"one of {', '.join(ALL)} (default: "
                                                                                        "released)")
-    p.add_argument("--features", choices=("real", "binary"), default="real",
-                   help="which of a run's features (default: real); no effect on files of features")
+    p.add_argument("--features", choices=("real", "binary"),
+                   help="which of a run's features (default: real); files beside runs have to hold such")
     p.add_argument("--per-class", action="store_true", help="one more table: each class of each pair")
-    p.add_argument("--duplicates", choices=DUPLICATES, default="as-published", help="photos listed twice in files of features")
-    p.add_argument("--missing-classes", choices=MISSING_CLASSES, default="error", help="classes without photos in files of "
-                                                                                       "features")
-    p.add_argument("--spellings", choices=inputs.SPELLINGS, default="error", help="class names spelt in several ways")
+    of_files = p.add_argument_group("for files of features alone: a run's values are read as they were recorded")
+    of_files.add_argument("--duplicates", choices=DUPLICATES, help="photos listed twice (default: as-published)")
+    of_files.add_argument("--missing-classes", choices=MISSING_CLASSES, help="classes without photos (default: error)")
+    of_files.add_argument("--spellings", choices=inputs.SPELLINGS, help="class names spelt in several ways (default: error)")
     form = p.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object and nothing else on standard output")
     form.add_argument("--latex", action="store_true", help="the tables in LaTeX")

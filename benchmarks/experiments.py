@@ -244,7 +244,7 @@ def _blocks(profile: Profile, datasets: Sequence[str] | None,
             for seed in seeds:
                 block = []
                 for variant in variants:
-                    config = _settings(variant, {**delta, "data.dataset": used}, seed, dataset, overrides,
+                    config = settings_of(variant, {**delta, "data.dataset": used}, seed, dataset, overrides,
                                        profile.quick if quick else {}, as_released)
                     run = PlannedRun(used, split, variant.name, config, quick, variant.place)
                     if run.name in planned or variant.grid_point and _telling(config) in told:
@@ -261,9 +261,10 @@ def _blocks(profile: Profile, datasets: Sequence[str] | None,
     return blocks
 
 
-def _settings(variant: baselines.Variant, base: Mapping[str, Any], seed: int, dataset: str, overrides: Mapping[str, Any],
+def settings_of(variant: baselines.Variant, base: Mapping[str, Any], seed: int, dataset: str, overrides: Mapping[str, Any],
               quick: Mapping[str, Any], as_released: bool) -> Config:
-    """One run's settings, in the order that `plan` states. `dataset`: the data set's own name, not that of its part."""
+    """One run's settings, in the order that `plan` states. `dataset`: the data set's own name, not that of its part.
+    InputError where they are none."""
     deviations = ledger.as_released(dataset) if as_released or variant.as_released else {}
     asked = {**overrides, **variant.delta}
     try:

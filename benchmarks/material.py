@@ -41,6 +41,7 @@ class Places:
     words: Path | None = None
     weights: Path | None = None
     teacher_weights: Path | None = None
+    """The teacher's, where they were given apart: for every encoder's teacher, whatever the encoder's own file is."""
     emoji_tarballs: Path | None = None
     lists: Path | str | None = "auto"
     """Where list files are: `auto` beside the data, a folder, or None to derive the split from the folders alone."""
@@ -55,8 +56,8 @@ class Places:
         return dict(self.named_weights).get(backbone, self.weights)
 
     def teacher_file(self, backbone: str) -> Path | None:
-        """The same of its teacher."""
-        return dict(self.named_weights).get(backbone, self.teacher_weights)
+        """The same of its teacher: of the encoder's own file, where no other was given."""
+        return self.teacher_weights or self.encoder_file(backbone)
 
 
 class Material:

@@ -19,17 +19,19 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 
+from benchmarks import counts
 from benchmarks.experiments import PlannedRun
 from benchmarks.material import Material, Places, made_model, reads_teacher, uses_words
 from benchmarks.runner import lacks_ledger
 from benchmarks.store import RunFolder
-from tcn.config import GENERALISED, Config, InputError, change
+from tcn.config import BUILT_IN, GENERALISED, Config, InputError, change
 from tcn.data.decode import Reading
 from tcn.data.packing import asked_form
 from tcn.data.store import Store, check_limit, store_of
 from tcn.files.atomic import amount, existing_parent, warn, writable
 from tcn.model import backbones
 from tcn.model.execution import check_precision
+from tcn.scoring.features import check_components
 from tcn.train import parallel
 from tcn.train.method import Ingredients
 
@@ -141,6 +143,8 @@ def check_runs(checks: Checks, runs: Sequence[PlannedRun], material: Material, o
             known.add(run.name)
         if identity is None or folders[-1].state != "finished" or lacks_ledger(folders[-1]):
             to_do.append(run)
+            for check in counts.CHECKS:
+                checks.ask(lambda: check(run.config, material.split_of(run.config)), [run])
     _words([run for run in runs if run.name in known], material)
     _images(checks, to_do, material)
     sizes = _models(checks, to_do, known, material, device, fetch, gpus)
@@ -270,8 +274,11 @@ def _models(checks: Checks, runs: Sequence[PlannedRun], known: set[str], materia
 
 def _parameter_bytes(run: PlannedRun, config: Config, material: Material, encoder: backbones.Backbone,
                      teacher: tuple[backbones.Backbone, backbones.Classifier], device: torch.device | None, gpus: int) -> int:
+    net, scored = config.network, config.evaluation
+    if scored.statistics == "pca" and scored.features == "backbone" and config.method_source == BUILT_IN:
+        check_components(net.dim, teacher[1].weight.shape[1], f"features of {net.backbone}")
     words, further = material.word_tensors(config)
-    if config.network.dim <= min(teacher[1].weight.shape):
+    if net.dim <= min(teacher[1].weight.shape):
         config = change(config, {"network.start": "random"})  # the SVD takes longest, and fails for no other reason
     ingredients = Ingredients(encoder, *teacher, words, len(material.split_of(run.config).seen), further)
     with torch.random.fork_rng(devices=[]):

@@ -106,7 +106,7 @@ def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: S
           ) -> tuple[list[PlannedRun], list[list[PlannedRun]]]:
     """The runs that a call asks for, and the blocks of `--everything`,
     each run with the weights that were given for its encoder."""
-    for key, file in (("weights", places.weights), ("teacher_weights", places.teacher_weights)):
+    for key, file in (("weights", places.weights), ("teacher_weights", places.teacher_weights or places.weights)):
         overrides[f"network.{key}"] = checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
     profile = experiments.PROFILES[name]
     parts = _parts(options, root, profile, own)
@@ -124,14 +124,15 @@ def _plan(options: argparse.Namespace, name: str, root: Path | None, datasets: S
                        "(setting network.backbone)")
     given = {backbone: checks.ask(lambda: backbones.weights_setting(file)) or "imagenet"
              for backbone, file in places.named_weights if backbone in used}
-    return [_with_weights(run, given) for run in runs], [[_with_weights(run, given) for run in block] for block in blocks]
+    of_file = ("network.weights",) if places.teacher_weights else ("network.weights", "network.teacher_weights")
+    runs, *blocks = ([_with_weights(run, given, of_file) for run in some] for some in (runs, *blocks))
+    return runs, blocks
 
 
-def _with_weights(run: PlannedRun, given: Mapping[str, str]) -> PlannedRun:
-    """The same run with the weights that were given for its encoder by name; a teacher is of the same file."""
+def _with_weights(run: PlannedRun, given: Mapping[str, str], keys: Sequence[str]) -> PlannedRun:
+    """The same run with the weights that were given for its encoder by name, in the settings `keys`."""
     setting = given.get(run.config.network.backbone)
-    return replace(run, config=change(run.config, dict.fromkeys(("network.weights", "network.teacher_weights"), setting))
-                   ) if setting else run
+    return replace(run, config=change(run.config, dict.fromkeys(keys, setting))) if setting else run
 
 
 def _rows_left_out(checks: preflight.Checks, runs: Sequence[PlannedRun], everything: bool) -> set[str]:
@@ -248,6 +249,11 @@ def leave_out(why: str, options: argparse.Namespace, *names: str) -> None:
         raise InputError(f"{why}; leave out {', '.join(given)}")
 
 
+def keep_only(why: str, options: argparse.Namespace, *used: str) -> None:
+    """The same for an action that reads the options `used` alone: whatever else was given is named."""
+    leave_out(why, options, *(name for name in vars(options) if name not in used))
+
+
 def _check_launcher(options: argparse.Namespace) -> None:
     if options.launcher == "local":
         given = [f"--{name.replace('_', '-')}" for name in ("workers", "runs_per_gpu", "cpus_per_run")
@@ -292,11 +298,14 @@ def device_named(name: str, here: bool = True) -> torch.device:
 
 def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings by their dotted keys, from KEY=VALUE as the command line takes them. InputError where one can't be read."""
-    values = {}
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for pair in pairs:
         key, found, text = pair.partition("=")
         if not found:
             raise InputError(f"--set takes KEY=VALUE, got '{pair}'")
+        if given.setdefault(key, pair) != pair:
+            raise InputError(f"--set gives '{key}' two values, {given[key]} and {pair}; leave one of them out")
         if key in ("seed", "method", "method_source", "data.dataset", "data.declared", "data.split", "network.weights",
                    "network.teacher_weights"):
             raise InputError(f"--set can't change '{key}'; use --seeds, --variants, --datasets, --weights or --teacher-weights")
@@ -318,7 +327,7 @@ def add_places(p: argparse.ArgumentParser) -> None:
     p.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     for name, text in (("data-root", "where the data sets are (default: $TCN_DATA)"),
                        ("cache", "decoded images (default: $TCN_CACHE, else .cache in the project)"),
-                       ("words", "word vectors, as for the runs"), ("teacher-weights", "ImageNet weights of the teacher")):
+                       ("words", "word vectors, as for the runs"), ("teacher-weights", "those of the teacher, as for the runs")):
         p.add_argument(f"--{name}", type=Path, help=text)
     p.add_argument("--weights", action="append", metavar="FILE|NAME=FILE|DIR", help="weights of the encoders, as for the runs; "
                                                                                     "once for each")
@@ -341,7 +350,7 @@ def places_of(options: argparse.Namespace, root: Path | None, checks: preflight.
         checks.add(f"--lists {lists} is not a folder; pass a folder of list files, or 'none'")
         lists = "auto"  # else each split would say it again
     default, named = checks.ask(lambda: weights_given(options.weights)) or (None, {})
-    return Places(cache.expanduser().resolve(), root, options.words, default, options.teacher_weights or default,
+    return Places(cache.expanduser().resolve(), root, options.words, default, options.teacher_weights,
                   options.emoji_tarballs, lists if lists in (None, "auto") else Path(lists),
                   declared=tuple(Path(name).expanduser().resolve() for name in options.datasets or () if declared.is_file(name)),
                   named_weights=tuple(named.items()))

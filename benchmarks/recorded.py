@@ -25,10 +25,8 @@ from tcn.train import parallel
 
 def sync(options: argparse.Namespace) -> int:
     """Mirror what lies in an output folder; needs neither data nor settings. Returns the exit status."""
-    prepared.leave_out("--sync trains nothing", options, "datasets", "generalised", "variants", "seeds", "everything", "budget",
-                       "overrides", "dry_run", "calibrate", "reproduce", "tolerance", "launcher", "workers", "runs_per_gpu",
-                       "gpus_per_run", "cpus_per_run", "ray_address", "slurm", "threads", "words", "weights", "teacher_weights",
-                       "emoji_tarballs", "lists")
+    folder = ("output",) if options.output else ("profile", "sample", "as_released", "quick")
+    prepared.keep_only("--sync trains nothing", options, "sync", *folder)
     name = prepared.suite_name(options.profile or "laptop", options)
     suite = SuiteFolder.open(options.output or provenance.ROOT / "results" / name)
     mirror = Mirror(suite, provenance.command())
@@ -51,9 +49,9 @@ def sync(options: argparse.Namespace) -> int:
 
 def repeat(options: argparse.Namespace, root: Path | None) -> int:
     """Repeat a recorded run (`benchmarks.reproduce`) with the pictures in `root`. Returns the exit status: 1 where it differs."""
-    prepared.leave_out("--reproduce repeats a run as it was", options, "profile", "sample", "generalised", "variants", "seeds",
-                       "everything", "budget", "overrides", "quick", "dry_run", "as_released", "calibrate", "workers",
-                       "runs_per_gpu", "cpus_per_run", "ray_address", "slurm", "launcher")
+    prepared.keep_only("--reproduce repeats a run as it was", options, "reproduce", "tolerance", "output", "device", "threads",
+                       "gpus_per_run", "data_root", "cache", "datasets", "lists", "emoji_tarballs", "words", "weights",
+                       "teacher_weights", "no_report")
     if not all(map(declared.is_file, options.datasets or ())):
         raise InputError("--reproduce repeats a run as it was; leave out --datasets, but for the file that declares its data set")
     folder = reproduce.find(options.reproduce, options.output, provenance.ROOT / "results")

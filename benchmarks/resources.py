@@ -26,7 +26,9 @@ def wishes(text: str) -> dict[str, Any]:
         if not (key and equals and value):
             raise InputError(f"--slurm takes KEY=VALUE,KEY=VALUE; got '{pair}'")
         name = SHORT.get(key, key.replace("-", "_"))
-        found[name] = minutes(value) if key == "time" else int(value) if value.isdecimal() else value
+        asked = minutes(value) if key == "time" else int(value) if value.isdecimal() else value
+        if found.setdefault(name, asked) != asked:
+            raise InputError(f"--slurm gives {name} two values, {found[name]} and {asked}; leave one of them out")
     return found
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported by the functions that use them: --help must not wait for torch
     from benchmarks.launch.calibration import Calibration
@@ -107,10 +107,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", nargs="+", metavar="FILE|NAME=FILE|DIR",
                    help="weights of the encoders (PyTorch state dict or safetensors): a file for all of them, a file for "
                         "each encoder by its name, or a folder with NAME.safetensors, .pth, .pt or .bin (docs/encoders.md)")
-    p.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the same for the teacher, one file (default: --weights)")
-    p.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+    p.add_argument("--teacher-weights", type=Path, metavar="FILE",
+                   help="one file for the teacher of every run, whatever --weights gives (default: its encoder's file)")
+    p.add_argument("--set", nargs="+", action=_Settings, default=[], metavar="KEY=VALUE", dest="overrides",
                    help="replace settings of every run but those that make its variant, e.g. --set training.epochs=4 "
-                        "losses.sharing=100 (which leaves nws without a sharing loss)")
+                        "losses.sharing=100 (which leaves nws without a sharing loss); a later --set goes over an earlier one")
     p.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all cores); results are bit-identical "
                                                                "only at an equal number")
     p.add_argument("--as-released", action="store_true",
@@ -148,6 +149,15 @@ def parser() -> argparse.ArgumentParser:
                         "killed process left open")
     p.add_argument("--no-report", action="store_true", help="leave the report out")
     return p
+
+
+class _Settings(argparse.Action):
+    """Adds to the settings of an earlier --set, in place of those that have the same keys there."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None) -> None:
+        keys = {pair.partition("=")[0] for pair in values}
+        earlier = [pair for pair in getattr(namespace, self.dest) if pair.partition("=")[0] not in keys]
+        setattr(namespace, self.dest, [*earlier, *values])
 
 
 def _seed(text: str) -> int:
@@ -299,9 +309,7 @@ def _check(options: argparse.Namespace) -> int:
     """Try variants of the user's own; needs neither data nor weights."""
     from benchmarks import checking, experiments, prepared
 
-    prepared.leave_out("--check runs nothing", options, "datasets", "generalised", "variants", "seeds", "overrides", "dry_run",
-                       "calibrate", "quick", "profile", "output", "reproduce", "sync", "tolerance", "launcher", "workers",
-                       "gpus_per_run", "threads", "words", "weights")
+    prepared.keep_only("--check runs nothing", options, "check")
     faults = 0
     for variant in experiments.expand_variants(options.check):
         found = checking.check(variant)

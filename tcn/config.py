@@ -126,8 +126,9 @@ class Data:
     15 per cent of the seen ones, `carved` out by a fixed rule (`tcn.data.specs.carved`)."""
     image_size: Side = 224
     """Side of the square the encoders see, in pixels (paper: 224)."""
-    stored_size: Side = 256
-    """Side of the square kept in the image cache, at which augmentation applies, in pixels (released: 256)."""
+    stored_size: Annotated[int, Range(2, 4096)] = 256
+    """Side of the square kept in the image cache, at which augmentation applies, in pixels (released: 256). A single pixel has no
+    side along which it could be turned or scaled."""
     batch_pairs: Annotated[int, Range(1, 65_536)] = 32
     """Sketch-photo pairs in a batch (paper: 32)."""
     augmentation: Literal["corrected", "released"] = "corrected"

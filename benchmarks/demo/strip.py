@@ -22,7 +22,7 @@ from benchmarks.demo.found import taken
 from reports.figures.style import RIGHT, WRONG
 from tcn.cli.ending import ending
 from tcn.config import InputError
-from tcn.files.atomic import write_bytes
+from tcn.files.atomic import writable_file, write_bytes
 
 TILE, GAP = 64, 5
 PHOTOS = 8
@@ -103,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = p.parse_args(arguments)
     if options.number < 1:
         raise InputError(f"--number {options.number}: give a whole number from 1")
+    writable_file(options.out, "--out")
     options.most = 1
     demo = opened(options)
     picture, names = strip(demo, options.drawings, options.number)

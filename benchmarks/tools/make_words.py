@@ -17,6 +17,7 @@ import numpy as np
 from tcn.cli.ending import ending
 from tcn.config import InputError
 from tcn.files import text
+from tcn.files.atomic import writable_file
 
 
 def embed(names: Sequence[str]) -> np.ndarray:
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--decimals", type=int, metavar="N", help="round to so many decimals (default: full float32)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table (CSV: name, v0, v1, ...)")
     options = parser.parse_args(arguments)
+    writable_file(options.out, "--out")
     from tcn.data.words import normal_form, write_table
     from tcn.model.backbones import imagenet_names
 

@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tcn.cli.ending import ending
+from tcn.files.atomic import writable_file
+
 ARGUMENTS = ("--profile", "laptop", "--variants", "tcn", "--no-report")
 
 
@@ -102,6 +105,7 @@ def to_markdown(parts: dict[str, float], training: float, title: str) -> str:
                       f"| training and validation | {training:.1f} | 100 % |"]) + "\n"
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python benchmarks/safety_cost.py", description=__doc__.splitlines()[0])
@@ -112,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     more = given[given.index("--") + 1:] if "--" in given else []
     options = parser.parse_args(given[:given.index("--")] if "--" in given else given)
+    if options.table:
+        writable_file(options.table, "--table")
     with tempfile.TemporaryDirectory() as temporary:
         parts, training, steps = measure(options.epochs, options.threads, options.output or Path(temporary) / "out", more)
     import torch
@@ -123,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                          f"{record['versions']['torch']}, {steps} steps, commit {str(record['commit'])[:10]}")
     print(table)
     if options.table:
+        options.table.parent.mkdir(parents=True, exist_ok=True)
         options.table.write_text(table, encoding="utf-8")
     return 0
 

@@ -26,9 +26,9 @@ from benchmarks.provenance import ROOT
 from benchmarks.records import read_rows
 from benchmarks.threads import limit_threads
 from tcn.cli.ending import ending
-from tcn.config import Config, InputError, change
+from tcn.config import Config, InputError
 from tcn.data.pairs import PairSource
-from tcn.files.atomic import writable
+from tcn.files.atomic import warn, writable_file
 from tcn.train import loop
 
 SEED = 100
@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", choices=tuple(GRIDS), default="laptop")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where Sketchy is (profile sample)")
     parser.add_argument("--words", type=Path, metavar="FILE", help="word vectors (default: those that come with the profile)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help="as in run_all.py")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="as in run_all.py; a point keeps the values that make it")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache", metavar="DIR", help="decoded images")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search.csv")
@@ -101,20 +102,23 @@ def _search(options: argparse.Namespace) -> int:
     checks = preflight.Checks()
     part, parts = checks.ask(lambda: _part(options.part)) or (1, 1)
     checks.ask(lambda: limit_threads(options.threads))
-    checks.ask(lambda: writable(options.out.parent, "the folder", "--out"))
-    if options.out.is_dir():
-        checks.add(f"--out {options.out} is a folder; pass a file")
+    checks.ask(lambda: writable_file(options.out, "--out"))
     device = checks.ask(lambda: device_named(options.device)) or torch.device("cpu")
     material = Material(Places(options.cache, options.data_root, options.words, progress=False))
     grid, key, changes = GRIDS[options.profile]
     profile = experiments.PROFILES[options.profile]
     dataset = experiments.part_names(profile, None).get(key[0], key[0])
-    base = {**profile.base[key], "data.dataset": dataset, **changes, **overrides_of(options.overrides)}
+    base = {**profile.base[key], "data.dataset": dataset, **changes}
+    overrides = overrides_of(options.overrides)
+    for name in overrides:
+        if held := sum(name in {**changes, **settings} for _, _, settings in grid()):
+            told = f"--set {name}: {held} of the grid's {len(grid())} points have a value of their own"
+            checks.add(f"{told}; leave it out") if held == len(grid()) else warn(f"note: {told} and keep it")
     points, done = [], checks.ask(lambda: _done(options.out)) or set()
     for number, (stage, variant, settings) in enumerate(grid()):
-        text = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
+        text = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in {**overrides, **settings}.items())
         if number % parts == part - 1 and (stage, variant, text) not in done:
-            config = change(Config(), {**base, **baselines.find(variant).delta, **settings, "seed": SEED})
+            config = experiments.settings_of(baselines.find(variant), base, SEED, key[0], {**overrides, **settings}, {}, False)
             points.append((stage, text, experiments.PlannedRun(dataset, key[1], variant, config)))
     preflight.check_runs(checks, [run for _, _, run in points], material, options.out.parent, device,
                           fetch=not checks.reasons)

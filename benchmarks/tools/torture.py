@@ -164,10 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     from benchmarks import prepared, provenance, run_all
     from tcn.config import InputError
-    from tcn.files.atomic import writable
+    from tcn.files.atomic import writable, writable_file
 
     provenance.check_checkout(Path(__file__))
     writable(options.output, "the output folder", "--output")
+    if options.table:
+        writable_file(options.table, "--table")
     for name, value in (("kills", options.kills), ("within", options.within)):
         if value is not None and value <= 0:
             raise InputError(f"--{name} {value}: give a number above 0")
@@ -182,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = to_markdown(count, provenance.command(), _machine())
     print(table)
     if options.table:
+        options.table.parent.mkdir(parents=True, exist_ok=True)
         options.table.write_text(table, encoding="utf-8")
     return 0
 

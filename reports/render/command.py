@@ -28,7 +28,8 @@ from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import documents, explorer, leaderboard, page, provenance, staging, story
 from reports.tables import ablations, comparison, runs
-from tcn.files.atomic import StorageError, write_bytes, writing
+from tcn.config import InputError
+from tcn.files.atomic import StorageError, writable, writable_file, write_bytes, writing
 
 DPI = 200
 TABLE_FILES = (".md", ".tex", ".csv", ".runs.csv")
@@ -150,7 +151,17 @@ def latest(root: Path) -> Path:
 
 
 def _suite(options: argparse.Namespace, unpacked: Path) -> Suite:
-    """The runs that the options name."""
+    """The runs that the options name, once what would stop the report from being written is ruled out."""
+    if options.leaderboard and options.out:
+        raise ReportError(f"--leaderboard {options.leaderboard} is written in place of the report, which would go to --out "
+                          f"{options.out}; leave one of them out")
+    try:
+        if options.leaderboard:
+            writable_file(options.leaderboard, "--leaderboard")
+        if options.out:
+            writable(options.out, "the folder of the report", "--out")
+    except InputError as error:
+        raise ReportError(str(error)) from None
     if options.bundles and options.results is None:
         return with_bundles(None, options.bundles, unpacked)
     suite = read_suite(options.results or latest(Path(__file__).resolve().parents[2] / "results"))

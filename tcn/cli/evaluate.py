@@ -17,7 +17,7 @@ from tcn.cli.evaluate_table import FileScores, identical, report, write_csv
 from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
 from tcn.config import InputError
 from tcn.data import known_splits
-from tcn.files.atomic import warn
+from tcn.files.atomic import warn, writable_file
 from tcn.scoring import codes, inputs
 from tcn.scoring.instances import instance_accuracy
 from tcn.scoring.protocols import PROTOCOL_VERSION
@@ -86,6 +86,8 @@ def _check_options(args: EvaluateOptions, names: Mapping[str, Sequence[str]]) ->
         raise InputError(f"--itq makes codes, which are compared by hamming, not by --metric {args.metric}")
     if args.csv and args.csv.resolve() == args.features.resolve():
         raise InputError(f"--csv {args.csv} would replace the features")
+    if args.csv:
+        writable_file(args.csv, "--csv")
     if args.per_class and not any(args.per_class in found for found in names.values()):
         known = dict.fromkeys(name for found in names.values() for name in found)
         raise InputError(f"--per-class {args.per_class}: no such metric here; there are {', '.join(known)}")

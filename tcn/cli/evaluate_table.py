@@ -158,6 +158,7 @@ def write_csv(file: Path, args: EvaluateOptions, result: FileScores, names: Mapp
         by_class = _by_class(scores, args.per_class, names) if args.per_class else []
         rows += [{**same, "duplicates": scores.duplicates, "class": "", "class_photos": "", **row}
                  for row in own + by_class]
+    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()

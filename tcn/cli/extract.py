@@ -21,7 +21,7 @@ from tcn.data import declared, locate, specs, splits
 from tcn.data.pixels import Pixels
 from tcn.data.splits import Split
 from tcn.data.store import pack
-from tcn.files.atomic import write_bytes, writing
+from tcn.files.atomic import writable_file, write_bytes, writing
 from tcn.files.text import some
 from tcn.model import backbones
 from tcn.scoring.features import extract as extract_features
@@ -100,6 +100,7 @@ def extract(args: argparse.Namespace) -> int:
         raise InputError(f"--out {out}: give a name that ends in .npz")
     if out.exists():
         raise InputError(f"--out {out} is there already; remove it, or give another name")
+    writable_file(out, "--out")
     try:
         device = torch.device(args.device)
         torch.zeros(1, device=device)

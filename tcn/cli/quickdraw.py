@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tcn.data import specs, strokes
+from tcn.files.atomic import writable
 
 DRAW = """\
 Draws QuickDraw's strokes (the .ndjson files that Google publishes) as pictures in class folders, for use as queries that come
@@ -46,6 +47,7 @@ def add_quickdraw(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def draw(args: argparse.Namespace) -> int:
     """Draw what the options name, say what was made, and return the exit status."""
+    writable(args.out.parent, "the folder", "--out")
     made = strokes.draw(args.sources, args.out, first=args.first, unrecognised=args.unrecognised == "in",
                         how=strokes.Rendering(args.size, args.line, args.margin), names_of=args.names_of,
                         progress=sys.stderr.isatty())

@@ -196,16 +196,19 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_directory(path: Path, files: Mapping[str, Sequence[str]], roles: Mapping[str, str],
-                   class_of: Callable[[str], str | None], folders: Mapping[str, Mapping[str, str]]) -> ListDirectory:
+                   class_of: Callable[[str], str | None], folders: Mapping[str, Mapping[str, str]], asked: bool = False
+                   ) -> ListDirectory:
     """Read and check the lists of one split.
 
     files: list (a key of `PARTS`) -> names of its file, the published one first; a file that names both
     sketches and photos is divided by folder. roles: class -> `seen` or `unseen`. class_of: a spelling -> the class,
-    or None. folders: `sketches` and `photos` -> folder as a list may write it -> its name in the spec.
+    or None. folders: `sketches` and `photos` -> folder as a list may write it -> its name in the spec. asked: whether the user
+    named this directory.
 
     Raises InputError naming file and line where a path is not `folder/class/file`, the class is none of the split's or
     of the other side (an unseen class in a training list), or the label contradicts the class names; where the
-    directory's classes are not the split's; and where one path stands in both the training and the held-out list.
+    directory's classes are not the split's; where one path stands in both the training and the held-out list; and, if the
+    directory was asked for, where a list is absent that a file by an unknown name may be.
     """
     notes: list[str] = []
     names = {role: _checked_names(path / file, role, roles, class_of, notes)
@@ -234,9 +237,28 @@ def read_directory(path: Path, files: Mapping[str, Sequence[str]], roles: Mappin
                          f"nothing is dropped")
     known_names = {SEEN_NAMES, UNSEEN_NAMES, *(file for known in files.values() for file in known)}
     other = [file for file in texts(path) if file not in known_names]
-    if other and len(used) < len(files):
+    absent = [part for part in files if part not in used]
+    unread = [file for file in other if asked and _may_be(path / file, absent, roles, class_of, folders)]
+    if unread:
+        raise InputError(f"--lists {path}: {text.some(unread)} may be of this split, and no list goes by such a name, while "
+                         f"{', '.join(files[part][0] for part in absent)} is not there; rename what should be read")
+    if other and absent:
         notes.append(f"not read, since no list goes by these names: {', '.join(other[:8])}{' ...' if len(other) > 8 else ''}")
     return ListDirectory(path, used, {part: known[0] for part, known in files.items() if part not in used}, lines, tuple(notes))
+
+
+def _may_be(path: Path, parts: Sequence[str], roles: Mapping[str, str], class_of: Callable[[str], str | None],
+            folders: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a file is a list that names pictures as one of these lists would."""
+    try:
+        places = {name.rpartition("/")[0] for _, name, _ in read_lines(path)}
+    except InputError:
+        return False
+    for prefix, _, spelling in (re.sub(r"^(\./)+", "", place).rpartition("/") for place in places):
+        role = roles.get(class_of(spelling) or "")
+        if any(PARTS[part][0] == role and _place_of(prefix, {part: folders[PARTS[part][1]]})[0] for part in parts):
+            return True
+    return False
 
 
 def _checked_names(path: Path, role: str, roles: Mapping[str, str], class_of: Callable[[str], str | None],

@@ -197,7 +197,7 @@ def survey(dataset: str, split: str | None = None, *, data_root: Path | None, ca
         if where_lists is not None:
             published = read_plan(dataset, split)  # what is carved out of the seen classes is no matter of the lists
             listing = list_files.read_directory(where_lists, found.list_files, published.roles, plan.class_of,
-                                                folders_in_lists(found))
+                                                folders_in_lists(found), lists != "auto")
             listed = match(listing, trees, published, findings)
     disk = _Disk(found, plan, place.root, trees[:len(found.sketch_folders)], trees[len(found.sketch_folders):])
     counted = compare_counts(disk.sketches, plan, "sketches") + compare_counts(disk.photos, plan, "photos")

@@ -24,6 +24,7 @@ from tcn.config import InputError
 from tcn.data import word_files
 from tcn.data.pickled import read_pickle
 from tcn.files import text
+from tcn.files.atomic import write_bytes
 
 _JOINTS = ("_", "-", "")
 """What may join a name's words in a vocabulary, in order of preference: `palm_tree`, `t-shirt`, `seashell`."""
@@ -115,12 +116,14 @@ def load_words(source: Path, names: Sequence[str], unit: bool = True) -> Words:
 # --- tables -------------------------------------------------------------------------------------------------
 
 def write_table(path: Path, names: Sequence[str], vectors: np.ndarray) -> None:
-    """Write names and vectors [C, W] as a table that `load_words` reads; float32 values survive exactly."""
-    with open(path, "w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["name", *(f"v{i}" for i in range(vectors.shape[1]))])
-        for name, row in zip(names, np.asarray(vectors, dtype=np.float32), strict=True):
-            writer.writerow([name, *map(str, row)])
+    """Write names and vectors [C, W] as a table that `load_words` reads; float32 values survive exactly. StorageError where it
+    can't be written."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["name", *(f"v{i}" for i in range(vectors.shape[1]))])
+    for name, row in zip(names, np.asarray(vectors, dtype=np.float32), strict=True):
+        writer.writerow([name, *map(str, row)])
+    write_bytes(path, out.getvalue().encode())
 
 
 def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:

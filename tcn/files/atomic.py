@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -103,8 +104,22 @@ def writable(folder: Path, what: str, option: str) -> None:
             raise NotADirectoryError(20, f"{there} is a file")
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(13, f"{there} can't be written")
+        with tempfile.TemporaryFile(dir=there):  # leaves nothing; some folders take no file though their mode says so
+            pass
     except OSError as error:  # also a name too long, a closed folder above
         raise InputError(f"{what} {folder} can't be used ({error.strerror}); pass another {option}") from error
+
+
+def writable_file(path: Path, option: str) -> None:
+    """Raise InputError where the file that `option` names can't be written. Called before the work whose result it takes."""
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise InputError(f"{option} {path} can't be written ({error.strerror}); pass another file") from error
+    if folder or there and not os.access(path, os.W_OK):
+        raise InputError(f"{option} {path} {'is a folder' if folder else 'is not to be written to'}; pass another file")
+    if not there:
+        writable(path.parent, f"{option} {path}: its folder", option)
 
 
 def amount(size: float) -> str:

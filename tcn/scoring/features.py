@@ -111,9 +111,7 @@ class Components:
     @classmethod
     def fit(cls, features: np.ndarray, dim: int) -> Components:
         """The `dim` directions of largest variance of features [N, d]. InputError if `dim` exceeds min(N, d)."""
-        if not 0 < dim <= min(features.shape):
-            raise InputError(f"network.dim is {dim}; principal components of {features.shape[0]} features of length "
-                             f"{features.shape[1]} need 1 <= dim <= {min(features.shape)}")
+        check_components(dim, min(features.shape), f"{len(features)} features of length {features.shape[1]}")
         if moments.large(features):
             mean, scatter = moments.mean_and_scatter(features)
             axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :dim].T
@@ -131,6 +129,12 @@ class Components:
             return moments.product(features, self.mean, self.components.T).astype(np.float32)
         reduced: np.ndarray = (features - self.mean) @ self.components.T
         return reduced.astype(np.float32)
+
+
+def check_components(dim: int, most: int, what: str) -> None:
+    """InputError where `what`, which has `most` principal components, is to be reduced to more."""
+    if not 0 < dim <= most:
+        raise InputError(f"setting 'network.dim' is {dim}, and {what} have {most} principal components; set it to {most} or less")
 
 
 def unit(features: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +115,18 @@ def validate(model: Model, data: ValidationData, image_size: int, device: torch.
     return result
 
 
+def check_choice(select_by: str, heldout: Sized | None, sketches: Sized | None, photos: Sized | None) -> None:
+    """InputError where a data set has nothing by which `training.select_by` could choose an epoch.
+
+    In: held-out sketches of seen classes, and sketches and photos of validation classes."""
+    if select_by == "seen_accuracy" and not heldout:
+        raise InputError("setting 'training.select_by' is 'seen_accuracy', and no sketches of seen classes are held out to "
+                         "measure it on; add sketches, or set training.select_by=validation_map data.validation=carved")
+    if select_by == "validation_map" and not (sketches and photos):
+        raise InputError("setting 'training.select_by' is 'validation_map', and there are no validation classes to measure it "
+                         "on; set training.select_by=seen_accuracy, or have seen classes carved out with data.validation=carved")
+
+
 def base_rates(config: Config) -> dict[str, float]:
     """Base learning rate of each group of parameters."""
     return {"encoder": config.training.encoder_rate, "head": config.training.head_rate}
@@ -141,9 +153,10 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
     read at the steps for which `Distances.due` is true.
     `ranks`: this process as the first of several that train one model (tcn/train/parallel.py); the others call `follow`.
     Raises Diverged if a loss is not finite or explodes, with the `history` up to the step before;
-    StorageError if the disk has no room for checkpoints.
+    InputError where nothing can choose the epoch (`check_choice`); StorageError if the disk has no room for checkpoints.
     """
     settings = config.training
+    check_choice(settings.select_by, validation.heldout, validation.sketches, validation.photos)
     optimizer = adam(model, config)
     history, done = History(), 0
     best: dict[str, torch.Tensor] | None = None
@@ -184,9 +197,6 @@ def fit(method: Method[AnyModel], model: AnyModel, source: PairSource, validatio
                 raise
             history.epochs.append(row)
             value = row[settings.select_by]
-            if math.isnan(value):
-                raise InputError(f"training.select_by is '{settings.select_by}', but the data set has nothing to "
-                                 f"measure it on; choose the other")
             now = checkpoints.host_copy(model.state_dict())
             if value > history.best_value:
                 history.best_value, history.best_epoch, best = value, epoch, now

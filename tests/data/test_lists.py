@@ -149,11 +149,26 @@ def test_lists_asked_for_are_used_or_an_error_names_those_looked_for_and_found(q
     # lists of another data set alone are no lists of this one
     with pytest.raises(InputError, match="holds no list of QuickDraw Extended, split 1"):
         _load(quickdraw, "quickdraw", lists=make_lists(make_tree(tmp_path, "tuberlin", 1, 1, 2), "tuberlin"))
-    # where some are there, those by unknown names are said beside what stands for the missing ones
+    # where some are there, one by an unknown name may be what the folders would stand for: its names do not tell
     (lists / "my_sketch_zero.txt").rename(lists / "sketch_zero.txt")
-    said = "\n".join(_load(quickdraw, "quickdraw", lists=lists).notes)
+    with pytest.raises(InputError, match=r"--lists .*: my_all_photo_train\.txt.* may be of this split.* all_photo_zero\.txt is"):
+        _load(quickdraw, "quickdraw", lists=lists)
+    for old in QUICKDRAW:
+        if "photo" not in old and (lists / f"my_{old}").exists():
+            (lists / f"my_{old}").rename(lists / old)
+    with pytest.raises(InputError, match=r": my_all_photo_train\.txt, my_all_photo_zero\.txt may be .* while all_photo_train"):
+        _load(quickdraw, "quickdraw", lists=lists)
+    # found beside the data, nobody asked for them; and what is no list of an absent one's pictures stops nothing
+    data = tmp_path / "beside"
+    shutil.copytree(quickdraw, data, copy_function=os.link)
+    shutil.copytree(lists, data / "QuickDraw" / "zeroshot")
+    said = "\n".join(_load(data, "quickdraw").notes)
     assert "not read, since no list goes by these names: my_all_photo_train.txt" in said
     assert "all_photo_train.txt is not there; all photos of seen classes instead" in said
+    for old in ("my_all_photo_train.txt", "my_all_photo_zero.txt"):
+        (lists / old).write_text("a note of mine\n")
+    (lists / "copy.txt").write_bytes((lists / "sketch_zero.txt").read_bytes())
+    assert "these names: copy.txt, my_all" in "\n".join(_load(quickdraw, "quickdraw", lists=lists).notes)
 
 
 def test_emoji_have_no_lists_to_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

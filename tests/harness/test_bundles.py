@@ -474,6 +474,14 @@ def test_the_leaderboard_mixes_nothing_and_fetches_nothing(sent, tmp_path, capsy
     assert "mAP@all" not in next(board for board in boards if board.protocol == "cvpr19").metrics
 
 
+def test_a_leaderboard_leaves_no_folder_for_the_report_aside(tmp_path, capsys):
+    board, out = tmp_path / "board.html", tmp_path / "report"
+    write_suite(tmp_path / "local", ("tcn",), pictures=False)
+    assert command.main(["--results", str(tmp_path / "local"), "--leaderboard", str(board), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"--leaderboard {board}" in said and f"--out {out}; leave one of them out" in said and not board.exists()
+
+
 def test_a_click_on_a_heading_sorts_its_table(tmp_path):
     write_suite(tmp_path / "local", ("tcn", "hws", "nws"), dataset="sketchy", split="1", pictures=False)
     assert command.main(["--results", str(tmp_path / "local"), "--leaderboard", str(tmp_path / "board.html")]) == 0

@@ -12,6 +12,7 @@ from support.result_folders import write_run, write_suite
 
 import tcn.__main__
 from benchmarks import compare, console
+from tcn.scoring.scores import score
 
 CLASSES = np.array(["ant", "bee", "crab", "deer", "elk", "frog", "gnu", "hen", "ibis"])
 
@@ -179,6 +180,50 @@ def test_what_can_not_be_compared_is_named(tmp_path, capsys):
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps({**status, "state": "failed", "reason": "no memory"}))
     assert "not finished (no memory)" in refused(capsys, folder, tmp_path / "a.npz")
+
+
+def test_each_option_of_files_decides_their_values_and_is_an_error_beside_a_run(tmp_path, capsys):
+    arrays = {name: write_features(tmp_path / f"{name}.npz", seed, 0.9 + seed) for seed, name in enumerate("ab")}
+    labels, gallery = arrays["a"]["query_labels"], arrays["a"]["gallery_labels"]
+    group = np.arange(len(gallery))
+    group[gallery == "bee"] = group[gallery == "bee"][0]  # one photo, listed often
+    twice = np.where((gallery == "ant") & (np.arange(len(gallery)) % 2 == 0), "Ant", gallery)
+    lost = np.where(gallery == "ibis", "hen", gallery)
+    folder = write_run(tmp_path, "tcn", 0)
+    for option, values, changed in (("duplicates", ("as-published", "distinct"), {"gallery_group": group}),
+                                    ("spellings", ("merge", "as-given"), {"gallery_labels": twice}),
+                                    ("missing_classes", ("zero", "as-released"), {"gallery_labels": lost})):
+        own = {name: {**its, **changed} for name, its in arrays.items()}
+        for name, its in own.items():
+            np.savez(tmp_path / f"{name}.npz", **its)
+        flag, means = f"--{option.replace('_', '-')}", []
+        for value in values:
+            found = compared(capsys, tmp_path / "a.npz", tmp_path / "b.npz", "--metrics", "mAP@all", flag, value)
+            means.append([side["values"]["mAP@all"]["by_query"] for side in found["sides"]])
+            expected = [score(its["query"], its["gallery"], its["query_labels"], its["gallery_labels"], ["released"],
+                              gallery_group=its.get("gallery_group"), **{option: value}).per_query("released", "mAP@all")
+                        for its in own.values()]
+            counted = labels != "ibis" if value == "as-released" else np.ones(len(labels), bool)
+            assert means[-1] == pytest.approx([each[counted].mean() for each in expected])
+        assert abs(means[0][0] - means[1][0]) > 1e-3
+        assert f"{flag}: {folder} is a run" in refused(capsys, folder, tmp_path / "a.npz", flag, values[0])
+        if option != "duplicates":  # without a choice, both are errors
+            assert flag in refused(capsys, tmp_path / "a.npz", tmp_path / "b.npz")
+
+
+def test_features_are_a_run_s_and_files_hold_such_or_are_named(tmp_path, capsys):
+    folders = [write_run(tmp_path, name, 0) for name in ("tcn", "hws")]
+    for kind in ("real", "binary"):
+        found = compared(capsys, *folders, "--metrics", "mAP@all", "--features", kind)
+        for side, folder in zip(found["sides"], folders):
+            with np.load(folder / "per_query.npz") as kept:
+                assert side["values"]["mAP@all"]["by_query"] == pytest.approx(kept[f"{kind}/released/mAP@all"].mean())
+    real = write_features(tmp_path / "a.npz", 0, 0.9)
+    np.savez(tmp_path / "codes.npz", **{**real, "query": real["query"] > 0, "gallery": real["gallery"] > 0})
+    for asked, fits, other in (("binary", "codes", "a"), ("real", "a", "codes")):
+        compared(capsys, f"x={tmp_path / fits}.npz", f"y={tmp_path / fits}.npz", "--features", asked)
+        said = refused(capsys, f"x={tmp_path / fits}.npz", f"y={tmp_path / other}.npz", "--features", asked)
+        assert f"{tmp_path / other}.npz: --features {asked} chooses among a run's features" in said
 
 
 def test_the_commands_that_lead_there(tmp_path, capsys):

@@ -125,6 +125,22 @@ def test_weights_named_for_an_encoder_that_no_run_uses_are_an_error_and_those_of
     assert "no run uses" not in err
 
 
+@pytest.mark.parametrize("name", ["", f"{VIT}="])
+def test_a_file_given_for_the_teacher_is_the_teacher_s_however_the_encoder_s_was_given(place, weights, tmp_path, name):
+    own, theirs = weights / "test_vit.pth", tmp_path / "teacher.pth"
+    torch.manual_seed(9)
+    torch.save(timm.create_model("test_vit").state_dict(), theirs)
+    call = [*places(place)[:-2], *ONE, "--set", *TINY, f"network.backbone={VIT}", "--variants", "tcn", "--output",
+            str(tmp_path / "out"), "--weights", f"{name}{own}"]
+    for more, teacher in (([], own), (["--teacher-weights", str(theirs)], theirs)):
+        planned, _ = prepared.prepare(run_all.parser().parse_args([*call, *more]))
+        config = planned.runs[0].config
+        assert config.network.weights == backbones.weights_setting(own)
+        assert config.network.teacher_weights == backbones.weights_setting(teacher)
+        classifier = planned.material.ingredients(config).classifier.weight
+        assert torch.equal(classifier, torch.load(teacher, weights_only=True)["head.weight"])
+
+
 @pytest.fixture
 def unreachable(monkeypatch, tmp_path):
     """No hub answers, and no run may be started."""

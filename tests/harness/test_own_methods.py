@@ -88,7 +88,7 @@ def finished(place, overview_alone):
         patch.setattr(provenance, "commit", lambda: {"commit": "a" * 40, "dirty": False, "diff_sha256": None})
         mine = written(place, docs_example())
         output = place / "own"
-        call = [*common(place), "data.image_size=64", "data.stored_size=64", *ONE, "--variants", "tcn",
+        call = [*common(place), "--set", "data.image_size=64", "data.stored_size=64", *ONE, "--variants", "tcn",
                 *map(str, EXAMPLES), str(mine), "--output", str(output), "--threads", "1"]
         assert run_all.main(call) == 0
         names = {variant.name for path in (*EXAMPLES, mine) for variant in baselines.named(str(path))}

@@ -9,7 +9,10 @@ import pytest
 from support.result_folders import write_suite
 
 import baselines
+from benchmarks import run_all
 from benchmarks.experiments import PROFILES, held_by_variants, plan
+from benchmarks.prepared import overrides_of
+from benchmarks.resources import wishes
 from benchmarks.store import RunFolder, read_config
 from reports.read.suite import read_suite
 from tcn.config import InputError, flatten, to_dict
@@ -96,6 +99,16 @@ def test_overrides_that_leave_a_variant_as_it_is_are_told_and_refused_where_they
         plan(PROFILES["laptop"], None, ["nws", "hws"], [0], {"losses.sharing": 7.0}, False)
     with pytest.raises(InputError, match="training.epochs=4 changes nothing: untrained-svd has a value of its own"):
         plan(PROFILES["laptop"], None, ["untrained-svd"], [0], {"training.epochs": 4}, False)
+
+
+def test_two_values_of_one_thing_are_an_error():
+    assert overrides_of(["network.dim=8", "network.dim=8", "training.epochs=2"]) == {"network.dim": 8, "training.epochs": 2}
+    with pytest.raises(InputError, match=r"'network\.dim' two values, network\.dim=8 and network\.dim=4"):
+        overrides_of(["network.dim=8", "training.epochs=2", "network.dim=4"])
+    given = run_all.parser().parse_args(["--set", "network.dim=8", "training.epochs=2", "--set", "network.dim=4", "a=1"])
+    assert given.overrides == ["training.epochs=2", "network.dim=4", "a=1"], "a later --set goes over an earlier one"
+    with pytest.raises(InputError, match="gpus_per_node two values, 1 and 2"):
+        wishes("gpus=1,time=2h,gpus-per-node=2")
 
 
 @pytest.mark.parametrize("pair, words", [

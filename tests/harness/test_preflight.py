@@ -9,10 +9,14 @@ import torch
 from support.small_suite import ONE, TINY, common, make_place, places, run_folders
 from support.trees import make_tree
 
-from benchmarks import preflight, prepared, run_all
+import tcn.__main__
+from benchmarks import bundle, preflight, prepared, run_all
+from benchmarks.demo import strip
 from benchmarks.launch import local
-from benchmarks.tools import search_settings, torture
+from benchmarks.tools import make_words, safety_cost, search_settings, torture
+from reports.render import command as render
 from tcn.config import InputError
+from tcn.data import strokes
 from tcn.model import backbones
 
 
@@ -213,6 +217,47 @@ def test_a_finished_suite_needs_no_weights_any_more(place, command, tmp_path, mo
     status, _, err = command("--data-root", str(tmp_path / "elsewhere"), "--reproduce", name, "--output", str(tmp_path / "out"),
                              "--device", "cuda:77", "--words", str(tmp_path / "no words"))
     assert status == 2 and all(text in err for text in ("elsewhere", "cuda:77", "no words"))
+
+
+def test_a_file_that_can_t_be_written_is_said_before_the_work_whose_result_it_takes(tmp_path, capsys, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("the work was begun")
+
+    for place, name in ((bundle, "finished"), (backbones, "encoder"), (make_words, "embed"), (render, "read_suite"),
+                        (strip, "opened"), (torture, "torture"), (safety_cost, "measure"), (search_settings, "_try"),
+                        (strokes, "draw")):
+        monkeypatch.setattr(place, name, never)
+    monkeypatch.setattr(preflight, "check_runs", lambda *arguments, **options: [])
+    (tmp_path / "a").write_text("a file")
+    target = str(tmp_path / "a" / "b.npz")
+    for main, *arguments in (
+            (bundle.main, tmp_path, "--output"), (render.main, "--results", tmp_path, "--leaderboard"),
+            (render.main, "--results", tmp_path, "--out"), (make_words.main, "--imagenet", "--out"),
+            (tcn.__main__.main, "extract", "--backbone", "resnet18", "--dataset", "emoji", "--out"),
+            (tcn.__main__.main, "quickdraw", tmp_path, "--out"), (strip.main, "--drawings", tmp_path, "--out"),
+            (torture.main, "--output", tmp_path / "t", "--table"), (safety_cost.main, "--table"),
+            (search_settings.main, "--out")):
+        assert main([*map(str, arguments), target]) == 2, arguments
+        err = capsys.readouterr().err
+        assert str(tmp_path / "a") in err and arguments[-1] in err and "is a file" in err, err
+
+
+def test_the_search_takes_settings_that_its_points_leave_open_and_derives_what_follows(tmp_path, capsys, monkeypatch):
+    planned = []
+    monkeypatch.setattr(preflight, "check_runs", lambda checks, runs, *rest, **options: planned.extend(runs))
+    monkeypatch.setattr(search_settings, "_try", lambda *arguments: {})
+    assert search_settings.main(["--out", str(tmp_path / "a.csv"), "--set", "training.epochs=1"]) == 2
+    points = len(search_settings.laptop_grid())
+    assert f"--set training.epochs: {points} of the grid's {points} points have a value of their own" in capsys.readouterr().err
+    for setting in ("network.dim=128", "network.dim=64"):
+        planned.clear()
+        assert search_settings.main(["--out", str(tmp_path / "b.csv"), "--set", "data.image_size=96", setting, "--set",
+                                     "network.dropout=0.2", "losses.sharing=3"]) == 0
+        assert "note: --set losses.sharing: 11 of the grid's" in capsys.readouterr().err
+        assert len(planned) == points, "a point with other settings is another point"
+        assert {(run.config.data.stored_size, f"network.dim={run.config.network.dim}") for run in planned} == {(96, setting)}
+    weights = [run.config.losses.sharing for run in planned if run.variant == "tcn"]
+    assert 3.0 not in weights and len(set(weights)) > 5
 
 
 def test_other_commands_say_their_slips_before_they_begin(tmp_path, capsys, monkeypatch):

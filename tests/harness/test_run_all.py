@@ -378,9 +378,27 @@ def test_what_was_asked_for_is_done_or_is_an_error(run, place, monkeypatch, argu
     assert not (place / "bad" / "runs").exists()
 
 
+@pytest.mark.parametrize("action, used", [
+    (("--check", "m.py"), ()), (("--sync", "--output", "o"), ("output",)),
+    (("--sync",), ("profile", "sample", "as_released", "quick", "output")),
+    (("--reproduce", "r"), ("tolerance", "output", "device", "threads", "gpus_per_run", "data_root", "cache", "datasets", "lists",
+                            "emoji_tarballs", "words", "weights", "teacher_weights", "no_report"))])
+def test_every_option_that_an_action_does_not_use_is_named(command, action, used):
+    """Also one that is added to the parser some day."""
+    given, names = [], []
+    first = ("--check", "--sync")[:0 if action[0] == "--check" else 1 if action[0] == "--sync" else 2]  # these would act instead
+    for one in run_all.parser()._actions:
+        if (name := one.option_strings[0]) not in ("-h", *action, *first) and one.dest not in used:
+            value = one.choices[-1] if one.choices else {"budget": "3h", "tolerance": "0.1"}.get(one.dest, "7")
+            given += [name] if one.nargs == 0 else [name, value]
+            names.append(name)
+    status, _, err = command(*action, *given)
+    assert status == 2 and f"leave out {', '.join(names)}\n" in err
+
+
 def test_what_syncing_would_leave_aside_is_an_error(command, monkeypatch, tmp_path):
     for arguments, words in ((("--datasets", "quickdraw", "--set", "losses.sharing=1"), "leave out --datasets, --set\n"),
-                             (("--launcher", "ray", "--lists", "none"), "leave out --launcher, --lists\n")):
+                             (("--launcher", "ray", "--lists", "none"), "leave out --lists, --launcher\n")):
         status, _, err = command("--sync", "--output", str(tmp_path), *arguments)
         assert status == 2 and f"--sync trains nothing; {words}" in err
     monkeypatch.setenv("TCN_DATA", str(tmp_path / "gone"))

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import interrupts
-from tcn.files import locks
+from tcn.config import InputError
+from tcn.files import atomic, locks
 from tcn.files.atomic import StorageError, remove_partial, write_bytes, writing
 from tcn.files.locks import Held, holder, lock
 
@@ -159,3 +160,14 @@ def test_the_command_s_status_is_the_conventional_one_even_while_it_starts(tmp_p
         assert process.returncode in (status, 2), text  # 2: it was quicker, and there are no drawings
         if process.returncode == status:
             assert "interrupted; the same command goes on" in text and "Traceback" not in text
+
+
+def test_what_can_be_written_is_tried_and_leaves_nothing(tmp_path):
+    atomic.writable_file(tmp_path / "new" / "x.csv", "--csv")
+    atomic.writable_file(Path(os.devnull), "--csv")
+    (tmp_path / "x.csv").write_text("kept")
+    atomic.writable_file(tmp_path / "x.csv", "--csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"] and (tmp_path / "x.csv").read_text() == "kept"
+    for path in (tmp_path, tmp_path / "x.csv" / "y.csv", *[Path("/proc/nope/y.csv")] * Path("/proc").is_dir()):
+        with pytest.raises(InputError, match="--csv"):
+            atomic.writable_file(path, "--csv")

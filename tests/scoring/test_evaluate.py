@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tcn.__main__ import main
+from tcn.cli import evaluate as command
 from tcn.scoring import codes, protocols, scores
 
 KS = (2, 5)
@@ -376,12 +377,13 @@ def test_csv_has_a_row_for_each_number(store, capsys, tmp_path):
     assert mean == pytest.approx(got["standard"]["Prec@5"])
 
 
-def test_csv_to_an_unwritable_place_fails_after_the_table(store, capsys, tmp_path):
-    for target in (tmp_path / "nowhere" / "scores.csv", tmp_path):
+def test_csv_to_an_unwritable_place_is_said_before_anything_is_scored(store, capsys, tmp_path, monkeypatch):
+    assert run(capsys, store(), "--csv", tmp_path / "new" / "scores.csv")[0] == 0 and (tmp_path / "new" / "scores.csv").exists()
+    monkeypatch.setattr(command, "_scored", lambda *arguments: pytest.fail("something was scored"))
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path, tmp_path / "file" / "scores.csv", tmp_path / ("long" * 100)):
         status, out, err = run(capsys, store(), "--csv", target)
-        assert status == 1
-        assert table(out, "value")["mAP@all"]
-        assert err.startswith(f"error: {target}: cannot be written: ")
+        assert status == 2 and not out and err.count("\n") == 1 and str(target) in err and "--csv" in err
 
 
 # -------------------------------------------------------------------------------------------------- bad input

@@ -87,7 +87,7 @@ def test_components_need_as_many_directions_as_there_are():
     features = np.random.default_rng(2).normal(size=(5, 8))
     assert Components.fit(features, 5).components.shape == (5, 8)
     for dim in (0, 6):
-        with pytest.raises(InputError, match=f"network.dim is {dim}"):
+        with pytest.raises(InputError, match=f"'network.dim' is {dim}, and 5 features of length 8 have 5"):
             Components.fit(features, dim)
     # other features than those of the fit: centred by the fit's mean, in the fit's directions
     other = np.random.default_rng(3).normal(size=(2, 8)) + 3

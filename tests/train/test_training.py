@@ -9,7 +9,7 @@ from support.small_models import CPU, config, ingredients, pixels, setup, strip,
 from torch import nn
 
 import baselines
-from tcn.config import PARTS, InputError
+from tcn.config import PARTS, InputError, change
 from tcn.train import loop
 from tcn.train.loop import Diverged, History, ValidationData
 from tcn.train.method import TCN
@@ -59,8 +59,11 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(tmp_path, delta):
 def test_selection_without_its_data_is_refused(tmp_path):
     settings = config(**{"training.select_by": "validation_map"})
     model, source, validation = setup(settings)
-    with pytest.raises(InputError, match="select_by"):
-        loop.fit(TCN, model, source, ValidationData(validation.heldout, None, None), settings, tmp_path, CPU, progress=False)
+    for select_by, data in (("validation_map", ValidationData(validation.heldout, None, None)),
+                            ("seen_accuracy", ValidationData(None, validation.sketches, validation.photos))):
+        with pytest.raises(InputError, match=f"'training.select_by' is '{select_by}'"):
+            loop.fit(TCN, model, source, data, change(settings, {"training.select_by": select_by}), tmp_path, CPU,
+                     progress=False, on_epoch=lambda history: pytest.fail("an epoch was trained"))
 
 
 def test_class_accuracy_is_a_mean_over_classes():
