@@ -263,7 +263,8 @@ def _without_ledger(folder: Path, keep: str = "") -> None:
 
 
 @pytest.mark.parametrize("keep, more", [("", ()), ("itq-rule", ("--launcher", "processes", "--workers", "1"))])
-def test_a_finished_run_without_the_ledger_gets_it_from_its_checkpoint(keep, more, finished, run, place, monkeypatch, warm_workers):
+def test_a_finished_run_without_the_ledger_gets_it_from_its_checkpoint(keep, more, finished, run, place, monkeypatch,
+                                                                       warm_workers):
     """A variant's ledger is no part of the identity: nothing is trained again, all else stays, to the bit."""
     output = place / f"older{keep}"
     shutil.copytree(finished, output, ignore=shutil.ignore_patterns("mlflow*", "mlartifacts", "report"))
