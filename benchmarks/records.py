@@ -36,7 +36,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
 def read_json(path: Path, cure: str = "move its folder away to run that run again") -> dict[str, Any]:
     """The object in a JSON file; InputError naming the file, and the `cure`, where it is missing, damaged or holds no object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read ({type(error).__name__}: {error}); {cure}") from error
     if not isinstance(found, dict):
@@ -65,7 +65,7 @@ def read_rows(path: Path, columns: Mapping[str, Callable[[str], Any]] | None = N
     if not path.exists():
         return []
     try:
-        with open(path, newline="", encoding="utf-8") as source:
+        with open(path, newline="", encoding="utf-8-sig") as source:
             rows = list(csv.DictReader(source))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} can't be read ({error}); move its folder away to run that run again") from error

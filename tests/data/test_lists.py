@@ -52,8 +52,9 @@ def test_a_table_is_read_by_the_names_of_its_columns(tmp_path: Path, mark: str, 
 
 @pytest.mark.parametrize(("content", "message"), [
     ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 99\n",
-     "is a Git LFS pointer.*git lfs pull.*read are lists of"),
-    ("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "is a page of HTML or XML.*one 'path label' a line"),
+     "is a Git LFS pointer.*git lfs pull"),
+    ("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "is a page of HTML or XML.*get the file again"),
+    ("<a>\n</a>\n", "is a page of HTML or XML.*one 'path label' a line"),
     ('{"paths": ["a/1.png"], "labels": [0]}\n', "is JSON.*parted by spaces or tabs"),
     ("a/1.png,0\na/2.png,1\n",
      r"line 1: 'a/1\.png,0' holds no space before a label \(it holds commas, and the file has no header"),

@@ -588,7 +588,7 @@ def test_lists_of_mnist_m_name_pictures_of_their_folder_alone(line, message, tmp
     with pytest.raises(InputError, match=f"line 2.*{message}|{message}.*line 2"):
         digits_data._mnist_m(tmp_path, "train")
     (tmp_path / "mnist_m_train_labels.txt").write_bytes(b"\xff\xfe0")
-    with pytest.raises(InputError, match="no UTF-8 text"):
+    with pytest.raises(InputError, match="UTF-16 text; save it as UTF-8.*beside the folder mnist_m_train"):
         digits_data._mnist_m(tmp_path, "train")
 
 
