@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tcn.config import InputError
+from tcn.files import foreign
 from tcn.files.atomic import warn
 from tcn.scoring.codes import checked_rows
 from tcn.scoring.inputs import identical_rows
@@ -31,8 +32,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if empty:
         raise InputError(f"{path}: the file is empty")
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz file; write one with np.savez(path, query=..., gallery=..., "
-                         "query_labels=..., gallery_labels=...)")
+        how = "np.savez(path, query=..., gallery=..., query_labels=..., gallery_labels=...)"
+        known = foreign.of(path, ((0, b"\x93NUMPY", f"a single array: write all of them into one file with {how}"),))
+        raise InputError(f"{path}: not an .npz file{known or f'; write one with {how}'}")
     arrays: dict[str, np.ndarray] = {}
     try:
         with np.load(path, allow_pickle=False) as store:
@@ -90,7 +92,7 @@ def unread(path: Path, names: Sequence[str]) -> None:
 
 
 def identical(arrays: Mapping[str, np.ndarray]) -> str:
-    """What to tell the user about gallery entries that are identical; empty where there are none, or `gallery_group` tells them."""
+    """What to tell the user about gallery entries that are identical; empty where none are, or `gallery_group` tells them."""
     number = 0 if "gallery_group" in arrays else identical_rows(arrays["gallery"])
     return (f"{number} gallery entries are identical to an earlier one; if they are one photo listed again, which moves Prec, "
             "say so in gallery_group") if number else ""
@@ -131,7 +133,8 @@ def distance(arrays: Mapping[str, np.ndarray], wanted: str | None) -> str:
         raise InputError(f"query is {query.dtype} and gallery {gallery.dtype}: one holds codes, the other "
                          f"real numbers{do or '; store both as one kind'}")
     for name, values in two.items() if wanted != "hamming" else ():
-        warn(f"note: {name} is {arrays[name].dtype} of {values}, taken as real numbers; codes are bool or uint8: store {name} > 0")
+        warn(f"note: {name} is {arrays[name].dtype} of {values}, taken as real numbers; codes are bool or uint8: store "
+             f"{name} > 0")
     return wanted or ("hamming" if _is_code(query) else "euclidean")
 
 

@@ -5,6 +5,7 @@ its own users mix up.
 """
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,8 @@ def named(start: bytes, also: Sequence[Sign] = ()) -> str | None:
 
 def of(path: Path, also: Sequence[Sign] = ()) -> str:
     """`; it is ...`, to end a message about a file that can't be read; empty where nothing is known of it."""
-    try:
-        with open(path, "rb") as stream:
+    its = None
+    if path.is_file():  # reading a pipe might never end
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
             its = named(stream.read(512), also)
-    except OSError:
-        return ""
     return f"; it is {its}" if its else ""
