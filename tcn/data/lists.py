@@ -293,7 +293,7 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
             raise InputError(f"{where}: '{spelling}' is no class of this split")
         if roles[name] != role:
             raise InputError(f"{where}: '{name}' is {'an unseen' if role == 'seen' else 'a seen'} class, and this list holds "
-                             f"{role} ones; such a list would mix training and test")
+                             f"{role} ones; such a list would mix training and test. Is it another split's?")
         if names and label not in names:
             raise InputError(f"{where}: label {label}, but {SEEN_NAMES if role == 'seen' else UNSEEN_NAMES} ends at "
                              f"{len(names) - 1}")
