@@ -28,11 +28,12 @@ from benchmarks.scoring import score_run
 from benchmarks.store import RunFolder, SuiteFolder
 from tcn.cli.ending import ending
 from tcn.cli.evaluate import labels_of
-from tcn.cli.feature_files import check_groups, distance, read_arrays, unit_length
+from tcn.cli.feature_files import check_groups, distance, identical, read_arrays, unit_length, unread
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.data import declared, known_splits
 from tcn.data.specs import SPECS, Plan, read_plan, spec
 from tcn.data.splits import Files
+from tcn.files.atomic import warn
 from tcn.files.checksums import file_digest
 
 BROUGHT = "brought-"
@@ -58,7 +59,7 @@ exit status: 0 added, or present already; 1 added, but the report could not be r
 def read_features(path: Path, plan: Plan, name: str) -> tuple[RunFeatures, SetFeatures]:
     """The features of a file in the form of a run's. InputError naming what does not fit the split, or the array that can't be
     used."""
-    arrays, _ = read_arrays(path)
+    arrays, others = read_arrays(path)
     try:
         query_labels, gallery_labels = labels_of(arrays)
         found = known_splits.check(plan.dataset, plan.split, query_labels, gallery_labels)
@@ -76,6 +77,9 @@ def read_features(path: Path, plan: Plan, name: str) -> tuple[RunFeatures, SetFe
         extra = _names(path, {side: len(arrays[side]) for side in ("query", "gallery")})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    unread(path, [each for each in others if each not in EXTRA])
+    if copies := identical(arrays):
+        warn(f"note: {path}: {copies}")
     place = {each: at for at, each in enumerate(_classes(plan))}
 
     def files(side: str, labels: np.ndarray) -> Files:

@@ -27,10 +27,11 @@ from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side, pairs
 from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
 from tcn.cli.ending import ending
 from tcn.cli.evaluate import as_options
-from tcn.cli.feature_files import check_groups, distance
+from tcn.cli.feature_files import check_groups, distance, identical, mixed_groups, unread
 from tcn.cli.feature_files import read_arrays as read_feature_file
 from tcn.config import InputError
 from tcn.data.words import normal_form
+from tcn.files.atomic import warn
 from tcn.files.text import some
 from tcn.scoring import inputs
 from tcn.scoring.protocols import ALL, PROTOCOL_VERSION
@@ -121,7 +122,7 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
 
 
 def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
-    arrays, _ = read_feature_file(path)
+    arrays, others = read_feature_file(path)
     missing = options.missing_classes or "error"
     ks = [int(k) for k in dict.fromkeys(metric.partition("@")[2] for metric in options.metrics) if k.isdecimal()]
     try:
@@ -139,6 +140,11 @@ def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
                              f"{', '.join(found.metrics(options.protocol))}")
     except InputError as error:
         raise InputError(f"{path}: {as_options(str(error))}") from None
+    unread(path, [each for each in others if each != "query_paths"])
+    if copies := identical(arrays):
+        warn(f"note: {path}: {copies}")
+    if options.duplicates == "distinct":
+        mixed_groups(path, arrays)
     classes = found.classes.astype(str)
     skipped = frozenset(str(c) for at, c in enumerate(classes) if not found.relevant[found.query_class == at].any())
     out = skipped if missing == "as-released" else frozenset()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tcn.config import InputError
+from tcn.files import foreign
 from tcn.files.atomic import write_bytes
 
 
@@ -36,9 +37,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
 def read_json(path: Path, cure: str = "move its folder away to run that run again") -> dict[str, Any]:
     """The object in a JSON file; InputError naming the file, and the `cure`, where it is missing, damaged or holds no object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read ({type(error).__name__}: {error}); {cure}") from error
+        raise InputError(f"{path} can't be read ({type(error).__name__}: {error}){foreign.of(path)}; {cure}") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} can't be read (it holds a {type(found).__name__} in place of an object); {cure}")
     return found
@@ -65,10 +66,11 @@ def read_rows(path: Path, columns: Mapping[str, Callable[[str], Any]] | None = N
     if not path.exists():
         return []
     try:
-        with open(path, newline="", encoding="utf-8") as source:
+        with open(path, newline="", encoding="utf-8-sig") as source:
             rows = list(csv.DictReader(source))
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} can't be read ({error}); move its folder away to run that run again") from error
+        raise InputError(f"{path} can't be read ({error}){foreign.of(path)}; move its folder away to run that run "
+                         "again") from error
     if rows and (odd := [name for name in rows[0] if name is not None and not re.fullmatch(r"[\w@.-]{1,80}", name)]):
         raise InputError(f"{path}, line 1: {odd[0]!r:.60} is no name of a column")
     for line, row in enumerate(rows, 2):

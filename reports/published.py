@@ -5,6 +5,7 @@ In: a CSV file. Out: facts, none averaged or corrected, or a ReportError that na
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from reports.read.files import ReportError
+from tcn.config import InputError
+from tcn.files import text
 
 FILE = Path(__file__).with_name("published.csv")
 COLUMNS = ("method", "dimension", "features", "dataset", "split", "metric", "value", "source")
@@ -60,26 +63,28 @@ class Published:
 def read(path: Path) -> tuple[tuple[int, str, Published], ...]:
     """(line number, value as written, fact) of every row of a CSV file with the columns of published.csv.
 
-    `table` and `note` may be left out. Raises ReportError naming line and field for what can't be read at all; whether a
-    number makes sense is `lint`'s question.
+    Columns are parted by commas, semicolons or tabs; `table` and `note` may be left out. Raises ReportError naming line and
+    field for what can't be read at all; whether a number makes sense is `lint`'s question.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            if absent := [name for name in COLUMNS if name not in header]:
-                raise ReportError(f"{path.name}, line 1: no column {', '.join(absent)}; expected "
-                                  f"{', '.join(COLUMNS)}, and where wanted table, note")
-            return tuple(_row(f"{path.name}, line {reader.line_num}", reader.line_num, row) for row in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        content = text.read(path, "table")
+        reader = csv.DictReader(io.StringIO(content), delimiter=text.separator(content.partition("\n")[0]))
+        header = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        if absent := [name for name in COLUMNS if name not in header]:
+            raise ReportError(f"{path.name}, line 1: no column {', '.join(absent)}; expected "
+                              f"{', '.join(COLUMNS)}, and where wanted table, note, with commas, semicolons or tabs between them")
+        return tuple(_row(f"{path.name}, line {reader.line_num}", reader.line_num, row) for row in reader)
+    except InputError as error:
+        raise ReportError(str(error)) from None
+    except csv.Error as error:
         raise ReportError(f"{path} can't be read ({type(error).__name__}: {error})") from None
 
 
 def _row(where: str, number: int, row: dict[str | None, Any]) -> tuple[int, str, Published]:
     if None in row:
-        raise ReportError(f"{where}: more fields than the header has columns; quote fields that hold a comma")
-    fields = {name: (text or "").strip() for name, text in row.items()}
+        raise ReportError(f"{where}: more fields than the header has columns; quote fields that hold what parts the columns")
+    fields = {name: (its or "").strip() for name, its in row.items()}
     for name in ("method", "dataset", "metric", "value"):
         if not fields[name]:
             raise ReportError(f"{where}, field {name}: empty")

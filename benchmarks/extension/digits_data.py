@@ -17,6 +17,7 @@ from PIL import Image
 
 from tcn.config import InputError
 from tcn.data.decode import opened
+from tcn.files import text
 from tcn.seeding import numpy_stream
 
 OFFLINE = "scikit-learn digits to the same blended with photos (offline, not MNIST)"
@@ -154,17 +155,15 @@ def _mnist_m(root: Path, part: str) -> Domain:
     """One part of MNIST-M as circulated: mnist_m_PART/*.png and mnist_m_PART_labels.txt, with one `name label` in each line."""
     listing = root / f"mnist_m_{part}_labels.txt"
     try:
-        lines = listing.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no UTF-8 text, byte {error.start}"
-        raise InputError(f"--mnist-m {root}: {listing.name} can't be read ({reason}); expected beside the folder "
-                         f"mnist_m_{part}") from error
+        lines = text.read(listing, "--mnist-m:").split("\n")
+    except InputError as error:
+        raise InputError(f"{error}; the list is expected beside the folder mnist_m_{part}") from error
     images, labels = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name, _, label = line.rstrip().rpartition(" ")
-        if not re.fullmatch("[0-9]", label) or not name:
+        name, label = [*line.strip().rsplit(None, 1), ""][:2]  # at spaces or tabs, any number of them
+        if not re.fullmatch("[0-9]", label):
             raise InputError(f"{listing}, line {number}: expected 'name label', got '{line[:60]}'")
         if name in (".", "..") or re.search(r"[/\\\0]", name):
             raise InputError(f"{listing}, line {number}: '{name[:60]}' is no file name; pictures lie in mnist_m_{part} itself")

@@ -20,6 +20,7 @@ from reports.read.files import FREE_BYTES, MOST_RATIO, ReportError, read_json, s
 from reports.read.runs import FOLDER_NAME, FinishedRun, read_finished
 from reports.read.schema import Count, List, Name, Record, parse
 from reports.read.suite import NoResults, Suite
+from tcn.files import foreign
 from tcn.files.checksums import SUMS
 
 FORMAT = 1
@@ -73,7 +74,7 @@ def unpack(path: Path, into: Path) -> list[SentRun]:
         raise ReportError(f"{path}: no bundle that can be used: {error}") from None
     except Exception as error:  # zipfile and zlib raise many kinds for a damaged file
         raise ReportError(f"{path}: no bundle that can be read, which is a zip file that tcn bundle wrote "
-                          f"({type(error).__name__}: {shown(str(error), 200)}); have it sent again") from None
+                          f"({type(error).__name__}: {shown(str(error), 200)}){foreign.of(path)}; have it sent again") from None
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> list[str]:

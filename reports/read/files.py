@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from reports.read.escaping import visible
+from tcn.files import foreign
 
 FREE_BYTES, MOST_RATIO = 64 << 20, 100
 """An array may decompress to FREE_BYTES unconditionally; beyond that, to at most MOST_RATIO times its compressed size."""
@@ -204,4 +205,5 @@ def _unreadable(path: Path, error: BaseException) -> ReportError:
     if isinstance(error, FileNotFoundError):
         return ReportError(f"{path.name} is missing")
     text = getattr(error, "strerror", None) or str(error)
-    return ReportError(f"{path.name} can't be read ({type(error).__name__}: {text if len(text) < 200 else text[:200] + '…'})")
+    return ReportError(f"{path.name} can't be read ({type(error).__name__}: {text if len(text) < 200 else text[:200] + '…'})"
+                       + foreign.of(path))

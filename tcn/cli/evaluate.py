@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tcn.cli.evaluate_options import EvaluateOptions
-from tcn.cli.evaluate_table import FileScores, identical, report, write_csv
-from tcn.cli.feature_files import check_groups, distance, groups_of_several_classes, read_arrays, unit_length
+from tcn.cli.evaluate_table import FileScores, report, write_csv
+from tcn.cli.feature_files import check_groups, distance, identical, mixed_groups, read_arrays, unit_length, unread
 from tcn.config import InputError
 from tcn.data import known_splits
 from tcn.files.atomic import warn, writable_file
@@ -29,8 +29,7 @@ def evaluate(args: EvaluateOptions) -> int:
     names = _metric_names(args.protocols, args.ks)
     _check_options(args, names)
     arrays, ignored = read_arrays(args.features)
-    if ignored:
-        warn(f"note: {args.features}: not used: {', '.join(ignored)}")
+    unread(args.features, ignored)
     several: dict[str, list[str]] = {}
     try:
         labels = arrays["query_labels"], arrays["gallery_labels"]
@@ -42,9 +41,9 @@ def evaluate(args: EvaluateOptions) -> int:
     except InputError as error:
         raise InputError(f"{args.features}: {as_options(str(error))}") from error
     # Counted in the file's own rows: codes made by --itq may coincide without being the same photo.
-    copies = 0 if "gallery_group" in arrays else inputs.identical_rows(arrays["gallery"])
+    copies = identical(arrays)
     if args.json and copies:
-        warn(f"note: {args.features}: {identical(copies)}")
+        warn(f"note: {args.features}: {copies}")
     if args.json:
         instances = result.instances[0].summary() if result.instances else {}
         print(json.dumps({"protocol_version": PROTOCOL_VERSION, **result.scores[0].summary(), **instances}, indent=2,
@@ -109,9 +108,8 @@ def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> FileScores:
     rules: Sequence[str] = (args.duplicates or "as-published",)
     if args.duplicates is None and "gallery_group" in arrays and rows_wanted:
         rules = DUPLICATES
-    if "distinct" in rules and (mixed := groups_of_several_classes(arrays)):
-        warn(f"note: {args.features}: {mixed} group(s) of gallery_group hold photos of several classes; "
-             "distinct keeps the first entry of each class")
+    if "distinct" in rules:
+        mixed_groups(args.features, arrays)
     scores = [
         score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],

@@ -41,14 +41,8 @@ class FileScores:
     instances: list[InstanceScores]  #: by rule for duplicates; empty where the file does not say which photo was drawn
 
 
-def identical(number: int) -> str:
-    """What to tell the user about gallery entries that are identical."""
-    return (f"{number} gallery entries are identical to an earlier one; if they are one photo listed again, which moves Prec, "
-            "say so in gallery_group")
-
-
 def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: FileScores,
-            names: Mapping[str, Sequence[str]], several: Mapping[str, Sequence[str]], copies: int) -> Iterator[str]:
+            names: Mapping[str, Sequence[str]], several: Mapping[str, Sequence[str]], copies: str) -> Iterator[str]:
     """The lines of the table, and of what is needed to read it."""
     first, entries = result.scores[0], len(arrays["gallery"])
     yield (f"{args.features}: {first.queries} queries of {len(first.classes)} classes, {entries} gallery "
@@ -67,7 +61,7 @@ def report(args: EvaluateOptions, arrays: Mapping[str, np.ndarray], result: File
     else:
         yield "duplicates  as-published: every gallery entry counts (no gallery_group to tell copies)"
         if copies:
-            yield f"            {identical(copies)}"
+            yield f"            {copies}"
     if several:
         yield (f"spellings   {len(several)} class(es) spelt in several ways, each taken as one: "
                + "; ".join(" = ".join(map(ascii, (name, *others))) for name, others in several.items()))

@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tcn.config import InputError
+from tcn.files import foreign
 from tcn.files.atomic import warn
 from tcn.scoring.codes import checked_rows
+from tcn.scoring.inputs import identical_rows
 
 REQUIRED = ("query", "gallery", "query_labels", "gallery_labels")
 INSTANCES = ("query_instance", "gallery_instance")
@@ -30,8 +32,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if empty:
         raise InputError(f"{path}: the file is empty")
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz file; write one with np.savez(path, query=..., gallery=..., "
-                         "query_labels=..., gallery_labels=...)")
+        how = "np.savez(path, query=..., gallery=..., query_labels=..., gallery_labels=...)"
+        known = foreign.of(path, ((0, b"\x93NUMPY", f"a single array: write all of them into one file with {how}"),))
+        raise InputError(f"{path}: not an .npz file{known or f'; write one with {how}'}")
     arrays: dict[str, np.ndarray] = {}
     try:
         with np.load(path, allow_pickle=False) as store:
@@ -81,14 +84,30 @@ def check_groups(arrays: Mapping[str, np.ndarray]) -> None:
                          f"for each row of gallery (shape {photos.shape})")
 
 
-def groups_of_several_classes(arrays: Mapping[str, np.ndarray]) -> int:
-    """The number of groups whose photos have several classes."""
+# ------------------------------------------------------------------------- what each command says of a file
+def unread(path: Path, names: Sequence[str]) -> None:
+    """A note on the arrays of a file that nothing reads."""
+    if names:
+        warn(f"note: {path}: not used: {', '.join(names)}")
+
+
+def identical(arrays: Mapping[str, np.ndarray]) -> str:
+    """What to tell the user about gallery entries that are identical; empty where none are, or `gallery_group` tells them."""
+    number = 0 if "gallery_group" in arrays else identical_rows(arrays["gallery"])
+    return (f"{number} gallery entries are identical to an earlier one; if they are one photo listed again, which moves Prec, "
+            "say so in gallery_group") if number else ""
+
+
+def mixed_groups(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """A note on groups whose photos have several classes, where `distinct` counts."""
     if arrays.get("gallery_group", np.empty(0)).shape != arrays["gallery_labels"].shape:
-        return 0  # an error that the metrics name
+        return  # an error that the metrics name
     group = np.unique(arrays["gallery_group"], return_inverse=True)[1]
     label = np.unique(arrays["gallery_labels"], return_inverse=True)[1]
     pairs = np.unique(np.stack([group, label]), axis=1)
-    return int((np.bincount(pairs[0]) > 1).sum())
+    if mixed := int((np.bincount(pairs[0]) > 1).sum()):
+        warn(f"note: {path}: {mixed} group(s) of gallery_group hold photos of several classes; distinct keeps the first entry of "
+             "each class")
 
 
 # --------------------------------------------------------------------------------------- features to codes
@@ -96,19 +115,26 @@ def _is_code(array: np.ndarray) -> bool:
     return array.dtype in (np.bool_, np.uint8)
 
 
+def _two_values(array: np.ndarray) -> str:
+    """`-1 and 1` or the like, for real numbers that hold just these two, as codes do; else empty."""
+    if array.dtype.kind not in "iuf" or _is_code(array) or not array.size:
+        return ""
+    low, high = array.min(), array.max()
+    both = (low, high) in ((0, 1), (-1, 1)) and ((array == low) | (array == high)).all()
+    return f"{low:g} and {high:g}" if both else ""
+
+
 def distance(arrays: Mapping[str, np.ndarray], wanted: str | None) -> str:
     """The distance asked for, or the one that fits the arrays."""
     query, gallery = arrays["query"], arrays["gallery"]
+    two = {name: values for name in ("query", "gallery") if (values := _two_values(arrays[name]))}
     if _is_code(query) != _is_code(gallery) and {query.dtype.kind, gallery.dtype.kind} <= set("fiub"):
+        do = "".join(f"; {name} holds {values}, so its codes are {name} > 0: store that" for name, values in two.items())
         raise InputError(f"query is {query.dtype} and gallery {gallery.dtype}: one holds codes, the other "
-                         "real numbers; store both as one kind")
-    for name in ("query", "gallery"):
-        array = arrays[name]
-        if array.dtype.kind in "iuf" and not _is_code(array) and array.size and wanted != "hamming":
-            low, high = array.min(), array.max()
-            if (low, high) in ((0, 1), (-1, 1)) and ((array == low) | (array == high)).all():
-                warn(f"note: {name} is {array.dtype} of {low:g} and {high:g}, taken as real numbers; codes are bool or uint8: "
-                     f"store {name} > 0")
+                         f"real numbers{do or '; store both as one kind'}")
+    for name, values in two.items() if wanted != "hamming" else ():
+        warn(f"note: {name} is {arrays[name].dtype} of {values}, taken as real numbers; codes are bool or uint8: store "
+             f"{name} > 0")
     return wanted or ("hamming" if _is_code(query) else "euclidean")
 
 

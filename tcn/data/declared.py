@@ -172,9 +172,24 @@ def read(path: Path) -> DatasetSpec:
         layout={SKETCHES: said.sketches, PHOTOS: said.photos}, kept=content.encode())
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses a key that stands twice in one mapping, where YAML's loaders take the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:  # noqa: D102
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in lines:
+                said = f"the key '{shown(name)}' stands in line {lines[name]} already"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+            lines[name] = key.start_mark.line + 1
+        return node
+
+
 def _parsed(path: Path, content: str) -> Declaration:
     try:
-        found = yaml.safe_load(content)
+        found = yaml.load(content, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''} is no YAML "

@@ -18,6 +18,8 @@ from typing import IO
 import numpy as np
 from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from tcn.files import foreign
+
 MOST_PIXELS = 89_478_485
 """Largest image that is read: where Pillow begins to warn, a quarter of a gigabyte at 3 bytes a pixel."""
 LONGEST_SIDE = 65_535
@@ -66,20 +68,16 @@ def _reader(file: IO[bytes]) -> Image.Image:
         return WebPImagePlugin.WebPImageFile(file)
     if not start:
         raise OSError("0 bytes")
-    its = next((its for place, sign, its in _FOREIGN if start[place:].startswith(sign)), None)
-    if its is None and start.lstrip()[:1] == b"<":
-        its = "a page of HTML or XML, such as an error page saved in the picture's place: get the picture again"
-    raise OSError(f"not a JPEG, PNG, GIF, BMP or WebP image{' but ' if its else ''}{its or ''}")
+    its = foreign.named(start, _FOREIGN) or (foreign.PAGE if start.lstrip()[:1] == b"<" else "")
+    raise OSError(f"not a JPEG, PNG, GIF, BMP or WebP image{' but ' if its else ''}{its}")
 
 
 _FOREIGN = (
-    (0, b"\x1f\x8b", "gzip-compressed: call it NAME.gz and run `gunzip NAME.gz`"),
-    (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` in the checkout it comes from"),
-    (0, b"PK\3\4", "a zip archive: unpack it"), (0, b"%PDF", "a PDF document"), (0, b"%!PS", "PostScript"),
+    foreign.ZIP, (0, b"%PDF", "a PDF document"), (0, b"%!PS", "PostScript"),
     (0, b"II*\0", "TIFF: save it as PNG"), (0, b"MM\0*", "TIFF: save it as PNG"),
     (4, b"ftyp", "HEIC, AVIF or a film: save it as PNG or JPEG"), (0, b"\0\0\0\x0cjP", "JPEG 2000: save it as PNG"),
     (0, bytes(16), "zeros at its start: get it again"))
-"""Files of other formats: the position of their signature, the signature, and what to tell the user."""
+"""Formats that pass for pictures."""
 
 
 def _what_is_wrong(error: Exception) -> str:

@@ -29,9 +29,8 @@ PATH_COLUMNS = ("img_path", "image_path", "path")
 _LABEL_DIGITS = 9
 _READ = ("read are lists of one 'path label' a line, parted by spaces or tabs, and tables with a header line that names "
          "img_path (or path) and label")
-_FOREIGN = (("version https://git-lfs", "is a Git LFS pointer, not the list itself (run `git lfs pull` in the checkout)"),
-            ("<", "is a page of HTML or XML (was an error page saved in its place?)"), ("{", "is JSON"), ("[", "is JSON"))
-"""How a file of another format begins, and what to tell the user."""
+_FOREIGN = (("<", "is a page of HTML or XML (was an error page saved in its place?)"), ("{", "is JSON"), ("[", "is JSON"))
+"""How text of another format begins that can't be a list, and what to tell the user."""
 _CHECKOUTS = ("", "dataset", "datasets", "data")
 """Folders of a repository's checkout that may hold the data sets' folders."""
 
@@ -316,7 +315,7 @@ def _checked_lines(path: Path, role: str, names: Mapping[int, str], roles: Mappi
             raise InputError(f"{where}: '{spelling}' is no class of this split")
         if roles[name] != role:
             raise InputError(f"{where}: '{name}' is {'an unseen' if role == 'seen' else 'a seen'} class, and this list holds "
-                             f"{role} ones; such a list would mix training and test")
+                             f"{role} ones; such a list would mix training and test. Is it another split's?")
         if names and label not in names:
             raise InputError(f"{where}: label {label}, but {SEEN_NAMES if role == 'seen' else UNSEEN_NAMES} ends at "
                              f"{len(names) - 1}")

@@ -22,9 +22,16 @@ _INSTEAD = {"train_photos": "all photos of seen classes", "gallery": "all photos
 
 
 def folders_in_lists(found: DatasetSpec) -> dict[str, dict[str, str]]:
-    """`sketches`, `photos` -> every way in which lists write a folder -> its name in the spec."""
-    return {kind: {name: folder for folder in folders for name in (folder, *found.alternatives.get(folder, ()))}
-            for kind, folders in (("sketches", found.sketch_folders), ("photos", found.photo_folders))}
+    """`sketches`, `photos` -> every way in which lists write a folder -> its name in the spec.
+
+    MA-ZS-SBIR's table of TU-Berlin writes `.../tuberlin-ext/test/photo`: its copy parts the classes by role.
+    """
+    known = {kind: {name: folder for folder in folders for name in (folder, *found.alternatives.get(folder, ()))}
+             for kind, folders in (("sketches", found.sketch_folders), ("photos", found.photo_folders))}
+    if len(found.folders) == 2:  # with one folder of each kind there is no doubt which one is meant
+        known["sketches"] |= dict.fromkeys(("train/sketch", "test/sketch"), found.sketch_folders[0])
+        known["photos"] |= dict.fromkeys(("train/photo", "test/photo"), found.photo_folders[0])
+    return known
 
 
 def match(listing: ListDirectory, trees: Sequence[Tree], plan: Plan, findings: Findings) -> dict[str, list[Entry]]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tcn.config import InputError
+from tcn.files import foreign
 
 # A pickle is a program. numpy's own loaders trust it: a dtype whose flags it forges makes an array of bytes one of addresses,
 # and reading that runs wherever the file points. So nothing of numpy is handed to it, only these plain stand-ins.
@@ -89,7 +90,7 @@ def read_pickle(source: Path) -> dict[Any, Any]:
     except OSError as error:
         raise InputError(f"{source} can't be read: {error.strerror}") from error
     except (Exception, RecursionError, MemoryError) as error:  # a damaged pickle raises nearly anything
-        raise InputError(f"{source} is no readable pickle ({type(error).__name__}: {error})") from error
+        raise InputError(f"{source} is no readable pickle ({type(error).__name__}: {error}){foreign.of(source)}") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"{source} holds a {type(content).__name__}; expected a dictionary of class names "
                          f"and vectors")

@@ -98,8 +98,8 @@ def read_drawings(path: Path) -> Iterator[Drawing]:
     number = 0
     try:
         with open(path, "rb") as stream:
-            start = text.without_mark(stream.read(_BLOCK), path)
-            for lines in text.lines(itertools.chain([start], iter(lambda: stream.read(_BLOCK), b"")), b"\n", path):
+            start = text.without_mark(stream.read(_BLOCK), path, "file of drawings")
+            for lines in text.lines(itertools.chain([start], iter(lambda: stream.read(_BLOCK), b"")), path):
                 for line in lines:
                     number += 1
                     if line.strip():

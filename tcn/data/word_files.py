@@ -1,8 +1,8 @@
 """Published files of word vectors: word2vec binary, word2vec text and GloVe text, plain or `.gz`.
 
 In: a file, and an object that says which words are needed. Out: the vectors of these words, passed on while the file is read as a
-stream. The format is recognised by content. Text may have tabs or several spaces between numbers, a byte-order mark, and any
-line end. Paper: semantic metric.
+stream. The format is recognised by content. Text may have tabs or several spaces between numbers, a byte-order mark, and the line
+ends of any system, also mixed. Paper: semantic metric.
 """
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _BLOCK = 1 << 20
 _LOOKED_AT = 100
 """Number of first lines whose most frequent number of values is the file's width, where no header gives it."""
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_HEADER = re.compile(rb"[ \t]*(\d{1,12})[ \t]+(\d{1,12})[ \t]*(?:\r\n|\r|\n)")
 _TAB = bytes.maketrans(b"\t", b" ")
 
 
@@ -87,28 +88,31 @@ def _read(stream: BinaryIO, source: Path, wanted: Wanted) -> Kind:
     if not raw:
         raise InputError(f"{source} is empty")
     head = text.without_mark(raw, source, "word vector file")
-    end = text.line_end(head)
-    first, found_end, rest = head.partition(end)
-    header = re.fullmatch(rb"\s*(\d{1,12})[ \t]+(\d{1,12})\s*", first) if found_end else None
+    first = _first_line(head)
+    header = _HEADER.match(head)
     if header is None:
-        width = _usual_width(head, end)
+        width = _usual_width(head)
         _check_width(width, source, first)
-        return Kind("GloVe text", _read_text(_chained(head, stream), end, source, wanted, width, None), width)
+        return Kind("GloVe text", _read_text(_chained(head, stream), source, wanted, width, None), width)
     count, width = int(header[1]), int(header[2])
     _check_width(width, source, first)
     if count < 1:
         raise InputError(f"{source}: the header says that the file holds no words")
+    rest = head[header.end():]
     # The bytes of a float may contain a line feed, so a short first "line" alone is no evidence.
-    line, _, _ = rest.partition(end)
-    if _is_text(rest[:max(len(line), 4 * width, 256)]):
-        return Kind("word2vec text", _read_text(_chained(head, stream), end, source, wanted, width, count), width)
+    if _is_text(rest[:max(len(_first_line(rest)), 4 * width, 256)]):
+        return Kind("word2vec text", _read_text(_chained(head, stream), source, wanted, width, count), width)
     words = _read_binary(_chained(rest, stream), len(raw) - len(rest), source, wanted, width, count)
     return Kind("word2vec binary", words, width)
 
 
-def _usual_width(head: bytes, end: bytes) -> int:
+def _first_line(head: bytes) -> bytes:
+    return re.split(rb"[\r\n]", head, maxsplit=1)[0]
+
+
+def _usual_width(head: bytes) -> int:
     """The number of numbers at the end of most of the first lines; 0 if there are none."""
-    lines = head.split(end, _LOOKED_AT)
+    lines = re.split(rb"\r\n|\r|\n", head, maxsplit=_LOOKED_AT)
     if len(lines) > 1 and (len(lines) > _LOOKED_AT or len(head) >= _BLOCK):
         lines.pop()  # not looked at, or cut by the block's end
     widths: Counter[int] = Counter()
@@ -140,9 +144,9 @@ def _chained(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def _read_text(blocks: Iterator[bytes], end: bytes, source: Path, wanted: Wanted, width: int, count: int | None) -> int:
+def _read_text(blocks: Iterator[bytes], source: Path, wanted: Wanted, width: int, count: int | None) -> int:
     number = words = 0
-    for lines in text.lines(blocks, end, source):
+    for lines in text.lines(blocks, source):
         for line in lines:
             number += 1
             if number > 1 or count is None:

@@ -131,7 +131,8 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
     rows: dict[str, np.ndarray] = {}
     lines: dict[str, int] = {}
     try:
-        reader = csv.reader(io.StringIO(text.read(source, "table")))
+        content = text.read(source, "table")
+        reader = csv.reader(io.StringIO(content), delimiter=text.separator(content.partition("\n")[0]))
         header = next(reader, [])
         if len(header) < 2 or header[0].strip() != "name":
             raise InputError(f"{source}, line 1: expected the header 'name,v0,v1,...', got "

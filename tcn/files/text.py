@@ -1,4 +1,4 @@
-"""Text files as people save them: byte-order marks, line ends of every system, encodings that are not UTF-8.
+"""Text files as people save them: byte-order marks, line ends of every system, encodings that are not UTF-8, packed files.
 
 In: a file, or blocks of one that is too large to hold. Out: text whose lines end in a line feed, or lines of bytes.
 Every reader of lists, tables and word vectors starts here. `shown` and `some` write file names into messages.
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tcn.config import InputError
+from tcn.files import foreign
 
 LONGEST_LINE = 1 << 22
 """Bytes of a line in a streamed file: far more than 10,000 numbers take."""
@@ -23,13 +24,21 @@ _UNMARKED = ((re.compile(rb"(?:[^\0]\0\0\0){2}|(?:\0\0\0[^\0]){2}"), "UTF-32"),
 def read(path: Path, what: str = "file") -> str:
     """A whole file of UTF-8 text, without a byte-order mark; CRLF and CR are line feeds.
 
-    `what` names its kind in messages. Raises InputError naming the file where it can't be read, is UTF-16 or UTF-32,
-    or holds a byte that is not UTF-8, with that byte's place.
+    `what` names its kind in messages. Raises InputError naming the file where it can't be read, and as `decoded` does.
     """
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{what} {path} can't be read: {error.strerror or error}") from error
+    return decoded(raw, path, what)
+
+
+def decoded(raw: bytes, path: Path | str, what: str = "file") -> str:
+    """The text of a whole file's bytes, as `read` gives it.
+
+    Raises InputError naming the file where it is UTF-16 or UTF-32, packed or of another format that is known by its beginning,
+    or holds a byte that is not UTF-8, with that byte's place.
+    """
     body = without_mark(raw, path, what)
     try:
         text = body.decode("utf-8")
@@ -40,8 +49,11 @@ def read(path: Path, what: str = "file") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def without_mark(head: bytes, path: Path, what: str = "file") -> bytes:
-    """The start of a file without UTF-8's byte-order mark. Raises InputError where it is text in UTF-16 or UTF-32."""
+def without_mark(head: bytes, path: Path | str, what: str = "file") -> bytes:
+    """The start of a file without UTF-8's byte-order mark. Raises InputError where it is text in UTF-16 or UTF-32, or no text but
+    packed, a Git LFS pointer or a web page."""
+    if its := foreign.named(head, (foreign.ZIP,)):
+        raise InputError(f"{what} {path} is {its}")
     found = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     found = found or next((name for pattern, name in _UNMARKED if pattern.match(head)), None)
     if found:
@@ -50,29 +62,30 @@ def without_mark(head: bytes, path: Path, what: str = "file") -> bytes:
     return head.removeprefix(codecs.BOM_UTF8)
 
 
-def line_end(head: bytes) -> bytes:
-    """What ends a line of a file that starts so: a line feed, or a carriage return where there is none.
-
-    Of CRLF the CR is left at the end of a line, as white space.
-    """
-    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+def separator(header: str) -> str:
+    """What parts the columns of a table with such a first line: comma, semicolon or tab, whichever it holds most of."""
+    return max(",;\t", key=header.count)
 
 
-def lines(blocks: Iterable[bytes], end: bytes, path: Path) -> Iterator[list[bytes]]:
+def lines(blocks: Iterable[bytes], path: Path) -> Iterator[list[bytes]]:
     """The lines of a file that comes in blocks of bytes, without their ends: a list for each block, whole lines only.
 
-    Raises InputError where a line is longer than `LONGEST_LINE`.
+    Lines end in LF, CRLF or CR, also within one file, as in `read`. Raises InputError where one is longer than `LONGEST_LINE`.
     """
     rest, number = b"", 0
     for block in blocks:
-        found = (rest + block).split(end)
+        whole = rest + block
+        if b"\r" in block or rest.endswith(b"\r"):
+            half = whole[-1:] if whole.endswith(b"\r") else b""  # perhaps of a CRLF
+            whole = whole[:len(whole) - len(half)].replace(b"\r\n", b"\n").replace(b"\r", b"\n") + half
+        found = whole.split(b"\n")
         rest = found.pop()
         number += len(found)
         if len(rest) > LONGEST_LINE:
             raise InputError(f"{path}, line {number + 1}: longer than {LONGEST_LINE:,} bytes; this is no text of lines")
         yield found
     if rest:
-        yield [rest]
+        yield [rest.removesuffix(b"\r")]
 
 
 # --- file names in messages -------------------------------------------------------------------------------------------

@@ -19,12 +19,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tcn.config import InputError
+from tcn.files import foreign
 
 State = dict[str, Tensor]
 _DEEPEST = 4
 """Number of mappings in which a state dict may be nested: `checkpoint`, `model`, `state_dict`, and one more."""
 _COUNTER = ".num_batches_tracked"
 """A counter of steps, not a weight: batch norms with a momentum never read it."""
+_PYTORCH = tuple((0, start, "a PyTorch file: call it NAME.pth") for start in (b"PK\3\4", b"\x80\2"))
+_OTHER = ((8, b'{"', "a safetensors file: call it NAME.safetensors"),
+          (0, b"\x89HDF", "an HDF5 file, as Keras writes them: weights are read from PyTorch and safetensors files"))
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TELLING = (
     (r"(^|\.)(text_model|token_embedding|text_projection|logit_scale|transformer\.resblocks)(\.|$)", "a CLIP model"),
@@ -46,7 +50,8 @@ def read(path: Path) -> dict[str, State]:
         try:
             return {"": load_file(path)}
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} can't be read as a safetensors file ({type(error).__name__}); fetch it again") from error
+            raise InputError(f"{path} can't be read as a safetensors file ({type(error).__name__})"
+                             f"{foreign.of(path, _PYTORCH) or '; fetch it again'}") from error
     try:
         if zipfile.is_zipfile(path):
             # torch writes a CRC-32 of each record and does not look at it when it reads.
@@ -59,8 +64,9 @@ def read(path: Path) -> dict[str, State]:
         raise InputError(f"no weights file at {path}; check the path given") from error
     except Exception as error:  # unpickling errors of many kinds; weights_only refuses code
         # The library's own text advises to load it unsafely, so only the kind of error is passed on.
-        raise InputError(f"{path} can't be read as a PyTorch state dict ({type(error).__name__}); pass ImageNet weights as "
-                         f"torchvision or the architecture's package publishes them") from error
+        raise InputError(f"{path} can't be read as a PyTorch state dict ({type(error).__name__})"
+                         + (foreign.of(path, _OTHER) or "; pass ImageNet weights as torchvision or the architecture's package "
+                                                        "publishes them")) from error
     if wrong:
         raise InputError(f"{path} is damaged (the checksum of {wrong} does not fit); fetch it again")
     found = dict(_states(content, ()))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tcn.config import InputError
+from tcn.files import foreign
 from tcn.files.atomic import StorageError, writing
 
 KEPT = 2
@@ -75,7 +76,7 @@ def load(path: Path) -> Any:
     except Damaged:
         raise
     except Exception as error:  # zipfile and torch raise many kinds for a damaged file
-        raise Damaged(f"checkpoint {path} can't be read ({type(error).__name__})") from error
+        raise Damaged(f"checkpoint {path} can't be read ({type(error).__name__}){foreign.of(path)}") from error
 
 
 def keep(state: dict[str, Any], folder: Path) -> None:

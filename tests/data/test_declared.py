@@ -235,6 +235,9 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(whole, changes, words
     ("a: &a [x, x, x, x, x, x, x, x, x]\n"
      + "".join(f"{n}: &{n} [{', '.join(9 * ['*' + m])}]\n" for m, n in zip("abcdefghijk", "bcdefghijkl"))
      + "name: *l\nsketches: *l\n", ["name is [["]),
+    ("seen: [a]\nname: b\nseen: [c]\n", ["line 3 is no YAML", "the key 'seen' stands in line 1 already"]),
+    ("name: b\nsplit: {seed: 1, unseen: 2, seed: 1}\n", ["line 2", "the key 'seed' stands in line 2 already"]),
+    ("a: &a {x: 1}\nb: {<<: *a, x: 2}\n", ["names no name"]),  # a merged key may be given anew
     ("name: *x\n", ["no YAML"]), ("[" * 3000, ["no YAML"]), ("!!python/object:os.system {}", ["no YAML"])])
 def test_what_is_no_such_yaml_is_refused(tmp_path, text, words):
     (tmp_path / "wrong.yaml").write_text(text)

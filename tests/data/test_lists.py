@@ -52,8 +52,9 @@ def test_a_table_is_read_by_the_names_of_its_columns(tmp_path: Path, mark: str, 
 
 @pytest.mark.parametrize(("content", "message"), [
     ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 99\n",
-     "is a Git LFS pointer.*git lfs pull.*read are lists of"),
-    ("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "is a page of HTML or XML.*one 'path label' a line"),
+     "is a Git LFS pointer.*git lfs pull"),
+    ("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "is a page of HTML or XML.*get the file again"),
+    ("<a>\n</a>\n", "is a page of HTML or XML.*one 'path label' a line"),
     ('{"paths": ["a/1.png"], "labels": [0]}\n', "is JSON.*parted by spaces or tabs"),
     ("a/1.png,0\na/2.png,1\n",
      r"line 1: 'a/1\.png,0' holds no space before a label \(it holds commas, and the file has no header"),
@@ -238,6 +239,31 @@ def test_contradictions_in_a_table_name_its_line(sketchy: Path, tmp_path: Path, 
     (tables / "test_sketchy.csv").write_text("\n".join([*lines, line]))
     with pytest.raises(InputError, match=rf"test_sketchy\.csv, line {len(lines) + 1}: {message}"):
         _load(sketchy.parent, "sketchy", "2", lists=tables)
+
+
+def test_the_table_of_tuberlin_names_folders_by_role_and_is_of_another_split(tmp_path: Path) -> None:
+    base = make_tree(tmp_path / "data", "tuberlin", sketches=3, photos=2, size=2)
+    tables = tmp_path / "MA-ZS-SBIR" / "data" / "tuberlin"
+    tables.mkdir(parents=True)
+    head = "img_path,text,m1,m2,label"
+    # as published: the first photo, and the first sketch
+    (tables / "test_tuberlin.csv").write_text(
+        f"{head}\n/data/dataset/tuberlin-ext/test/photo/flying_saucer/pic_00105.jpg,a photo of flying saucer.,0,3,221\n"
+        "/data/dataset/tuberlin-ext/test/sketch/flying_saucer/6969.jpg,a photo of flying saucer.,1,3,221\n")
+    with pytest.raises(InputError, match=r"test_tuberlin\.csv, line 2: 'flying saucer' is a seen class, and this list holds "
+                                         r"unseen ones; .* Is it another split's\?"):
+        _load(base.parent, "tuberlin", lists=tmp_path / "MA-ZS-SBIR")
+    # the same form with the paper's classes is read
+    for role, part in (("seen", "train"), ("unseen", "test")):
+        names = sorted(name for name, entry in split_table("tuberlin")["classes"].items() if entry["role"] == role)
+        rows = [f"/data/tuberlin-ext/{part}/{kind}/{name}/{one.name},a photo.,0,3,{label}" for label, name in enumerate(names, 1)
+                for kind, folder in (("photo", "ImageResized_ready"), ("sketch", "png_ready"))
+                for one in sorted((base / folder / name).iterdir())]
+        (tables / f"{part}_tuberlin.csv").write_text("\n".join([head, *rows]))
+    found, plain = (_load(base.parent, "tuberlin", lists=lists) for lists in (tables, "none"))
+    for part in ("query", "gallery", "train_photos", "train_sketches", "heldout_sketches"):
+        assert sorted(getattr(found, part).paths) == sorted(getattr(plain, part).paths), part
+    assert "/data/tuberlin-ext/test/photo as ImageResized_ready" in "\n".join(found.notes)
 
 
 # --- two spellings of one class -------------------------------------------------------------------------------------------

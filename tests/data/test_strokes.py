@@ -204,7 +204,7 @@ def test_missing_empty_and_packed_files_are_named(tmp_path):
         draw([tmp_path / "none.ndjson"], tmp_path / "out")
     packed = tmp_path / "a.ndjson"
     packed.write_bytes(gzip.compress(json.dumps(line(1)).encode()))
-    with pytest.raises(InputError, match="line 1: no JSON"):
+    with pytest.raises(InputError, match="a.ndjson is gzip-compressed.*gunzip"):
         draw([packed], tmp_path / "out", progress=False)
 
 

@@ -83,6 +83,22 @@ def test_a_file_becomes_a_row_with_the_numbers_that_evaluate_gives(tmp_path, run
     assert not suite.left_out
 
 
+def test_what_evaluate_says_of_a_file_is_said_here_too(tmp_path, capsys):
+    plan = read_plan(DATASET, "1")
+    arrays = features(tmp_path / "f.npz", query_paths=np.array([f"q{i}.png" for i in range(100)]))
+    add.read_features(tmp_path / "f.npz", plan, "mine")
+    assert capsys.readouterr().err == ""
+    arrays["gallery"][5:8] = arrays["gallery"][4]
+    np.savez(tmp_path / "f.npz", **arrays, remarks=np.arange(3))
+    add.read_features(tmp_path / "f.npz", plan, "mine")
+    said = capsys.readouterr().err
+    assert f"note: {tmp_path / 'f.npz'}: not used: remarks\n" in said
+    assert f"note: {tmp_path / 'f.npz'}: 3 gallery entries are identical to an earlier one; if they are one photo" in said
+    np.savez(tmp_path / "f.npz", **arrays, gallery_group=np.arange(100))
+    add.read_features(tmp_path / "f.npz", plan, "mine")
+    assert capsys.readouterr().err == ""
+
+
 def test_without_the_array_train_there_are_no_codes(tmp_path, run):
     features(tmp_path / "f.npz")
     assert run(tmp_path / "f.npz", "mine") == 0

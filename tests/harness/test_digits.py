@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ import torch
 from PIL import Image
 from support.forks import ended, forked
 from support.mounts import resize, small_disk
+from support.settings import RATE, SEED, SIDE, WEIGHT, choice, refused
 
 from baselines import domain_adversarial as da
 from benchmarks.extension import digits, digits_data
@@ -192,13 +192,29 @@ def test_methods_differ_in_what_the_domains_share():
                      "dann-coupled": {"label", "domain", "sharing"}}
 
 
-@pytest.mark.parametrize("settings, message", [({"method": "dan"}, "'method' is 'dan'; it takes one of source-only, dann"),
-                                               ({"steps": 0}, "'steps' is 0"), ({"rate": math.nan}, "'rate' is nan"),
-                                               ({"sharing": math.inf}, "'sharing' is inf"), ({"batch": True}, "'batch' is True"),
-                                               ({"image_size": 10}, "multiple of 4")])
-def test_bad_settings_are_named(settings, message):
-    with pytest.raises(InputError, match=message):
-        da.DigitSettings(**settings)
+# What each field takes, written down a second time.
+TAKES = {"method": choice("source-only", "dann", "dann-own-norms", "dann-coupled"), "seed": SEED,
+         "steps": ((1, 1000, 10_000_000), (0, -1, 10_000_001), ("1 to 10,000,000",)),
+         "batch": ((1, 64, 65_536), (0, -1, 65_537), ("1 to 65,536",)), "rate": RATE, "sharing": WEIGHT, "adversarial": WEIGHT,
+         "image_size": ((4, 28, 4096), SIDE[1], SIDE[2])}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(da.DigitSettings), ids=lambda field: field.name)
+def test_every_setting_refuses_what_it_does_not_take(field):
+    row = TAKES[field.name]
+    for value in refused(row):
+        with pytest.raises(InputError) as caught:
+            da.DigitSettings(**{field.name: value})
+        said = str(caught.value)
+        assert f"setting '{field.name}'" in said and all(word in said for word in row[2]), (value, said)
+    for value in row[0]:
+        assert getattr(da.DigitSettings(**{field.name: value}), field.name) == value
+
+
+@pytest.mark.parametrize("size", [1, 10, 4095])
+def test_a_side_that_two_poolings_cut_is_refused(size):
+    with pytest.raises(InputError, match=f"'image_size' is {size}; it must be a multiple of 4"):
+        da.DigitSettings(image_size=size)
 
 
 @pytest.fixture(scope="module")
@@ -588,7 +604,7 @@ def test_lists_of_mnist_m_name_pictures_of_their_folder_alone(line, message, tmp
     with pytest.raises(InputError, match=f"line 2.*{message}|{message}.*line 2"):
         digits_data._mnist_m(tmp_path, "train")
     (tmp_path / "mnist_m_train_labels.txt").write_bytes(b"\xff\xfe0")
-    with pytest.raises(InputError, match="no UTF-8 text"):
+    with pytest.raises(InputError, match="UTF-16 text; save it as UTF-8.*beside the folder mnist_m_train"):
         digits_data._mnist_m(tmp_path, "train")
 
 

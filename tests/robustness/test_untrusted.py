@@ -379,6 +379,7 @@ CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subp
 METHODS = {"get_state_dict", "extractall", "extract", "to_pickle", "read_pickle", "set_unsafe", "loads_pickle"}
 ALLOWED = {("tcn/data/pickled.py", "import pickle"):
            "the base of an unpickler that admits names and arrays alone (python -m tcn.data.words)",
+           ("tcn/data/declared.py", "yaml.load"): "by a safe loader that refuses a key standing twice",
            ("tcn/train/parallel.py", "import pickle"): "an error that the process itself raised, to see whether it can be sent",
            ("baselines/own.py", "compile"): "the file of variants that the user names, and its copy where that run is reproduced",
            ("baselines/own.py", "exec"): "the same",

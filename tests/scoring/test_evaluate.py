@@ -413,10 +413,17 @@ BAD_ARRAYS = {
     "missing": ({"gallery": None, "query_labels": None},
                 "no array gallery, query_labels; it holds gallery_labels, query,"),
     "nothing": (dict.fromkeys(("query", "gallery", "query_labels", "gallery_labels")), "it holds no arrays"),
-    "codes and features": ({"query": np.ones((12, 6), bool)}, "query is bool and gallery float32"),
+    "codes and features": ({"query": np.ones((12, 6), bool)},
+                           "query is bool and gallery float32: one holds codes, the other real numbers; "
+                           "store both as one kind"),
     "packed codes": ({"query": np.full((12, 6), 200, np.uint8), "gallery": np.zeros((20, 6), np.uint8)},
                      "query is uint8 and holds 200; codes are 0 and 1. For packed bits give np.unpackbits(query, axis=1)"),
-    "codes of -1 and 1": ({"query": np.sign(SKETCHES), "gallery": np.zeros((20, 6), bool)}, "query is float32 and gallery bool"),
+    "codes of -1 and 1": ({"query": np.sign(SKETCHES), "gallery": np.zeros((20, 6), bool)},
+                          "query is float32 and gallery bool: one holds codes, "
+                          "the other real numbers; query holds -1 and 1, so its codes are query > 0: store that"),
+    "codes, and others of -1 and 1": ({"query": SKETCHES > 0, "gallery": np.ones((20, 6)) - 2 * np.eye(20, 6)},
+                                      "query is bool and gallery float64: one holds codes, the other real numbers; gallery holds "
+                                      "-1 and 1, so its codes are gallery > 0: store that"),
     "codes of 0 and 255": ({"query": (SKETCHES > 0).astype(np.uint8) * 255, "gallery": np.zeros((20, 6), np.uint8)},
                            "query is uint8 and holds 0 and 255; --metric hamming needs codes, bool or uint8 0-1: give query > 0"),
     "no photo of any class": ({"gallery_labels": np.array(["zebra"] * 20)}, "gallery_labels has no photo of any query class"),
