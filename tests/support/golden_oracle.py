@@ -114,10 +114,13 @@ def drawn_alpha(seed: int, epoch: int, step: int, rows: int) -> Tensor:
     return torch.rand(rows, generator=torch.Generator().manual_seed(seed_of(seed, "alpha", epoch, step))).double()
 
 
-def shown(picture: np.ndarray, size: int) -> np.ndarray:
-    """A picture [S, S, 3] in 0..255 at the network's size (Pillow's bilinear reduction), by ImageNet's mean and deviation."""
-    channels = [np.asarray(Image.fromarray(picture[:, :, c].astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR))
-                for c in range(3)]
+def shown(picture: np.ndarray, size: int, rounded: bool = False) -> np.ndarray:
+    """A picture [S, S, 3] in 0..255 at the network's size (Pillow's bilinear reduction), by ImageNet's mean and deviation.
+
+    rounded: Pillow gets whole grey levels, and then rounds to them after each of its two passes.
+    """
+    levels = np.rint(picture).astype(np.uint8) if rounded else picture.astype(np.float32)
+    channels = [np.asarray(Image.fromarray(levels[:, :, c]).resize((size, size), Image.Resampling.BILINEAR)) for c in range(3)]
     return np.stack([(channel.astype(float) / 255 - mean) / deviation for channel, mean, deviation in
                      zip(channels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 
