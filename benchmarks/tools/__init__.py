@@ -11,6 +11,7 @@ torture_child     starts the command of the kill test, counts its writes, kills 
 torture_checks    what must hold after a kill
 torture           kills a grid at random moments and looks for losses
 mutants_by_hand   faults written by hand
+mutants_of_runs   of these, the ones on the way from settings to numbers
 mutant_operators  faults generated from the syntax tree
 mutant_plan       the files to mutate, and the mutants of each
 mutant_runs       the tests against each mutant, in forked processes
