@@ -37,7 +37,10 @@ GIVEN_BACK = tuple(f"tests/robustness/test_given_back.py::{name}" for name in (
     "test_a_borrowed_stream_is_torch_s_own_and_goes_back_with_other_devices_untouched"))
 REFUSED = "tests/scoring/test_invariances.py::test_svd_start_refuses_what_is_no_classifier"
 HANDED_ON = "tests/harness/test_settings_handed_on.py"
-ARRIVE = "tests/harness/test_settings_arrive.py"
+SCORED = tuple(f"tests/harness/test_settings_arrive.py::{name}" for name in (
+    "test_what_is_extracted_and_scored_changes_where_the_setting_takes_effect_and_nowhere_else",
+    "test_the_arms_of_every_deviation_differ_on_data_where_they_can",
+    "test_the_ledger_compares_the_same_arms_whatever_rules_the_run_itself_goes_by"))
 VALIDATION = f"{HANDED_ON}::test_validation_sees_pictures_as_the_settings_show_them_before_training_and_after_each_epoch"
 LOOP = ("tests/train/test_golden.py", "tests/train/test_training.py", VALIDATION)
 BATCH_NORMS = tuple(f"tests/model/test_batch_norms.py::{name}" for name in (
@@ -67,8 +70,8 @@ PLAN = (
     Subject("tcn/scoring/instances.py", 5, ("tests/scoring/test_instances.py",)),
     Subject("tcn/scoring/moments.py", 4, ("tests/scoring/test_moments.py",)),
     Subject("tcn/model/batch_norms.py", 5, BATCH_NORMS),
-    Subject("benchmarks/scoring.py", 5, ("tests/harness/test_scoring.py", ARRIVE)),
-    Subject("benchmarks/extraction.py", 4, (HANDED_ON, ARRIVE)),
+    Subject("benchmarks/scoring.py", 5, ("tests/harness/test_scoring.py", *SCORED)),
+    Subject("benchmarks/extraction.py", 4, (HANDED_ON, *SCORED)),
     Subject("benchmarks/material.py", 3, (HANDED_ON,)),
     Subject("tcn/model/coupling.py", 6, ("tests/model/test_network.py", "tests/train/test_controls.py")),
     Subject("tcn/train/distances.py", 4, ("tests/train/test_controls.py",)),

@@ -114,7 +114,7 @@ def test_what_is_extracted_and_scored_changes_where_the_setting_takes_effect_and
 
 def test_no_optimizer_means_that_nothing_is_trained(runs):
     outcome = runs(UNTRAINED)
-    assert outcome.steps == [] and len(runs({}, scored=False).steps) == 6
+    assert outcome.steps == [] and len(runs({}, scored=False).steps) == 4
 
 
 # --- the ledger ----------------------------------------------------------------------------------------------

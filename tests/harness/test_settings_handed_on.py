@@ -244,4 +244,4 @@ def test_training_asks_for_deterministic_algorithms_where_the_settings_do(algori
     source = loop.PairSource(made.lists["train_sketches"], made.lists["train_photos"], config.data)
     loop.fit(Method("notes", TCN.build, losses), model_of(), source, made.validation(config), config, tmp_path, CPU,
              progress=False)
-    assert found == [algorithms == "deterministic"] * 3
+    assert found == [algorithms == "deterministic"] * 2
