@@ -1,7 +1,7 @@
 """Faults on the way from a run's settings to its numbers, and in the parts that only a whole run puts together.
 
-Most are settings that are dropped, or replaced by a constant: the run then records one thing and does another. This list is part of
-the one in benchmarks/tools/mutants_by_hand.py.
+Most are settings that are dropped, or replaced by a constant: the run then records one thing and does another.
+benchmarks/tools/mutants_by_hand.py takes this list into its own.
 """
 from __future__ import annotations
 

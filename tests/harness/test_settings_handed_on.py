@@ -1,6 +1,7 @@
 """Settings of what a run reads, extracts and computes with arrive there: pictures, words, networks, features, kernels."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.runs_in_memory import SEEN, SIZE, UNSEEN, VALIDATION, InMemory, con
 from support.small_models import CPU, tiny_backbone
 from torch import nn
 
-from benchmarks import material
+from benchmarks import extraction, material
 from benchmarks.extraction import Encoder, run_features
 from benchmarks.material import Material, Places, build_model
 from tcn.config import Config, InputError, Modality, change
@@ -97,6 +98,25 @@ def test_features_are_those_of_the_pictures_as_the_settings_show_them(delta, mon
         assert np.abs(otherwise - found.unseen.query).max() > 1e-3, "the pictures must tell the two apart"
 
 
+def test_a_frozen_encoder_s_features_are_taken_once_for_runs_that_differ_in_what_they_make_of_them(monkeypatch):
+    """A trained one's are taken for every run."""
+    base = config_of(**{"evaluation.features": "backbone", "network.dim": 2})
+    made, model = InMemory(), lopsided(base)
+    calls: list[int] = []
+
+    def noted(*given: Any, **named: Any) -> np.ndarray:
+        calls.append(len(given[1]))
+        return features.extract(*given, **named)
+
+    monkeypatch.setattr(extraction, "extract", noted)
+    for frozen, taken in ((True, [6, 0, 6]), (False, [6, 6, 6])):
+        monkeypatch.setattr(extraction, "method_of", lambda config, frozen=frozen: replace(TCN, frozen=frozen))
+        for delta, number in zip(({}, {"evaluation.statistics": "per_modality"}, {"data.resize": "rounded"}), taken, strict=True):
+            calls.clear()
+            run_features(model, change(base, delta), made, CPU, both_sides=False)
+            assert len(calls) == number, (frozen, delta)
+
+
 def test_validation_sees_pictures_as_the_settings_show_them_before_training_and_after_each_epoch(tmp_path, monkeypatch):
     seen = []
 
@@ -147,6 +167,14 @@ def test_words_are_of_unit_length_or_raw_as_the_settings_say(tmp_path, monkeypat
         config = config_of(**{"data.unit_words": unit})
         np.testing.assert_allclose(own.words(config).vectors, vectors, rtol=1e-6)
         np.testing.assert_allclose(own.word_tensors(config)[0], vectors, rtol=1e-6)
+
+
+def test_imagenet_s_words_are_of_the_source_of_the_classes_or_the_committed_ones(tmp_path, monkeypatch):
+    calls = asked(monkeypatch, material, "load_words", Words(SEEN, np.ones((3, 2), np.float32), ""))
+    for own, source in ((None, material.IMAGENET_WORDS), (tmp_path / "own.csv", tmp_path / "own.csv")):
+        Material(Places(cache=tmp_path, words=own, progress=False)).imagenet_words()
+        (given, named) = calls[-1]
+        assert (given[0], len(given[1]), named) == (source, 1000, {"unit": True})
 
 
 def test_the_split_that_the_settings_name_is_loaded(tmp_path, monkeypatch):
