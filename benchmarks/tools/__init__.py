@@ -10,7 +10,8 @@ safety_cost       what crash safety costs in time
 torture_child     starts the command of the kill test, counts its writes, kills it
 torture_checks    what must hold after a kill
 torture           kills a grid at random moments and looks for losses
-mutants_by_hand   faults written by hand
+mutants_of_runs   faults written by hand, on the way from a run's settings to its numbers
+mutants_by_hand   all faults written by hand, and mutants known to change nothing
 mutant_operators  faults generated from the syntax tree
 mutant_plan       the files to mutate, and the mutants of each
 mutant_runs       the tests against each mutant, in forked processes

@@ -36,7 +36,18 @@ GIVEN_BACK = tuple(f"tests/robustness/test_given_back.py::{name}" for name in (
     "test_modes_go_back_where_nothing_breaks_and_an_evaluating_model_stays_so",
     "test_a_borrowed_stream_is_torch_s_own_and_goes_back_with_other_devices_untouched"))
 REFUSED = "tests/scoring/test_invariances.py::test_svd_start_refuses_what_is_no_classifier"
-LOOP = ("tests/train/test_golden.py", "tests/train/test_training.py")
+HANDED_ON = "tests/harness/test_settings_handed_on.py"
+SCORED = tuple(f"tests/harness/test_settings_arrive.py::{name}" for name in (
+    "test_what_is_extracted_and_scored_changes_where_the_setting_takes_effect_and_nowhere_else",
+    "test_the_arms_of_every_deviation_differ_on_data_where_they_can",
+    "test_the_ledger_compares_the_same_arms_whatever_rules_the_run_itself_goes_by"))
+VALIDATION = f"{HANDED_ON}::test_validation_sees_pictures_as_the_settings_show_them_before_training_and_after_each_epoch"
+LOOP = ("tests/train/test_golden.py", "tests/train/test_training.py", VALIDATION)
+BATCH_NORMS = tuple(f"tests/model/test_batch_norms.py::{name}" for name in (
+    "test_sums_of_blocks_are_added_in_float64", "test_no_copy_of_the_images_is_made_but_block_by_block",
+    "test_the_gradient_may_lie_in_memory_as_it_will", "test_running_statistics_move_by_momentum_over_several_batches",
+    "test_timm_s_activation_follows_once", "test_one_value_a_channel_is_refused_as_torch_refuses_it",
+    "test_statistics_and_gradients_keep_the_digits_of_the_plain_form[drawings-64-8]"))
 PLAN = (
     Subject("tcn/train/losses.py", 14, ("tests/train/test_losses.py", *FUSED)),
     Subject("tcn/data/augment.py", 11, ("tests/data/test_images.py", "tests/data/test_pairs.py")),
@@ -56,6 +67,12 @@ PLAN = (
     Subject("tcn/scoring/cpu/codes.py", 3, SCORING),
     Subject("tcn/scoring/codes.py", 8, ("tests/scoring/test_codes.py",)),
     Subject("tcn/scoring/features.py", 6, ("tests/scoring/test_features.py", *GIVEN_BACK, "tests/train/test_methods.py")),
+    Subject("tcn/scoring/instances.py", 5, ("tests/scoring/test_instances.py",)),
+    Subject("tcn/scoring/moments.py", 4, ("tests/scoring/test_moments.py",)),
+    Subject("tcn/model/batch_norms.py", 5, BATCH_NORMS),
+    Subject("benchmarks/scoring.py", 5, ("tests/harness/test_scoring.py", *SCORED)),
+    Subject("benchmarks/extraction.py", 4, (HANDED_ON, *SCORED)),
+    Subject("benchmarks/material.py", 3, (HANDED_ON,)),
     Subject("tcn/model/coupling.py", 6, ("tests/model/test_network.py", "tests/train/test_controls.py")),
     Subject("tcn/train/distances.py", 4, ("tests/train/test_controls.py",)),
     Subject("reports/stats/uncertainty.py", 11, ("tests/report/test_statistics.py", "reports/stats/uncertainty.py")),

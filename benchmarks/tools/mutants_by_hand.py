@@ -5,25 +5,10 @@ two swapped sides. `old` must occur in the file exactly once.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One mistake: in `file`, `new` replaces `old`. `what` describes it in words."""
-
-    file: str
-    what: str
-    old: str
-    new: str
-
-
-def _of(file: str, *faults: tuple[str, str, str]) -> list[Fault]:
-    return [Fault(file, *fault) for fault in faults]
-
+from benchmarks.tools.mutants_of_runs import RUN_FAULTS, Fault, of
 
 FAULTS: list[Fault] = [
-    *_of(
+    *of(
         "tcn/train/losses.py",
         ("certainty weight without gradient", "torch.exp(-entropy(classify(anchors.to(features.dtype))))",
          "torch.exp(-entropy(classify(anchors.to(features.dtype)))).detach()"),
@@ -61,7 +46,7 @@ FAULTS: list[Fault] = [
         ("class loss smoothed", 'F.cross_entropy(_full(logits), labels.long(), reduction="none")',
          'F.cross_entropy(_full(logits), labels.long(), reduction="none", label_smoothing=0.1)'),
     ),
-    *_of(
+    *of(
         "tcn/data/augment.py",
         ("only half of the flips", "coins = rng.random((4, pairs)) < 0.5", "coins = rng.random((4, pairs)) < 0.25"),
         ("one scale for both axes", "Geometry(coins[0], scale[0], scale[1],", "Geometry(coins[0], scale[0], scale[0],"),
@@ -93,7 +78,7 @@ FAULTS: list[Fault] = [
         ("rounded resize truncates", "total.add_(2 ** (_FRACTION - 1)) >> _FRACTION", "total >> _FRACTION"),
         ("channels' means in the order BGR", "IMAGENET_MEAN = (0.485, 0.456, 0.406)", "IMAGENET_MEAN = (0.406, 0.456, 0.485)"),
     ),
-    *_of(
+    *of(
         "tcn/data/packing.py",
         ("a JPEG of another size is kept as it is",
          "and len(data) < image.nbytes and _is_that(image, data, f\"{kind}-jpeg\"):",
@@ -115,7 +100,7 @@ FAULTS: list[Fault] = [
          "self.pools[chosen], self.starts,"),
         ("sums over four rows at the most", "while step < size:", "while step < min(size, 4):"),
     ),
-    *_of(
+    *of(
         "tcn/data/pairs.py",
         ("sketch drawn from another class", "self._by_class[c][int(u * len(self._by_class[c]))] for c, u",
          "self._by_class[(c + 1) % len(self._by_class)][0] for c, u"),
@@ -139,7 +124,7 @@ FAULTS: list[Fault] = [
         ("labels of the photos' order in the list", "labels = self.photos.labels[photos]",
          "labels = np.sort(self.photos.labels)"),
     ),
-    *_of(
+    *of(
         "tcn/seeding.py",
         ("streams without a role", "[str(seed), role, *map(str, indices)]", "[str(seed), *map(str, indices)]"),
         ("indices written together", '":".join([str(seed)', '"".join([str(seed)'),
@@ -148,7 +133,7 @@ FAULTS: list[Fault] = [
          "    if True:\n        torch"),
         ("borrowed stream not started", "        torch.default_generator.manual_seed(seed)\n", ""),
     ),
-    *_of(
+    *of(
         "tcn/scoring/protocols.py",
         ("released protocol averages over queries", 'Protocol("released", True, Divisor.MIN_K_R, Average.MACRO',
          'Protocol("released", True, Divisor.MIN_K_R, Average.MICRO'),
@@ -162,15 +147,15 @@ FAULTS: list[Fault] = [
         ("classes without photos averaged in", "(total[number > 0] / number[number > 0]).mean()",
          "(total / np.maximum(number, 1)).sum() / len(number)"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/inputs.py",
         ("features not normalised", "return tensor / norms", "return tensor"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/retrieve.py",
         ("curve not interpolated", "best = precision.flip(1).cummax(dim=1).values.flip(1)", "best = precision"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/scores.py",
         ("missing classes count 0 in mAP, not in Prec",
          'if self.missing_classes == "as-released" and metric.startswith("mAP"):',
@@ -179,7 +164,7 @@ FAULTS: list[Fault] = [
         ("last of a group kept", "np.sort(np.unique(group * (label.max() + 1) + label, return_index=True)[1])",
          "np.sort(len(group) - 1 - np.unique((group * (label.max() + 1) + label)[::-1], return_index=True)[1])"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/measures.py",
         ("precision after the cut-off is the item at it", "ranks == cut + 1", "ranks == cut"),
         ("envelope over later ranks beyond the cut-off", "precision = precision.masked_fill(~inside, 0.0)\n    if", "if"),
@@ -187,7 +172,7 @@ FAULTS: list[Fault] = [
         ("expected precision of a run as if its hits came first", "size = groups.size.double().clamp(min=1)",
          "size = groups.hits.double().clamp(min=1)"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/rankings.py",
         ("ties by gallery order reversed", ".add_(self.order)", ".sub_(self.order)"),
         ("gallery not centred", "centre = photos.mean(0)", "centre = photos.mean(0) * 0"),
@@ -197,22 +182,22 @@ FAULTS: list[Fault] = [
         ("best and worst ends of a run swapped", 'if order == "worst" else 0', 'if order == "best" else 0'),
         ("drawn positions clash and stay", "ranks[again] = sort_rows(part)", "ranks[again] = sort_rows(part)\n        break"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/cpu/real.py",
         ("rows that tie are not left to the general path", "if not tied.any():", "if True:"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/cpu/codes.py",
         ("codes' bits beyond the last whole word dropped", "octets = np.pad(octets, ((0, 0), (0, -octets.shape[1] % 8)))",
          "octets = np.pad(octets, ((0, 0), (0, 8)))[:, :octets.shape[1] // 8 * 8 or 8]"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/cpu/values.py",
         ("hits at the cut-off lost", "np.count_nonzero(self.ranks[:, :cut] <= cut, axis=1)",
          "np.count_nonzero(self.ranks[:, :cut] < cut, axis=1)"),
         ("interpolation over hits beyond the cut-off", "values = values[:, :cut] * inside", "values = values[:, :cut]"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/codes.py",
         ("ITQ without centring", "centred = rows - mean\n", "centred = rows\n"),
         ("codes not centred", "(rows - (self.mean if mean is None else mean)) @ self.matrix", "rows @ self.matrix"),
@@ -231,7 +216,7 @@ FAULTS: list[Fault] = [
          "_principal_axes(centred.T @ centred, bits, signed=True)"),
         ("projection by QR without the sign", "return basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)", "return basis"),
     ),
-    *_of(
+    *of(
         "tcn/scoring/features.py",
         ("modules given back in evaluation mode", "            module.training = mode\n",
          "            module.training = False\n"),
@@ -246,7 +231,7 @@ FAULTS: list[Fault] = [
         ("singular values of features as they are", "rows = unit(features).astype(np.float64)",
          "rows = features.astype(np.float64)"),
     ),
-    *_of(
+    *of(
         "tcn/model/coupling.py",
         ("encoders swapped", "(self.sketch if modality is Modality.SKETCH else self.photo)(images)",
          "(self.photo if modality is Modality.SKETCH else self.sketch)(images)"),
@@ -258,12 +243,12 @@ FAULTS: list[Fault] = [
          "return both[len(sketches):], both[:len(sketches)]"),
         ("untied after a move", "        self._tie()\n        return self\n", "        return self\n"),
     ),
-    *_of(
+    *of(
         "tcn/train/distances.py",
         ("photo's way measured from the sketch encoder", "_norm(layer.photo - start)", "_norm(layer.sketch - start)"),
         ("start not copied", "layer.sketch.detach().clone()", "layer.sketch.detach()"),
     ),
-    *_of(
+    *of(
         "reports/stats/uncertainty.py",
         ("percentile interval without bias correction", "edge = bias + norm.ppf(", "edge = norm.ppf("),
         ("no acceleration", "(6 * spread**1.5) if spread > slack**2 else 0.0", "(6 * spread**1.5) if False else 0.0"),
@@ -276,7 +261,7 @@ FAULTS: list[Fault] = [
         ("Holm without running maximum", "reached = max(reached, min(1.0,", "reached = max(0.0, min(1.0,"),
         ("effect size over all cells", "float(by_class.std(ddof=1))", "float(gaps.std(ddof=1))"),
     ),
-    *_of(
+    *of(
         "tcn/model/embedding.py",
         ("dropout before the norm", "self.dropout(self.norm(self.projection(features), modality))",
          "self.norm(self.dropout(self.projection(features)), modality)"),
@@ -292,7 +277,7 @@ FAULTS: list[Fault] = [
         ("statistics swapped", "self.norms[modality.value](x)",
          "self.norms[(Modality.PHOTO if modality is Modality.SKETCH else Modality.SKETCH).value](x)"),
     ),
-    *_of(
+    *of(
         "tcn/model/network.py",
         ("class heads swapped where there are two embeddings", "on_sketch.class_head(sketch), on_photo.class_head(photo)",
          "on_photo.class_head(sketch), on_sketch.class_head(photo)"),
@@ -310,7 +295,7 @@ FAULTS: list[Fault] = [
         ("embedding's seed ignores the run's", 'stream_seed(config.seed, "embedding")', 'stream_seed(0, "embedding")'),
         ("SVD start always", 'classifier if net.start == "svd" else None', "classifier"),
     ),
-    *_of(
+    *of(
         "tcn/train/method.py",
         ("the teacher fed sketches", "model.teacher(batch.photos))", "model.teacher(batch.sketches))"),
         ("class losses' names swapped", '"class_sketch": classification(out.sketch_logits, batch.labels)',
@@ -330,7 +315,7 @@ FAULTS: list[Fault] = [
         ("hinge where the margin is soft", '"soft" if config.losses.margin is None else config.losses.margin',
          "config.losses.margin or 0.0"),
     ),
-    *_of(
+    *of(
         "tcn/train/loop.py",
         ("schedule one epoch late", "learning_rate(epoch - 1, config.training.epochs, base)",
          "learning_rate(max(epoch - 2, 0), config.training.epochs, base)"),
@@ -370,6 +355,7 @@ FAULTS: list[Fault] = [
         ("optimizer's state not resumed", '        optimizer.load_state_dict(state["optimizer"])\n        history',
          "        history"),
     ),
+    *RUN_FAULTS,
 ]
 
 EQUIVALENT: dict[str, str] = {f"{file}: {before} => {after}": why for file, before, after, why in (
@@ -414,6 +400,10 @@ EQUIVALENT: dict[str, str] = {f"{file}: {before} => {after}": why for file, befo
      "if parts <= 1:",
      "if parts < 1:",
      "split into one part, the batch is the whole batch"),
+    ("tcn/scoring/moments.py",
+     "for part in itertools.chain([found[:0]], parts):",
+     "for part in itertools.chain(parts, [found[:0]]):",
+     "a part of no rows, there for the case of one part, changes nothing wherever it comes"),
     ("tcn/scoring/codes.py",
      "def _principal_axes(scatter: np.ndarray, bits: int, signed: bool = True) -> np.ndarray:",
      "def _principal_axes(scatter: np.ndarray, bits: int, signed: bool = False) -> np.ndarray:",

@@ -26,7 +26,7 @@ def features() -> RunFeatures:
     queries, photos = [0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
 
     def of(labels: list[int]) -> np.ndarray:
-        return (centres[labels] + rng.normal(size=(len(labels), 8))).astype(np.float32)
+        return (centres[labels] + 2 * rng.normal(size=(len(labels), 8))).astype(np.float32)
 
     query, gallery = of(queries), of(photos)
     gallery[4] = gallery[3]
@@ -63,6 +63,7 @@ def test_each_subset_holds_the_queries_and_photos_that_its_row_names(features):
                                    own.gallery_files.labels[photos])
         assert rows[key].value == pytest.approx(np.mean(values), rel=1e-6), key
         assert (rows[key].queries, rows[key].photos) == (queries.sum(), photos.sum())
+    assert len({row.value for row in rows.values()}) == len(rows), "the data must tell the subsets apart"
 
 
 def test_values_per_query_are_those_of_all_queries_against_the_whole_gallery(features):
@@ -73,6 +74,15 @@ def test_values_per_query_are_those_of_all_queries_against_the_whole_gallery(fea
     assert {name.split("/")[0] for name in scores.per_query} == {"real", "binary"}
     assert {name.split("/")[1] for name in scores.per_query} == set(metrics.ALL)
     assert all(len(values) == 6 for values in scores.per_query.values())
+
+
+def test_the_ledger_is_scored_of_fewer_queries_than_the_blocks_it_compares(features):
+    """Six queries in seven blocks: one at a time."""
+    rows = scoring.score_ledger(replace(features, other_side=features.unseen.gallery[::-1].copy()),
+                                change(Config(), {"network.dim": 8}))
+    blocks, whole = ([row.value for row in rows if (row.deviation, row.arm) == ("one-matrix", arm)]
+                     for arm in ("corrected", "released"))
+    assert len(blocks) == len(scoring.LEDGER_METRICS) and blocks == pytest.approx(whole)
 
 
 def test_scoring_changes_none_of_its_input(features):

@@ -9,10 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tcn.config import REFERENCE, Execution
 from tcn.data.augment import to_network
-from tcn.model import backbones
+from tcn.model import backbones, batch_norms
 from tcn.model.batch_norms import TwoPassBatchNorm2d, TwoPassBatchNormAct2d, sum_in_two_passes
 from tcn.model.execution import place
 
@@ -78,6 +79,61 @@ def test_statistics_and_gradients_keep_the_digits_of_the_plain_form(kind, size, 
     plain = errors(measured(norm, images, grad, torch.contiguous_format), exact)
     ours = errors(measured(sum_in_two_passes(copy.deepcopy(norm)), images, grad, torch.channels_last), exact)
     assert all(mine <= 10 * max(theirs, 1e-7) for mine, theirs in zip(ours, plain)), (ours, plain)
+
+
+def test_sums_of_blocks_are_added_in_float64(monkeypatch):
+    """Two channels: a block that adds up to 2^24, and 63 blocks of 1 each, which no float32 holds beside it."""
+    monkeypatch.setattr(batch_norms, "_BLOCK", 2 * 256)
+    rows = torch.zeros(64, 256, 2)
+    rows[0] = 2.0**16
+    rows[1:, 0] = 1.0
+    images = rows.permute(2, 0, 1)[None]
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    _, mean, variance = batch_norms._TwoPass.apply(images, torch.ones(2), torch.zeros(2), 1e-5)
+    assert mean.dtype == variance.dtype == torch.float64
+    assert (mean * (64 * 256)).tolist() == [2**24 + 63] * 2
+    shift = torch.zeros(2, requires_grad=True)
+    batch_norms._TwoPass.apply(torch.ones_like(images) * images, torch.ones(2), shift, 1e-5)[0].backward(images)
+    # The nearest float32 of 2^24 + 63 is 2^24 + 64; float32 sums end at another.
+    assert shift.grad.tolist() == [2**24 + 64] * 2
+
+
+def test_no_copy_of_the_images_is_made_but_block_by_block():
+    """A step's images and their gradient may fill the memory; what is made beside the two results stays below a megabyte."""
+    norm = TwoPassBatchNorm2d(8).train()
+    images = torch.randn(8, 8, 96, 96).contiguous(memory_format=torch.channels_last).requires_grad_()
+    made = []
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and "sub" in str(function):
+                made.append(out.numel())
+            return out
+
+    with Noted():
+        norm(images).backward(torch.ones_like(images))
+    assert images.numel() > 2 * 2**18 and max(made) <= 2**18 and len(made) >= 2 * 3
+
+
+def test_the_gradient_may_lie_in_memory_as_it_will():
+    torch.manual_seed(4)
+    images = (torch.randn(3, 4, 20, 20) + 1).contiguous(memory_format=torch.channels_last)
+    weight, bias, grad = torch.tensor([1.0, -2.0, 0.5, 3.0]), torch.zeros(4), torch.randn(3, 4, 20, 20)
+    wide = torch.zeros(3, 4, 20, 40)
+    wide[..., ::2] = grad
+    for name, given in (("contiguous", grad), ("every other number", wide[..., ::2]),
+                        ("one value", torch.ones(()).expand_as(grad)),
+                        ("one for each channel", torch.arange(4.0)[:, None, None].expand_as(grad)),
+                        ("channels-last", grad.contiguous(memory_format=torch.channels_last))):
+        norm = TwoPassBatchNorm2d(4).train()
+        with torch.no_grad():
+            norm.weight.copy_(weight)
+        x = images.clone().requires_grad_()
+        norm(x).backward(given)
+        exact = formula(images, weight, bias, given)
+        for found, expected in zip((x.grad, norm.weight.grad, norm.bias.grad), exact[1:4]):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4, msg=lambda text: f"{name}: {text}")
 
 
 def test_running_statistics_move_by_momentum_over_several_batches():

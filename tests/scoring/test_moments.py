@@ -29,6 +29,11 @@ def blocks(monkeypatch):
     return begin
 
 
+def test_rows_are_taken_in_blocks_above_the_bound_and_not_at_it(monkeypatch):
+    monkeypatch.setattr(moments, "LARGE", 6)
+    assert [moments.large(np.zeros(shape)) for shape in ((2, 3), (7, 1))] == [False, True]
+
+
 def test_mean_and_scatter_are_those_of_all_rows(blocks):
     own = rows(0)
     blocks()

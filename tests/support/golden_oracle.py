@@ -114,27 +114,36 @@ def drawn_alpha(seed: int, epoch: int, step: int, rows: int) -> Tensor:
     return torch.rand(rows, generator=torch.Generator().manual_seed(seed_of(seed, "alpha", epoch, step))).double()
 
 
-def shown(picture: np.ndarray, size: int) -> np.ndarray:
-    """A picture [S, S, 3] in 0..255 at the network's size (Pillow's bilinear reduction), by ImageNet's mean and deviation."""
-    channels = [np.asarray(Image.fromarray(picture[:, :, c].astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR))
-                for c in range(3)]
+def shown(picture: np.ndarray, size: int, rounded: bool = False) -> np.ndarray:
+    """A picture [S, S, 3] in 0..255 at the network's size (Pillow's bilinear reduction), by ImageNet's mean and deviation.
+
+    rounded: Pillow gets whole grey levels, and then rounds to them after each of its two passes.
+    """
+    levels = np.rint(picture).astype(np.uint8) if rounded else picture.astype(np.float32)
+    channels = [np.asarray(Image.fromarray(levels[:, :, c]).resize((size, size), Image.Resampling.BILINEAR)) for c in range(3)]
     return np.stack([(channel.astype(float) / 255 - mean) / deviation for channel, mean, deviation in
                      zip(channels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 
 
-def moved(picture: np.ndarray, coins: np.ndarray, values: np.ndarray, fill: float) -> np.ndarray:
-    """The corrected augmentation by SciPy: flip, scale and turn about the centre, shift."""
+def moved(picture: np.ndarray, coins: np.ndarray, values: np.ndarray, fill: float, released: bool = False) -> np.ndarray:
+    """The augmentation by SciPy: flip, scale and turn about the centre, shift.
+
+    released: scale and turn about the top-left pixel's centre, black outside, the fraction of each grey level cut off. A value
+    less than 2^-7 below a whole level counts as that level, since the product works in float32.
+    """
     side = len(picture)
     flip, scale, turn, shift = coins
     sx, sy = 1 + 0.3 * values[:2] * scale
     angle = math.radians(30) * values[2] * turn
     offset = 10 / 256 * side * values[3:] * shift
     linear = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) @ np.diag([sx, sy])
-    back, centre = np.linalg.inv(linear), np.full(2, (side - 1) / 2)
+    back, centre = np.linalg.inv(linear), np.full(2, 0.0 if released else (side - 1) / 2)
     start = centre - back @ (centre + offset)
     # SciPy counts (row, column), the formulas (x, y)
-    return np.stack([ndimage.affine_transform((picture[:, ::-1] if flip else picture)[:, :, c].astype(float), back[::-1, ::-1],
-                                              start[::-1], order=1, mode="grid-constant", cval=fill) for c in range(3)], -1)
+    made = np.stack([ndimage.affine_transform((picture[:, ::-1] if flip else picture)[:, :, c].astype(float), back[::-1, ::-1],
+                                              start[::-1], order=1, mode="grid-constant", cval=0 if released else fill)
+                     for c in range(3)], -1)
+    return np.floor(made + 2.0**-7) if released else made
 
 
 def epoch_batches(config: Config, epoch: int, sketches: tuple[np.ndarray, np.ndarray], photos: tuple[np.ndarray, np.ndarray]
@@ -143,13 +152,14 @@ def epoch_batches(config: Config, epoch: int, sketches: tuple[np.ndarray, np.nda
     data, seed = config.data, config.seed
     pairs = np.random.default_rng(seed_of(seed, "pairs", epoch))
     order = pairs.permutation(len(photos[1]))
-    choices = pairs.random(len(order))
+    replayed = data.loader_streams == "replayed"
+    choices = (np.random.default_rng(seed_of(seed, "replayed sketches")) if replayed else pairs).random(len(order))
     batches = []
     for step, first in enumerate(range(0, len(order), data.batch_pairs)):
         places = range(first, min(first + data.batch_pairs, len(order)))
         if len(places) < 2:
             break
-        geometry = np.random.default_rng(seed_of(seed, "augmentation", epoch, step))
+        geometry = np.random.default_rng(seed_of(seed, "augmentation", 1 if replayed else epoch, step))
         coins = geometry.random((4, len(places))) < 0.5
         values = geometry.uniform(-1, 1, (5, len(places)))
         rows = []
@@ -158,8 +168,9 @@ def epoch_batches(config: Config, epoch: int, sketches: tuple[np.ndarray, np.nda
             candidates = np.flatnonzero(sketches[1] == label)
             sketch = sketches[0][candidates[int(choices[place] * len(candidates))]]
             photo = photos[0][order[place]]
-            rows.append((*(shown(moved(picture, coins[:, i], values[:, i], fill), data.image_size)
-                           for picture, fill in ((sketch, data.sketch_fill), (photo, data.photo_fill))), label))
+            augmented = (moved(picture, coins[:, i], values[:, i], fill, data.augmentation == "released")
+                         for picture, fill in ((sketch, data.sketch_fill), (photo, data.photo_fill)))
+            rows.append((*(shown(picture, data.image_size, data.resize == "rounded") for picture in augmented), label))
         batches.append(tuple(np.stack(column) for column in zip(*rows)))
     return batches
 
@@ -248,6 +259,9 @@ class Oracle:
             taught = encoded(self.teacher, photos, False) @ self.classifier.weight.T + self.classifier.bias
             terms["distillation"] = distilled(self.logits("distillation_head", photo, "photo"), taught)
         tied = [(self.encoders["sketch"][name], self.encoders["photo"][name]) for name in self.start if self.tie(name) == "soft"]
+        if self.config.coupling.embedding == "soft":
+            tied += [(self.embedding["sketch"][f"projection.{name}"], self.embedding["photo"][f"projection.{name}"])
+                     for name in ("weight", "bias")]
         if tied:
             terms["sharing"] = norms_one_by_one(tied)
         if not self.weight("semantic"):
@@ -298,7 +312,8 @@ class Oracle:
 
     def scored(self, pictures: np.ndarray, side: str) -> Tensor:
         """Retrieval features as they are scored: running statistics, no dropout, no augmentation."""
-        images = torch.from_numpy(np.stack([shown(picture, self.config.data.image_size) for picture in pictures]))
+        images = torch.from_numpy(np.stack([
+            shown(picture, self.config.data.image_size, self.config.data.resize == "rounded") for picture in pictures]))
         with torch.no_grad():
             return self.retrieval(encoded(self.encoders[side], images, False), side, False)
 

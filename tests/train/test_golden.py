@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.golden_oracle import Oracle, drawn_alpha, epoch_batches, rate, released_map, seed_of
+from support.golden_oracle import FEATURES, Oracle, drawn_alpha, epoch_batches, rate, released_map, seed_of
 from support.golden_runs import (
     CPU,
     DIM,
@@ -22,6 +22,7 @@ from support.golden_runs import (
     SEEN,
     SETTINGS,
     SKETCHES,
+    TEACHER_CLASSES,
     Recorded,
     built,
     ingredients,
@@ -29,7 +30,7 @@ from support.golden_runs import (
 )
 from torch import Tensor, nn
 
-from tcn.config import PARTS, Config, change
+from tcn.config import PARTS, Config, Data, change
 from tcn.data.pairs import PairBatch
 from tcn.data.pixels import Pixels
 from tcn.data.splits import Files
@@ -61,19 +62,15 @@ CASES: dict[str, dict[str, Any]] = {
     "NWS without teacher, semantic metric off as released": {
         **{f"coupling.{part}": "none" for part in PARTS}, "losses.distillation": 0, "losses.semantic": 0,
         "losses.semantic_off": "as-released", "network.dropout": 0},
+    "pictures as released, replayed":
+        {"data.resize": "rounded", "data.augmentation": "released", "data.loader_streams": "replayed"},
+    "resize rounded, two embeddings softly tied, random start":
+        {"data.resize": "rounded", "coupling.embedding": "soft", "network.start": "random"},
 }
-
-
 
 
 HELDOUT = pictures([1, 5, 2, 3], 0, 3)
 VALIDATION = pictures([2, 7, 1], SEEN, 4), pictures([9, 3, 5], SEEN, 5)
-
-
-
-
-
-
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -134,30 +131,39 @@ def close(found: float | Tensor, expected: float | Tensor, what: str) -> None:
 
 
 @functools.cache
-def expected_pairs(seed: int, batch_pairs: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    config = change(Config(), {**SETTINGS, "seed": seed, "data.batch_pairs": batch_pairs})
-    return epoch_batches(config, epoch, (SKETCHES.array, SKETCHES.labels), (PHOTOS.array, PHOTOS.labels))
+def expected_pairs(data: Data, seed: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return epoch_batches(Config(data=data, seed=seed), epoch, (SKETCHES.array, SKETCHES.labels), (PHOTOS.array, PHOTOS.labels))
 
 
-def same_pairs(found: list[PairBatch], expected: list[tuple[np.ndarray, np.ndarray, np.ndarray]], where: str) -> None:
-    """Pictures to 1e-4, of values up to 2.6: the product warps and shrinks in float32."""
+def same_pairs(found: list[PairBatch], expected: list[tuple[np.ndarray, np.ndarray, np.ndarray]], where: str, whole: bool
+               ) -> None:
+    """Pictures to 1e-4, of values up to 2.6: the product warps and shrinks in float32.
+
+    whole: grey levels were made whole, where one that lies that near to an edge may fall to its other side.
+    """
     assert len(found) == len(expected), where
     for step, (batch, (sketches, photos, labels)) in enumerate(zip(found, expected)):
         assert batch.labels.tolist() == labels.tolist(), f"{where}, step {step}"
         for side, images, pictures_ in (("sketches", batch.sketches, sketches), ("photos", batch.photos, photos)):
-            np.testing.assert_allclose(images.numpy(), pictures_, atol=1e-4, err_msg=f"{where}, step {step}: {side}")
+            away = np.abs(images.numpy() - pictures_)
+            rare = whole and np.mean(away > 1e-4) < 1e-3 and away.max() < 1.1 / 255 / 0.224
+            assert away.max() <= 1e-4 or rare, f"{where}, step {step}: {side} by {away.max():.1e}"
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_step_of_a_run_is_the_method_s(case, tmp_path, monkeypatch):
     config = change(Config(), {**SETTINGS, **CASES[case]})
     model = built(config).eval()  # as after scoring: training itself sees to its mode
+    if config.coupling.embedding == "soft":
+        # A bias before a batch norm has no gradient but rounding. Were both sides' equal, that would set their pull's direction.
+        model.network.embeddings["photo"].projection.bias.data += torch.linspace(2, 4, DIM)
     oracle = oracle_of(model, config)
     run = fitted(config, tmp_path, model, monkeypatch)
     epochs, steps = config.training.epochs, len(run.source.batches[0])
     assert [len(batches) for batches in run.source.batches] == [steps] * epochs and len(run.states) == epochs * steps
     for epoch, batches in enumerate(run.source.batches, 1):
-        same_pairs(batches, expected_pairs(config.seed, config.data.batch_pairs, epoch), f"epoch {epoch}")
+        same_pairs(batches, expected_pairs(config.data, config.seed, epoch), f"epoch {epoch}",
+                   config.data.resize == "rounded" or config.data.augmentation == "released")
     rows, kept = [evaluated(oracle)], {}
     for epoch in range(1, epochs + 1):
         noise = torch.Generator().manual_seed(seed_of(config.seed, "dropout", epoch))
@@ -210,6 +216,19 @@ def test_a_run_starts_at_the_teacher_s_best_approximation(distillation):
         product = start[f"embedding.{side}.distillation_head.weight"] @ start[f"embedding.{side}.projection.weight"]
         np.testing.assert_allclose(product.numpy(), (u[:, :DIM] * s[:DIM]) @ vt[:DIM], atol=1e-5)
         np.testing.assert_allclose(start[f"embedding.{side}.distillation_head.bias"].numpy(), classifier.bias.numpy(), atol=1e-6)
+
+
+def test_a_random_start_is_torch_s_own_by_the_run_s_seed():
+    """Linear layers in the order of the data flow, all as torch makes them: nothing of the teacher's classifier."""
+    start = tensors(built(change(Config(), {**SETTINGS, "network.start": "random"})))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(SETTINGS["seed"], "embedding"))
+        layers = {name: nn.Linear(*shape) for name, shape in (("projection", (FEATURES, DIM)), ("class_head", (DIM, SEEN)),
+                                                              ("distillation_head", (DIM, TEACHER_CLASSES)))}
+    for side in ("sketch", "photo"):
+        for name, layer in layers.items():
+            for which, tensor in layer.state_dict().items():
+                assert torch.equal(start[f"embedding.{side}.{name}.{which}"], tensor.double()), (side, name, which)
 
 
 def test_what_is_drawn_differs_by_seed_epoch_step_and_role_and_by_nothing_else(tmp_path):
