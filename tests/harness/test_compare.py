@@ -182,7 +182,6 @@ def test_what_can_not_be_compared_is_named(tmp_path, capsys):
     assert "not finished (no memory)" in refused(capsys, folder, tmp_path / "a.npz")
 
 
-<<<<<<< HEAD
 def test_each_option_of_files_decides_their_values_and_is_an_error_beside_a_run(tmp_path, capsys):
     arrays = {name: write_features(tmp_path / f"{name}.npz", seed, 0.9 + seed) for seed, name in enumerate("ab")}
     labels, gallery = arrays["a"]["query_labels"], arrays["a"]["gallery_labels"]
@@ -225,7 +224,8 @@ def test_features_are_a_run_s_and_files_hold_such_or_are_named(tmp_path, capsys)
         compared(capsys, f"x={tmp_path / fits}.npz", f"y={tmp_path / fits}.npz", "--features", asked)
         said = refused(capsys, f"x={tmp_path / fits}.npz", f"y={tmp_path / other}.npz", "--features", asked)
         assert f"{tmp_path / other}.npz: --features {asked} chooses among a run's features" in said
-=======
+
+
 def test_what_evaluate_says_of_a_file_is_said_here_too(tmp_path, capsys):
     write_features(tmp_path / "a.npz", 0, 1.0, paths=True)
     arrays = write_features(tmp_path / "b.npz", 1, 1.0, paths=True)
@@ -241,7 +241,6 @@ def test_what_evaluate_says_of_a_file_is_said_here_too(tmp_path, capsys):
     assert compare.main([str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--duplicates", "distinct"]) == 0
     said = capsys.readouterr().err
     assert said.count("7 group(s) of gallery_group hold photos of several classes") == 2 and "identical" not in said
->>>>>>> mendC
 
 
 def test_the_commands_that_lead_there(tmp_path, capsys):
