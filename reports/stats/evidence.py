@@ -111,8 +111,9 @@ def paper_gaps(suite: Suite, task: Task) -> list[str]:
         return []
     named = listed(naming.short_label(v) for v in spreads)
     steps = verdicts.optimiser_steps(suite, task)
-    elsewhere = "" if where else (f" These are other drawings, another network and fewer steps ({steps} against "
-                                  f"{paper.PAPER_STEPS:,}): the spread on the paper's own data is not known.")
+    what = "a part of the data set" if naming.part_of(task.dataset)[1] else "other drawings, another network"
+    elsewhere = "" if where else (f" These are {what} and fewer steps ({steps} against {paper.PAPER_STEPS:,}): the spread on the "
+                                  "paper's own data is not known.")
     sentences = [("The paper's ablation table has one run a row. Two single runs of one method differ, by their seeds "
                   f"alone, with a standard deviation of √2 times the seeds'. Measured here on {naming.task_title(task)}: "
                   f"{sd:.3f} in {metric} over the "

@@ -219,8 +219,8 @@ def _loaded(name: str, weights: str, file: Path | None, needs_classifier: bool =
         states, origin = {"": found.imagenet()}, found.origin
     else:
         if file is None or weights_setting(file) != weights:
-            raise InputError(f"the run was planned with weights {weights} of {name}, which {file or 'no file given'} "
-                             "does not hold")
+            raise InputError(f"the run was planned with weights {weights} of {name}; "
+                             + (f"{file} holds others" if file else "no file of them is given (--weights)"))
         states, origin = weight_files.read(file), str(file)
     net = found.build()
 

@@ -334,6 +334,16 @@ def test_expected_counts_met_leave_no_note(tuberlin: Path, monkeypatch: pytest.M
 
 # --- where data sets are ------------------------------------------------------------------------------------
 
+def test_sketchy_without_its_extension_is_told_what_runs_without_it(tmp_path: Path) -> None:
+    for folder in (SKETCHY_SKETCHES, SKETCHY_ORIGINALS):
+        (tmp_path / "Sketchy" / folder).mkdir(parents=True)
+    _, missing = available(tmp_path, None)
+    assert f"not {SKETCHY_EXTENDED}; without it, give sketchy-original, or sketchy-firstN (--sample N)" in missing["sketchy"]
+    (tmp_path / "Sketchy" / SKETCHY_ORIGINALS).rmdir()
+    _, missing = available(tmp_path, None)
+    assert "is incomplete" in missing["sketchy"] and "sketchy-original" not in missing["sketchy"]
+
+
 def test_present_data_sets_run_and_the_others_are_named(
         tuberlin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tuberlin.parent / "sketchy" / SKETCHY_EXTENDED).mkdir(parents=True)
