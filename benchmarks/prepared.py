@@ -217,11 +217,10 @@ def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[
     """Data sets of a profile of which only the original photos are there -> the name of that part, said in one line."""
     found = {}
     for dataset in dict.fromkeys(dataset for dataset, _ in profile.base):
-        part = f"{dataset}-original"
-        if specs.spec(dataset)[0].original_photos and _is_there(part, root) and not _is_there(dataset, root):
+        if part := locate.part_there(dataset, root):
             spec = specs.spec(dataset)[0]
             print(f"note: {', '.join(set(spec.photo_folders) - set(spec.original_photos))} is not there: {spec.title} runs "
-                  f"without its extension, as '{part}', whose numbers are not comparable with published ones")
+                  f"as '{part}', which is what its folders hold; its numbers are not comparable with published ones")
             found[dataset] = part
     return found
 

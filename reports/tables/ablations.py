@@ -5,6 +5,7 @@ each mean names its seeds (s0–5: seeds 0 to 5).
 """
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -278,17 +279,20 @@ def not_measured(suite: Suite, task: Task) -> Table | None:
     missing = [e for e in extras(suite, task) if not asked_for(suite, task, e.group)]
     if not missing:
         return None
-    part = naming.part_of(task.dataset)[1]
+    whole_set, part = naming.part_of(task.dataset)
     profile = "paper" if paper.is_paper(task) else suite.profile
-    where = f"--profile {profile} --datasets {task.dataset}/{task.split} " if paper.is_paper(task) or part else ""
-    seeds = "" if paper.is_paper(task) else " --seeds 0"
+    sample = re.fullmatch(r" sample \(first (\d+)\)", part)
+    where = f"--profile {profile} --datasets {whole_set}/{task.split} " if paper.is_paper(task) or part else ""
+    where += f"--sample {sample[1]} " if sample else ""
+    seeds = "" if paper.is_paper(task) else f" --seeds {min((run.seed for run in suite.runs if run.task == task), default=0)}"
     rows = [Row((Entry(e.title), Entry("; ".join(naming.short_label(v) for v in e.variants)), Entry(NOT_MEASURED),
                  Entry(f"python benchmarks/run_all.py {where}--variants {e.group}{seeds}"))) for e in missing]
     whole = () if paper.is_paper(task) or part else (
         "`make paper-on-a-laptop` measures all of them; it takes hours and may be interrupted and called again.",)
     return Table(f"{task.slug}-not-measured", f"{naming.task_title(task)}: not measured here",
                  (Column("Table"), Column("Its own rows", wrap=True, wide=True), Column("State"), Column("Command", wrap=True)),
-                 tuple(rows), (*whole, "Each command adds its rows to the same results; what is there is not run again."))
+                 tuple(rows), (*whole, "Each command, with the --data-root, --words and --output of the runs here, adds its rows "
+                               "to the same results; what is there is not run again."))
 
 
 def time_taken(suite: Suite) -> Table | None:

@@ -270,27 +270,12 @@ def manifest_for(split: Split, cache: Path) -> dict[str, Any] | None:
 
 # --- all of them --------------------------------------------------------------------------------------------------------
 
-def _part_there(name: str, data_root: Path | None) -> str | None:
-    """The part of a data set that lies there without the photos of its extension; None where all or nothing of it is there."""
-    whole, root = SPECS[name], locate.checked_root(data_root)
-    if not whole.original_photos or root is None or not isinstance(locate.find_place(whole, root), str):
-        return None
-    part = specs.spec(f"{name}-original")[0]
-    place = locate.find_place(part, root)
-    if isinstance(place, str):
-        return None
-    folders = [place.root / place.layout[folder] for folder in part.photo_folders]
-    most = max((len(os.listdir(one)) for folder in folders for one in folder.iterdir() if one.is_dir()), default=0)
-    assert whole.original_photos_per_class  # wherever there are original photos
-    return specs.sample_name(name, most) if 0 < most < whole.original_photos_per_class else part.name
-
-
 def _wanted(names: Sequence[str] | None, data_root: Path | None, sample: int | None) -> list[str]:
     """The data sets to check, parts among them, each once."""
     asked = list(dict.fromkeys(SPECS if names is None else [name.removesuffix(GENERALISED) for name in names]))
     if sample is not None:
         return [specs.sample_name(name, sample) for name in asked if names is not None or SPECS[name].builder is None]
-    return [_part_there(name, data_root) or name for name in asked] if names is None else asked
+    return [locate.part_there(name, data_root) or name for name in asked] if names is None else asked
 
 
 def check_all(names: Sequence[str] | None, *, data_root: Path | None, cache: Path, lists: Path | str | None = "auto",

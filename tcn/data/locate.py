@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tcn.config import InputError
 from tcn.data import lists as list_files
-from tcn.data.specs import GENERIC_FOLDERS, SPECS, DatasetSpec, spec
+from tcn.data.specs import GENERIC_FOLDERS, SPECS, DatasetSpec, sample_name, spec
 from tcn.files.text import shown, some
 
 DATA_ROOT_VARIABLE = "TCN_DATA"
@@ -64,6 +64,22 @@ def checked_root(data_root: Path | None) -> Path | None:
         raise InputError(f"data root {shown(data_root)} (from {origin}) is not a folder that can be opened; pass the folder that "
                          f"holds the data sets")
     return data_root
+
+
+def part_there(name: str, data_root: Path | None) -> str | None:
+    """The part of a data set that lies there without the photos of its extension: `NAME-original`, or where its classes hold
+    fewer photos, the sample of as many. None where all or nothing of it is there."""
+    whole, root = SPECS[name], checked_root(data_root)
+    if not whole.original_photos or root is None or not isinstance(find_place(whole, root), str):
+        return None
+    part = spec(f"{name}-original")[0]
+    place = find_place(part, root)
+    if isinstance(place, str):
+        return None
+    folders = [place.root / place.layout[folder] for folder in part.photo_folders]
+    most = max((len(os.listdir(one)) for folder in folders for one in folder.iterdir() if one.is_dir()), default=0)
+    assert whole.original_photos_per_class  # wherever there are original photos
+    return sample_name(name, most) if 0 < most < whole.original_photos_per_class else part.name
 
 
 @dataclass(frozen=True)

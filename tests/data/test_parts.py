@@ -78,8 +78,13 @@ def test_sketchy_without_its_extension_runs_under_its_own_name(roots, tmp_path, 
     split = load("sketchy-original", "1", data_root=tmp_path / "root", cache=tmp_path, progress=False)
     assert len(split.gallery) == 25 * 5 and not any(SKETCHY_EXTENDED in path for path in split.gallery.paths)
     profile = experiments.PROFILES["paper"]
+    # the folders hold five photos of each class: a sample of Sketchy, and called so
+    assert prepared._without_extension(tmp_path / "root", profile) == {"sketchy": "sketchy-first5"}
+    assert "as 'sketchy-first5', which is what its folders hold; its numbers are not comparable" in capsys.readouterr().out
+    own = next((original / FOLDERS["sketchy"][1]).iterdir())
+    for number in range(5, 100):
+        (own / f"more-{number:03d}.jpg").touch()
     assert prepared._without_extension(tmp_path / "root", profile) == {"sketchy": "sketchy-original"}
-    assert "'sketchy-original', whose numbers are not comparable" in capsys.readouterr().out
     assert prepared._without_extension(roots, profile) == {}, "the whole is there"
     names = {one_run.name for one_run in experiments.plan(profile, ["sketchy/2"], ["tcn"], [7], {}, False,
                                                     parts={"sketchy": "sketchy-original"})}

@@ -219,6 +219,9 @@ def test_tables_of_a_paper_data_set_say_what_is_missing_and_how_to_get_it(tmp_pa
     assert row(ablations.dimensions(suite, task), "512 dimensions").entries[1].text == "not measured"
     rows = {r.entries[0].text: r.entries[3].text for r in ablations.not_measured(suite, task).rows}
     assert "Dimensions" not in rows and "--profile paper --datasets sketchy/2 --variants coupling" in rows["What is coupled"]
+    write_suite(tmp_path / "part", ("tcn",), dataset="sketchy-first25", split="2", seeds=(3, 4))
+    commands = ablations.not_measured(read_suite(tmp_path / "part"), Task("sketchy-first25", "2")).to_markdown()
+    assert "--datasets sketchy/2 --sample 25 --variants coupling --seeds 3" in commands and "--data-root" in commands
     wide = row(comparison.comparison(suite, task), "TCN, 512 dimensions", "Real-valued features")
     assert wide.entries[2].text == "not measured"
 
