@@ -125,7 +125,7 @@ def test_validation_sees_pictures_as_the_settings_show_them_before_training_and_
         return to_network(images, size, how)
 
     monkeypatch.setattr(features, "to_network", noted)
-    ran(config_of(**{"data.resize": "rounded"}), tmp_path, scored=False)
+    ran(config_of(**{"data.resize": "rounded", "training.epochs": 2}), tmp_path, scored=False)
     assert seen == [(SIZE, "rounded")] * 3 * 3
 
 

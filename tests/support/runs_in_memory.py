@@ -38,7 +38,7 @@ STORED, SIZE, DIM = 15, 11, 3
 SEEN, VALIDATION, UNSEEN = ("ant", "bee", "cow"), ("doe", "elk"), ("fox", "gnu", "hen")
 SETTINGS: dict[str, Any] = {
     "data.stored_size": STORED, "data.image_size": SIZE, "data.batch_pairs": 5, "data.sketch_fill": 200, "data.photo_fill": 30,
-    "network.dim": DIM, "network.dropout": 0.2, "losses.sharing": 0.3, "training.epochs": 2, "training.encoder_rate": 3e-3,
+    "network.dim": DIM, "network.dropout": 0.2, "losses.sharing": 0.3, "training.epochs": 1, "training.encoder_rate": 3e-3,
     "training.head_rate": 3e-2, "training.weight_decay": 0.02}
 COUNTS: dict[str, tuple[int, dict[int, int]]] = {
     "train_sketches": (1, {0: 3, 1: 5, 2: 2}), "train_photos": (2, {0: 3, 1: 2, 2: 5}),
