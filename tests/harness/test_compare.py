@@ -62,7 +62,7 @@ def compared(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert compare.main([*map(str, arguments)]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("error: ")
+    assert not out and err.splitlines()[-1].startswith("error: ")
     return err
 
 

@@ -54,7 +54,7 @@ def test_components_in_blocks_are_the_components(blocks):
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-13)
     np.testing.assert_allclose(found(other), before, rtol=1e-5, atol=1e-5)
     assert found(other).dtype == np.float32
-    with pytest.raises(InputError, match="network.dim is 25"):
+    with pytest.raises(InputError, match="'network.dim' is 25, and 301 features of length 24"):
         Components.fit(own, 25)
 
 

@@ -6,11 +6,10 @@ They get their work as new interpreters do, pickled; only what this process chan
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from multiprocessing import forkserver
 from typing import Any
 
-SERVER = "support.warm_server"
-"""The module that the server imports, and with it everything else."""
 _context = multiprocessing.get_context
 
 
@@ -18,5 +17,16 @@ def context(method: str | None = None) -> Any:
     """In the place of multiprocessing.get_context: a fork of the server where a new interpreter is asked for."""
     if method != "spawn":
         return _context(method)
-    forkserver.set_forkserver_preload([SERVER])
+    forkserver.set_forkserver_preload([__name__])
     return _context("forkserver")
+
+
+if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):  # this process is the server
+    import torch
+
+    import tcn.train.parallel  # noqa: F401
+
+    torch.set_num_threads(1)
+    multiprocessing.get_context = context
+    # The server's processes start further ones from it, too; Python would have each begin a server of its own.
+    forkserver._forkserver.ensure_running = lambda: None

@@ -182,7 +182,7 @@ def test_components_are_the_eigenvectors_of_the_seen_covariance():
     other = rng.normal(size=(10, 6))
     expected = (other - seen.mean(0)) @ projection
     assert np.allclose(np.abs(found(other)), np.abs(expected), atol=1e-4)
-    with pytest.raises(InputError, match="network.dim is 7"):
+    with pytest.raises(InputError, match="'network.dim' is 7, and 200 features of length 6"):
         Components.fit(seen, 7)
 
 
