@@ -45,9 +45,7 @@ from tcn.train.method import Ingredients
 FILE = "calibration.json"
 FEW_STEPS = 5
 """A rate measured over fewer training steps is reported as rough."""
-PICTURES = 32
-CLASSES = 8
-WORD_SIZE = 300
+PICTURES, CLASSES, WORD_SIZE = 32, 8, 300
 STEP_SECONDS = 2.0
 """A training step that is expected to take longer than this is measured on fewer pairs."""
 SMALL_BATCHES = (4, 12)
@@ -94,8 +92,8 @@ class ExtractionShape:
     resize: str
     execution: str
     method_source: str
-    """A user's own method may have another network; all built-in methods use the backbone."""
     method: str
+    """Of a user's own method, which may have another network; all built-in ones use the backbone."""
 
 
 @dataclass(frozen=True)
