@@ -45,9 +45,7 @@ from tcn.train.method import Ingredients
 FILE = "calibration.json"
 FEW_STEPS = 5
 """A rate measured over fewer training steps is reported as rough."""
-PICTURES = 32
-CLASSES = 8
-WORD_SIZE = 300
+PICTURES, CLASSES, WORD_SIZE = 32, 8, 300
 STEP_SECONDS = 2.0
 """A training step that is expected to take longer than this is measured on fewer pairs."""
 SMALL_BATCHES = (4, 12)
@@ -65,6 +63,7 @@ class TrainingShape:
     backbone: str
     image_size: int
     stored_size: int
+    resize: str
     batch_pairs: int
     dim: int
     encoders: int
@@ -90,10 +89,11 @@ class ExtractionShape:
     backbone: str
     image_size: int
     stored_size: int
+    resize: str
     execution: str
     method_source: str
-    """A user's own method may have another network; all built-in methods use the backbone."""
     method: str
+    """Of a user's own method, which may have another network; all built-in ones use the backbone."""
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,16 @@ def _execution(config: Config) -> str:
 def training_shape(config: Config) -> TrainingShape:
     """The shape of a run's training steps; steps of equal shape cost the same."""
     parts = {getattr(config.coupling, part) for part in PARTS}
-    return TrainingShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.batch_pairs,
-                         config.network.dim, 1 if parts == {"hard"} else 2, config.coupling.call == "joint", "soft" in parts,
-                         config.losses.distillation > 0, config.network.batch_norm_split, _execution(config), config.method,
-                         config.method_source)
+    return TrainingShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.resize,
+                         config.data.batch_pairs, config.network.dim, 1 if parts == {"hard"} else 2,
+                         config.coupling.call == "joint", "soft" in parts, config.losses.distillation > 0,
+                         config.network.batch_norm_split, _execution(config), config.method, config.method_source)
 
 
 def extraction_shape(config: Config) -> ExtractionShape:
     """The shape of a run's feature extraction."""
-    own = config.method_source != BUILT_IN
-    return ExtractionShape(config.network.backbone, config.data.image_size, config.data.stored_size, _execution(config),
-                           config.method_source, config.method if own else "")
+    return ExtractionShape(config.network.backbone, config.data.image_size, config.data.stored_size, config.data.resize,
+                           _execution(config), config.method_source, config.method if config.method_source != BUILT_IN else "")
 
 
 def scoring_shape(config: Config, gallery: int) -> ScoringShape:
@@ -286,12 +285,12 @@ class _Enough(Exception):
 
 def _measure_extraction(run: PlannedRun, device: torch.device, folder: Path, model: torch.nn.Module | None = None) -> Rate:
     """Encode photos that are in memory; the number of photos grows until encoding takes long enough."""
-    model = model or _random_model(run, device)
+    model, data = model or _random_model(run, device), run.config.data
 
     def take(count: int) -> float:
-        pixels = _pixels(folder, Modality.PHOTO, run.config.data.stored_size, count)
+        pixels = _pixels(folder, Modality.PHOTO, data.stored_size, count)
         started = time.perf_counter()
-        extract(cast(Encoding, model), pixels, Modality.PHOTO, run.config.data.image_size, device)
+        extract(cast(Encoding, model), pixels, Modality.PHOTO, data.image_size, device, resize=data.resize)
         _wait(device)
         return time.perf_counter() - started
 

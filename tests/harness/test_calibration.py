@@ -60,6 +60,19 @@ def test_runs_of_one_shape_are_measured_once():
     assert training_shape(planned("tcn", data__batch_pairs=64)["tcn"].config) != shapes["tcn"]
 
 
+def test_pictures_are_resized_as_in_the_run_that_is_costed(tmp_path, monkeypatch, brief):
+    how = []
+    monkeypatch.setattr(calibration, "extract", lambda *given, resize: how.append(resize))
+    monkeypatch.setattr(calibration, "MOST_PICTURES", 16)
+    runs = {resize: planned("tcn", data__resize=resize)["tcn"] for resize in ("float", "rounded")}
+    for resize, one_run in runs.items():
+        Calibration(tmp_path, torch.device("cpu"), say=lambda text: None).extraction(one_run)
+        assert how and set(how) == {resize}
+        how.clear()
+    for shape in (training_shape, calibration.extraction_shape):
+        assert len({shape(one_run.config) for one_run in runs.values()}) == 2
+
+
 def test_scoring_depends_on_the_features_that_are_scored():
     runs = planned("untrained-imagenet", "untrained-svd")
     assert scoring_shape(runs["untrained-imagenet"].config, 60) == ScoringShape(60, 512, 8)

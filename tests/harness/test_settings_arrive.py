@@ -31,8 +31,10 @@ TRAINED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "losses.regression": ({"losses.semantic_form": "separate"}, 0.5, FIRST),
     "losses.semantic_off": (NO_ANCHORS, "as-released", FIRST),
     "training.epochs": ({}, 2, LATER), "training.encoder_rate": ({}, 6e-3, LATER), "training.head_rate": ({}, 6e-2, LATER),
-    "training.weight_decay": ({}, 0.0, LATER), "training.select_by": ({"seed": 2023, "training.epochs": 2}, "validation_map", MODEL),
-    "execution.precision": ({}, "bf16", FIRST), "method": ({}, "triplet", FIRST), "seed": ({}, 7, FIRST)}
+    "training.weight_decay": ({}, 0.0, LATER),
+    "training.select_by": ({"seed": 2023, "training.epochs": 2}, "validation_map", MODEL),
+    "execution.precision": ({"losses.distillation": 0.0}, "bf16", FIRST), "method": ({}, "triplet", FIRST),
+    "seed": ({}, 7, FIRST)}
 """Setting -> what else is set, its other value, and where a trained run first shows it."""
 
 UNTRAINED = {"training.optimizer": "none", "training.epochs": 0}
@@ -43,6 +45,7 @@ EVERYTHING = {QUERY, GALLERY, REAL, BINARY}
 SCORED: dict[str, tuple[dict[str, Any], Any, set[str]]] = {
     "data.image_size": (UNTRAINED, 9, EVERYTHING), "data.resize": (UNTRAINED, "rounded", {QUERY, GALLERY}),
     "evaluation.features": (UNTRAINED, "backbone", EVERYTHING), "evaluation.statistics": (WIDE, "per_modality", EVERYTHING),
+    "network.dim": (SPREAD, 2, {BINARY}),
     "evaluation.photo_side": ({"network.embedding_norm": "per_modality", "training.epochs": 1}, "sketch",
                               {GALLERY, REAL, BINARY}),
     "evaluation.binary": (UNTRAINED, False, {BINARY}), "evaluation.itq_rule": (SPREAD, "released", {BINARY}),
