@@ -215,7 +215,9 @@ def _parts(options: argparse.Namespace, root: Path | None, profile: experiments.
 
 def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[str, str]:
     """Data sets of a profile of which only the original photos are there -> the name of that part, said in one line."""
-    found = {}
+    found: dict[str, str] = {}
+    if root is None or not root.expanduser().is_dir():  # said where the data are read
+        return found
     for dataset in dict.fromkeys(dataset for dataset, _ in profile.base):
         if part := locate.part_there(dataset, root):
             spec = specs.spec(dataset)[0]
