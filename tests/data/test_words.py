@@ -514,3 +514,14 @@ def test_values_whose_squares_overflow_are_named(tmp_path):
     (tmp_path / "words.csv").write_text("name,v0,v1\ncat,1,1e200\n")
     with pytest.raises(InputError, match="words.csv, line 2.*above 1e.18"):
         load_words(tmp_path / "words.csv", ("cat",))
+
+
+def test_the_record_counts_names_by_how_they_were_found(tmp_path):
+    (tmp_path / "w.txt").write_text("cup 1 2\nHot-Dog 2 1\nred 1 0\nfox 0 1\nbig 2 2\ntop 1 3\n")
+    said = load_words(tmp_path / "w.txt", ["cup", "hot_dog", "red fox", "big top", "fox"]).description
+    assert "; 2 names are tokens as they stand; 1 are one token spelt otherwise (hot_dog = Hot-Dog); 2 are means of" in said
+
+
+def test_the_header_of_a_table_may_have_gaps(tmp_path):
+    (tmp_path / "w.csv").write_text(" name , v0, v1\ncup,1,2\n")
+    assert load_words(tmp_path / "w.csv", ["cup"], unit=False).vectors.tolist() == [[1, 2]]

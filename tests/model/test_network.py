@@ -12,7 +12,7 @@ from tcn.config import PARTS, Config, Coupling, InputError, Modality, change
 from tcn.model import backbones
 from tcn.model.backbones import Backbone, Classifier, Teacher
 from tcn.model.coupling import BATCH_NORMS, CoupledEncoders
-from tcn.model.embedding import Embedding, ModalityBatchNorm, svd_start
+from tcn.model.embedding import DrawnDropout, Embedding, ModalityBatchNorm, svd_start
 from tcn.model.network import CoupledNetwork
 
 
@@ -240,3 +240,13 @@ def test_photos_on_the_sketch_side_take_the_photo_encoder_and_the_sketch_statist
     side = network.encode(photos, Modality.PHOTO, Modality.SKETCH)
     torch.testing.assert_close(side, by_hand, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(side, network.encode(photos, Modality.PHOTO), rtol=1e-2)
+
+
+def test_dropout_by_factors_drawn_before_is_the_dropout_of_one_process():
+    features, layer, dropout = torch.randn(5, 8), nn.Linear(3, 8), DrawnDropout(0.4)
+    torch.manual_seed(3)
+    expected = nn.functional.dropout(features, 0.4)
+    torch.manual_seed(3)
+    dropout.waiting.append(dropout.draw(5, layer))
+    assert torch.equal(dropout(features), expected) and (expected == 0).any() and not dropout.waiting
+    assert dropout.eval()(features) is features

@@ -281,3 +281,21 @@ def test_bad_input_is_named(call, message):
 def test_worked_examples_in_the_docstrings():
     failed, tried = doctest.testmod(codes)
     assert tried > 3 and failed == 0
+
+
+def test_the_largest_component_of_each_axis_is_positive_whatever_the_library_s_signs(monkeypatch):
+    rows = np.random.default_rng(4).normal(size=(50, 9)) * np.arange(1, 10)
+    scatter = rows.T @ rows
+    expected = codes._principal_axes(scatter, 6)
+    assert (expected[np.abs(expected).argmax(0), np.arange(6)] > 0).all() and (expected[0] < 0).any()
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (eigh(matrix)[0], -eigh(matrix)[1]))
+    np.testing.assert_array_equal(codes._principal_axes(scatter, 6), expected)
+    np.testing.assert_array_equal(codes._principal_axes(scatter, 6, signed=False), -eigh(scatter)[1][:, ::-1][:, :6])
+
+
+def test_few_rows_of_float32_are_rotated_in_float64():
+    rows = np.random.default_rng(5).normal(size=(40, 7)).astype(np.float32)
+    found, expected = itq(rows, 5, bits=4), itq(rows.astype(np.float64), 5, bits=4)
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
+    assert found.error(rows) == expected.error(rows.astype(np.float64))
