@@ -107,6 +107,22 @@ def test_weights_ruined_by_an_epoch_s_last_step_are_a_divergence(tmp_path):
     assert not list(tmp_path.glob("epoch-*"))
 
 
+def test_a_divergence_found_after_an_epoch_is_named_by_its_last_step(tmp_path, monkeypatch):
+    seen, validate = [], loop.validate
+
+    def breaks(*arguments):
+        seen.append(arguments)
+        if len(seen) == 3:  # before training, after the first epoch, after the second
+            raise Diverged("not finite", 0, 0, {})
+        return validate(*arguments)
+
+    monkeypatch.setattr(loop, "validate", breaks)
+    with pytest.raises(Diverged) as stopped:
+        train(tmp_path, config(**{"training.epochs": 2, "data.batch_pairs": 8}))
+    steps = len(stopped.value.history.steps)
+    assert (stopped.value.epoch, stopped.value.step) == (2, steps) and steps > 2 and len(stopped.value.history.epochs) == 2
+
+
 def test_a_model_s_start_follows_the_run_s_seed_and_nothing_else():
     def start(seed: int, stream: int) -> dict[str, torch.Tensor]:
         parts = ingredients()
