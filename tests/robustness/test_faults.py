@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -235,6 +236,29 @@ def soon(monkeypatch) -> None:
 def run_all_main(run, *arguments: str) -> tuple[int, str, str]:
     """`run` takes MLFLOW_TRACKING_URI away once; here it stays as the test set it."""
     return run(*ONE, "--variants", "untrained-svd", "--no-report", *arguments)
+
+
+def test_a_store_that_another_process_locks_is_told_in_one_line(tables, tmp_path, capfd):
+    """MLflow itself logs the error with its traceback, and raises it as well."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def soon(connection, cursor, statement, parameters, *_):
+        return statement.replace("busy_timeout = 20000", "busy_timeout = 1"), parameters
+
+    store = tmp_path / "mlflow.db"
+    shutil.copyfile(tables, store)
+    client = mirror.import_mlflow().MlflowClient(tracking_uri=f"sqlite:///{store}")
+    client.search_experiments()
+    event.listen(Engine, "before_cursor_execute", soon, retval=True)
+    try:
+        with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(Exception, match="database is locked"):
+                client.create_experiment("late")
+    finally:
+        event.remove(Engine, "before_cursor_execute", soon)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_store_that_is_no_store_costs_no_result_and_is_named(place, command, tmp_path):
