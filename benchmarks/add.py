@@ -28,12 +28,11 @@ from benchmarks.scoring import score_run
 from benchmarks.store import RunFolder, SuiteFolder
 from tcn.cli.ending import ending
 from tcn.cli.evaluate import labels_of
-from tcn.cli.feature_files import check_groups, distance, identical, read_arrays, unit_length, unread
+from tcn.cli.feature_files import check_groups, distance, noted, read_arrays, unit_length
 from tcn.config import Config, InputError, Modality, change, identity
 from tcn.data import declared, known_splits
 from tcn.data.specs import SPECS, Plan, read_plan, spec
 from tcn.data.splits import Files
-from tcn.files.atomic import warn
 from tcn.files.checksums import file_digest
 
 BROUGHT = "brought-"
@@ -77,9 +76,7 @@ def read_features(path: Path, plan: Plan, name: str) -> tuple[RunFeatures, SetFe
         extra = _names(path, {side: len(arrays[side]) for side in ("query", "gallery")})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    unread(path, [each for each in others if each not in EXTRA])
-    if copies := identical(arrays):
-        warn(f"note: {path}: {copies}")
+    noted(path, arrays, [each for each in others if each not in EXTRA])
     place = {each: at for at, each in enumerate(_classes(plan))}
 
     def files(side: str, labels: np.ndarray) -> Files:

@@ -27,11 +27,10 @@ from reports.stats.pairwise import SIGNIFICANT, WHY, MetricGap, Side, pairs
 from reports.tables.pairwise import LETTERS, classes_table, pairs_table, sides_table
 from tcn.cli.ending import ending
 from tcn.cli.evaluate import as_options
-from tcn.cli.feature_files import check_groups, distance, identical, mixed_groups, unread
+from tcn.cli.feature_files import check_groups, distance, mixed_groups, noted
 from tcn.cli.feature_files import read_arrays as read_feature_file
 from tcn.config import InputError
 from tcn.data.words import normal_form
-from tcn.files.atomic import warn
 from tcn.files.text import some
 from tcn.scoring import inputs
 from tcn.scoring.protocols import ALL, PROTOCOL_VERSION
@@ -140,9 +139,7 @@ def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
                              f"{', '.join(found.metrics(options.protocol))}")
     except InputError as error:
         raise InputError(f"{path}: {as_options(str(error))}") from None
-    unread(path, [each for each in others if each != "query_paths"])
-    if copies := identical(arrays):
-        warn(f"note: {path}: {copies}")
+    noted(path, arrays, [each for each in others if each != "query_paths"])
     if options.duplicates == "distinct":
         mixed_groups(path, arrays)
     classes = found.classes.astype(str)

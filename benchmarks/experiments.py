@@ -245,7 +245,7 @@ def _blocks(profile: Profile, datasets: Sequence[str] | None,
                 block = []
                 for variant in variants:
                     config = settings_of(variant, {**delta, "data.dataset": used}, seed, dataset, overrides,
-                                       profile.quick if quick else {}, as_released)
+                                         profile.quick if quick else {}, as_released)
                     run = PlannedRun(used, split, variant.name, config, quick, variant.place)
                     if run.name in planned or variant.grid_point and _telling(config) in told:
                         continue
@@ -262,7 +262,7 @@ def _blocks(profile: Profile, datasets: Sequence[str] | None,
 
 
 def settings_of(variant: baselines.Variant, base: Mapping[str, Any], seed: int, dataset: str, overrides: Mapping[str, Any],
-              quick: Mapping[str, Any], as_released: bool) -> Config:
+                quick: Mapping[str, Any], as_released: bool) -> Config:
     """One run's settings, in the order that `plan` states. `dataset`: the data set's own name, not that of its part.
     InputError where they are none."""
     deviations = ledger.as_released(dataset) if as_released or variant.as_released else {}

@@ -221,7 +221,7 @@ def _without_extension(root: Path | None, profile: experiments.Profile) -> dict[
     for dataset in dict.fromkeys(dataset for dataset, _ in profile.base):
         if part := locate.part_there(dataset, root):
             spec = specs.spec(dataset)[0]
-            print(f"note: {', '.join(set(spec.photo_folders) - set(spec.original_photos))} is not there: {spec.title} runs "
+            print(f"note: {', '.join(spec.extension)} is not there: {spec.title} runs "
                   f"as '{part}', which is what its folders hold; its numbers are not comparable with published ones")
             found[dataset] = part
     return found

@@ -150,6 +150,16 @@ def part_of(dataset: str) -> tuple[str, str]:
     return (found[1], f" sample (first {found[2]})") if found[1] else (found[3], " without its extension")
 
 
+def sample_size(dataset: str) -> int | None:
+    """The number of files of each class in a sample; None where the data set is no sample.
+
+    >>> sample_size("sketchy-first25"), sample_size("sketchy-original")
+    (25, None)
+    """
+    found = re.search(r"-first(\d{1,4})$", dataset.removesuffix(GENERALISED))
+    return int(found[1]) if found else None
+
+
 BROUGHT = "brought-"
 """Prefix of the names of variants whose features were made elsewhere (benchmarks/add.py)."""
 MARKED = (BROUGHT, SENT)

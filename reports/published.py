@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[tuple[int, str, Published], ...]:
     """
     try:
         content = text.read(path, "table")
-        reader = csv.DictReader(io.StringIO(content), delimiter=text.separator(content.partition("\n")[0]))
+        reader = csv.DictReader(io.StringIO(content), delimiter=text.separator(content))
         header = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = header
         if absent := [name for name in COLUMNS if name not in header]:

@@ -301,7 +301,7 @@ def _caveats(suite: Suite, task: Task) -> list[str]:
     caveats = [f"{what} are not comparable to published ones: {other}" + (", another network" if networks != {"resnet50"} else "")
                + (f", {steps} optimiser steps against the paper's {paper.PAPER_STEPS:,}" if steps else "")
                + ". They never share a table with published numbers."]
-    if part.startswith(" sample"):
+    if naming.sample_size(task.dataset):
         caveats.append("Files of a sample are the first of each class by name, so that whoever has the archive can cut "
                        "the same one. A class has few photos: chance and the ceiling of a perfect ranking stand beside "
                        "every number.")

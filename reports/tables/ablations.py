@@ -5,7 +5,6 @@ each mean names its seeds (s0–5: seeds 0 to 5).
 """
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -281,9 +280,8 @@ def not_measured(suite: Suite, task: Task) -> Table | None:
         return None
     whole_set, part = naming.part_of(task.dataset)
     profile = "paper" if paper.is_paper(task) else suite.profile
-    sample = re.fullmatch(r" sample \(first (\d+)\)", part)
     where = f"--profile {profile} --datasets {whole_set}/{task.split} " if paper.is_paper(task) or part else ""
-    where += f"--sample {sample[1]} " if sample else ""
+    where += f"--sample {size} " if (size := naming.sample_size(task.dataset)) else ""
     seeds = "" if paper.is_paper(task) else f" --seeds {min((run.seed for run in suite.runs if run.task == task), default=0)}"
     rows = [Row((Entry(e.title), Entry("; ".join(naming.short_label(v) for v in e.variants)), Entry(NOT_MEASURED),
                  Entry(f"python benchmarks/run_all.py {where}--variants {e.group}{seeds}"))) for e in missing]

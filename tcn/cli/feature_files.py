@@ -98,6 +98,13 @@ def identical(arrays: Mapping[str, np.ndarray]) -> str:
             "say so in gallery_group") if number else ""
 
 
+def noted(path: Path, arrays: Mapping[str, np.ndarray], others: Sequence[str]) -> None:
+    """Notes on the `others`, arrays that nothing reads, and on gallery entries that are identical."""
+    unread(path, others)
+    if copies := identical(arrays):
+        warn(f"note: {path}: {copies}")
+
+
 def mixed_groups(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A note on groups whose photos have several classes, where `distinct` counts."""
     if arrays.get("gallery_group", np.empty(0)).shape != arrays["gallery_labels"].shape:

@@ -115,10 +115,9 @@ def find_place(found: DatasetSpec, root: Path | None) -> Place | str:
     if not place.layout:
         return f"no {found.title}: looked in {looked} for {wanted}"
     lacking = [folder for folder in found.folders if folder not in place.layout]
-    without = found.original_photos and not set(lacking) - (set(found.photo_folders) - set(found.original_photos))
     return (f"{found.title} is incomplete: {place.root} holds {', '.join(place.layout.values())} but not "
             f"{', '.join(lacking)}" + (f"; without it, give {found.name}-original, or {found.name}-firstN (--sample N) for the "
-                                       "first N files of each class" if without else ""))
+                                       "first N files of each class" if set(lacking) <= set(found.extension) else ""))
 
 
 def _named_after(found: DatasetSpec, root: Path) -> list[Path]:

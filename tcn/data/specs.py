@@ -104,6 +104,11 @@ class DatasetSpec:
         """Every folder that holds one folder per class."""
         return self.sketch_folders + self.photo_folders
 
+    @property
+    def extension(self) -> tuple[str, ...]:
+        """Photo folders that were added to the original ones; none where the spec names no original ones."""
+        return tuple(name for name in self.photo_folders if name not in self.original_photos) if self.original_photos else ()
+
 
 _AS_IN_THE_PAPER = ("mAP@all", "Prec@100")
 GENERIC_FOLDERS = ("sketch/tx_000000000000", "photo/tx_000000000000", "extended_photo", "png", "sketches", "images")

@@ -132,7 +132,7 @@ def _from_table(source: Path, names: Sequence[str]) -> tuple[np.ndarray, str]:
     lines: dict[str, int] = {}
     try:
         content = text.read(source, "table")
-        reader = csv.reader(io.StringIO(content), delimiter=text.separator(content.partition("\n")[0]))
+        reader = csv.reader(io.StringIO(content), delimiter=text.separator(content))
         header = next(reader, [])
         if len(header) < 2 or header[0].strip() != "name":
             raise InputError(f"{source}, line 1: expected the header 'name,v0,v1,...', got "

@@ -62,9 +62,9 @@ def without_mark(head: bytes, path: Path | str, what: str = "file") -> bytes:
     return head.removeprefix(codecs.BOM_UTF8)
 
 
-def separator(header: str) -> str:
-    """What parts the columns of a table with such a first line: comma, semicolon or tab, whichever it holds most of."""
-    return max(",;\t", key=header.count)
+def separator(table: str) -> str:
+    """What parts the columns of a table: comma, semicolon or tab, whichever its first line holds most of."""
+    return max(",;\t", key=table.partition("\n")[0].count)
 
 
 def lines(blocks: Iterable[bytes], path: Path) -> Iterator[list[bytes]]:
