@@ -124,7 +124,7 @@ def motivation(frame: pd.DataFrame) -> Figure:
                 panel.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, linewidth=0)
             panel.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markersize=3.5,
                        label=naming.short_label(variant))
-        finish(panel, title, x, y)
+        finish(panel, wrapped(title, 24) if across > 2 else title, x, y)
         if x == "Iteration":
             losses.append(panel)
         else:

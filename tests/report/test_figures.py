@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_no_text_is_cut_off_and_no_axis_labels_overlap(drawn):
                 if text.get_text():
                     box = text.get_window_extent(renderer)
                     assert box.x0 >= -1 and box.x1 <= whole.x1 + 1, (data.kind, text.get_text())
+
+
+def test_titles_fit_where_no_validation_classes_leave_three_panels_in_a_row(every):
+    frame = next(data.frame for data in every if data.kind == "motivation")
+    figure = draw.draw(replace(next(data for data in every if data.kind == "motivation"),
+                               frame=frame[frame["quantity"] != "validation mAP"]))
+    with draw.style():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    panels = panels_of(figure)
+    assert len(panels) == 3
+    edges = [panel.bbox.x0 for panel in panels[1:]] + [figure.bbox.x1 + 1]
+    for panel, edge in zip(panels, edges):
+        assert panel._left_title.get_window_extent(canvas.get_renderer()).x1 <= edge, panel._left_title.get_text()
 
 
 def test_captions_say_the_seeds(every):
