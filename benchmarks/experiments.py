@@ -1,6 +1,7 @@
 """The grid: which runs a profile runs, with which settings, and which table or figure each feeds."""
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 import baselines
 from baselines import ledger
-from tcn.config import Config, InputError, change, flatten, to_dict
+from tcn.config import Config, InputError, change
 from tcn.data.specs import DatasetSpec, sample_name
 
 
@@ -288,8 +289,7 @@ def _derived(variant: baselines.Variant, config: Config, asked: Collection[str])
     - the dropout of features longer than 64, unless a dropout was `asked` for;
     - pictures stored no smaller than the encoders see them, unless a stored size was `asked` for.
     """
-    flat = flatten(to_dict(config))
-    settings = {key: flat[key] * factor for key, factor in variant.factors.items()}
+    settings = {key: operator.attrgetter(key)(config) * factor for key, factor in variant.factors.items()}
     if config.training.optimizer == "none":
         settings["training.epochs"] = 0
     if config.network.dropout and config.network.dim > 64 and "network.dropout" not in asked:

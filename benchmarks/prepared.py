@@ -60,7 +60,7 @@ def prepare(options: argparse.Namespace) -> tuple[Prepared, preflight.Checks]:
     elif options.budget:
         raise InputError("--budget belongs to --everything, whose order says what is cut first")
     datasets, own = _datasets(options)
-    name = options.profile or default_profile(root, _device_of_runs(options), len(own) == len(datasets or "all"))
+    name = options.profile or default_profile(root, _device_of_runs(options), len(own) == len(datasets or "all"), options.sample)
     if options.threads:
         limit_threads(options.threads)
     overrides, checks = overrides_of(options.overrides), preflight.Checks()
@@ -177,9 +177,9 @@ def _device_of_runs(options: argparse.Namespace) -> str:
     return "cuda" if queued else str(options.device)
 
 
-def default_profile(root: Path | None, device: str, own: bool = False) -> str:
+def default_profile(root: Path | None, device: str, own: bool = False, sample: int | None = None) -> str:
     """The profile that runs where none was named, said in one line: `paper` needs a GPU, `sample` a data root that holds Sketchy.
-    own: whether all data sets asked for are the user's own."""
+    own: whether all data sets asked for are the user's own; sample: the size of sample asked for, if any."""
     on_gpu = device.startswith("cuda") or device == "auto" and torch.cuda.is_available()
     if own and not on_gpu:
         print("a data set of your own and no GPU: running it with the settings of the sample profile (--profile paper "
@@ -191,8 +191,9 @@ def default_profile(root: Path | None, device: str, own: bool = False) -> str:
         return "laptop"
     if on_gpu or not _is_there("sketchy-original", root):
         return "paper"
-    print("a data root with Sketchy and no GPU: running the sample profile, on the first 25 sketches and photos of each class "
-          "(--profile paper takes everything)")
+    number = sample or experiments.PROFILES["sample"].sample
+    print(f"a data root with Sketchy and no GPU: running the sample profile, on the first {number} sketches and photos of each "
+          "class (--profile paper takes everything)")
     return "sample"
 
 

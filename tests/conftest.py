@@ -127,8 +127,10 @@ def command(tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
-_LONGEST = ("faults", "run_all", "digits", "reports", "report_faults", "fuzz_results", "launch", "everything", "execution",
-            "torture", "figures", "fuzz_folders", "preflight", "reproduce", "calibration", "moved", "golden")
+_LONGEST = ("faults", "run_all", "launch", "digits", "fuzz_results", "slurm", "explorer_in_browser", "report_faults",
+            "everything", "reports", "own_methods", "parallel", "own_datasets", "execution", "claims", "released_lists",
+            "figures", "encoders_by_name", "page_in_browser", "calibration", "datasets", "files", "escaping", "drawn_elsewhere",
+            "evaluate", "demo", "torture", "reproduce")
 """Test files that take longest, longest first: begun last, one of them would keep one process busy alone."""
 
 

@@ -89,7 +89,7 @@ def overview(frame: pd.DataFrame) -> Figure:
         panel.tick_params(axis="y", length=0)
     dims = frame.groupby("variant")["dim"].first()
     axes[0].set_yticks(range(len(variants)), [_with_length(naming.short_label(v), dims.get(v)) for v in variants])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(variants) - 0.5, -0.5)  # the first on top; also of two rows, whole marks lie inside
     axes[0].set_xlim(0, frame["value"].max() * 1.24)
     return figure
 

@@ -105,7 +105,8 @@ def test_the_sample_profile_plans_samples_whichever_name_is_asked_for(asked):
 
 def test_the_default_profile_follows_from_the_data_root_and_the_device(roots, tmp_path, capsys):
     assert prepared.default_profile(None, "auto") == "laptop"
-    assert prepared.default_profile(roots, "cpu") == "sample" and "running the sample profile" in capsys.readouterr().out
+    for sample, said in ((None, "the first 25 sketches"), (3, "the first 3 sketches")):
+        assert prepared.default_profile(roots, "cpu", sample=sample) == "sample" and said in capsys.readouterr().out
     assert prepared.default_profile(roots, "cuda:1") == "paper"
     assert prepared.default_profile(tmp_path, "cpu") == "paper", "no Sketchy there"
     device_of = {asked: prepared._device_of_runs(run_all.parser().parse_args(["--launcher", "slurm", *asked.split()]))

@@ -75,7 +75,7 @@ def test_each_part_s_result_is_there_before_the_next_begins(tmp_path, monkeypatc
 def test_what_no_time_is_left_for_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "END_SECONDS", 0.0)
     status, known, table = _call(tmp_path, monkeypatch, _part("long", "import time; time.sleep(600)"), _part("late", "pass"),
-                                 minutes="0.05")
+                                 minutes="0.02")
     assert status == 1 and [part["state"] for part in known["parts"]] == ["stopped at its time limit", "no time was left"]
     assert "late: no time was left" in table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from support import warm
+from support.seen_by_workers import told
 from support.small_suite import ONE, SMALL, common, places, run_folders
 
 from benchmarks import preflight, prepared, run_all, runner
@@ -424,22 +427,17 @@ def test_one_process_stops_where_its_device_answers_no_more(folders, monkeypatch
     assert "Give the same command again" in failures["cuda"] and "--launcher processes" in failures["cuda"]
 
 
-def test_a_worker_whose_device_answers_no_more_ends_and_the_next_job_gets_a_new_one():
+def test_a_worker_whose_device_answers_no_more_ends_and_the_next_job_gets_a_new_one(warm_workers):
     from benchmarks.speed import gpu_processes
 
     found = gpu_processes.broken(gpu_processes.Scale(True))
     assert found["ok"] and found["status"] == processes.LOST_DEVICE and "out of bounds" in found["reason"]
 
 
-def seen_by_a_worker(job: Job) -> Failure:
-    """What a worker's process was started with, and the device it is told to use."""
-    return Failure(f"{os.environ.get(processes.VISIBLE)} {job.device} {torch.cuda.is_initialized()}", True)
-
-
 def test_a_worker_sees_its_own_gpu_alone(folders, tmp_path, monkeypatch):
     """The second of the devices that the driver may use; `visible` shows by example what holds where all may be used."""
     monkeypatch.setenv(processes.VISIBLE, "5,GPU-8a")
-    launcher = processes.Processes(["cuda:0", "cuda:1"], share(2, 2), tmp_path / "logs", seen_by_a_worker)
+    launcher = processes.Processes(["cuda:0", "cuda:1"], share(2, 2), tmp_path / "logs", told)
     found = set()
     try:
         for folder in folders[0][:2]:
@@ -508,6 +506,12 @@ def test_a_run_on_several_devices(place, alone, warm_workers, tmp_path, capsys):
 def test_what_several_devices_cannot_do_is_said_before_a_run(place, capsys, tmp_path, arguments, words):
     status = run_all.main([*places(place), *SMALL, *ONE, "--output", str(tmp_path / "bad"), *arguments])
     assert status == 2 and re.search(words, capsys.readouterr().err) and not (tmp_path / "bad").exists()
+
+
+def test_warm_workers_have_imported_everything_before_they_are_asked(warm_workers):
+    """Else they are right and slow, and nobody sees it. `told` lies in a module of its own for workers that are not."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert {"torch", "timm", "benchmarks.runner"} <= pool.apply(warm.imported)
 
 
 def test_a_worker_sees_all_gpus_of_its_run(monkeypatch, tmp_path):

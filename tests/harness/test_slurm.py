@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support.small_suite import ONE, common, run_folders
 
-from benchmarks import resources
+from benchmarks import resources, run_all
 from benchmarks.launch import slurm
 from benchmarks.launch.jobs import Failure
 from tcn.config import InputError
@@ -64,6 +65,19 @@ def test_what_cannot_be_read_is_an_error(text):
         resources.wishes(text)
 
 
+SIX_EPOCHS = (*ONE, "--no-report", "--threads", "1", "--set", "training.epochs=6")
+
+
+@pytest.fixture(scope="module")
+def alone(place) -> Path:
+    """Runs of one process, to compare with."""
+    threads = torch.get_num_threads()
+    arguments = (*common(place), *SIX_EPOCHS, "--variants", "untrained-svd", "nws")
+    assert run_all.main([*arguments, "--output", str(place / "alone")]) == 0
+    torch.set_num_threads(threads)
+    return place / "alone"
+
+
 def local(monkeypatch) -> None:
     """submitit's local executor in the place of SLURM."""
     submitit = pytest.importorskip("submitit", reason="submitit is an optional extra, and not installed here")
@@ -97,14 +111,13 @@ def test_a_queued_job_calls_the_same_run_again(monkeypatch):
 
 
 @pytest.mark.slow  # the preempted job's test compares the same digits
-def test_jobs_give_runs_like_one_process(place, command, monkeypatch, tmp_path):
+def test_jobs_give_runs_like_one_process(place, alone, command, monkeypatch, tmp_path):
     local(monkeypatch)
-    arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
-    assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    arguments = (*common(place), *SIX_EPOCHS, "--variants", "untrained-svd", "nws")
     status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "cpus=1")
     assert status == 0, err
     assert "SLURM by submitit" in out and "2 runs done" in out
-    here, there = run_folders(tmp_path / "one"), run_folders(tmp_path / "jobs")
+    here, there = run_folders(alone), run_folders(tmp_path / "jobs")
     assert here.keys() == there.keys()
     for name in here:
         assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
@@ -173,10 +186,9 @@ def queue(tmp_path, monkeypatch) -> Path:
     return here
 
 
-def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place, command, queue, tmp_path):
+def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place, alone, command, queue, tmp_path):
     """SIGUSR2 is what SLURM sends before a preemption, and before the time limit."""
-    arguments = (*common(place), *ONE, "--variants", "nws", "--no-report", "--threads", "1", "--set", "training.epochs=6")
-    assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    arguments = (*common(place), *SIX_EPOCHS, "--variants", "nws")
     output, sent = tmp_path / "jobs", []
 
     def preempt() -> None:
@@ -198,17 +210,16 @@ def test_a_job_that_is_preempted_is_queued_again_and_gives_the_same_digits(place
     text = (queue / "1.sh").read_text()
     assert all(f"#SBATCH --{line}\n" in text for line in ("partition=long", "time=2160", "cpus-per-task=1",
                                                           "job-name=quickdraw-1__nws__seed3"))
-    here, there = run_folders(tmp_path / "one"), run_folders(output)
-    [name] = here
+    here, there = run_folders(alone), run_folders(output)
+    [name] = there
     assert json.loads((there[name] / "provenance.json").read_text())["resumed_from_epoch"] >= 1
     assert not (there[name] / "error.txt").exists(), "a preemption is no failure"
     assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()
 
 
-def test_runs_that_start_together_are_one_array(place, command, queue, tmp_path):
+def test_runs_that_start_together_are_one_array(place, alone, command, queue, tmp_path):
     """One call of sbatch for both, which is not taken the first time; each task gives the files of its own run."""
-    arguments = (*common(place), *ONE, "--variants", "untrained-svd", "nws", "--no-report", "--threads", "1")
-    assert command(*arguments, "--output", str(tmp_path / "one"))[0] == 0
+    arguments = (*common(place), *SIX_EPOCHS, "--variants", "untrained-svd", "nws")
     (queue / "refuse").write_text("1")
     status, out, err = command(*arguments, "--output", str(tmp_path / "jobs"), "--launcher", "slurm", "--slurm", "time=60",
                                "--workers", "5")
@@ -218,7 +229,7 @@ def test_runs_that_start_together_are_one_array(place, command, queue, tmp_path)
     assert (queue / "count").read_text().strip() == "1"
     text = (queue / "1.sh").read_text()
     assert "#SBATCH --array=0-1%2\n" in text and "#SBATCH --job-name=tcn-runs\n" in text
-    here, there = run_folders(tmp_path / "one"), run_folders(tmp_path / "jobs")
+    here, there = run_folders(alone), run_folders(tmp_path / "jobs")
     assert here.keys() == there.keys() and len(here) == 2
     for name in here:
         assert (here[name] / "metrics.csv").read_bytes() == (there[name] / "metrics.csv").read_bytes()

@@ -6,6 +6,8 @@ what a table must say.
 from __future__ import annotations
 
 import csv
+import functools
+import io
 import json
 import math
 from collections.abc import Iterable
@@ -368,16 +370,24 @@ def _write_features(folder: Path, rng: np.random.Generator, names: list[str], di
     _write_rows(folder / "singular_values.csv", ["set", "modality", "index", "value"], rows)
 
 
+@functools.cache
+def _drawn(index: int, colour: bool) -> bytes:
+    """A small drawing as a PNG file; those of different numbers differ."""
+    image = Image.new("RGB", (48, 48), "white")
+    draw = ImageDraw.Draw(image)
+    fill = (40 + 60 * (index % 4), 200 - 37 * (index % 5), 90 + 50 * (index % 3)) if colour else None
+    draw.ellipse((6 + index % 9, 8, 40, 42 - index % 11), outline="black", width=2, fill=fill)
+    draw.line((10, 40, 40, 10 + 3 * (index % 8)), fill="black", width=2)
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
 def _write_examples(folder: Path, names: list[str], rng: np.random.Generator) -> None:
     (folder / "examples").mkdir()
 
     def picture(name: str, index: int, colour: bool) -> str:
-        image = Image.new("RGB", (48, 48), "white")
-        draw = ImageDraw.Draw(image)
-        fill = (40 + 60 * (index % 4), 200 - 37 * (index % 5), 90 + 50 * (index % 3)) if colour else None
-        draw.ellipse((6 + index % 9, 8, 40, 42 - index % 11), outline="black", width=2, fill=fill)
-        draw.line((10, 40, 40, 10 + 3 * (index % 8)), fill="black", width=2)
-        image.save(folder / "examples" / name)
+        (folder / "examples" / name).write_bytes(_drawn(index, colour))
         return f"examples/{name}"
 
     examples = []

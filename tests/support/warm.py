@@ -6,9 +6,13 @@ They get their work as new interpreters do, pickled; only what this process chan
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 _context = multiprocessing.get_context
 
@@ -18,12 +22,23 @@ def context(method: str | None = None) -> Any:
     if method != "spawn":
         return _context(method)
     forkserver.set_forkserver_preload([__name__])
+    # The server looks for that module on its own path, and goes on without a word where it is not there.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+        forkserver._forkserver.ensure_running()
     return _context("forkserver")
+
+
+def imported() -> set[str]:
+    """Names of the modules that this process has."""
+    return set(sys.modules)
 
 
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):  # this process is the server
     import torch
 
+    import benchmarks.launch.processes
+    import benchmarks.runner  # noqa: F401
     import tcn.train.parallel  # noqa: F401
 
     torch.set_num_threads(1)
