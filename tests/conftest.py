@@ -99,13 +99,19 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sqlalchemy.engine import Engine
 
     from benchmarks.mirror import make_tables
+    from tcn.files.locks import lock
 
     @event.listens_for(Engine, "connect")
     def no_waiting(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
-    store = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    make_tables(store)
+    # One file for all test processes of a call (their folders lie in one); each that needs it waits for the one that makes it.
+    own = tmp_path_factory.getbasetemp()
+    store = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tables" / "mlflow.db"
+    with lock(store.with_name("lock"), "a test process"):
+        if not store.exists():
+            make_tables(store.with_name("partial.db"))
+            store.with_name("partial.db").rename(store)
     return store
 
 
@@ -127,7 +133,7 @@ def command(tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
-_LONGEST = ("faults", "run_all", "launch", "digits", "fuzz_results", "slurm", "explorer_in_browser", "report_faults",
+_LONGEST = ("faults", "fuzz_results", "run_all", "launch", "digits", "slurm", "explorer_in_browser", "report_faults",
             "everything", "reports", "own_methods", "parallel", "own_datasets", "execution", "claims", "released_lists",
             "figures", "encoders_by_name", "page_in_browser", "calibration", "datasets", "files", "escaping", "drawn_elsewhere",
             "evaluate", "demo", "torture", "reproduce")

@@ -121,6 +121,7 @@ class Data(Record):
 class Network(Record):
     """Below `network`."""
 
+    backbone: Text = ""
     dim: Count = 0
 
 

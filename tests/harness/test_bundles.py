@@ -485,7 +485,7 @@ def test_a_leaderboard_leaves_no_folder_for_the_report_aside(tmp_path, capsys):
 def test_a_click_on_a_heading_sorts_its_table(tmp_path):
     write_suite(tmp_path / "local", ("tcn", "hws", "nws"), dataset="sketchy", split="1", pictures=False)
     assert command.main(["--results", str(tmp_path / "local"), "--leaderboard", str(tmp_path / "board.html")]) == 0
-    with Browser(installed(), tmp_path / "profile") as browser:
+    with Browser(installed()) as browser:
         browser.open((tmp_path / "board.html").as_uri())
         browser.until("document.querySelectorAll('th button').length > 10")
 

@@ -489,8 +489,8 @@ def address(demo):
 
 
 @pytest.fixture
-def browser(address, tmp_path):
-    with Browser(installed(), tmp_path / "profile") as own:
+def browser(address):
+    with Browser(installed()) as own:
         own.open(address)
         own.until("document.querySelectorAll('#runs input').length === 2")
         yield own

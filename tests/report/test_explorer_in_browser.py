@@ -37,10 +37,10 @@ def root(tmp_path_factory, whole_fonts) -> Path:
 
 
 @pytest.fixture(params=["report", "beside"])
-def browser(request, root, tmp_path):
+def browser(request, root):
     installed()
     page = root / request.param / "index.html"
-    with Browser(installed(), tmp_path / "profile") as own:
+    with Browser(installed()) as own:
         own.open(page.as_uri())
         own.until(f"{BUTTONS}.length === 36")
         yield own
@@ -198,8 +198,8 @@ def test_a_row_marked_in_a_table_is_the_run_that_is_looked_at(browser):
     assert runs()[0].startswith("NWS")
 
 
-def test_a_long_name_of_a_class_widens_no_page(root, tmp_path):
-    with Browser(installed(), tmp_path / "profile") as own:
+def test_a_long_name_of_a_class_widens_no_page(root):
+    with Browser(installed()) as own:
         own.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
         own.open((root / "report" / "index.html").as_uri())
         own.run("explored.tasks[0].maps[0].classes.fill('letters'.repeat(15))")
@@ -221,8 +221,8 @@ def two_splits(tmp_path_factory, whole_fonts) -> Path:
         return command.render(root, root / "report")
 
 
-def test_a_figure_and_a_row_lead_to_the_queries_of_their_own_data_set(two_splits, tmp_path):
-    with Browser(installed(), tmp_path / "profile") as own:
+def test_a_figure_and_a_row_lead_to_the_queries_of_their_own_data_set(two_splits):
+    with Browser(installed()) as own:
         own.open(two_splits.as_uri())
         splits = list(enumerate(("sketchy-1", "sketchy-1-b")))
         for number, name in splits[::-1]:
@@ -236,8 +236,8 @@ def test_a_figure_and_a_row_lead_to_the_queries_of_their_own_data_set(two_splits
 
 
 @pytest.mark.parametrize("scheme, width", [("light", 1200), ("dark", 390)])
-def test_the_page_passes_the_rules_of_accessibility(root, tmp_path, scheme, width):
-    with Browser(installed(), tmp_path / "profile") as own:
+def test_the_page_passes_the_rules_of_accessibility(root, scheme, width):
+    with Browser(installed()) as own:
         own.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
         own.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         own.open((root / "report" / "index.html").as_uri())
@@ -251,8 +251,8 @@ def test_the_page_passes_the_rules_of_accessibility(root, tmp_path, scheme, widt
         assert [text.split(":")[0] for text in found] == ["button-name"]  # the rules do find what breaks them
 
 
-def test_on_paper_the_report_is_as_before(root, tmp_path):
-    with Browser(installed(), tmp_path / "profile") as own:
+def test_on_paper_the_report_is_as_before(root):
+    with Browser(installed()) as own:
         own.open((root / "report" / "index.html").as_uri())
         own.call("Emulation.setEmulatedMedia", media="print")
         assert own.run("getComputedStyle(document.getElementById('queries')).display") == "none"
@@ -272,7 +272,7 @@ def test_inside_mlflow_the_page_says_where_its_queries_can_be_seen(root, tmp_pat
         frame.src = URL.createObjectURL(new Blob([{text}], {{ type: "text/html" }}));
         document.body.append(frame);
         </script>""")
-    with Browser(installed(), tmp_path / "profile") as own:
+    with Browser(installed()) as own:
         own.open((tmp_path / "frame.html").as_uri())
         own.until("window.told?.includes('MLflow shows this page without its folder: open report/index.html')")
 

@@ -25,8 +25,8 @@ def page(tmp_path_factory, overview_alone):
 
 
 @pytest.fixture
-def browser(page, tmp_path):
-    with Browser(installed(), tmp_path / "profile") as own:
+def browser(page):
+    with Browser(installed()) as own:
         own.open(page.as_uri())
         yield own
         assert own.messages == [] and all(address.startswith(("file:", "data:")) for address in own.requests)

@@ -25,6 +25,7 @@ CONFIG = {"data": {"dataset": "emoji", "split": "fixed"}, "variant": "tcn", "see
     ({"data": []}, r"config.json, data: expected a group of settings, found \[\]"),
     ({"data": {"dataset": "emoji"}}, "config.json names no data.split"),
     ({"network": {"dim": "64"}}, "config.json, network.dim: expected a whole number from 0, found '64'"),
+    ({"network": {"backbone": ["resnet50"]}}, r"config.json, network.backbone: expected text, found \['resnet50'\]"),
     ({"losses": {"sharing": math.nan}}, "config.json, losses.sharing: expected a number from 0, found nan"),
     ({"losses": {"sharing": 1e31}}, "config.json, losses.sharing: expected a number from 0, found 1e[+]31"),
     ({"coupling": 3}, "config.json, coupling: expected a group of settings, found 3")])

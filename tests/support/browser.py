@@ -1,18 +1,21 @@
 """A headless Chromium of the system's packages, driven over its own protocol on two pipes: no driver has to be installed.
 
-`Browser` opens one page; `run` evaluates JavaScript there, `draw` sends pointer events as a mouse would, and `messages` and
-`requests` hold what the page's console said and what it asked for. `findings` checks the page by axe's rules, where
-axe-core-python is installed.
+`Browser` opens one page of a program that all tests of a process share; `run` evaluates JavaScript there, `draw` sends pointer
+events as a mouse would, and `messages` and `requests` hold what the page's console said and what it asked for. `findings` checks
+the page by axe's rules, where axe-core-python is installed.
 """
 from __future__ import annotations
 
+import atexit
 import base64
+import functools
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,11 @@ def installed() -> str:
             or pytest.skip("no Chromium here: apt-get install chromium"))
 
 
-class Browser:
-    """One page of a headless browser; a context manager."""
+class _Chromium:
+    """The program, and the two pipes on which it takes commands and answers."""
 
-    def __init__(self, program: str, profile: Path, width: int = 1200, height: int = 900) -> None:
+    def __init__(self, program: str) -> None:
+        self.profile, self.owner = tempfile.mkdtemp(prefix="tcn-browser-"), os.getpid()
         reading, self._write = os.pipe()
         self._read, writing = os.pipe()
 
@@ -41,34 +45,26 @@ class Browser:
             os.dup2(low, 3)
             os.dup2(high, 4)
 
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [program, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run",
-             "--disable-background-networking", f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
+             "--disable-background-networking", f"--user-data-dir={self.profile}", "about:blank"],
             close_fds=False, preexec_fn=handles, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(reading)
         os.close(writing)
-        self._rest, self._last, self._session = b"", 0, ""
-        self.messages: list[str] = []
-        self.requests: list[str] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
+        self._rest, self._last = b"", 0
+        atexit.register(self._end)
 
-    def __enter__(self) -> Browser:
-        return self
+    def _end(self) -> None:
+        if os.getpid() == self.owner:  # a fork of this process ends without it
+            self.process.kill()
+            self.process.wait()
+            shutil.rmtree(self.profile, ignore_errors=True)
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._read)
-        os.close(self._write)
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol; its result."""
+    def call(self, method: str, session: str, parameters: dict[str, Any], note: Callable[[dict[str, Any]], None]
+             ) -> dict[str, Any]:
+        """One command of the protocol; its result. `note` gets what is told before it."""
         self._last += 1
-        command = ({"id": self._last, "method": method, "params": parameters}
-                   | ({"sessionId": self._session} if self._session else {}))
+        command = {"id": self._last, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         os.write(self._write, json.dumps(command).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
@@ -80,7 +76,45 @@ class Browser:
             if found.get("id") == self._last:
                 assert "error" not in found, (method, found["error"])
                 return dict(found["result"])
-            self._note(found.get("method", ""), found.get("params", {}))
+            note(found)
+
+
+@functools.cache
+def _chromium(program: str) -> _Chromium:
+    """One for all tests of this process: its start takes as long as a test."""
+    return _Chromium(program)
+
+
+class Browser:
+    """One page, in a window and with a store of its own; a context manager."""
+
+    def __init__(self, program: str, width: int = 1200, height: int = 900) -> None:
+        if _chromium(program).process.poll() is not None:
+            _chromium.cache_clear()
+        self._program, self._session = _chromium(program), ""
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self._context = self.call("Target.createBrowserContext")["browserContextId"]
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=self._context, newWindow=True, width=width,
+                           height=height)["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session = ""
+        self.call("Target.disposeBrowserContext", browserContextId=self._context)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command of the protocol; its result."""
+        return self._program.call(method, self._session, parameters, self._noted)
+
+    def _noted(self, told: dict[str, Any]) -> None:
+        if self._session and told.get("sessionId") == self._session:
+            self._note(told.get("method", ""), told.get("params", {}))
 
     def _note(self, event: str, told: dict[str, Any]) -> None:
         if event == "Network.requestWillBeSent":
