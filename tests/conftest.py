@@ -1,6 +1,7 @@
 """Settings for the whole test run: no telemetry, and few threads, since small tensors gain nothing from more."""
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -138,6 +139,15 @@ _LONGEST = ("faults", "fuzz_results", "run_all", "launch", "digits", "slurm", "e
             "figures", "encoders_by_name", "page_in_browser", "calibration", "datasets", "files", "escaping", "drawn_elsewhere",
             "evaluate", "demo", "torture", "reproduce")
 """Test files that take longest, longest first: begun last, one of them would keep one process busy alone."""
+
+
+gc.disable()  # while modules are imported, which leave nothing to be collected
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: from here on the collector passes over it."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

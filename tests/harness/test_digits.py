@@ -10,7 +10,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -535,15 +534,17 @@ def test_a_full_disk_is_said_and_room_is_all_that_is_needed(straight, tmp_path, 
 def test_two_calls_at_once_share_the_runs(finished, tmp_path):
     root, command = finished
     arguments = ["--output", str(tmp_path / "out"), *command[2:]]
-    other = subprocess.Popen([sys.executable, "benchmarks/digits.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True)
+
+    def in_another_process() -> None:
+        assert digits.main(arguments) == 0
+
+    other = forked(in_another_process)
     until = time.monotonic() + 600
-    while not (tmp_path / "out" / "runs").exists() and other.poll() is None:
+    while not (tmp_path / "out" / "runs").exists():
         assert time.monotonic() < until
         time.sleep(0.005)
     assert digits.main(arguments) == 0
-    _, err = other.communicate(timeout=600)
-    assert other.returncode == 0, err
+    assert ended(other) == 0
     for run in (root / "extension" / "runs").iterdir():
         assert numbers(tmp_path / "out" / "runs" / run.name) == numbers(run)
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 5

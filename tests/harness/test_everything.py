@@ -244,6 +244,7 @@ def test_options_that_contradict_are_refused(place, command, priced, tmp_path, a
 def test_a_row_that_cannot_run_is_named_and_stops_no_other(place, command, priced, tmp_path, monkeypatch):
     """256 dimensions do not start from the SVD of test_resnet's 96: one row less, where `--variants` would be refused."""
     monkeypatch.setattr(experiments, "EVERYTHING", (Stage(("untrained-svd", "tcn-dim-256"), "own"),))
+    monkeypatch.setattr(digits, "READINGS", 2)
     call = (*common(place), "--everything", "--datasets", "quickdraw", "--output", str(tmp_path / "out"), "--no-report")
     status, out, err = command(*call)
     assert status == 0, err

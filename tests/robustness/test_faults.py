@@ -106,11 +106,10 @@ def straight(place) -> Path:
 def test_sigterm_marks_the_run_and_its_run_and_a_killed_call_is_closed_by_sync(place, straight, run, command):
     """SIGTERM, then kill -9 in the same folder, then --sync, then the end: no digit and no run differs."""
     output = place / "ended"
-    process = started(place, "--variants", "tcn", "--output", str(output))
+    process = Forked(place, "--variants", "tcn", "--output", str(output))
     wait_for(lambda: list(output.glob("runs/*/epoch-0001.pt")))
-    process.terminate()
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 143 and "goes on from the last finished epoch" in err and "Traceback" not in err
+    status, text = process.end(signal.SIGTERM)
+    assert status == 143 and "goes on from the last finished epoch" in text and "Traceback" not in text
     folder = run_folders(output)[TCN]
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "interrupted" and status["epochs_done"] >= 1
