@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import statistics
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +21,7 @@ from reports.read.runs import Score
 from reports.read.schema import Task
 from reports.read.suite import read_suite
 from reports.stats import evidence, judging, uncertainty
-from reports.tables import claims, extension
+from reports.tables import claims, comparison, extension
 
 pytestmark = pytest.mark.usefixtures("whole_fonts")
 
@@ -306,6 +307,27 @@ def test_papers_data_sets_show_its_numbers_and_keep_the_laptops_apart(tmp_path):
     assert measured.startswith("+0.10") and "0.07" not in measured
     assert any("own table of comparisons" in note for note in table.notes)
     assert runs_of(claims.comparisons(suite, EMOJI), "TCN against HWS")[2].startswith("−0.07")
+
+
+def test_a_sample_of_sketchy_has_a_column_a_verdict_and_tables_of_its_own(tmp_path):
+    """Beside Sketchy itself, whose numbers say the opposite. A sample has no published number anywhere."""
+    runs(tmp_path, {"tcn": rise(0.5026), "hws": rise(0.40)}, "sketchy", "1")
+    runs(tmp_path, {"tcn": rise(0.3066), "hws": rise(0.371)}, "sketchy-first25", "1")
+    suite, sample = read_suite(tmp_path), Task("sketchy-first25", "1")
+    table = claims.table(suite)
+    row = dict(zip([c.name for c in table.columns], runs_of(table, "Soft sharing (TCN)")))
+    assert row["Verdict on the paper's data sets"] == "holds" and row["Published"].startswith("Sketchy Extended, split 1:")
+    [(heading, verdict)] = [(name, text) for name, text in row.items() if name.startswith("Sketchy sample (first 25), split 1")]
+    assert verdict == "does not, on this data and budget only"
+    assert re.search(r"72 optimiser steps; the paper's: 21,400", heading)
+    # The means of TCN are 0.510 and 0.314; the first column of a table is the method.
+    beside_published, own = ([[entry.text for entry in row.entries] for row in its.rows] for its in (
+        comparison.paper_comparison(suite), comparison.comparison(suite, sample)))
+    assert any("0.510" in text for row in beside_published for text in row)
+    assert not any("0.314" in text for row in beside_published for text in row)
+    assert any("0.314" in text for row in own for text in row)
+    methods = {row[0] for row in own}
+    assert {"chance", "ceiling"} <= methods and not methods & {fact.method for fact in published.facts()}
 
 
 def test_gaps_of_the_paper_below_one_seeds_spread(tmp_path):
