@@ -401,7 +401,7 @@ def _replace(node: Any, path: list[str], value: Any, full: str) -> Any:
     return dataclasses.replace(node, **{path[0]: _held(value, _declared(node.__class__)[path[0]], full)})
 
 
-class _Declared(typing.NamedTuple):
+class _Annotation(typing.NamedTuple):
     """A field's annotation, taken apart."""
 
     hint: Any
@@ -413,21 +413,21 @@ class _Declared(typing.NamedTuple):
 
 
 @functools.cache
-def _declared(group: type) -> dict[str, _Declared]:
+def _declared(group: type) -> dict[str, _Annotation]:
     """Field -> what it takes. Kept, since a plan of all rows checks some hundred thousand fields."""
     return {name: _apart(hint) for name, hint in typing.get_type_hints(group, include_extras=True).items()}
 
 
-def _apart(hint: Any) -> _Declared:
+def _apart(hint: Any) -> _Annotation:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _apart(next(part for part in parts if part is not type(None)))._replace(hint=hint, or_none=True)
     choices = parts if origin is Literal else None
     kind, bounds = (parts[0], parts[1]) if origin is Annotated else (str if choices else hint, None)
-    return _Declared(hint, dataclasses.is_dataclass(hint), False, kind, choices, bounds)
+    return _Annotation(hint, dataclasses.is_dataclass(hint), False, kind, choices, bounds)
 
 
-def _held(value: Any, declared: _Declared, key: str) -> Any:
+def _held(value: Any, declared: _Annotation, key: str) -> Any:
     """`value` in the declared type: a whole number becomes a float where one is declared. Raises InputError where not allowed."""
     try:
         return _taken(value, declared)
@@ -442,7 +442,7 @@ def _shown(value: Any) -> str:
         return "a number of too many digits"
 
 
-def _taken(value: Any, declared: _Declared) -> Any:
+def _taken(value: Any, declared: _Annotation) -> Any:
     """The same, but raises ValueError, or the TypeError or OverflowError of a conversion."""
     _, _, or_none, kind, choices, bounds = declared
     if value is None and or_none:

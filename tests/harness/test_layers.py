@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ OURS = ("tcn", "baselines", "benchmarks", "reports")
 ROOMS = [path.parent for top in ("tcn", "benchmarks", "reports") for path in sorted((ROOT / top).rglob("__init__.py"))]
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Dotted names of everything a file imports, at any depth."""
     names = set()
