@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tcn.cli.ending import ending
-from tcn.files.atomic import writable_file
+from tcn.files.atomic import writable_file, write_bytes
 
 ARGUMENTS = ("--profile", "laptop", "--variants", "tcn", "--no-report")
 
@@ -129,8 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                          f"{record['versions']['torch']}, {steps} steps, commit {str(record['commit'])[:10]}")
     print(table)
     if options.table:
-        options.table.parent.mkdir(parents=True, exist_ok=True)
-        options.table.write_text(table, encoding="utf-8")
+        write_bytes(options.table, table.encode())
     return 0
 
 

@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     from benchmarks import prepared, provenance, run_all
     from tcn.config import InputError
-    from tcn.files.atomic import writable, writable_file
+    from tcn.files.atomic import writable, writable_file, write_bytes
 
     provenance.check_checkout(Path(__file__))
     writable(options.output, "the output folder", "--output")
@@ -184,8 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = to_markdown(count, provenance.command(), _machine())
     print(table)
     if options.table:
-        options.table.parent.mkdir(parents=True, exist_ok=True)
-        options.table.write_text(table, encoding="utf-8")
+        write_bytes(options.table, table.encode())
     return 0
 
 

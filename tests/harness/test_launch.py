@@ -21,7 +21,7 @@ import pytest
 import torch
 from support import warm
 from support.seen_by_workers import told
-from support.small_suite import ONE, SMALL, common, places, run_folders
+from support.small_suite import ONE, SMALL, common, places, run_folders, run_here
 
 from benchmarks import preflight, prepared, run_all, runner
 from benchmarks.launch import chosen, cluster, driver, jobs, local, processes
@@ -41,9 +41,7 @@ ONE_EPOCH_MORE = ("--set", "training.epochs=2")
 @pytest.fixture(scope="module")
 def alone(place) -> Path:
     """The grid by one worker: this process."""
-    threads = torch.get_num_threads()
-    assert run_all.main([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(place / "alone")]) == 0
-    torch.set_num_threads(threads)
+    run_here([*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--output", str(place / "alone")])
     return place / "alone"
 
 
@@ -475,15 +473,9 @@ def test_ray_takes_one_process_a_task_where_gpus_are_asked_for(gpus, asked, call
 
 def test_a_run_on_several_devices(place, alone, warm_workers, tmp_path, capsys):
     """Two processes, begun by this one and by a worker: the same bits from both, and what one process gives but for rounding."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    arguments = [*common(place), *ONE, *VARIANTS, "--gpus-per-run", "2"]
-    try:
-        assert run_all.main([*arguments, *ONE_EPOCH_MORE, "--output", str(tmp_path / "here")]) == 0
-        assert run_all.main([*arguments, *ONE_EPOCH_MORE, "--output", str(tmp_path / "worker"), "--launcher", "processes",
-                             "--workers", "1"]) == 0
-    finally:
-        torch.set_num_threads(threads)
+    arguments = [*common(place), *ONE, *VARIANTS, *ONE_EPOCH_MORE, "--gpus-per-run", "2"]
+    run_here([*arguments, "--output", str(tmp_path / "here")], threads=1)
+    run_here([*arguments, "--output", str(tmp_path / "worker"), "--launcher", "processes", "--workers", "1"], threads=1)
     assert "1 worker process; 1 CPU thread a process, 2 processes a run" in capsys.readouterr().out
     assert_same_bits(tmp_path / "here", tmp_path / "worker", 2)
     folders = run_folders(tmp_path / "here")

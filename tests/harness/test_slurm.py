@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from support.small_suite import ONE, common, run_folders
+from support.small_suite import ONE, common, run_folders, run_here
 
-from benchmarks import resources, run_all
+from benchmarks import resources
 from benchmarks.launch import slurm
 from benchmarks.launch.jobs import Failure
 from tcn.config import InputError
@@ -71,10 +70,7 @@ SIX_EPOCHS = (*ONE, "--no-report", "--threads", "1", "--set", "training.epochs=6
 @pytest.fixture(scope="module")
 def alone(place) -> Path:
     """Runs of one process, to compare with."""
-    threads = torch.get_num_threads()
-    arguments = (*common(place), *SIX_EPOCHS, "--variants", "untrained-svd", "nws")
-    assert run_all.main([*arguments, "--output", str(place / "alone")]) == 0
-    torch.set_num_threads(threads)
+    run_here([*common(place), *SIX_EPOCHS, "--variants", "untrained-svd", "nws", "--output", str(place / "alone")])
     return place / "alone"
 
 

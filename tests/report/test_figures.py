@@ -117,9 +117,8 @@ def test_no_text_is_cut_off_and_no_axis_labels_overlap(drawn):
 
 
 def test_titles_fit_where_no_validation_classes_leave_three_panels_in_a_row(every):
-    frame = next(data.frame for data in every if data.kind == "motivation")
-    figure = draw.draw(replace(next(data for data in every if data.kind == "motivation"),
-                               frame=frame[frame["quantity"] != "validation mAP"]))
+    data = next(data for data in every if data.kind == "motivation")
+    figure = draw.draw(replace(data, frame=data.frame[data.frame["quantity"] != "validation mAP"]))
     with draw.style():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,18 @@ def places(place: Path) -> list[str]:
 def common(place: Path) -> list[str]:
     """Arguments of a run of one epoch."""
     return [*places(place), "--quick", *SMALL]
+
+
+def run_here(arguments: Sequence[str], threads: int | None = None) -> None:
+    """The command in this process, which must succeed and leaves the number of threads as it was (`threads` meanwhile)."""
+    from benchmarks import run_all
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        assert run_all.main(arguments) == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_folders(output: Path) -> dict[str, Path]:

@@ -1,5 +1,5 @@
 """Processes that are started as forks of a server which has imported everything once, in place of new interpreters, each of
-which imports for some five seconds of CPU time.
+which imports for some four seconds of CPU time.
 
 They get their work as new interpreters do, pickled; only what this process changed in its environment they do not see.
 """
