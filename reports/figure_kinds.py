@@ -4,6 +4,7 @@ In: runs of a Suite. Out: FigureData for `figures.draw`.
 """
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class FigureData:
             frames = [self.frame.assign(part="point"), self.examples.assign(part="example")]
         for frame in frames:
             for column in (name for name in PATHS if name in frame):
-                frame[column] = [visible(Path(file).relative_to(results).as_posix()) for file in frame[column]]
+                frame[column] = [visible(Path(os.path.relpath(file, results)).as_posix()) for file in frame[column]]
         return pd.concat(frames, ignore_index=True)
 
 

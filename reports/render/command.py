@@ -1,6 +1,6 @@
 """`python reports/render.py`: every table, figure and the report, from result folders alone.
 
-In: an output folder of run_all.py, bundles that others sent, or both. Out: index.html, report.md, latex/report.tex, tables/*.md
+In: output folders of run_all.py, bundles that others sent, or both. Out: index.html, report.md, latex/report.tex, tables/*.md
 .tex .csv .runs.csv and figures/*.png .pdf .csv; a figure's CSV holds the data it shows. Where small pictures of all queries would
 make the page too large, they are in pictures/.
 """
@@ -24,10 +24,11 @@ from reports.figures.draw_features import tsne_places
 from reports.read.bundles import with_bundles
 from reports.read.escaping import csv_frame, visible
 from reports.read.files import ReportError, shown
+from reports.read.joined import read_suites
 from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 from reports.render import documents, explorer, leaderboard, page, provenance, staging, story
-from reports.tables import ablations, comparison, runs
+from reports.tables import ablations, comparison, extension, runs
 from tcn.config import InputError
 from tcn.files.atomic import StorageError, writable, writable_file, write_bytes, writing
 
@@ -74,7 +75,7 @@ def _write_report(suite: Suite, results: Path, out: Path, new: Path) -> list[str
         for data in _figures(suite, task, out / "cache"):
             if _drawn(data, suite, widths, places, new / "figures", results):
                 pictures[task].append(data)
-    beyond = digits.figure(suite.root)
+    beyond = digits.figure(suite.holding(extension.FOLDER))
     if beyond is not None and not _drawn(beyond, suite, widths, places, new / "figures", results):
         beyond = None
     checked = {run.name: provenance.recompute(run, suite) for run in suite.runs}
@@ -164,7 +165,9 @@ def _suite(options: argparse.Namespace, unpacked: Path) -> Suite:
         raise ReportError(str(error)) from None
     if options.bundles and options.results is None:
         return with_bundles(None, options.bundles, unpacked)
-    suite = read_suite(options.results or latest(Path(__file__).resolve().parents[2] / "results"))
+    if options.results and len(options.results) > 1 and not (options.out or options.leaderboard):
+        raise ReportError("a report of several results folders belongs to none of them; name a folder for it with --out")
+    suite = read_suites(options.results or [latest(Path(__file__).resolve().parents[2] / "results")])
     return with_bundles(suite, options.bundles, unpacked) if options.bundles else suite
 
 
@@ -187,9 +190,10 @@ def _written(suite: Suite, options: argparse.Namespace) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 2 where there is nothing to report on or nowhere to write it, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python reports/render.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, metavar="DIR",
-                        help="an output folder of run_all.py (default: the one written last below results/)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: report/ in that folder")
+    parser.add_argument("--results", type=Path, nargs="+", metavar="DIR",
+                        help="an output folder of run_all.py (default: the one written last below results/), or several of one "
+                             "profile, whose runs are shown and judged together")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: report/ in the one folder")
     parser.add_argument("--bundles", type=Path, nargs="+", metavar="FILE",
                         help="runs that others sent (tcn bundle), or folders of such files: rows of their own, marked; "
                              "without --results the report holds them alone")

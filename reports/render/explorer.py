@@ -167,7 +167,7 @@ def _task(suite: Suite, task: Task, number: int, texts: dict[str, str | bytes], 
 
 def _sheets(suite: Suite, task: Task, digests: Collection[str], title: str, sentences: list[str]) -> Sheets | None:
     try:
-        return read_sheets(suite.root, task, digests)
+        return read_sheets(suite.holding(f"{FOLDER}/{task.dataset}-{task.split}"), task, digests)
     except ReportError as error:
         sentences.append(f"{title}: no small pictures ({error}). The command that made the runs writes them when it is "
                          "given again where the data are.")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports import naming
+from reports.read.measured import Measured
 from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
-from reports.read.suite import Measured, Suite
+from reports.read.suite import Suite
 from reports.render.page import ENVIRONMENT
 from reports.render.provenance import Kept, kept
 from reports.tables.entries import dim_entry, seed_names
@@ -111,7 +112,7 @@ def _line(suite: Suite, task: Task, rule: str, kind: str, variant: str, folder: 
             Line(label, _each(map(_encoder, runs)), dim_entry(suite, task, variant, kind).text,
                  f"{most.n} ({seed_names(most)})", values, _each(map(_commit, runs)),
                  _each(run.provenance.device for run in runs),
-                 kept(runs[0].sent or suite.root, folder, folder=runs[0].sent is None)))
+                 kept(runs[0].sent or runs[0].folder.parents[1], folder, folder=runs[0].sent is None)))
 
 
 def _encoder(run: FinishedRun) -> str:

@@ -19,7 +19,8 @@ from markupsafe import Markup, escape
 from reports.figure_kinds import FigureData
 from reports.read.escaping import visible
 from reports.read.means import Recomputed
-from reports.read.suite import NOT_MEASURED, Suite
+from reports.read.measured import NOT_MEASURED
+from reports.read.suite import Suite
 from reports.render import provenance, story
 from reports.render.explorer import Explorer
 from reports.render.story import Points, Section

@@ -12,9 +12,10 @@ from reports import naming, paper
 from reports.figure_kinds import FigureData
 from reports.lint import BrokenRule
 from reports.read.means import Recomputed
+from reports.read.measured import NOT_MEASURED
 from reports.read.runs import setting
 from reports.read.schema import Task
-from reports.read.suite import NOT_MEASURED, Suite
+from reports.read.suite import Suite
 from reports.render import provenance
 from reports.stats import evidence, verdicts
 from reports.stats.verdicts import Verdict
@@ -84,13 +85,13 @@ def sections(suite: Suite, pictures: Mapping[Task, Sequence[FigureData]], checke
     if explored:
         found.append(Section("queries", "Every query, looked at", (Points(tuple(explored)),), short="Every query"))
     found += tasks
-    if further := _some(extension.table(suite.root), beyond):
+    if further := _some(extension.table(suite.holding(extension.FOLDER)), beyond):
         found.append(Section("extension", "Beyond retrieval: the coupled idea in domain adaptation", tuple(further),
                              short="Extension"))
     time = ablations.time_taken(suite)
     if time is not None:
         found.append(Section("time", "The time it took", (ablations.time_sentence(suite), time), short="Time"))
-    beside = (*extension.read(suite.root).left_out, *cross_dataset.read(suite)[1])
+    beside = (*extension.read(suite.holding(extension.FOLDER)).left_out, *cross_dataset.read(suite)[1])
     suite.left_out += [note for note in beside if note not in suite.left_out]
     if gaps := _some(runs.cut(suite), runs.unfinished(suite), runs.left_out(suite)):
         found.append(Section("missing", "What is missing", tuple(gaps), short="Missing"))

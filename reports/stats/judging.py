@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from reports import paper
+from reports.read.measured import NOT_MEASURED
 from reports.read.runs import FinishedRun, Score
 from reports.read.schema import Task
-from reports.read.suite import NOT_MEASURED, Suite
+from reports.read.suite import Suite
 from reports.stats import verdicts
 from reports.stats.uncertainty import Comparison, compare, holm
 from reports.wording import counted

@@ -9,9 +9,10 @@ from itertools import combinations
 from typing import Literal
 
 from reports import naming, paper
+from reports.read.measured import Measured
 from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
-from reports.read.suite import Measured, Suite
+from reports.read.suite import Suite
 from reports.stats.uncertainty import half_width
 from reports.wording import listed
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports import naming, paper, published
+from reports.read.measured import NOT_MEASURED, Measured, paired
 from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
-from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
+from reports.read.suite import Suite
 from reports.tables.entries import (
     difference_entry,
     dim_entry,

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from reports import naming, paper, published
+from reports.read.measured import NOT_MEASURED
 from reports.read.runs import Score
 from reports.read.schema import Task
-from reports.read.suite import NOT_MEASURED, Suite
+from reports.read.suite import Suite
 from reports.stats import evidence, verdicts
 from reports.stats.evidence import against, seeds_text, span
 from reports.stats.judging import (
@@ -57,6 +58,7 @@ def table(suite: Suite) -> Table:
     """The claims table. Published and measured numbers meet only where a task is of the paper's; a laptop gives words there."""
     papers, laptops = ([task for task in suite.tasks() if paper.is_paper(task) is whose] for whose in (True, False))
     numbers = papers or laptops
+    beyond = extension.read(suite.holding(extension.FOLDER))
     columns = [Column("Claim", wrap=True, wide=True), Column("Compared", wrap=True)]
     columns += [Column("Published", wrap=True)] if papers else []
     columns += [Column("Verdict on the paper's data sets", wrap=True),
@@ -82,10 +84,10 @@ def table(suite: Suite) -> Table:
                 published = [Entry(_published(pair, papers, group))] if papers else []
                 rows.append(Row((Entry("") if several else lead, Entry(_label(pair)), *published, *states,
                                  *_numbers({task: found[task] for task in numbers}))))
-        if group == PAPERS and extension.read(suite.root).runs:
-            rows += _extension(suite, papers, laptops)
+        if group == PAPERS and beyond.runs:
+            rows += _extension(beyond, papers, laptops)
     rows = [row for i, row in enumerate(rows) if row.kind != "section" or i + 1 < len(rows) and rows[i + 1].kind != "section"]
-    unmeasured = [row.claim.statement for row in missing] + [EXTENSION_CLAIM] * (not extension.read(suite.root).runs)
+    unmeasured = [row.claim.statement for row in missing] + [EXTENSION_CLAIM] * (not beyond.runs)
     notes = [RULE, INTERVAL]
     for task in numbers:
         notes += [_family_note(suite, task), *evidence.of_controls(suite, task)]
@@ -232,9 +234,8 @@ def _by_task(states: dict[Task, str]) -> Entry:
     return Entry("; ".join(f"{naming.task_title(task)}: {state}" for task, state in states.items()), strong=decided)
 
 
-def _extension(suite: Suite, papers: list[Task], laptops: list[Task]) -> list[Row]:
+def _extension(measured: extension.ExtensionRuns, papers: list[Task], laptops: list[Task]) -> list[Row]:
     """The claim of Table 5, judged by the same rule on the extension's own runs; its comparisons are a family of their own."""
-    measured = extension.read(suite.root)
     data, steps = (measured.runs[0].data, measured.runs[0].steps) if measured.runs else ("", 0)
     theirs = data == extension.MNIST
     found = []

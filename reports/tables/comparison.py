@@ -8,9 +8,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from reports import lint, naming, paper, published
+from reports.read.measured import Measured
 from reports.read.runs import Score
 from reports.read.schema import Task
-from reports.read.suite import Measured, Suite
+from reports.read.suite import Suite
 from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry
 from reports.tables.table import Column, Entry, Row, Table
 

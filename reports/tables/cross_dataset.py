@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from reports import naming, paper
 from reports.read.files import ReportError, read_json
+from reports.read.measured import Measured, paired
 from reports.read.runs import FinishedRun
 from reports.read.schema import CrossDataset, DomainRow, Task, parse
-from reports.read.suite import Measured, Suite, paired
+from reports.read.suite import Suite
 from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
 from reports.tables.table import Column, Entry, Row, Table
 from reports.wording import listed
@@ -41,7 +42,8 @@ def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
     """The numbers of the suite's finished runs, ordered by file name; and (file, reason) of each file that is left out."""
     runs = {run.name: run for run in suite.runs}
     scored, left_out = [], []
-    for path in sorted((suite.root / FOLDER).glob("*.json")):
+    files = [path for folder in (*reversed(suite.further), suite.root) for path in (folder / FOLDER).glob("*.json")]
+    for _, path in sorted({path.name: path for path in files}.items()):
         try:
             found = parse(CrossDataset, read_json(path), path.name)
             rows = tuple(parse(DomainRow, row, f"{path.name}, row {number}") for number, row in enumerate(found.rows, 1))

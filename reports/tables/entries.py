@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import math
 
+from reports.read.measured import Measured, paired
 from reports.read.runs import FinishedRun, Score, setting
 from reports.read.schema import Task
-from reports.read.suite import Measured, Suite, paired
+from reports.read.suite import Suite
 from reports.tables.table import Entry
 from reports.wording import signed
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports import naming, paper
+from reports.read.measured import NOT_MEASURED, Measured, paired
 from reports.read.runs import FinishedRun, Score
 from reports.read.schema import Deviation, Task
-from reports.read.suite import NOT_MEASURED, Measured, Suite, paired
+from reports.read.suite import Suite
 from reports.tables.entries import measured_entry, seeds_entry, signed_entry
 from reports.tables.table import Column, Entry, Row, Table
 

@@ -5,9 +5,10 @@ In: a checked suite. Out: tables; every number of a block comes from the same ra
 from __future__ import annotations
 
 from reports import naming, paper
+from reports.read.measured import Measured, paired
 from reports.read.runs import Score
 from reports.read.schema import Task
-from reports.read.suite import Measured, Suite, paired
+from reports.read.suite import Suite
 from reports.tables.entries import dim_entry, measured_entry, reference_entry, seeds_entry, signed_entry
 from reports.tables.table import Column, Entry, Row, Table
 

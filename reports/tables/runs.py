@@ -3,7 +3,8 @@ used."""
 from __future__ import annotations
 
 from reports import naming
-from reports.read.suite import NOT_MEASURED, Suite
+from reports.read.measured import NOT_MEASURED
+from reports.read.suite import Suite
 from reports.tables.entries import duration_entry
 from reports.tables.table import Column, Entry, Row, Table
 from reports.wording import listed

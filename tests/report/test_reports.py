@@ -33,9 +33,10 @@ from support.result_folders import (
 
 from reports import naming, paper, published
 from reports.figures import draw, frames
+from reports.read.measured import Measured, paired
 from reports.read.runs import Score
 from reports.read.schema import Task
-from reports.read.suite import Measured, NoResults, Suite, paired, read_suite
+from reports.read.suite import NoResults, Suite, read_suite
 from reports.render import command, provenance
 from reports.stats import verdicts
 from reports.tables import ablations, comparison, instances, ledger, protocols, runs
