@@ -3,15 +3,17 @@
 `python benchmarks/cross_dataset.py OUTPUT --drawings DIR` takes the network of each finished run in OUTPUT from its checkpoint
 and encodes the drawings in DIR (class folders, as `python -m tcn quickdraw` makes them). It scores two sets of queries: in
 domain, the data set's own sketches, and cross-domain, the drawings. Both have the same classes, none of which the run has seen,
-and the run's whole gallery of unseen photos. Nothing is trained, and nothing is chosen by these numbers. They go to
-OUTPUT/cross-dataset/RUN__DIGEST.json for each run, which the report shows; the run's own folder is not changed.
+and the run's whole gallery of unseen photos. With `--seen-too` the drawings of seen classes are queries as well, beside sketches
+that were held out from training, and the gallery is all photos, those of training among them; seen and unseen classes then have
+rows of their own. Nothing is trained, and nothing is chosen by these numbers. They go to OUTPUT/cross-dataset/RUN__DIGEST.json
+(with `--seen-too` RUN__DIGEST__all.json) for each run, which the report shows; the run's own folder is not changed.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,8 @@ class DomainRow:
 
     domain: str
     """`in-domain` or `cross-domain`."""
+    classes: str
+    """Of the queries: `unseen`, `seen` or `all`."""
     protocol: str
     metric: str
     value: float
@@ -97,12 +101,14 @@ def _pictures(folder: Path) -> dict[str, list[Path]]:
             for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")}
 
 
-def queries_for(split: Split, drawings: Drawings) -> Files:
-    """The drawings of the split's unseen classes, ordered by class, then name. InputError if there are none."""
-    label_of = {normal_form(name): label for label, name in enumerate(split.classes) if name in split.unseen}
+def queries_for(split: Split, drawings: Drawings, seen_too: bool = False) -> Files:
+    """The drawings of the split's unseen classes, or also of its seen ones, ordered by class, then name. InputError if there are
+    none of unseen classes."""
+    label_of = {normal_form(name): label for label, name in enumerate(split.classes)
+                if name in split.unseen or seen_too and name in split.seen}
     found = sorted((label_of[normal_form(name)], path.relative_to(drawings.folder).as_posix())
                    for name, paths in _pictures(drawings.folder).items() if normal_form(name) in label_of for path in paths)
-    if not found:
+    if not any(split.classes[label] in split.unseen for label, _ in found):
         raise InputError(f"{drawings.folder} holds no picture of an unseen class of {split.dataset} {split.name} "
                          f"({some(split.unseen, 5)})")
     return Files(drawings.folder, tuple(path for _, path in found), np.array([label for label, _ in found], dtype=np.int64),
@@ -110,36 +116,40 @@ def queries_for(split: Split, drawings: Drawings) -> Files:
 
 
 def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray, drawn_labels: np.ndarray, gallery: np.ndarray,
-                  gallery_labels: np.ndarray, config: Config, device: torch.device | None = None) -> list[DomainRow]:
+                  gallery_labels: np.ndarray, config: Config, device: torch.device | None = None, classes: str = "unseen",
+                  among: Collection[str] | None = None) -> list[DomainRow]:
     """Score the run's own queries, and the drawings, of the classes that both have, against the whole gallery; real-valued
     features.
 
-    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes. InputError if the two have no class in common.
+    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes. Only queries of the classes `among` count, where
+    they are named, and `classes` is what the rows call them. InputError if the two have no class in common.
     """
     common = np.intersect1d(query_labels, drawn_labels)
+    common = common if among is None else common[np.isin(common, list(among))]
     rows = []
     for domain, features, labels in (("in-domain", query, query_labels), ("cross-domain", drawn, drawn_labels)):
         of_common = np.isin(labels, common)
         if not of_common.any():
-            raise InputError("the drawings and the run's sketches have no class in common")
+            raise InputError(f"the drawings and the run's sketches have none of the {classes} classes in common")
         found = scores.score(features[of_common], gallery, labels[of_common], gallery_labels, protocols=HEADLINE,
                              ties=config.evaluation.ties, missing_classes=config.evaluation.missing_classes, device=device)
-        rows += [DomainRow(domain, protocol, metric, found.value(protocol, metric), found.error(protocol, metric),
+        rows += [DomainRow(domain, classes, protocol, metric, found.value(protocol, metric), found.error(protocol, metric),
                            found.chance(protocol, metric), found.ceiling(protocol, metric), found.queries, found.photos)
                  for protocol in found.protocols for metric in METRICS if metric in found.metrics(protocol)]
     return rows
 
 
-def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device) -> Path:
+def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device, seen_too: bool = False) -> Path:
     """Score the drawings with the network of a finished run, and write the file of its numbers; returns the file's path.
-    InputError if the run, the drawings and the data do not fit together."""
+    seen_too: also those of seen classes, against all photos. InputError if the run, the drawings and the data do not fit
+    together."""
     run, config = folder.run, folder.run.config
     if config.data.dataset.endswith(GENERALISED):
         raise InputError(f"{folder.path.name} has a generalised gallery, and this comparison is of unseen photos alone; name "
                          "other runs")
     reproduce.check_material(reproduce.read(folder.path), material)
     split = material.split_of(config)
-    files = queries_for(split, drawings)
+    files = queries_for(split, drawings, seen_too)
     data = config.data
     pixels = pack(files, data.stored_size, material.places.cache, drawings.digest, f"drawings {drawings.name}",
                   material.places.progress, Reading(data.transparent, data.exif))
@@ -148,12 +158,23 @@ def score_run(folder: RunFolder, drawings: Drawings, material: Material, device:
     encoder = Encoder(runner.rebuilt(folder, material, device), config, material, device)
     check_network(own["query"], encoder, material, folder.path.name)
     names = np.array(split.classes)[files.labels]
-    rows = score_domains(own["query"], own["query_labels"], encoder(pixels, Modality.SKETCH), names,
-                         own["gallery"], own["gallery_labels"], config, device)
-    path = folder.path.parent.parent / CROSS_DATASET / f"{folder.path.name}__{drawings.digest[:8]}.json"
+    groups: dict[str, Collection[str]] = {"unseen": split.unseen}
+    if seen_too:
+        groups |= {"seen": split.seen, "all": split.classes}
+        for part, role, modality in (("query", "heldout_sketches", Modality.SKETCH), ("gallery", "train_photos", Modality.PHOTO)):
+            more = material.pixels(config, role)
+            if len(more):
+                own[part] = np.concatenate([own[part], encoder(more, modality)])
+                own[f"{part}_labels"] = np.concatenate([own[f"{part}_labels"], np.array(split.classes)[more.files.labels]])
+    drawn = encoder(pixels, Modality.SKETCH)
+    rows = [row for name, among in groups.items()
+            for row in score_domains(own["query"], own["query_labels"], drawn, names, own["gallery"], own["gallery_labels"],
+                                     config, device, name, among)]
+    path = folder.path.parent.parent / CROSS_DATASET / f"{folder.path.name}__{drawings.digest[:8]}{'__all' * seen_too}.json"
     write_json(path, {
         "run": folder.path.name, "identity": folder.identity, "dataset": run.dataset, "split": run.split, "variant": run.variant,
         "seed": run.seed, "drawings": {"name": drawings.name, "digest": drawings.digest, "settings": drawings.settings},
+        "gallery": "all" if seen_too else "unseen", "unseen": sorted(split.unseen),
         "classes": np.intersect1d(own["query_labels"], names).tolist(), "rows": [asdict(row) for row in rows],
         **{key: value for key, value in provenance.collect(device).items() if key != "versions"}})
     return path
@@ -196,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs, or output folders")
     p.add_argument("--drawings", type=Path, required=True, metavar="DIR",
                    help="class folders of drawings: python -m tcn quickdraw")
+    p.add_argument("--seen-too", action="store_true", help="seen classes' drawings and photos, too, in rows of their own")
     p.add_argument("--no-report", action="store_true", help="leave the report as it is")
     prepared.add_places(p)
     return p
@@ -226,7 +248,7 @@ def _run(options: argparse.Namespace) -> int:
         label = f"[{number}/{len(folders)}] {folder.path.name}"
         try:
             writable(folder.path.parent.parent, "the output folder", "folder: copy the results to where you may write")
-            path = score_run(folder, drawings, material, device)
+            path = score_run(folder, drawings, material, device, options.seen_too)
         except InputError as error:
             failed += 1
             print(f"{label}: not scored: {error}", file=sys.stderr, flush=True)
@@ -241,9 +263,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _line(rows: Sequence[Mapping[str, Any]]) -> str:
-    values = {row["domain"]: row for row in rows if (row["protocol"], row["metric"]) == (HEADLINE[0], METRICS[0])}
+    values = [row for row in rows if (row["protocol"], row["metric"]) == (HEADLINE[0], METRICS[0])]
+    several = len({row["classes"] for row in rows}) > 1
     return f"{METRICS[0]}, {HEADLINE[0]}: " + ", ".join(
-        f"{domain} {row['value']:.3f} (chance {row['chance']:.3f}, {row['queries']:,} queries)" for domain, row in values.items())
+        f"{row['domain']}{', ' * several}{row['classes'] * several} {row['value']:.3f} (chance {row['chance']:.3f}, "
+        f"{row['queries']:,} queries)" for row in values)
 
 
 if __name__ == "__main__":

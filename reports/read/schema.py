@@ -375,6 +375,7 @@ class DomainRow(Record):
     """One number of one domain."""
 
     domain: Annotated[str, _kind("in-domain or cross-domain", lambda value: value in ("in-domain", "cross-domain"))]
+    classes: Annotated[str, _kind("unseen, seen or all", lambda value: value in ("unseen", "seen", "all"))] = "unseen"
     protocol: Name
     metric: Name
     value: Share
@@ -391,5 +392,8 @@ class CrossDataset(Record):
     identity: Name
     seed: Count
     drawings: DrawingsUsed
+    gallery: Annotated[str, _kind("unseen or all", lambda value: value in ("unseen", "all"))] = "unseen"
+    unseen: Texts = []
+    """Names of the unseen classes, where the gallery holds others too."""
     classes: Texts
     rows: List

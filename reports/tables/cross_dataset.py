@@ -21,6 +21,7 @@ from reports.wording import listed
 
 FOLDER = "cross-dataset"
 DOMAINS = {"in-domain": "in domain", "cross-domain": "across"}
+GROUPS = {"unseen": "Queries of unseen classes", "seen": "Queries of seen classes", "all": "Queries of all of these classes"}
 METRICS = 2
 """Number of a task's headline metrics that are shown."""
 
@@ -33,9 +34,10 @@ class Scored:
     found: CrossDataset
     rows: tuple[DomainRow, ...]
 
-    def row(self, domain: str, protocol: str, metric: str) -> DomainRow | None:
+    def row(self, domain: str, protocol: str, metric: str, classes: str = "unseen") -> DomainRow | None:
         """The row of one number; None if there is none."""
-        return next((row for row in self.rows if (row.domain, row.protocol, row.metric) == (domain, protocol, metric)), None)
+        return next((row for row in self.rows
+                     if (row.domain, row.protocol, row.metric, row.classes) == (domain, protocol, metric, classes)), None)
 
 
 def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
@@ -52,7 +54,7 @@ def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
             run = runs[found.run]
             if (found.identity, found.seed) != (run.provenance.identity, run.seed):
                 raise ReportError("it was scored with another run of this name; give the same command again")
-            if len({(row.domain, row.protocol, row.metric) for row in rows}) < len(rows):
+            if len({(row.domain, row.protocol, row.metric, row.classes) for row in rows}) < len(rows):
                 raise ReportError("it holds a number twice")
             scored.append(Scored(run, found, rows))
         except ReportError as error:
@@ -61,11 +63,12 @@ def read(suite: Suite) -> tuple[list[Scored], list[tuple[str, str]]]:
 
 
 def tables(suite: Suite, task: Task) -> list[Table]:
-    """A table for each set of drawings; sets are distinguished by their digests."""
-    own = [one for one in read(suite)[0] if one.run.task == task]
-    digests = sorted({one.found.drawings.digest for one in own})
-    return [_table(suite, task, [one for one in own if one.found.drawings.digest == digest], number)
-            for number, digest in enumerate(digests, 1)]
+    """A table for each set of drawings, distinguished by their digests, and for each gallery: unseen photos, or all."""
+    kinds: dict[tuple[bool, str], list[Scored]] = {}
+    for one in read(suite)[0]:
+        if one.run.task == task:
+            kinds.setdefault((one.found.gallery == "all", one.found.drawings.digest), []).append(one)
+    return [_table(suite, task, own, number) for number, (_, own) in enumerate(sorted(kinds.items()), 1)]
 
 
 def _table(suite: Suite, task: Task, scored: Sequence[Scored], number: int) -> Table:
@@ -76,52 +79,77 @@ def _table(suite: Suite, task: Task, scored: Sequence[Scored], number: int) -> T
     main = paper.main_variants(suite, task)
     there = {one.run.variant for one in scored}
     variants = [v for v in (*main, *(v for v in suite.variants(task) if v not in main)) if v in there]
-    rows = []
-    for variant in variants:
-        entries, lines = [], []
+    groups = [group for group in GROUPS if any(row.classes == group for one in scored for row in one.rows)]
+    rows: list[Row] = []
+    for group in groups:
+        rows += [Row((Entry(GROUPS[group]),), "section")] * (len(groups) > 1)
+        for variant in variants:
+            entries, lines = [], []
+            for metric in metrics:
+                for rule in paper.RULES:
+                    pair = [_measured(suite, task, variant, scored, domain, rule, metric, group) for domain in DOMAINS]
+                    entries += [*map(measured_entry, pair), signed_entry(paired(pair[1], pair[0]))]
+                    lines += pair
+            rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant), *entries,
+                             seeds_entry(max(lines, key=lambda m: m.n)))))
+        chance: list[Entry] = []
         for metric in metrics:
             for rule in paper.RULES:
-                pair = [_measured(suite, task, variant, scored, domain, rule, metric) for domain in DOMAINS]
-                entries += [*map(measured_entry, pair), signed_entry(paired(pair[1], pair[0]))]
-                lines += pair
-        rows.append(Row((Entry(naming.label(variant)), dim_entry(suite, task, variant), *entries,
-                         seeds_entry(max(lines, key=lambda m: m.n)))))
-    chance: list[Entry] = []
-    for metric in metrics:
-        for rule in paper.RULES:
-            chance += [*(_chance(scored, domain, rule, metric) for domain in DOMAINS), Entry("")]
-    rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
+                chance += [*(_chance(scored, domain, rule, metric, group) for domain in DOMAINS), Entry("")]
+        rows.append(Row((Entry("chance"), Entry(""), *chance, Entry("")), "reference"))
     drawings = scored[0].found.drawings
+    where = ", all photos" * (scored[0].found.gallery == "all")
     return Table(f"{task.slug}-cross-dataset" + f"-{number}" * (number > 1),
-                 f"{naming.task_title(task)}: queries drawn elsewhere, {drawings.name} (measured)", (*columns, Column("Seeds")),
-                 tuple(rows), _notes(scored, drawings.settings))
+                 f"{naming.task_title(task)}: queries drawn elsewhere, {drawings.name}{where} (measured)",
+                 (*columns, Column("Seeds")), tuple(rows), _notes(scored, drawings.settings))
 
 
 def _notes(scored: Sequence[Scored], settings: dict[str, object]) -> tuple[str, ...]:
-    classes = sorted({name for one in scored for name in one.found.classes})
-    counts = {domain: max((row.queries for one in scored for row in one.rows if row.domain == domain), default=0)
-              for domain in DOMAINS}
     photos = max((row.photos for one in scored for row in one.rows), default=0)
+    which = _all_photos(scored, photos) if scored[0].found.gallery == "all" else _unseen_photos(scored, photos)
     how = ", ".join(f"{name} {value}" for name, value in settings.items() if name in ("size", "line", "margin"))
     some = "with" if settings.get("unrecognised", True) else "without"
-    return ((f"{len(classes)} unseen classes that both data sets have: {listed(classes)}. Queries: {counts['in-domain']:,} in "
-             f"domain (the data set's own sketches), {counts['cross-domain']:,} across; gallery: all {photos:,} photos of unseen "
-             "classes, the same for both."),
+    return (which,
             ("Difference: across minus in domain, paired by seed. Real-valued features. Mean ± standard deviation over seeds. "
              "Nothing was trained on such drawings, and nothing chosen by these numbers."),
             *([f"Pictures drawn from strokes, in pixels: {how}; {some} drawings that the game did not "
                "recognise."] if how else []))
 
 
-def _measured(suite: Suite, task: Task, variant: str, scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Measured:
+def _unseen_photos(scored: Sequence[Scored], photos: int) -> str:
+    classes = sorted({name for one in scored for name in one.found.classes})
+    counts = _queries(scored, "unseen")
+    return (f"{len(classes)} unseen classes that both data sets have: {listed(classes)}. Queries: {counts['in-domain']:,} in "
+            f"domain (the data set's own sketches), {counts['cross-domain']:,} across; gallery: all {photos:,} photos of unseen "
+            "classes, the same for both.")
+
+
+def _all_photos(scored: Sequence[Scored], photos: int) -> str:
+    classes = {name for one in scored for name in one.found.classes}
+    unseen = classes & {name for one in scored for name in one.found.unseen}
+    (own, across), (held_out, seen_across) = (_queries(scored, group).values() for group in ("unseen", "seen"))
+    return (f"{len(classes)} classes that both data sets have, {len(unseen)} of them unseen: {listed(sorted(unseen))}. Queries "
+            f"in domain: {own:,} of unseen classes, and {held_out:,} of seen ones that were held out from training; across: "
+            f"{across:,} and {seen_across:,}. "
+            f"Gallery: all {photos:,} photos, those of seen classes among them, which the networks were trained on; the same for "
+            "every query.")
+
+
+def _queries(scored: Sequence[Scored], group: str) -> dict[str, int]:
+    return {domain: max((row.queries for one in scored for row in one.rows if (row.domain, row.classes) == (domain, group)),
+                        default=0) for domain in DOMAINS}
+
+
+def _measured(suite: Suite, task: Task, variant: str, scored: Sequence[Scored], domain: str, rule: str, metric: str, group: str
+              ) -> Measured:
     found = {one.run.seed: (one.run, row) for one in scored
-             if one.run.variant == variant and (row := one.row(domain, rule, metric)) is not None}
+             if one.run.variant == variant and (row := one.row(domain, rule, metric, group)) is not None}
     return Measured({seed: row.value for seed, (_, row) in found.items()}, tuple(sorted(suite.planned.get((task, variant), ()))),
                     runs=tuple(run for run, _ in found.values()),
                     standard_error=max((row.standard_error for _, row in found.values()), default=0.0))
 
 
-def _chance(scored: Sequence[Scored], domain: str, rule: str, metric: str) -> Entry:
-    rows = [(one.run, row) for one in scored if (row := one.row(domain, rule, metric)) is not None]
+def _chance(scored: Sequence[Scored], domain: str, rule: str, metric: str, group: str) -> Entry:
+    rows = [(one.run, row) for one in scored if (row := one.row(domain, rule, metric, group)) is not None]
     levels = sorted({round(row.chance, 9) for _, row in rows if not math.isnan(row.chance)})
     return reference_entry(tuple(levels), runs=tuple(run for run, _ in rows))

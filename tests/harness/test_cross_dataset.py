@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.small_suite import ONE, common, places, run_folders
 
-from benchmarks import run_all
+from benchmarks import preflight, prepared, run_all, runner
 from benchmarks.extension import cross_dataset
+from benchmarks.extraction import Encoder
+from benchmarks.material import Material
+from benchmarks.store import RunFolder
+from tcn.config import Modality
 from tcn.data import strokes
 
 CLASSES = ("bat", "cow", "palm tree", "windmill")
@@ -67,7 +72,7 @@ def test_the_runs_own_sketches_score_as_the_run_saved_them(place, suite, own_ske
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert cross(place, folder, "--drawings", own_sketches) == 0
     assert "in-domain" in capsys.readouterr().out
-    (path,) = (suite / "cross-dataset").glob(f"{folder.name}__*.json")
+    (path,) = (path for path in (suite / "cross-dataset").glob(f"{folder.name}__*.json") if not path.stem.endswith("all"))
     found = json.loads(path.read_text())
     assert found["classes"] == sorted(CLASSES) and found["drawings"]["name"] == "own sketches"
     source = place / "data" / "QuickDraw" / "QuickDraw_sketches_final"
@@ -95,6 +100,48 @@ def test_a_drawing_counts_as_what_its_folder_says(place, suite, own_sketches, tm
                for file in (tmp_path / "drawn" / other).iterdir()]
     assert number(found, "cross-domain", "mAP@all") == pytest.approx(naive(folder, swapped)[0], rel=1e-4)
     assert number(found, "in-domain", "mAP@all") != number(found, "cross-domain", "mAP@all")
+
+
+def test_seen_classes_are_queries_too_against_all_photos(place, suite, own_sketches, capsys):
+    """The drawings are the run's own pictures: unseen queries, and a training sketch of a seen class. Every value from a naive
+    ranking of the whole set of photos, which is encoded anew here."""
+    folder = run_folders(suite)["quickdraw-1__hws__seed3"]
+    assert cross(place, folder, "--drawings", own_sketches, "--seen-too") == 0
+    assert "cross-domain, unseen " in capsys.readouterr().out
+    (path,) = (suite / "cross-dataset").glob(f"{folder.name}__*__all.json")
+    found = json.loads(path.read_text())
+    assert found["gallery"] == "all" and found["classes"] == sorted([*CLASSES, "airplane"]) and "airplane" not in found["unseen"]
+
+    run = RunFolder.read(folder)
+    options = cross_dataset._parser().parse_args([*places(place), str(folder), "--drawings", str(own_sketches)])
+    material = Material(prepared.places_of(options, prepared.data_root(options), preflight.Checks()))
+    encoder = Encoder(runner.rebuilt(run, material, torch.device("cpu")), run.run.config, material, torch.device("cpu"))
+    split, unit = material.split_of(run.run.config), lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    photos = {role: material.pixels(run.run.config, role) for role in ("train_photos", "gallery")}
+    gallery = unit(np.concatenate([encoder(part, Modality.PHOTO) for part in photos.values()]).astype(float))
+    labels = np.concatenate([np.array(split.classes)[part.files.labels] for part in photos.values()])
+
+    def naive_of_all(role: str, names: Iterable[str]) -> tuple[float, int]:
+        part = material.pixels(run.run.config, role)
+        precisions = []
+        for row, name in zip(unit(encoder(part, Modality.SKETCH).astype(float)), np.array(split.classes)[part.files.labels]):
+            if name in names:
+                hits = labels[np.argsort(((gallery - row) ** 2).sum(1), kind="stable")] == name
+                precisions.append(np.mean([hits[:i + 1].mean() for i in np.flatnonzero(hits)]))
+        return float(np.mean(precisions)), len(precisions)
+
+    rows = {(row["domain"], row["classes"]): row for row in found["rows"]
+            if (row["protocol"], row["metric"]) == ("standard", "mAP@all")}
+    assert {row["photos"] for row in rows.values()} == {len(labels)} and len(labels) > 60
+    for group, role, names in (("unseen", "query", CLASSES), ("seen", "heldout_sketches", ("airplane",))):
+        value, queries = naive_of_all(role, names)
+        assert rows["in-domain", group]["value"] == pytest.approx(value, rel=1e-4)
+        assert rows["in-domain", group]["queries"] == queries
+    for domain, counts in (("in-domain", (12, 1)), ("cross-domain", (7, 2))):
+        each = [rows[domain, group] for group in ("unseen", "seen")]
+        assert tuple(row["queries"] for row in each) == counts
+        both = sum(row["value"] * row["queries"] for row in each) / sum(counts)
+        assert rows[domain, "all"]["value"] == pytest.approx(both) and rows[domain, "all"]["queries"] == sum(counts)
 
 
 def test_drawn_strokes_are_scored_by_every_run_of_an_output_folder(place, suite, tmp_path):

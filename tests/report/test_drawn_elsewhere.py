@@ -94,6 +94,36 @@ def test_two_sets_of_drawings_are_two_tables(scored):
     assert len(second.rows) == 2
 
 
+def test_seen_classes_have_a_table_of_their_own_with_a_block_for_each_kind_of_query(scored):
+    """Beside the table of unseen photos, which stays as it is."""
+    before = cross_dataset.tables(read_suite(scored), TASK)
+    lift, counts = {"unseen": -0.02, "seen": 0.1, "all": 0.06}, {"unseen": (30, 44), "seen": (50, 66), "all": (80, 110)}
+    for folder in sorted(scored.glob("runs/*__nws__*")):
+        seed = int(folder.name.split("__seed")[1][0])
+        rows = [{"domain": domain, "classes": group, "protocol": "released", "metric": "mAP@all", "chance": 0.01 * number,
+                 "value": value("nws", seed, domain, "released", "mAP@all") + lift[group], "queries": queries, "photos": 240}
+                for number, group in enumerate(lift, 1) for domain, queries in zip(SHIFT, counts[group])]
+        path = write_scored(scored, folder, "nws", seed, rows=rows, gallery="all", unseen=["swan", "zebra"])
+        path.rename(path.with_name(f"{path.stem}__all.json"))
+        if seed != 1:  # the numbers for unseen photos, which were in that place
+            write_scored(scored, folder, "nws", seed)
+    first, second = cross_dataset.tables(read_suite(scored), TASK)
+    assert first.to_csv() == before[0].to_csv() and second.name == f"{first.name}-2" and "all photos" in second.title
+    lines = list(csv.DictReader(second.to_csv().splitlines()))
+    found = [line for line in lines if line["Variant"] == naming.label("nws")]
+    for line, group in zip(found, lift, strict=True):
+        for domain, column in (("in-domain", "in domain"), ("cross-domain", "across")):
+            expected = statistics.fmean(value("nws", seed, domain, "released", "mAP@all") for seed in range(3)) + lift[group]
+            assert float(line[f"mAP@all, released, {column}"]) == pytest.approx(expected, abs=1e-9)
+        assert line["Seeds"] == "3/3"
+    text = second.to_markdown()
+    places = [text.index(words) for words in cross_dataset.GROUPS.values()]
+    assert places == sorted(places)
+    assert [f"*0.0{number}0* | *0.0{number}0* |" in text for number in (1, 2, 3)] == [True] * 3
+    assert "3 classes that both data sets have, 1 of them unseen: swan." in text and "which the networks were trained on" in text
+    assert "30 of unseen classes, and 50 of seen ones" in text and "across: 44 and 66." in text and "all 240 photos" in text
+
+
 def test_the_page_shows_it_and_only_where_it_was_scored(scored, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(command, "_figures", lambda suite, task, cache: [])
     command.render(scored, scored / "report")
