@@ -37,6 +37,8 @@ from tcn.scoring.protocols import ALL, PROTOCOL_VERSION
 from tcn.scoring.scores import DUPLICATES, MISSING_CLASSES, score
 
 METRIC = re.compile(r"(mAP|Prec)@(all|R|[1-9][0-9]{0,8})")
+TIES = "expected"
+"""How files of features are scored, and runs unless their settings say otherwise."""
 OF_FILES = ("duplicates", "missing_classes", "spellings")
 """Options that say how files of features are scored."""
 EPILOG = """\
@@ -73,6 +75,8 @@ class Values:
     left_out: dict[str, frozenset[str]]
     photos: Mapping[str, int] | None
     """Normal form of a class's name -> number of its photos; None if unknown."""
+    ties: str = TIES
+    """How photos at equal distance were ordered."""
 
 
 def read(text: str, options: argparse.Namespace) -> Values:
@@ -117,7 +121,7 @@ def _of_run(folder: Path, name: str, options: argparse.Namespace) -> Values:
     return Values(folder.name, name or run.variant, run.seed, classes, arrays["query"].astype(str),
                   {metric: np.asarray(arrays[key], np.float64) for metric, key in keys.items()},
                   {metric: skipped if metric.startswith("mAP") else frozenset() for metric in options.metrics},
-                  None if photos is None else _counts(photos))
+                  None if photos is None else _counts(photos), str(setting(run.config, "evaluation.ties", TIES)))
 
 
 def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
@@ -133,7 +137,7 @@ def _of_features(path: Path, name: str, options: argparse.Namespace) -> Values:
                              f"{'codes' if metric == 'hamming' else 'real-valued ones, no codes'}; leave it out")
         found = score(arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"], [options.protocol],
                       metric, ks or (100,), missing_classes=missing, spellings=options.spellings or "error",
-                      gallery_group=arrays.get("gallery_group"), duplicates=options.duplicates or "as-published")
+                      ties=TIES, gallery_group=arrays.get("gallery_group"), duplicates=options.duplicates or "as-published")
         if absent := [metric for metric in options.metrics if metric not in found.metrics(options.protocol)]:
             raise InputError(f"{options.protocol} has no {', '.join(absent)}; it has "
                              f"{', '.join(found.metrics(options.protocol))}")
@@ -184,6 +188,10 @@ def sides_of(found: Sequence[Values]) -> list[Side]:
                              + (f"{len(own)} and {len(wanted)} of them" if len(own) != len(wanted) else
                                 f"query {next(i for i, (a, b) in enumerate(zip(own, wanted)) if a != b)} is of another class")
                              + "; a paired comparison needs the same queries in the same order, or their names in query_paths")
+        if v.ties != first.ties:
+            raise InputError(f"{v.source} was scored with evaluation.ties={v.ties}, {first.source} with {first.ties}: the gap "
+                             "would hold what the rule for photos at equal distance is worth, too. Give the features.npz of the "
+                             "runs in their place, which are scored alike")
         if v.photos is not None and first.photos is not None and v.photos != first.photos:
             odd = sorted(name for name in {*v.photos, *first.photos} if v.photos.get(name) != first.photos.get(name))
             raise InputError(f"{v.source} and {first.source} do not have the same gallery: other numbers of photos of "

@@ -393,7 +393,7 @@ class CrossDataset(Record):
     seed: Count
     drawings: DrawingsUsed
     gallery: Annotated[str, _kind("unseen or all", lambda value: value in ("unseen", "all"))] = "unseen"
-    unseen: Texts = []
+    unseen: Texts = ()
     """Names of the unseen classes, where the gallery holds others too."""
     classes: Texts
     rows: List

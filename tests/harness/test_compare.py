@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.result_folders import write_run, write_suite
+from support.scored_runs import write_scored_run
 
 import tcn.__main__
 from benchmarks import compare, console
@@ -209,6 +210,18 @@ def test_each_option_of_files_decides_their_values_and_is_an_error_beside_a_run(
         assert f"{flag}: {folder} is a run" in refused(capsys, folder, tmp_path / "a.npz", flag, values[0])
         if option != "duplicates":  # without a choice, both are errors
             assert flag in refused(capsys, tmp_path / "a.npz", tmp_path / "b.npz")
+
+
+def test_values_under_two_rules_for_ties_are_not_compared(tmp_path, capsys):
+    """Codes tie by the hundred, so that a run scored as released differs from the same features scored now."""
+    plain, other = (write_scored_run(tmp_path / rule, settings={"evaluation.ties": rule})
+                    for rule in ("expected", "unstable-sort"))
+    for sides in ((f"a={plain}", f"b={other}"), (other, f"now={plain / 'features.npz'}")):
+        said = refused(capsys, *sides)
+        assert "evaluation.ties=" in said and "unstable-sort" in said and "Give the features.npz" in said
+    found = compared(capsys, f"a={plain}", f"now={plain / 'features.npz'}", "--metrics", "mAP@all")
+    assert [side["name"] for side in found["sides"]] == ["a", "now"]
+    compared(capsys, f"a={plain / 'features.npz'}", f"b={other / 'features.npz'}", "--metrics", "mAP@all")
 
 
 def test_features_are_a_run_s_and_files_hold_such_or_are_named(tmp_path, capsys):
