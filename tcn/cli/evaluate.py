@@ -14,7 +14,16 @@ import numpy as np
 
 from tcn.cli.evaluate_options import EvaluateOptions
 from tcn.cli.evaluate_table import FileScores, report, write_csv
-from tcn.cli.feature_files import check_groups, distance, identical, mixed_groups, read_arrays, unit_length, unread
+from tcn.cli.feature_files import (
+    check_groups,
+    distance,
+    identical,
+    mixed_groups,
+    mixed_instances,
+    read_arrays,
+    unit_length,
+    unread,
+)
 from tcn.config import InputError
 from tcn.data import known_splits
 from tcn.files.atomic import warn, writable_file
@@ -110,6 +119,8 @@ def _scored(arrays: dict[str, np.ndarray], args: EvaluateOptions) -> FileScores:
         rules = DUPLICATES
     if "distinct" in rules:
         mixed_groups(args.features, arrays)
+    if "query_instance" in arrays:
+        mixed_instances(args.features, arrays)
     scores = [
         score(
             arrays["query"], arrays["gallery"], arrays["query_labels"], arrays["gallery_labels"],

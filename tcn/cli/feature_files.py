@@ -107,14 +107,27 @@ def noted(path: Path, arrays: Mapping[str, np.ndarray], others: Sequence[str]) -
 
 def mixed_groups(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A note on groups whose photos have several classes, where `distinct` counts."""
-    if arrays.get("gallery_group", np.empty(0)).shape != arrays["gallery_labels"].shape:
-        return  # an error that the metrics name
-    group = np.unique(arrays["gallery_group"], return_inverse=True)[1]
-    label = np.unique(arrays["gallery_labels"], return_inverse=True)[1]
-    pairs = np.unique(np.stack([group, label]), axis=1)
-    if mixed := int((np.bincount(pairs[0]) > 1).sum()):
+    if mixed := _of_several_classes(arrays, "gallery_group"):
         warn(f"note: {path}: {mixed} group(s) of gallery_group hold photos of several classes; distinct keeps the first entry of "
              "each class")
+
+
+def mixed_instances(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """A note on instances whose photos have several classes: over the whole gallery each of them counts as the very photo."""
+    if mixed := _of_several_classes(arrays, "gallery_instance"):
+        warn(f"note: {path}: {mixed} value(s) of gallery_instance name photos of several classes, each of which counts as the "
+             "very photo in the whole gallery; where numbers begin anew in each class, put the class into them (cat-1, dog-1)")
+
+
+def _of_several_classes(arrays: Mapping[str, np.ndarray], name: str) -> int:
+    """How many values of an array stand beside more than one gallery label; an empty text, which names no photo, does
+    not count."""
+    if arrays.get(name, np.empty(0)).shape != arrays["gallery_labels"].shape:
+        return 0  # it is not there, or an error that the metrics name
+    values, value = np.unique(arrays[name], return_inverse=True)
+    label = np.unique(arrays["gallery_labels"], return_inverse=True)[1]
+    pairs = np.unique(np.stack([value, label]), axis=1)
+    return int(((np.bincount(pairs[0]) > 1) & (values.astype(str) != "")).sum())
 
 
 # --------------------------------------------------------------------------------------- features to codes

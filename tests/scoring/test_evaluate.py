@@ -252,6 +252,19 @@ def test_a_group_of_two_classes_is_noted(store, capsys):
     assert status == 0 and "1 group(s) of gallery_group hold photos of several classes" in err
 
 
+def test_instance_numbers_that_begin_anew_in_each_class_are_noted(store, capsys):
+    """And only those that several classes share; an empty text names no photo."""
+    labels = example()["gallery_labels"]
+    anew = np.array([int((labels[:row] == label).sum()) for row, label in enumerate(labels)])
+    shared = sum(len(set(labels[anew == number].tolist())) > 1 for number in set(anew.tolist()))
+    status, _, err = run(capsys, store(gallery_instance=anew, query_instance=np.zeros(len(example()["query_labels"]), int)))
+    assert status == 0 and shared > 1 and f"{shared} value(s) of gallery_instance name photos of several classes" in err
+    own = np.array([f"{label}-{number}" if number else "" for label, number in zip(labels, anew)])
+    drawn = np.array([f"{label}-1" for label in example()["query_labels"]])
+    status, _, err = run(capsys, store(gallery_instance=own, query_instance=drawn))
+    assert status == 0 and (own == "").sum() > 1 and "gallery_instance" not in err
+
+
 def test_instances_give_a_table_of_the_very_photo(store, capsys, tmp_path):
     data = example()
     drawn = [int(np.flatnonzero(data["gallery_labels"] == label)[number % 3])
