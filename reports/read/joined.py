@@ -5,6 +5,7 @@ profiles, whose settings differ, are an error. Bundles, which others sent, are i
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ def _joined(suites: Sequence[Suite]) -> Suite:
     for run in (run for suite in suites for run in suite.runs):
         if kept := runs.get(run.name):
             same = (kept.folder / METRICS).read_bytes() == (run.folder / METRICS).read_bytes()
-            left_out.append((str(run.folder), f"the same run stands in {kept.folder.parent}, which is shown, with "
-                             + ("the same numbers" if same else "other numbers: bits repeat on one machine, at one number of "
-                                "threads")))
+            here, there = (Path(os.path.relpath(folder, first.root.parent)).as_posix()
+                           for folder in (run.folder, kept.folder.parent))
+            left_out.append((here, f"the same run stands in {there}, which is shown, with " + (
+                "the same numbers" if same else "other numbers: bits repeat on one machine, at one number of threads")))
         else:
             runs[run.name] = run
     planned = {(run.task, run.variant, run.seed): run.name for run in first.runs}

@@ -136,8 +136,7 @@ def opening(suite: Suite) -> list[Block]:
     others = f"Of other runs, {', '.join(counts)}. " if counts else ""
     time = ablations.time_sentence(suite) or "No finished run."
     blocks.append(Text(f"{time} {others}Profile {suite.profile}{started}.", "soft"))
-    if suite.command:
-        blocks.append(Text(suite.command, "command"))
+    blocks += [Text(line, "command") for line in suite.command.splitlines()]
     if suite.missing_datasets:
         blocks += ["Data sets that were asked for and not there:",
                    Points(tuple(f"{name}: {reason}" for name, reason in suite.missing_datasets.items()))]

@@ -49,9 +49,9 @@ def test_a_run_that_stands_in_two_folders_is_shown_once(parts, tmp_path):
     target.write_text("\n".join([lines[0], lines[1].replace("0.", "0.0", 1), *lines[2:]]) + "\n")
     suite = read_suites([parts[0], copied, changed])
     assert len(suite.runs) == len(read_suite(parts[0]).runs) and {run.folder.parents[1] for run in suite.runs} == {parts[0]}
-    why = {Path(name): reason for name, reason in suite.left_out}
-    assert len(why) == 12 and all(f"stands in {parts[0] / 'runs'}" in reason for reason in why.values())
-    assert [path for path, reason in why.items() if "other numbers" in reason] == [target.parent]
+    why = {parts[0].parent / name: reason for name, reason in suite.left_out}
+    assert len(why) == 12 and all(f"stands in {parts[0].name}/runs, " in reason for reason in why.values())
+    assert [path.resolve() for path, reason in why.items() if "other numbers" in reason] == [target.parent.resolve()]
     assert sum("the same numbers" in reason for reason in why.values()) == 11
 
 
@@ -78,6 +78,7 @@ def test_pictures_of_a_further_folder_are_found_from_the_report(tmp_path, capsys
     page = (tmp_path / "both" / "index.html").read_text()
     assert f'href="../second/runs/{made["tcn", 0].name}' in page and 'href="../first/runs/' in page
     assert "no small pictures" not in page and str(tmp_path) not in page
+    assert page.count('<code class="command">') == 2, "the command of each folder"
     suite = read_suites([first, second])
     [task] = suite.tasks()
     figure = feature_frames.retrieval(suite, task)
