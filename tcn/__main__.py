@@ -6,15 +6,11 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from tcn.cli.data_check import add_data
-from tcn.cli.evaluate import evaluate
-from tcn.cli.evaluate_options import add_evaluate
-from tcn.cli.extract import add_extract
-from tcn.cli.quickdraw import add_quickdraw
 from tcn.config import InputError
 from tcn.files.atomic import warn
 
@@ -48,21 +44,49 @@ OF_THE_HARNESS = ("add", "bundle", "compare", "verify")
 handed to benchmarks/console.py where that is there."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line: one subcommand for each thing to do, each with its own help."""
+def _evaluate(commands: Any) -> None:
+    from tcn.cli.evaluate import evaluate
+    from tcn.cli.evaluate_options import add_evaluate
+
+    add_evaluate(commands, evaluate)
+
+
+def _data(commands: Any) -> None:
+    from tcn.cli.data_check import add_data
+
+    add_data(commands)
+
+
+def _extract(commands: Any) -> None:
+    from tcn.cli.extract import add_extract
+
+    add_extract(commands)
+
+
+def _quickdraw(commands: Any) -> None:
+    from tcn.cli.quickdraw import add_quickdraw
+
+    add_quickdraw(commands)
+
+
+COMMANDS: Mapping[str, Callable[[Any], None]] = {
+    "evaluate": _evaluate, "data": _data, "extract": _extract, "quickdraw": _quickdraw}
+"""Command -> what adds its options, and imports what it needs: networks take seconds, and scoring has no use for them."""
+
+
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The command line: one subcommand for each thing to do, each with its own help. Of a `command` that there is, its own
+    alone."""
     top = argparse.ArgumentParser(prog="python -m tcn", description=ABOUT, epilog=ABOUT_EPILOG,
                                   allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(title="command", metavar="COMMAND", dest="command")
-    add_evaluate(commands, evaluate)
-    add_data(commands)
-    add_extract(commands)
-    add_quickdraw(commands)
+    for name in [command] if command in COMMANDS else COMMANDS:
+        COMMANDS[name](commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Usage errors and --help leave by SystemExit, as argparse has it."""
-    top = parser()
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in OF_THE_HARNESS:
         try:
@@ -72,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                  f"python benchmarks/{given[0]}.py ...")
             return 2
         return int(console.main(given))
+    top = parser(given[0] if given else "")
     args = top.parse_args(given)
     if args.command is None:
         top.print_help(sys.stderr)

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import re
 import pickle
 import subprocess
 import sys
@@ -604,13 +605,15 @@ def test_help_explains_file_protocols_and_status(capsys):
 
 
 def test_python_dash_m(store, tmp_path):
-    """As a reader runs it: from another folder, standard output holding the object alone."""
+    """As a reader runs it: from another folder, standard output holding the object alone. Nothing of networks is imported, which
+    would take longer than the scoring."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "tcn", "evaluate", store(extra=np.zeros(1)), "--json"]
+    command = [sys.executable, "-X", "importtime", "-m", "tcn", "evaluate", store(extra=np.zeros(1)), "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert numbers(done.stdout) == scores.evaluate(*example().values())
     assert "not used: extra" in done.stderr and "Traceback" not in done.stderr
+    assert " tcn.cli.evaluate\n" in done.stderr and not re.search(r" (timm|torchvision|mlflow|tcn\.model)\b", done.stderr)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
