@@ -5,8 +5,8 @@ import csv
 import json
 import math
 import os
-import re
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
