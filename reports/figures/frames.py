@@ -67,7 +67,8 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     # Feature lengths other than the paper's two main ones have a figure of their own.
     main = [v for v in paper.main_variants(suite, task) if not v.startswith("tcn-dim-") or v == "tcn-dim-512"]
     untrained_rows = [v for v in main if paper.is_untrained(v)]
-    for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.METHODS,
+    ablation = [row.variant for row in paper.ABLATION]
+    for variant in dict.fromkeys((*(v for v in main if v not in untrained_rows), *paper.CONTROLS, *ablation, *paper.METHODS,
                                   *paper.other_variants(suite, task), *untrained_rows)):
         for classes in ("unseen", "validation"):
             measured = suite.measure(task, variant, Score(metric, classes=classes))
@@ -80,7 +81,8 @@ def overview(suite: Suite, task: Task) -> FigureData | None:
     frame["metric"] = metric
     several = frame.groupby("variant")["seed"].nunique().max() > 1
     return FigureData("overview", f"{task.slug}-overview", "Where each variant stands",
-                      f"{metric} (released rule, real-valued) of every variant and untrained baseline, {seed_count(frame)}. "
+                      f"{metric} (released rule, real-valued) of every variant and untrained baseline but those that figures of "
+                      f"coupling, sharing weight, feature length and the ledger show, {seed_count(frame)}. "
                       + ("Small marks: seeds; large marks: their mean. " if several else "")
                       + "Dotted line: chance. Filled marks are trained, open ones are not.", frame)
 

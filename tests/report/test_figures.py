@@ -373,6 +373,15 @@ def test_partial_results_give_the_rest(tmp_path, cache, variants, kinds):
         assert "2 seeds" not in data.caption
 
 
+def test_the_overview_leaves_out_what_other_figures_show_and_nothing_else(tmp_path):
+    """Rows that are ahead of TCN among them: controls, and what stays when a piece of it is left out."""
+    shown = ("tcn", "hws", "hard-conv", "l2-sp-weight-1000", "hws-10-1", "tcn-no-semantic", "triplet", "mine", "untrained-svd")
+    elsewhere = ("tcn-dim-32", "tcn-weight-100", "couple-stem", "ledger-augmentation")
+    write_suite(tmp_path, (*elsewhere, *shown), pictures=False)
+    data = frames.overview(read_suite(tmp_path), EMOJI)
+    assert data is not None and tuple(dict.fromkeys(data.frame["variant"])) == shown and "but those that figures" in data.caption
+
+
 def test_missing_files_cost_their_figures_alone(tmp_path, cache):
     folders = write_suite(tmp_path, MAIN_VARIANTS)
     for name in ("distances.npz", "precision_recall.csv"):
