@@ -136,7 +136,7 @@ def command(tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 _LONGEST = ("faults", "fuzz_results", "run_all", "launch", "digits", "slurm", "explorer_in_browser", "report_faults",
             "everything", "reports", "own_methods", "parallel", "own_datasets", "execution", "claims", "released_lists",
-            "figures", "encoders_by_name", "page_in_browser", "calibration", "datasets", "files", "escaping", "drawn_elsewhere",
+            "figures", "encoders_by_name", "page_in_browser", "calibration", "files", "escaping", "drawn_elsewhere",
             "evaluate", "demo", "torture", "reproduce")
 """Test files that take longest, longest first: begun last, one of them would keep one process busy alone."""
 

@@ -14,10 +14,16 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from tcn.data.splits import Split, load
+
 SPLITS = Path(__file__).parents[2] / "tcn" / "data" / "splits"
 SKETCHY_SKETCHES = "256x256/sketch/tx_000000000000_ready"
 SKETCHY_ORIGINALS = "256x256/photo/tx_000000000000_ready"
 SKETCHY_EXTENDED = "EXTEND_image_sketchy_ready"
+TUBERLIN_FILES = {"train_sketches": "png_ready_filelist_train.txt", "heldout_sketches": "png_ready_filelist_test.txt",
+                  "query": "png_ready_filelist_zero.txt", "train_photos": "ImageResized_ready_filelist_train.txt",
+                  "gallery": "ImageResized_ready_filelist_zero.txt"}
+"""Published list files by the part that they list."""
 FOLDER = {"sketchy": "Sketchy", "tuberlin": "TUBerlin", "quickdraw": "QuickDraw"}
 
 
@@ -65,6 +71,11 @@ def make_tree(root: Path, dataset: str, sketches: int = 2, photos: int = 2, size
             else:
                 _save(picture, base / "QuickDraw_images_final" / name / f"{number}.jpg")
     return base
+
+
+def load_tree(root: Path, dataset: str, split: str | None = None, **options: Any) -> Split:
+    """The split of a data set below `root`, as the library reads it."""
+    return load(dataset, split, data_root=root, cache=root / "no-cache", progress=False, **options)
 
 
 def make_lists(base: Path, dataset: str, split: str = "1", where: Path | None = None, held: int = 1,
