@@ -122,6 +122,7 @@ def test_seen_classes_have_a_table_of_their_own_with_a_block_for_each_kind_of_qu
     assert [f"*0.0{number}0* | *0.0{number}0* |" in text for number in (1, 2, 3)] == [True] * 3
     assert "3 classes that both data sets have, 1 of them unseen: swan." in text and "which the networks were trained on" in text
     assert "30 of unseen classes, and 50 of seen ones" in text and "across: 44 and 66." in text and "all 240 photos" in text
+    assert "38% of the queries in domain are of unseen ones, and 40% of those across" in text
 
 
 def test_the_page_shows_it_and_only_where_it_was_scored(scored, tmp_path_factory, monkeypatch):
