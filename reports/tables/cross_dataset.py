@@ -132,9 +132,9 @@ def _all_photos(scored: Sequence[Scored], photos: int) -> str:
             f"in domain: {own:,} of unseen classes, and {held_out:,} of seen ones that were held out from training; across: "
             f"{across:,} and {seen_across:,}. "
             f"Gallery: all {photos:,} photos, those of seen classes among them, which the networks were trained on; the same for "
-            f"every query. Where all classes are counted, {own / max(own + held_out, 1):.0%} of the queries in domain are of unseen "
-            f"ones, and {across / max(across + seen_across, 1):.0%} of those across: a mean over queries (standard) holds that in "
-            "its difference, too, a mean over classes (released) does not.")
+            f"every query. Where all classes are counted, {own / max(own + held_out, 1):.0%} of the queries in domain are of "
+            f"unseen ones, and {across / max(across + seen_across, 1):.0%} of those across: a mean over queries (standard) holds "
+            "that in its difference, too, a mean over classes (released) does not.")
 
 
 def _queries(scored: Sequence[Scored], group: str) -> dict[str, int]:
