@@ -101,7 +101,7 @@ def _pictures(folder: Path) -> dict[str, list[Path]]:
             for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")}
 
 
-def queries_for(split: Split, drawings: Drawings, seen_too: bool = False) -> Files:
+def queries_for(split: Split, drawings: Drawings, seen_too: bool) -> Files:
     """The drawings of the split's unseen classes, or also of its seen ones, ordered by class, then name. InputError if there are
     none of unseen classes."""
     label_of = {normal_form(name): label for label, name in enumerate(split.classes)
@@ -116,16 +116,15 @@ def queries_for(split: Split, drawings: Drawings, seen_too: bool = False) -> Fil
 
 
 def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray, drawn_labels: np.ndarray, gallery: np.ndarray,
-                  gallery_labels: np.ndarray, config: Config, device: torch.device | None = None, classes: str = "unseen",
-                  among: Collection[str] | None = None) -> list[DomainRow]:
-    """Score the run's own queries, and the drawings, of the classes that both have, against the whole gallery; real-valued
-    features.
+                  gallery_labels: np.ndarray, classes: str, among: Collection[str], config: Config, device: torch.device
+                  ) -> list[DomainRow]:
+    """Score the run's own queries, and the drawings, of the classes `among` that both have, against the whole gallery;
+    real-valued features.
 
-    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes. Only queries of the classes `among` count, where
-    they are named, and `classes` is what the rows call them. InputError if the two have no class in common.
+    query [Nq, D], drawn [Nd, D], gallery [Ng, D]; labels are names of classes, and `classes` is what the rows call those `among`.
+    InputError if the two have none of them in common.
     """
-    common = np.intersect1d(query_labels, drawn_labels)
-    common = common if among is None else common[np.isin(common, list(among))]
+    common = [name for name in np.intersect1d(query_labels, drawn_labels) if name in among]
     rows = []
     for domain, features, labels in (("in-domain", query, query_labels), ("cross-domain", drawn, drawn_labels)):
         of_common = np.isin(labels, common)
@@ -139,7 +138,7 @@ def score_domains(query: np.ndarray, query_labels: np.ndarray, drawn: np.ndarray
     return rows
 
 
-def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device, seen_too: bool = False) -> Path:
+def score_run(folder: RunFolder, drawings: Drawings, material: Material, device: torch.device, seen_too: bool) -> Path:
     """Score the drawings with the network of a finished run, and write the file of its numbers; returns the file's path.
     seen_too: also those of seen classes, against all photos. InputError if the run, the drawings and the data do not fit
     together."""
@@ -169,7 +168,7 @@ def score_run(folder: RunFolder, drawings: Drawings, material: Material, device:
     drawn = encoder(pixels, Modality.SKETCH)
     rows = [row for name, among in groups.items()
             for row in score_domains(own["query"], own["query_labels"], drawn, names, own["gallery"], own["gallery_labels"],
-                                     config, device, name, among)]
+                                     name, among, config, device)]
     path = folder.path.parent.parent / CROSS_DATASET / f"{folder.path.name}__{drawings.digest[:8]}{'__all' * seen_too}.json"
     write_json(path, {
         "run": folder.path.name, "identity": folder.identity, "dataset": run.dataset, "split": run.split, "variant": run.variant,

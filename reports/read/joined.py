@@ -6,13 +6,13 @@ profiles, whose settings differ, are an error. Bundles, which others sent, are i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from reports.read.comparable import one_protocol_version, one_setting_per_row
 from reports.read.files import ReportError
 from reports.read.runs import FinishedRun
+from reports.read.schema import Task
 from reports.read.suite import Suite, read_suite
 
 METRICS = "metrics.csv"
@@ -50,18 +50,23 @@ def _joined(suites: Sequence[Suite]) -> Suite:
     used = one_setting_per_row(one_protocol_version(list(runs.values()), left_out), planned, left_out)
     done = {(run.task, run.variant, run.seed) for run in used}
     unfinished = {(u.task, u.variant, u.seed): u for suite in reversed(suites) for u in suite.unfinished}
-    rows: dict[str, dict[Any, set[int]]] = {"planned": {}, "cut_rows": {}}
-    for name, found in rows.items():
-        for suite in suites:
-            for row, seeds in getattr(suite, name).items():
-                found.setdefault(row, set()).update(seeds)
-    cut = {row: left for row, seeds in rows["cut_rows"].items()
+    cut = {row: left for row, seeds in _union(suite.cut_rows for suite in suites).items()
            if (left := {seed for seed in seeds if (*row, seed) not in done})}
     return Suite(first.root, first.profile, any(suite.smoke for suite in suites), first.created,
                  "\n".join(filter(None, (suite.command for suite in suites))),
                  {name: why for suite in reversed(suites) for name, why in suite.missing_datasets.items()},
-                 used, [u for key, u in sorted(unfinished.items()) if key not in done], left_out, rows["planned"],
+                 used, [u for key, u in sorted(unfinished.items()) if key not in done], left_out,
+                 _union(suite.planned for suite in suites),
                  next((suite.deviations for suite in suites if suite.deviations), []),
                  [each for suite in suites for each in suite.reproductions],
                  next((suite.cut for suite in suites if suite.cut.budget), first.cut), cut,
                  further=tuple(suite.root for suite in suites[1:]))
+
+
+def _union(each: Iterable[Mapping[tuple[Task, str], set[int]]]) -> dict[tuple[Task, str], set[int]]:
+    """(task, variant) -> the seeds that any of these has."""
+    found: dict[tuple[Task, str], set[int]] = {}
+    for rows in each:
+        for row, seeds in rows.items():
+            found.setdefault(row, set()).update(seeds)
+    return found
